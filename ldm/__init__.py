@@ -1,0 +1,1 @@
+"""ldm: latent diffusion for radiology, written from scratch in PyTorch."""

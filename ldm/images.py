@@ -1,0 +1,122 @@
+"""Tensors in [-1, 1] <-> image files; the only place that knows PIL modes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange, repeat
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from torch import Tensor
+
+
+def to_channels(images: Tensor, channels: int) -> Tensor:
+    """Grey [..., 1, H, W] as RGB, or RGB as grey (the mean of the channels); equal: unchanged."""
+    if images.shape[-3] == channels:
+        return images
+    if channels == 3 and images.shape[-3] == 1:
+        return repeat(images, "... 1 H W -> ... C H W", C=3)
+    if channels == 1 and images.shape[-3] == 3:
+        return images.mean(dim=-3, keepdim=True)
+    raise ValueError(f"cannot make {channels} channels of an image {tuple(images.shape)}")
+
+
+def to_integers(images: Tensor, bits: int = 8) -> np.ndarray:
+    """[C, H, W] in [-1, 1] -> uint8 or uint16 [H, W, C], rounded (truncating would darken)."""
+    top = 2**bits - 1
+    scaled = ((images.float().clamp(-1, 1) + 1) * (top / 2)).round()
+    array = rearrange(scaled, "C H W -> H W C").cpu().numpy()
+    return array.astype(np.uint8 if bits == 8 else np.uint16)
+
+
+def from_integers(array: np.ndarray) -> Tensor:
+    """uint8 or uint16 [H, W] or [H, W, C] -> float32 [C, H, W] in [-1, 1]; inverts to_integers."""
+    top = np.iinfo(array.dtype).max
+    array = array[..., None] if array.ndim == 2 else array
+    return rearrange(torch.from_numpy(array.astype(np.float32)), "H W C -> C H W") * (2 / top) - 1
+
+
+def load(path: str | Path) -> Tensor:
+    """The image in a file as float32 [C, H, W] in [-1, 1]; C is 1 for grey, 3 for colour.
+
+    16-bit grey keeps its depth. Raises ValueError naming the file if it is not a usable image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as e:
+        reason = getattr(e, "strerror", None) or "not an image, or damaged"
+        raise ValueError(f"cannot read the image {path}: {reason}") from e
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        raise ValueError(f"{path} has an alpha channel; flatten it first (what is behind it?)")
+    if image.mode == "1":
+        image = image.convert("L")
+    if image.mode.startswith("I"):  # "I;16" and its byte orders, and "I" from older PNG readers
+        return from_integers(np.asarray(image).clip(0, 65535).astype(np.uint16))
+    if image.mode != "L":
+        image = image.convert("RGB")
+    return from_integers(np.asarray(image))
+
+
+def resize(image: Tensor, height: int, width: int) -> Tensor:
+    """[C, H, W] -> [C, height, width]; bicubic and antialiased, kept in [-1, 1]."""
+    if image.shape[-2:] == (height, width):
+        return image
+    y = torch.nn.functional.interpolate(
+        image[None], (height, width), mode="bicubic", antialias=True, align_corners=False
+    )
+    return y[0].clamp(-1, 1)
+
+
+def fit_square(image: Tensor, size: int) -> Tensor:
+    """[C, H, W] -> [C, size, size]: the central square, resized."""
+    side = min(image.shape[-2:])
+    top, left = (image.shape[-2] - side) // 2, (image.shape[-1] - side) // 2
+    return resize(image[:, top : top + side, left : left + side], size, size)
+
+
+def save(image: Tensor, path: str | Path, text: Mapping[str, str], bits: int = 8) -> None:
+    """Write [C, H, W] in [-1, 1] as PNG with its provenance; whole or not at all.
+
+    text: PNG text chunks; ours say `synthetic` and how to draw the image again.
+    """
+    array = to_integers(image, bits)
+    if array.shape[2] == 1:
+        array = array[..., 0]
+    elif bits != 8:
+        raise ValueError("colour is saved with 8 bits; 16 bits are for grey")
+    info = PngImagePlugin.PngInfo()
+    for key, value in text.items():
+        info.add_itxt(key, value)
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        Image.fromarray(array).save(unfinished, format="PNG", pnginfo=info)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_text(path: str | Path) -> dict[str, str]:
+    """The text chunks of a PNG. Raises ValueError naming the file if it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            image.load()  # chunks may follow the pixels
+            return {k: str(v) for k, v in image.info.items() if isinstance(v, str)}
+    except (OSError, UnidentifiedImageError, SyntaxError) as e:
+        raise ValueError(f"cannot read the image {path}: {e}") from e
+
+
+def grid(images: Sequence[Tensor] | Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
+    """Images [C, H, W] side by side on a dark sheet: [C, rows (H + gap), columns (W + gap)]."""
+    columns = columns or min(len(images), 8)
+    rows = -(-len(images) // columns)
+    channels, height, width = images[0].shape
+    sheet = torch.full((channels, rows * (height + gap), columns * (width + gap)), -1.0)
+    for i, image in enumerate(images):
+        y, x = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        sheet[:, y : y + height, x : x + width] = image
+    return sheet

@@ -1,0 +1,80 @@
+"""CLIP's text tower around open_clip, fed and read as Stable Diffusion does."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ldm.config import TextConfig
+
+log = logging.getLogger(__name__)
+
+
+@functools.lru_cache(maxsize=1)
+def tokenizer() -> Any:
+    """open_clip's byte-pair tokenizer; imported here because open_clip takes seconds."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer()
+
+
+class TextEncoder(nn.Module):
+    """Prompts -> one vector per token, after the final layer norm (CLIP, arXiv:2103.00020).
+
+    Three things differ from open_clip's own use, and each changes every picture:
+    quick-GELU (plain `ViT-L-14` has the same keys and loads silently), padding with end-of-text
+    (open_clip pads with 0, and the U-Net attends to the pads), and all tokens, not the pooled one.
+    """
+
+    def __init__(self, cfg: TextConfig) -> None:
+        super().__init__()
+        from open_clip.transformer import QuickGELU, TextTransformer
+
+        tower = TextTransformer(
+            context_length=cfg.context_length,
+            vocab_size=cfg.vocab_size,
+            width=cfg.width,
+            heads=cfg.heads,
+            layers=cfg.layers,
+            output_dim=None,
+            act_layer=QuickGELU,
+        )
+        self.config = cfg
+        self.token_embedding = tower.token_embedding
+        self.positional_embedding = tower.positional_embedding
+        self.transformer = tower.transformer
+        self.ln_final = tower.ln_final
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """int64 [B, 77]: start, words, end-of-text to the end. Logs the words that did not fit."""
+        bpe, length = tokenizer(), self.config.context_length
+        tokens = torch.full((len(prompts), length), bpe.eot_token_id, dtype=torch.int64)
+        for row, prompt in zip(tokens, prompts, strict=True):
+            words = bpe.encode(prompt)
+            if dropped := dropped_words(words, length - 2):
+                log.warning("prompt over %d tokens, these words are ignored: %s", length, dropped)
+            ids = [bpe.sot_token_id, *words[: length - 2]]
+            row[: len(ids)] = torch.tensor(ids)
+        return tokens
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens: int64 [B, S];  returns [B, S, D]"""
+        length = tokens.shape[1]
+        x = self.token_embedding(tokens) + self.positional_embedding[:length]
+        future = torch.full((length, length), float("-inf"), dtype=x.dtype, device=x.device)
+        return self.ln_final(self.transformer(x, attn_mask=future.triu(1)))
+
+
+def dropped_words(ids: Sequence[int], room: int) -> str:
+    """The words of a tokenized prompt that do not fit whole into `room` tokens; "" if all fit."""
+    if len(ids) <= room:
+        return ""
+    bpe, start = tokenizer(), room
+    while start > 0 and not bpe.decoder[ids[start - 1]].endswith("</w>"):
+        start -= 1  # a word cut in the middle is a word lost
+    return bpe.decode(ids[start:]).strip()

@@ -1,0 +1,106 @@
+"""The noise predictor: a U-Net that looks at the time and at the text (LDM, arXiv:2112.10752)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldm.config import UNetConfig
+from ldm.models.attention import SpatialTransformer
+from ldm.models.blocks import ResBlock, Upsample, group_norm, timestep_embedding
+
+
+class Level(nn.Module):
+    """The blocks of one resolution: each res block, and a spatial transformer after the first few.
+
+    `resample` leads to the next resolution; the last level has none.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[tuple[int, int]],
+        transformers: int,
+        cfg: UNetConfig,
+        resample: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.res = nn.ModuleList(
+            ResBlock(a, b, cfg.groups, eps=1e-5, time_dim=4 * cfg.channels[0]) for a, b in widths
+        )
+        self.attn = nn.ModuleList(
+            SpatialTransformer(b, cfg.heads, cfg.context_dim, cfg.groups)
+            for _, b in widths[:transformers]
+        )
+        self.resample = resample
+
+    def block(self, i: int, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
+        """x: [B, C, h, w];  time: [B, 4 C0];  context: [B, S, D];  returns [B, C', h, w]"""
+        x = self.res[i](x, time)
+        return self.attn[i](x, context) if i < len(self.attn) else x
+
+
+class UNet(nn.Module):
+    """Predicts eps (or v) from x_t, t and the text (DDPM, arXiv:2006.11239, section 3.2).
+
+    Going down, every output is kept; going up, each block takes back the last one kept.
+    """
+
+    def __init__(self, cfg: UNetConfig) -> None:
+        super().__init__()
+        first, last = cfg.channels[0], len(cfg.channels) - 1
+        self.patch = cfg.patch
+        self.time_embed = nn.Sequential(
+            nn.Linear(first, 4 * first), nn.SiLU(), nn.Linear(4 * first, 4 * first)
+        )
+        self.conv_in = nn.Conv2d(cfg.in_channels * cfg.patch**2, first, 3, padding=1)
+
+        width, skips, down = first, [first], []
+        for i, channels in enumerate(cfg.channels):
+            widths = [(width if j == 0 else channels, channels) for j in range(cfg.res_blocks)]
+            half = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if i < last else None
+            down.append(Level(widths, cfg.res_blocks * cfg.attention[i], cfg, half))
+            skips += [channels] * (cfg.res_blocks + (i < last))
+            width = channels
+        self.down = nn.ModuleList(down)
+
+        self.mid = Level([(width, width)] * 2, 1, cfg)
+
+        up = []
+        for i, channels in reversed(list(enumerate(cfg.channels))):
+            widths = []
+            for _ in range(cfg.res_blocks + 1):
+                widths.append((width + skips.pop(), channels))
+                width = channels
+            double = Upsample(channels) if i > 0 else None
+            up.append(Level(widths, len(widths) * cfg.attention[i], cfg, double))
+        self.up = nn.ModuleList(up)
+
+        self.norm_out = group_norm(first, cfg.groups, eps=1e-5)
+        self.conv_out = nn.Conv2d(first, cfg.out_channels * cfg.patch**2, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        """x: [B, C, h, w];  t: [B] integers;  context: [B, S, D];  returns [B, C, h, w]"""
+        time = self.time_embed(timestep_embedding(t, self.conv_in.out_channels).to(x.dtype))
+        x = self.conv_in(F.pixel_unshuffle(x, self.patch))
+        skips = [x]
+        for level in self.down:
+            for i in range(len(level.res)):
+                x = level.block(i, x, time, context)
+                skips.append(x)
+            if level.resample is not None:
+                x = level.resample(x)
+                skips.append(x)
+
+        for i in range(2):
+            x = self.mid.block(i, x, time, context)
+
+        for level in self.up:
+            for i in range(len(level.res)):
+                x = level.block(i, torch.cat([x, skips.pop()], dim=1), time, context)
+            if level.resample is not None:
+                x = level.resample(x)
+
+        return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), self.patch)
