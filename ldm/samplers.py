@@ -1,0 +1,266 @@
+"""From noise to a picture: pure steps, and the one loop that takes them.
+
+A step is two questions. Which way? `direction` turns the predicted noise into the noise to step
+with: extrapolated from earlier predictions (PLMS, DPM-Solver++) or averaged with one at the other
+end of the step (Heun). How far? `step` goes from t to t_prev along it. Neither keeps a counter,
+moves a device or draws noise; what is remembered is a value that the loop passes along.
+
+All deterministic samplers here solve the same equation, linear where eps is constant
+(DDIM, arXiv:2010.02502, eq. 14):
+
+    d(x / sqrt(ab)) = eps d(sigma),     sigma = sqrt((1 - ab) / ab)
+
+t = -1 is the end, where ab is the schedule's `final_alpha_bar`. The network knows no t = -1, and
+at ab = 1 log(1 / sigma) is infinite, so the last step is always plain: one prediction, first order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ldm.guidance import Denoise
+from ldm.schedule import NoiseSchedule, scaled
+
+
+class Past(NamedTuple):
+    """One evaluation of the denoiser."""
+
+    x_t: Tensor  # [B, ...]
+    eps: Tensor  # [B, ...]
+    t: Tensor  # [B]
+
+
+History = tuple[Past, ...]  # newest first, at most three
+
+
+class Sampler:
+    """What every sampler shares: the deterministic step along a given eps."""
+
+    stochastic = False  # does `step` need noise?
+
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        self.schedule = schedule
+
+    def direction(
+        self, x_t: Tensor, eps: Tensor, t: Tensor, t_prev: Tensor, history: History, denoise: Denoise
+    ) -> Tensor:
+        """The eps to step with; eps itself for a method of one evaluation a step."""
+        return eps
+
+    def step(
+        self, x_t: Tensor, eps: Tensor, t: Tensor, t_prev: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
+        """x_prev = sqrt(ab_prev) x0 + sqrt(1 - ab_prev) eps
+
+        DDIM (arXiv:2010.02502) eq. 12 with sigma = 0; their alpha_t is our alpha_bar[t].
+
+        x_t, eps, noise: [B, ...];  t, t_prev: [B] integers, t > t_prev >= -1
+        """
+        ab_prev = self.schedule.at(t_prev)
+        x0 = self.schedule.predict_x0(x_t, eps, t)
+        return scaled(ab_prev.sqrt(), x0) + scaled((1 - ab_prev).sqrt(), eps)
+
+
+class DDPM(Sampler):
+    """Ancestral sampling with the variance beta_tilde (arXiv:2006.11239, eq. 6 and 7).
+
+    Steps may be longer than one: beta is then 1 - ab_t / ab_prev. `clip_x0` keeps the predicted
+    x0 in [-1, 1], which is right for pixels and wrong for latents.
+    """
+
+    stochastic = True
+
+    def __init__(self, schedule: NoiseSchedule, clip_x0: bool = False) -> None:
+        super().__init__(schedule)
+        self.clip_x0 = clip_x0
+
+    def step(
+        self, x_t: Tensor, eps: Tensor, t: Tensor, t_prev: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
+        """x_prev = (sqrt(ab_prev) beta x0 + sqrt(1 - beta) (1 - ab_prev) x_t) / (1 - ab)
+        + sqrt(beta (1 - ab_prev) / (1 - ab)) noise        (DDPM, arXiv:2006.11239, eq. 7)
+        """
+        ab, ab_prev = self.schedule.at(t), self.schedule.at(t_prev)
+        beta = 1 - ab / ab_prev
+        x0 = self.schedule.predict_x0(x_t, eps, t)
+        if self.clip_x0:
+            x0 = x0.clamp(-1, 1)
+        mean = scaled(ab_prev.sqrt() * beta / (1 - ab), x0) + scaled(
+            (1 - beta).sqrt() * (1 - ab_prev) / (1 - ab), x_t
+        )
+        return mean + scaled((beta * (1 - ab_prev) / (1 - ab)).sqrt(), needed(noise))
+
+
+class DDIM(Sampler):
+    """DDIM (arXiv:2010.02502): eta = 0 is deterministic, eta = 1 is DDPM."""
+
+    def __init__(self, schedule: NoiseSchedule, eta: float = 0.0) -> None:
+        super().__init__(schedule)
+        if not 0 <= eta <= 1:
+            raise ValueError(f"DDIM wants eta from 0 (no noise) to 1 (DDPM), got {eta}")
+        self.eta = eta
+        self.stochastic = eta > 0
+
+    def step(
+        self, x_t: Tensor, eps: Tensor, t: Tensor, t_prev: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
+        """x_prev = sqrt(ab_prev) x0 + sqrt(1 - ab_prev - sigma^2) eps + sigma noise    (eq. 12)
+        sigma = eta sqrt((1 - ab_prev) / (1 - ab)) sqrt(1 - ab / ab_prev)               (eq. 16)
+        """
+        if not self.stochastic:
+            return super().step(x_t, eps, t, t_prev)
+        ab, ab_prev = self.schedule.at(t), self.schedule.at(t_prev)
+        sigma = self.eta * ((1 - ab_prev) / (1 - ab) * (1 - ab / ab_prev)).sqrt()
+        x0 = self.schedule.predict_x0(x_t, eps, t)
+        mean = scaled(ab_prev.sqrt(), x0) + scaled((1 - ab_prev - sigma**2).sqrt(), eps)
+        return mean + scaled(sigma, needed(noise))
+
+
+class Euler(Sampler):
+    """Euler's method in sigma; in exact arithmetic the same as DDIM with eta = 0."""
+
+    def step(
+        self, x_t: Tensor, eps: Tensor, t: Tensor, t_prev: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
+        """x_prev / sqrt(ab_prev) = x_t / sqrt(ab) + (sigma_prev - sigma) eps
+
+        DDIM (arXiv:2010.02502) eq. 13; EDM (arXiv:2206.00364) algorithm 1 without lines 6 to 8,
+        where x is our x / sqrt(ab) and d_i our eps.
+        """
+        ab, ab_prev = self.schedule.at(t), self.schedule.at(t_prev)
+        sigma, sigma_prev = ((1 - ab) / ab).sqrt(), ((1 - ab_prev) / ab_prev).sqrt()
+        return scaled((ab_prev / ab).sqrt(), x_t) + scaled(ab_prev.sqrt() * (sigma_prev - sigma), eps)
+
+
+class Heun(Sampler):
+    """Heun's second-order method (EDM, arXiv:2206.00364, algorithm 1), two evaluations a step."""
+
+    def direction(
+        self, x_t: Tensor, eps: Tensor, t: Tensor, t_prev: Tensor, history: History, denoise: Denoise
+    ) -> Tensor:
+        """The mean of eps at both ends of the Euler step (lines 7 and 8)."""
+        if is_last(t_prev):
+            return eps
+        return (eps + denoise(self.step(x_t, eps, t, t_prev), t_prev.to(x_t.device))) / 2
+
+
+class PLMS(Heun):
+    """Pseudo linear multistep (PNDM, arXiv:2202.09778, section 3.3), as in SD v1.
+
+    Adams-Bashforth on the predicted noise, of the order that the history allows. The first step
+    is Heun's, the paper's "pseudo improved Euler", as in SD v1; the paper starts with Runge-Kutta.
+    """
+
+    def direction(
+        self, x_t: Tensor, eps: Tensor, t: Tensor, t_prev: Tensor, history: History, denoise: Denoise
+    ) -> Tensor:
+        """(55 eps_t - 59 eps_{t+1} + 37 eps_{t+2} - 9 eps_{t+3}) / 24 once there are four"""
+        match [past.eps for past in history]:
+            case []:
+                return super().direction(x_t, eps, t, t_prev, history, denoise)
+            case [eps1]:
+                return (3 * eps - eps1) / 2
+            case [eps1, eps2]:
+                return (23 * eps - 16 * eps1 + 5 * eps2) / 12
+            case [eps1, eps2, eps3, *_]:
+                return (55 * eps - 59 * eps1 + 37 * eps2 - 9 * eps3) / 24
+        raise AssertionError("unreachable")
+
+
+class DPMSolverPP(Sampler):
+    """DPM-Solver++(2M) (arXiv:2211.01095, algorithm 2): x0 extrapolated from two predictions.
+
+    Their step along x0 is the deterministic step along the eps that belongs to that x0. The last
+    one is of first order, as in the authors' code for few steps (`lower_order_final`): it is the
+    longest in log-SNR, and extrapolating over it amplifies the error of the last two predictions.
+    """
+
+    def direction(
+        self, x_t: Tensor, eps: Tensor, t: Tensor, t_prev: Tensor, history: History, denoise: Denoise
+    ) -> Tensor:
+        """D = (1 + 1 / (2r)) x0_t - 1 / (2r) x0_before,    r = h_before / h
+
+        h is the length of a step in lambda = log(sqrt(ab) / sqrt(1 - ab)).
+        """
+        if not history or is_last(t_prev):
+            return eps
+        before = history[0]
+        lambda_before, lambda_t, lambda_prev = (
+            self.schedule.snr(s).log() / 2 for s in (before.t, t, t_prev)
+        )
+        r = (lambda_t - lambda_before) / (lambda_prev - lambda_t)
+        x0 = self.schedule.predict_x0(x_t, eps, t)
+        x0_before = self.schedule.predict_x0(*before)
+        return self.schedule.predict_eps(x_t, x0 + scaled(1 / (2 * r), x0 - x0_before), t)
+
+
+SAMPLERS: dict[str, type[Sampler]] = {
+    "ddpm": DDPM,
+    "ddim": DDIM,
+    "plms": PLMS,
+    "dpm++": DPMSolverPP,
+    "euler": Euler,
+    "heun": Heun,
+}
+
+
+def is_last(t_prev: Tensor) -> bool:
+    return bool((t_prev < 0).any())
+
+
+def needed(noise: Tensor | None) -> Tensor:
+    if noise is None:
+        raise ValueError("this sampler is stochastic: give step a noise tensor of the shape of x_t")
+    return noise
+
+
+class Step(NamedTuple):
+    """What `sample` yields after each step."""
+
+    index: int  # 0 ... T-1
+    t: int  # where the step began
+    t_prev: int  # where it ended, -1 at the last
+    x: Tensor  # [B, ...] at t_prev
+    x0: Tensor  # [B, ...] the picture as predicted on the way
+
+
+def sample(
+    sampler: Sampler,
+    denoise: Denoise,
+    x: Tensor,
+    timesteps: Tensor,
+    noise: Callable[[int], Tensor] | None = None,
+    hook: Callable[[Step], Tensor] | None = None,
+) -> Iterator[Step]:
+    """Yield the steps from x at timesteps[0] to the end; the last one's x is the picture.
+
+    denoise: (x_t, t) -> eps, with text and guidance inside
+    x: [B, ...], at the noise level of timesteps[0]
+    timesteps: strictly descending integers, as from `NoiseSchedule.timesteps`
+    noise: step index -> [B, ...], asked once a step by stochastic samplers only
+    hook: called after each step; what it returns takes the place of x (inpainting blends here)
+    """
+    times = [int(t) for t in timesteps]
+    if not times or times[-1] < 0 or any(a <= b for a, b in zip(times, times[1:], strict=False)):
+        raise ValueError(f"timesteps must descend strictly to 0 or more, got {times}")
+    if sampler.stochastic and noise is None:
+        raise ValueError(f"{type(sampler).__name__} is stochastic: give sample a noise function")
+    history: History = ()
+    for index, (now, then) in enumerate(zip(times, [*times[1:], -1], strict=True)):
+        # t stays on the CPU, where the schedule is, so that a GPU is never waited for
+        t, t_prev = torch.full((x.shape[0],), now), torch.full((x.shape[0],), then)
+        eps = denoise(x, t.to(x.device))
+        eps_step = sampler.direction(x, eps, t, t_prev, history, denoise)
+        history = (Past(x, eps, t), *history[:2])
+        x0 = sampler.schedule.predict_x0(x, eps_step, t)
+        drawn = noise(index) if noise is not None and sampler.stochastic else None
+        x = sampler.step(x, eps_step, t, t_prev, drawn)
+        done = Step(index, now, then, x, x0)
+        if hook is not None:
+            x = hook(done)
+            done = done._replace(x=x)
+        yield done

@@ -1,0 +1,182 @@
+"""The forward process of a variance-preserving diffusion model, in discrete time.
+
+    x_t = sqrt(ab_t) x0 + sqrt(1 - ab_t) eps        ab_t = alpha_bar[t],  t = 0 ... T-1
+
+Everything that depends on t is computed in float64 and cast once, as a factor of x:
+1 - alpha_bar[0] = 0.00085 has lost four of its digits when it is formed in float32.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ldm.config import ScheduleConfig
+
+PREDICTIONS = ("eps", "v")
+FINALS = ("first", "one")
+SPACINGS = ("leading", "trailing")
+
+
+def scaled(factor: Tensor, x: Tensor) -> Tensor:
+    """factor * x in the precision and on the device of x.
+
+    factor: [B] float64 on the CPU;  x: [B, ...]
+    """
+    # cast before moving: Apple's GPU has no float64
+    factor = factor.to(x.dtype).to(x.device)
+    return factor.reshape(-1, *[1] * (x.ndim - 1)) * x
+
+
+class NoiseSchedule:
+    """alpha_bar[t] of Stable Diffusion and what follows from it.
+
+    beta is linear in its square root ("scaled linear"); alpha_bar_t = prod_{s <= t} (1 - beta_s)
+    (DDPM, arXiv:2006.11239, section 2).
+
+    steps: T, the number of noise levels the network was trained on
+    prediction: what the network returns, "eps" or "v"
+    final_alpha_bar: where a sampler ends. "first": at alpha_bar[0], as SD v1 does, which keeps a
+        trace of predicted noise; "one": at a clean picture
+    """
+
+    def __init__(
+        self,
+        steps: int = 1000,
+        beta_start: float = 0.00085,
+        beta_end: float = 0.012,
+        prediction: str = "eps",
+        final_alpha_bar: str = "first",
+    ) -> None:
+        if steps < 1 or not 0 < beta_start <= beta_end < 1:
+            raise ValueError(
+                "a schedule wants steps >= 1 and 0 < beta_start <= beta_end < 1, "
+                f"got {steps}, {beta_start}, {beta_end}"
+            )
+        if prediction not in PREDICTIONS:
+            raise ValueError(f"unknown prediction {prediction!r}; use one of {PREDICTIONS}")
+        if final_alpha_bar not in FINALS:
+            raise ValueError(f"unknown final_alpha_bar {final_alpha_bar!r}; use one of {FINALS}")
+        self.steps = steps
+        self.prediction = prediction
+        self.beta = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2
+        self.alpha_bar = torch.cumprod(1 - self.beta, dim=0)  # [T] float64
+        # t = -1 is the last entry of either table
+        one = self.alpha_bar.new_ones(1)
+        final = one if final_alpha_bar == "one" else self.alpha_bar[:1]
+        self._sampler_levels = torch.cat([self.alpha_bar, final])
+        self._levels = torch.cat([self.alpha_bar, one])
+
+    @classmethod
+    def from_config(cls, config: ScheduleConfig) -> NoiseSchedule:
+        """The schedule a checkpoint was trained with."""
+        return cls(
+            config.steps,
+            config.beta_start,
+            config.beta_end,
+            config.prediction,
+            config.final_alpha_bar,
+        )
+
+    def at(self, t: Tensor, like: Tensor | None = None) -> Tensor:
+        """alpha_bar_t as a sampler sees it: t = -1 is where it ends (`final_alpha_bar`).
+
+        t: [B] integers;  returns float64 [B], or [B, 1, ...] of the dtype and device of `like`
+        """
+        alpha_bar = self._sampler_levels[self._checked(t)]
+        return alpha_bar if like is None else scaled(alpha_bar, like.new_ones([1] * like.ndim))
+
+    def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """x_t = sqrt(ab_t) x0 + sqrt(1 - ab_t) eps    (DDPM, arXiv:2006.11239, eq. 4)
+
+        x0, eps: [B, ...];  t: [B] integers, -1 means clean: x0 itself, wherever samplers end
+        """
+        signal, noise = self._signal_and_noise(t)
+        return scaled(signal, x0) + scaled(noise, eps)
+
+    def predict_x0(self, x_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """x0 = (x_t - sqrt(1 - ab_t) eps) / sqrt(ab_t)    (DDPM, arXiv:2006.11239, eq. 15)"""
+        signal, noise = self._signal_and_noise(t)
+        return scaled(1 / signal, x_t - scaled(noise, eps))
+
+    def predict_eps(self, x_t: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+        """eps = (x_t - sqrt(ab_t) x0) / sqrt(1 - ab_t), for t >= 0"""
+        signal, noise = self._signal_and_noise(t)
+        return scaled(1 / noise, x_t - scaled(signal, x0))
+
+    def velocity(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """v = sqrt(ab_t) eps - sqrt(1 - ab_t) x0
+
+        Progressive distillation (arXiv:2202.00512), section 4; their alpha_t, sigma_t are our
+        sqrt(ab_t), sqrt(1 - ab_t).
+        """
+        signal, noise = self._signal_and_noise(t)
+        return scaled(signal, eps) - scaled(noise, x0)
+
+    def v_to_x0(self, v: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """x0 = sqrt(ab_t) x_t - sqrt(1 - ab_t) v    (arXiv:2202.00512, section 4)"""
+        signal, noise = self._signal_and_noise(t)
+        return scaled(signal, x_t) - scaled(noise, v)
+
+    def v_to_eps(self, v: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """eps = sqrt(ab_t) v + sqrt(1 - ab_t) x_t    (arXiv:2202.00512, appendix D)"""
+        signal, noise = self._signal_and_noise(t)
+        return scaled(signal, v) + scaled(noise, x_t)
+
+    def to_eps(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The predicted noise, whatever the network predicts."""
+        return output if self.prediction == "eps" else self.v_to_eps(output, x_t, t)
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the network is trained to return."""
+        return eps if self.prediction == "eps" else self.velocity(x0, eps, t)
+
+    def snr(self, t: Tensor) -> Tensor:
+        """ab_t / (1 - ab_t), float64 [B]; infinite at t = -1"""
+        alpha_bar = self._levels[self._checked(t)]
+        return alpha_bar / (1 - alpha_bar)
+
+    def min_snr_weight(self, t: Tensor, gamma: float = 5.0) -> Tensor:
+        """The weight of the loss at t that amounts to min(SNR, gamma) on the error of x0.
+
+            min(SNR, gamma) / SNR  for eps,    min(SNR, gamma) / (SNR + 1)  for v
+            (Min-SNR, arXiv:2303.09556, section 3.4)
+
+        returns float32 [B] on the device of t
+        """
+        snr = self.snr(t)
+        scale = snr if self.prediction == "eps" else snr + 1  # |error of target|^2 / |of x0|^2
+        return (snr.clamp(max=gamma) / scale).float().to(t.device)
+
+    def timesteps(self, n: int, spacing: str = "leading") -> Tensor:
+        """n strictly descending timesteps for a sampler, int64 [n] on the CPU.
+
+        "leading": floor(i T / n) + 1, i = n-1 ... 0, as SD v1: 981, 961 ... 1 for 50 of 1000. SD
+            strides by T // n, which gives more than n steps when n does not divide T; dividing
+            last gives n. For n = T the 1 is left out: there is no t = T.
+        "trailing": round(i T / n) - 1, i = n ... 1: 999, 979 ... 19. It starts at T - 1, where x_t
+            is closest to the noise it is started from (arXiv:2305.08891, table 2).
+        """
+        if not 1 <= n <= self.steps:
+            raise ValueError(f"cannot take {n} of {self.steps} timesteps; use 1 to {self.steps}")
+        if spacing == "leading":
+            return torch.arange(n).flip(0) * self.steps // n + (n < self.steps)
+        if spacing == "trailing":
+            return (torch.arange(n, 0, -1) * self.steps / n).round().long() - 1
+        raise ValueError(f"unknown spacing {spacing!r}; use one of {SPACINGS}")
+
+    def _signal_and_noise(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        alpha_bar = self._levels[self._checked(t)]
+        return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+    def _checked(self, t: Tensor) -> Tensor:
+        t = t.cpu()
+        if t.min() < -1 or t.max() >= self.steps:
+            raise ValueError(
+                f"timesteps must lie in -1 ... {self.steps - 1}, got {int(t.min())} to "
+                f"{int(t.max())}"
+            )
+        return t
