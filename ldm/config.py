@@ -87,6 +87,7 @@ class ModelConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     scale_factor: float = 0.18215  # 1 / std of VAE latents, fixed by the SD v1 checkpoint
     image_size: int = 512
+    guidance: float = 7.5  # where sampling starts from when nobody says otherwise
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -1,0 +1,183 @@
+"""LatentDiffusion: text -> latent -> image."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ldm import rng, weights
+from ldm.config import ConfigError, ModelConfig, load_config
+from ldm.guidance import guide
+from ldm.models.clip import TextEncoder
+from ldm.models.unet import UNet
+from ldm.models.vae import VAE
+from ldm.samplers import SAMPLERS, Step, sample
+from ldm.schedule import NoiseSchedule
+
+log = logging.getLogger(__name__)
+
+PARTS: dict[str, Callable[[ModelConfig], nn.Module]] = {
+    "unet": lambda config: UNet(config.unet),
+    "vae": lambda config: VAE(config.vae),
+    "text": lambda config: TextEncoder(config.text),
+}
+
+
+def build(part: str, config: ModelConfig, state: Mapping[str, Tensor]) -> nn.Module:
+    """One of PARTS with the given weights, in eval mode.
+
+    Built on the meta device and handed the tensors themselves: the weights are in memory once.
+    """
+    with torch.device("meta"):
+        module = PARTS[part](config)
+    module.load_state_dict(state, strict=True, assign=True)
+    return module.eval()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a picture is drawn; together with the weights, the prompt and the index it is the picture.
+
+    guidance: SD's scale, 1 is off;  height, width: pixels
+    """
+
+    seed: int = 0
+    steps: int = 20
+    sampler: str = "dpm++"
+    guidance: float = 7.5
+    negative: str = ""
+    height: int = 512
+    width: int = 512
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise ConfigError(f"unknown sampler {self.sampler!r}; known: {', '.join(SAMPLERS)}")
+        if self.steps < 1:
+            raise ConfigError(f"cannot draw in {self.steps} steps; use 1 or more")
+        if not abs(self.guidance) < float("inf"):
+            raise ConfigError(f"guidance must be a finite number, got {self.guidance}")
+
+
+class LatentDiffusion:
+    """A latent diffusion model (arXiv:2112.10752): text tower, U-Net and VAE, with their schedule."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        unet: UNet,
+        vae: VAE,
+        text: TextEncoder,
+        weights_hash: str = "",
+    ) -> None:
+        self.config = config
+        self.unet, self.vae, self.text = unet, vae, text
+        self.schedule = NoiseSchedule.from_config(config.schedule)
+        self.scale_factor = config.scale_factor
+        self.weights_hash = weights_hash
+
+    @classmethod
+    def load(
+        cls, path: str | Path, config: str | Path | None = None, ema: bool = False
+    ) -> LatentDiffusion:
+        """Open weights in any layout that `ldm.weights` reads: float32, eval mode, on the CPU.
+
+        config: a YAML of ModelConfig's fields, for a CompVis file of other sizes than SD v1.4's
+        ema: take the averaged weights of a CompVis file that holds both
+        Raises ValueError, in one line, for anything that cannot be opened whole.
+        """
+        given = None if config is None else load_config(ModelConfig, config)
+        found, states = weights.load_parts(path, given, ema=ema)
+        if missing := PARTS.keys() - states.keys():
+            raise ValueError(
+                f"{path} has no {' and no '.join(sorted(missing))}; "
+                "train the missing part or name a file with all three"
+            )
+        digest = weights.weights_hash(states)
+        modules = {part: build(part, found, states.pop(part)) for part in PARTS}
+        return cls(found, **modules, weights_hash=digest)  # type: ignore[arg-type]  # by name
+
+    def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> LatentDiffusion:
+        """Move the networks; returns self."""
+        for module in (self.unet, self.vae, self.text):
+            module.to(device=device, dtype=dtype)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.conv_in.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unet.conv_in.weight.dtype
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """[B, S, D], what the U-Net attends to."""
+        return self.text(self.text.tokenize(prompts).to(self.device))
+
+    def predict_eps(self, x_t: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        """The predicted noise, whatever the U-Net was trained to predict."""
+        return self.schedule.to_eps(self.unet(x_t, t, context), x_t, t)
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """[C, h, w] for an image of height x width; ConfigError if the networks cannot hold it."""
+        unet, factor = self.config.unet, self.config.vae.factor
+        multiple = factor * unet.patch * 2 ** (len(unet.channels) - 1)
+        if height < multiple or width < multiple or height % multiple or width % multiple:
+            raise ConfigError(
+                f"this model draws sizes that are multiples of {multiple}, not {width}x{height}; "
+                f"it was trained at {self.config.image_size}"
+            )
+        return unet.in_channels, height // factor, width // factor
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        prompts: Sequence[str],
+        indices: Sequence[int],
+        sampling: Sampling,
+        on_step: Callable[[Step], None] = lambda step: None,
+    ) -> Tensor:
+        """One image for each prompt: float32 [B, C, H, W] in [-1, 1], on the CPU.
+
+        indices: the image indices, which key the noise: image 7 is the same in any company
+        on_step: sees every step, for progress bars and strips of x0 predictions
+        """
+        shape = self.latent_shape(sampling.height, sampling.width)
+        context = self.encode_text(prompts)
+        negative = None if sampling.guidance == 1 else self.encode_text([sampling.negative])
+        denoise = guide(self.predict_eps, context, negative, sampling.guidance)
+        # a model that ends clean was trained to start from noise: start where noise is purest
+        spacing = "leading" if self.config.schedule.final_alpha_bar == "first" else "trailing"
+
+        def noise(step: int) -> Tensor:
+            return rng.noise(sampling.seed, indices, step, shape).to(self.device, self.dtype)
+
+        sampler = SAMPLERS[sampling.sampler](self.schedule)
+        timesteps = self.schedule.timesteps(sampling.steps, spacing)
+        x = noise(-1)
+        for step in sample(sampler, denoise, x, timesteps, noise):
+            on_step(step)
+            x = step.x
+        return self.decode(x)
+
+    @torch.inference_mode()
+    def decode(self, z: Tensor) -> Tensor:
+        """Scaled latents [B, C_z, h, w] -> float32 images [B, C, H, W] in [-1, 1], on the CPU.
+
+        In half precision SD's decoder can overflow, which shows as a black image: such a batch is
+        decoded again in float32. Raises FloatingPointError if the latents themselves are broken.
+        """
+        images = self.vae.decode(z / self.scale_factor)
+        if not images.isfinite().all() and self.dtype != torch.float32:
+            log.warning("the decoder overflowed in %s; decoding again in float32", self.dtype)
+            self.vae.float()
+            images = self.vae.decode(z.float() / self.scale_factor)
+            self.vae.to(self.dtype)
+        if not images.isfinite().all():
+            raise FloatingPointError("the image is not finite: the weights or latents are broken")
+        return images.float().clamp(-1, 1).cpu()
