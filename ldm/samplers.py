@@ -11,12 +11,13 @@ All deterministic samplers here solve the same equation, linear where eps is con
     d(x / sqrt(ab)) = eps d(sigma),     sigma = sqrt((1 - ab) / ab)
 
 t = -1 is the end, where ab is the schedule's `final_alpha_bar`. The network knows no t = -1, and
-at ab = 1 log(1 / sigma) is infinite, so the last step is always plain: one prediction, first order.
+at ab = 1 log(1 / sigma) is infinite, so in the last step Heun and DPM-Solver++ are of first order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -25,31 +26,35 @@ from torch import Tensor
 from ldm.guidance import Denoise
 from ldm.schedule import NoiseSchedule, scaled
 
+ADAMS_BASHFORTH = {  # how many are past: weights, newest first
+    1: (3 / 2, -1 / 2),
+    2: (23 / 12, -16 / 12, 5 / 12),
+    3: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+}
 
-class Past(NamedTuple):
-    """One evaluation of the denoiser."""
+
+class Prediction(NamedTuple):
+    """One evaluation of the denoiser: eps at (x_t, t)."""
 
     x_t: Tensor  # [B, ...]
     eps: Tensor  # [B, ...]
     t: Tensor  # [B]
 
 
-History = tuple[Past, ...]  # newest first, at most three
+History = tuple[Prediction, ...]  # newest first, at most three
 
 
 class Sampler:
-    """What every sampler shares: the deterministic step along a given eps."""
+    """The deterministic step along a given eps, and what all samplers share."""
 
     stochastic = False  # does `step` need noise?
 
     def __init__(self, schedule: NoiseSchedule) -> None:
         self.schedule = schedule
 
-    def direction(
-        self, x_t: Tensor, eps: Tensor, t: Tensor, t_prev: Tensor, history: History, denoise: Denoise
-    ) -> Tensor:
-        """The eps to step with; eps itself for a method of one evaluation a step."""
-        return eps
+    def direction(self, now: Prediction, t_prev: Tensor, past: History, denoise: Denoise) -> Tensor:
+        """The eps to step with: the predicted one, unless the method knows better."""
+        return now.eps
 
     def step(
         self, x_t: Tensor, eps: Tensor, t: Tensor, t_prev: Tensor, noise: Tensor | None = None
@@ -133,69 +138,59 @@ class Euler(Sampler):
         """
         ab, ab_prev = self.schedule.at(t), self.schedule.at(t_prev)
         sigma, sigma_prev = ((1 - ab) / ab).sqrt(), ((1 - ab_prev) / ab_prev).sqrt()
-        return scaled((ab_prev / ab).sqrt(), x_t) + scaled(ab_prev.sqrt() * (sigma_prev - sigma), eps)
+        return scaled(ab_prev.sqrt(), scaled(1 / ab.sqrt(), x_t) + scaled(sigma_prev - sigma, eps))
 
 
 class Heun(Sampler):
     """Heun's second-order method (EDM, arXiv:2206.00364, algorithm 1), two evaluations a step."""
 
-    def direction(
-        self, x_t: Tensor, eps: Tensor, t: Tensor, t_prev: Tensor, history: History, denoise: Denoise
-    ) -> Tensor:
+    def direction(self, now: Prediction, t_prev: Tensor, past: History, denoise: Denoise) -> Tensor:
         """The mean of eps at both ends of the Euler step (lines 7 and 8)."""
-        if is_last(t_prev):
-            return eps
-        return (eps + denoise(self.step(x_t, eps, t, t_prev), t_prev.to(x_t.device))) / 2
+        if t_prev.min() < 0:
+            return now.eps
+        x_prev = self.step(*now, t_prev)
+        return (now.eps + denoise(x_prev, t_prev.to(x_prev.device))) / 2
 
 
-class PLMS(Heun):
+class PLMS(Sampler):
     """Pseudo linear multistep (PNDM, arXiv:2202.09778, section 3.3), as in SD v1.
 
-    Adams-Bashforth on the predicted noise, of the order that the history allows. The first step
-    is Heun's, the paper's "pseudo improved Euler", as in SD v1; the paper starts with Runge-Kutta.
+    Adams-Bashforth on the predicted noise, of the order that the past allows. SD v1 starts with
+    Heun's step, the paper with three of Runge-Kutta.
     """
 
-    def direction(
-        self, x_t: Tensor, eps: Tensor, t: Tensor, t_prev: Tensor, history: History, denoise: Denoise
-    ) -> Tensor:
+    def direction(self, now: Prediction, t_prev: Tensor, past: History, denoise: Denoise) -> Tensor:
         """(55 eps_t - 59 eps_{t+1} + 37 eps_{t+2} - 9 eps_{t+3}) / 24 once there are four"""
-        match [past.eps for past in history]:
-            case []:
-                return super().direction(x_t, eps, t, t_prev, history, denoise)
-            case [eps1]:
-                return (3 * eps - eps1) / 2
-            case [eps1, eps2]:
-                return (23 * eps - 16 * eps1 + 5 * eps2) / 12
-            case [eps1, eps2, eps3, *_]:
-                return (55 * eps - 59 * eps1 + 37 * eps2 - 9 * eps3) / 24
-        raise AssertionError("unreachable")
+        if not past:
+            return Heun(self.schedule).direction(now, t_prev, past, denoise)
+        weights = ADAMS_BASHFORTH[len(past)]
+        terms = [w * p.eps for w, p in zip(weights, (now, *past), strict=True)]
+        return torch.stack(terms).sum(dim=0)
 
 
 class DPMSolverPP(Sampler):
     """DPM-Solver++(2M) (arXiv:2211.01095, algorithm 2): x0 extrapolated from two predictions.
 
-    Their step along x0 is the deterministic step along the eps that belongs to that x0. The last
-    one is of first order, as in the authors' code for few steps (`lower_order_final`): it is the
-    longest in log-SNR, and extrapolating over it amplifies the error of the last two predictions.
+    Their step along x0 is the deterministic step along the eps that belongs to it. The last step is
+    the longest in log-SNR, infinite at ab = 1, and extrapolating over it amplifies the error: so it
+    is of first order, as in the authors' code for few steps (their `lower_order_final`).
     """
 
-    def direction(
-        self, x_t: Tensor, eps: Tensor, t: Tensor, t_prev: Tensor, history: History, denoise: Denoise
-    ) -> Tensor:
+    def direction(self, now: Prediction, t_prev: Tensor, past: History, denoise: Denoise) -> Tensor:
         """D = (1 + 1 / (2r)) x0_t - 1 / (2r) x0_before,    r = h_before / h
 
         h is the length of a step in lambda = log(sqrt(ab) / sqrt(1 - ab)).
         """
-        if not history or is_last(t_prev):
-            return eps
-        before = history[0]
+        if not past or t_prev.min() < 0:
+            return now.eps
+        before = past[0]
         lambda_before, lambda_t, lambda_prev = (
-            self.schedule.snr(s).log() / 2 for s in (before.t, t, t_prev)
+            self.schedule.snr(s).log() / 2 for s in (before.t, now.t, t_prev)
         )
         r = (lambda_t - lambda_before) / (lambda_prev - lambda_t)
-        x0 = self.schedule.predict_x0(x_t, eps, t)
-        x0_before = self.schedule.predict_x0(*before)
-        return self.schedule.predict_eps(x_t, x0 + scaled(1 / (2 * r), x0 - x0_before), t)
+        x0, x0_before = self.schedule.predict_x0(*now), self.schedule.predict_x0(*before)
+        D = x0 + scaled(1 / (2 * r), x0 - x0_before)
+        return self.schedule.predict_eps(now.x_t, D, now.t)
 
 
 SAMPLERS: dict[str, type[Sampler]] = {
@@ -208,10 +203,6 @@ SAMPLERS: dict[str, type[Sampler]] = {
 }
 
 
-def is_last(t_prev: Tensor) -> bool:
-    return bool((t_prev < 0).any())
-
-
 def needed(noise: Tensor | None) -> Tensor:
     if noise is None:
         raise ValueError("this sampler is stochastic: give step a noise tensor of the shape of x_t")
@@ -221,7 +212,7 @@ def needed(noise: Tensor | None) -> Tensor:
 class Step(NamedTuple):
     """What `sample` yields after each step."""
 
-    index: int  # 0 ... T-1
+    i: int  # 0, 1 ...
     t: int  # where the step began
     t_prev: int  # where it ended, -1 at the last
     x: Tensor  # [B, ...] at t_prev
@@ -236,7 +227,7 @@ def sample(
     noise: Callable[[int], Tensor] | None = None,
     hook: Callable[[Step], Tensor] | None = None,
 ) -> Iterator[Step]:
-    """Yield the steps from x at timesteps[0] to the end; the last one's x is the picture.
+    """The steps from x at timesteps[0] to the end, one by one; the last one's x is the picture.
 
     denoise: (x_t, t) -> eps, with text and guidance inside
     x: [B, ...], at the noise level of timesteps[0]
@@ -245,21 +236,21 @@ def sample(
     hook: called after each step; what it returns takes the place of x (inpainting blends here)
     """
     times = [int(t) for t in timesteps]
-    if not times or times[-1] < 0 or any(a <= b for a, b in zip(times, times[1:], strict=False)):
+    if not times or times[-1] < 0 or any(a <= b for a, b in pairwise(times)):
         raise ValueError(f"timesteps must descend strictly to 0 or more, got {times}")
     if sampler.stochastic and noise is None:
         raise ValueError(f"{type(sampler).__name__} is stochastic: give sample a noise function")
-    history: History = ()
-    for index, (now, then) in enumerate(zip(times, [*times[1:], -1], strict=True)):
+    past: History = ()
+    for i, (t_now, t_then) in enumerate(zip(times, [*times[1:], -1], strict=True)):
         # t stays on the CPU, where the schedule is, so that a GPU is never waited for
-        t, t_prev = torch.full((x.shape[0],), now), torch.full((x.shape[0],), then)
-        eps = denoise(x, t.to(x.device))
-        eps_step = sampler.direction(x, eps, t, t_prev, history, denoise)
-        history = (Past(x, eps, t), *history[:2])
-        x0 = sampler.schedule.predict_x0(x, eps_step, t)
-        drawn = noise(index) if noise is not None and sampler.stochastic else None
-        x = sampler.step(x, eps_step, t, t_prev, drawn)
-        done = Step(index, now, then, x, x0)
+        t, t_prev = torch.full((x.shape[0],), t_now), torch.full((x.shape[0],), t_then)
+        now = Prediction(x, denoise(x, t.to(x.device)), t)
+        eps = sampler.direction(now, t_prev, past, denoise)
+        past = (now, *past[:2])
+        x0 = sampler.schedule.predict_x0(x, eps, t)
+        drawn = noise(i) if noise is not None and sampler.stochastic else None
+        x = sampler.step(x, eps, t, t_prev, drawn)
+        done = Step(i, t_now, t_then, x, x0)
         if hook is not None:
             x = hook(done)
             done = done._replace(x=x)
