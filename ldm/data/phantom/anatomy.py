@@ -1,0 +1,150 @@
+"""The body of one phantom: lengths in cm, drawn from its seed, and the shapes built on them.
+
+Axes as on a displayed film: x grows to the right of the image (the patient's left), y downwards,
+z towards the patient's front. y = 0 lies a little below the carina, x = 0 in the midline.
+Right lung: side -1 (left in the image); left lung: side +1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ldm.data.phantom.findings import Phantom, stream
+
+Array = NDArray[np.float32]
+F32 = np.float32
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Measures of one body and of how it lies before the detector (cm, radians)."""
+
+    scale: float  # size of the whole body
+    width: float  # half the inner width of the chest at its widest
+    depth: float  # inner depth of the chest
+    wall: float  # soft tissue outside the ribs
+    fat: float  # 0 thin .. 1 obese
+    apex: float  # y of the lung apex
+    widest: float  # y where the chest is widest
+    dome: tuple[float, float]  # y of the right and the left dome of the diaphragm
+    angle: float  # depth of the costophrenic angles below the domes
+    heart: float  # scale of the heart
+    apex_down: float  # how far the heart's apex points down (radians)
+    arch: float  # radius of the aortic knob
+    unfold: float  # 0..1, how far the aorta bulges out (age)
+    bone: float  # mineral content, 1 = young adult
+    rib_drop: float  # fall of a rib from spine to front
+    rib_step: float  # distance between ribs at the spine
+    rib_height: float
+    clavicle: float  # y of the clavicles' lateral ends
+    scapula: float  # x of the scapulae's medial border
+    shoulder: float  # y of the shoulder joints
+    elbow: tuple[float, float]  # x, y
+    breast: float  # thickness of breast tissue, 0 in men
+    breast_y: float
+    chin: float  # y of the chin's lower edge
+    scoliosis: float
+    vessel: float  # calibre of the lung vessels
+    gas: float  # size of the stomach bubble
+    roll: float
+    yaw: float  # turn about the long axis: shifts front against back
+    view_width: float  # cm of body shown across the image
+    centre: tuple[float, float]  # body point at the image's centre
+
+
+def draw_anatomy(phantom: Phantom) -> Anatomy:
+    """Deterministic per seed; of the findings only cardiomegaly and edema change the measures."""
+    rng = stream(phantom.seed, 1)
+    n, u = rng.normal, rng.uniform
+    ap, female, age = phantom.view == "AP", phantom.sex == "F", phantom.age
+    old = float(np.clip((age - 45) / 40, 0, 1))
+    scale = n(1, 0.04) * (0.93 if female else 1.0)
+    fat = float(np.clip(rng.beta(2, 3) + 0.1 * ap, 0, 1))
+    breath = n(0, 0.8) - (1.6 if ap else 0)  # bedside films: a shallow breath, a high diaphragm
+    dome = 9.4 + breath
+    heart = float(np.clip(n(1.0 + 0.08 * ap, 0.05), 0.85, 1.18))
+    if enlarged := phantom.finding("cardiomegaly"):
+        heart = 1.26 + 0.22 * enlarged.size + 0.04 * ap
+    edema = phantom.finding("edema")
+    view_width = float(np.clip(n(39.5 + 0.8 * ap, 2.2), 35, 45)) * scale**0.5
+    return Anatomy(
+        scale=scale,
+        width=n(13.6, 0.6) + 0.3 * old,
+        depth=n(18, 1.0) + 2 * old,
+        wall=n(1.9, 0.3) + 2.6 * fat,
+        fat=fat,
+        apex=n(-12.6, 0.6),
+        widest=n(8.5, 0.8),
+        dome=(dome, dome + n(1.3, 0.5)),
+        angle=float(np.clip(n(5.0, 0.8), 3.5, 6.5)),
+        heart=heart,
+        apex_down=n(0.62, 0.12) - 0.12 * ap,
+        arch=n(1.55, 0.15) + 0.5 * old,
+        unfold=float(np.clip(old + n(0, 0.15), 0, 1)),
+        bone=n(1.0, 0.1) - 0.35 * old - 0.05 * female,
+        rib_drop=n(8.0, 1.0) - 1.0 * ap,
+        rib_step=n(2.35, 0.08),
+        rib_height=n(1.3, 0.1),
+        clavicle=n(-11.6, 1.0) - 1.0 * ap,
+        scapula=u(9.5, 11.5) if ap else u(12.0, 13.6),
+        shoulder=n(-8.8, 0.8) - 0.6 * ap,
+        elbow=(u(18, 24), u(11, 18)) if ap else (u(23, 32), u(2, 14)),
+        breast=u(1.5, 5.0) * (0.7 + 0.7 * fat) if female else 0.0,
+        breast_y=n(6.0, 1.2) - (1.0 if ap else 0),
+        chin=u(-20, -15.5) if ap else u(-26, -18.5),
+        scoliosis=n(0, 0.5) + (n(0, 0.7) * old),
+        vessel=float(np.clip(n(1.0, 0.1) + (0.3 + 0.4 * edema.size if edema else 0), 0.7, 1.8)),
+        gas=float(np.clip(n(0.6, 0.35), 0, 1.3)) * (0.6 if ap else 1.0),
+        roll=n(0, 0.03 if ap else 0.015),
+        yaw=n(0, 0.05 if ap else 0.025),
+        view_width=view_width,
+        centre=(n(0, 0.9), n(1.6, 1.2) + 0.5 * breath),
+    )
+
+
+@dataclass(frozen=True)
+class Cavity:
+    """One pleural cavity per half of the image, as a solid that rays cross along z."""
+
+    anatomy: Anatomy
+    shrink: float = 0.0  # a collapsed lung: its walls lie this much inside the chest's
+
+    def lateral(self, y: Array, grow: float = 0.0) -> Array:
+        """|x| of the chest's inner wall at height y."""
+        a = self.anatomy
+        apex = a.apex + 1.6 * self.shrink - grow
+        up = np.clip((a.widest - y) / (a.widest - apex), 0, 1)
+        reach = np.sqrt(np.clip(1 - up**F32(2.2), 0, None))
+        down = np.clip((y - a.widest) / 8, 0, 2)  # below, the wall turns in a little
+        lateral = 4.4 + (a.width + grow - self.shrink - 4.4) * reach - 0.5 * down**2
+        return np.asarray(lateral, F32)
+
+    def dome(self, x: Array, right: Array | bool) -> Array:
+        """y of the diaphragm's highest line at lateral distance |x|."""
+        a = self.anatomy
+        top = np.where(right, F32(a.dome[0]), F32(a.dome[1]))
+        summit = 6.0
+        outer = np.clip((x - summit) / (a.width - summit), 0, 1.3)
+        inner = np.clip((summit - x) / summit, 0, 1)
+        return np.asarray(top + a.angle * outer**F32(2.6) + 1.3 * inner**2, F32)
+
+    def path(self, x: Array, y: Array, right: Array) -> tuple[Array, Array]:
+        """Depth of the cavity along the ray and of the part above the dome alone.
+
+        x: |distance from the midline|, y: [H, W] cm
+        """
+        a = self.anatomy
+        lateral = self.lateral(y)
+        half = np.maximum(lateral - 4.4, 1e-3)
+        q = np.where(x > 4.4, (x - 4.4) / half, (4.4 - x) / (1.6 * half))
+        apex = a.apex + 1.6 * self.shrink
+        deep = a.depth * np.clip(0.55 + 0.45 * (y - apex) / 12, 0, 1)  # shallower at the apex
+        full = deep * np.sqrt(np.clip(1 - q * q, 0, None)) * (y > apex)
+        below = np.clip((y - self.dome(x, right)) / F32(a.angle + 0.8), 0, 1)
+        # below its top the dome fills the cavity from its middle outwards: what stays is air in
+        # the recesses before and behind it, mostly behind
+        over = np.where(below > 0, 0.55 * (1 - np.sqrt(below)), 1)
+        return np.asarray(full, F32), np.asarray(full * over, F32)

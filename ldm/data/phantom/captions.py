@@ -1,0 +1,134 @@
+"""Captions in the wording of radiology prompts, one family for phantoms and for real films."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ldm.data.phantom.findings import Phantom
+
+EFFUSION = "pleural effusion"
+# ChestX-ray14's label names; what is not listed is only lowered and freed of underscores
+READABLE = {
+    "effusion": EFFUSION,
+    "pleural_thickening": "pleural thickening",
+    "mass": "lung mass",
+    "nodule": "lung nodule",
+    "edema": "pulmonary edema",
+    "fibrosis": "pulmonary fibrosis",
+    "hernia": "hiatal hernia",
+    "infiltration": "lung infiltrate",
+}
+COUNTED = (EFFUSION, "pneumothorax", "lung nodule", "lung mass", "lung infiltrate", "hiatal hernia")
+NO_FINDING = ("", "no finding", "no_finding", "no findings", "normal")
+
+
+def readable(label: str) -> str:
+    """The words for one label, "" for No Finding: "Pleural_Thickening" -> "pleural thickening"."""
+    key = label.strip().lower()
+    if key in NO_FINDING:
+        return ""
+    return READABLE.get(key, key.replace("_", " "))
+
+
+def caption_from_labels(
+    labels: Sequence[str],
+    view: str,
+    sex: str,
+    age: int | None,
+    index: int,
+    phantom: bool = False,
+    details: Sequence[str] | None = None,
+) -> str:
+    """The wording number `index` (they repeat) of one film's caption.
+
+    view: "PA", "AP" or "";  sex: "M", "F" or "";  age: years or None
+    details: longer words for the same labels, used by the longest wordings ("large left pleural effusion")
+    """
+    words = [word for word in map(readable, labels) if word]
+    long = [word for word in (details or words) if word]
+    wordings = _with_findings(words, long) if words else _without_findings()
+    wordings += _about_the_patient(long, view, sex, age)
+    text = wordings[index % len(wordings)]
+    return _name_phantom(text) if phantom else text
+
+
+def caption(phantom: Phantom, index: int = 0) -> str:
+    """The wording number `index` of the phantom's caption; it always says "phantom"."""
+    details = [_detail(f.name, f.side, f.size, f.kind) for f in phantom.findings]
+    labels = [f.name for f in phantom.findings]
+    return caption_from_labels(
+        labels, phantom.view, phantom.sex, phantom.age, index, phantom=True, details=details
+    )
+
+
+def _with_findings(words: Sequence[str], long: Sequence[str]) -> list[str]:
+    first = EFFUSION if EFFUSION in words else words[0]
+    every = _join(words)
+    longest = _join(long)
+    side = next((_side(text) for text in long if EFFUSION in text), "")
+    visible = f"a photo of a lung xray with {'a ' if first in COUNTED else ''}visible {first}"
+    return [
+        f"lung xray with {every}",
+        f"{visible}{side}" if first == EFFUSION else visible,
+        visible,
+        f"frontal chest radiograph, {', '.join(words)}",
+        f"chest x-ray showing {longest}",
+        "a photo of a lung xray",
+    ]
+
+
+def _without_findings() -> list[str]:
+    return [
+        "lung xray, no findings",
+        "frontal chest radiograph, no findings",
+        "a photo of a lung xray",
+        "lung xray without findings",
+        "normal chest x-ray",
+    ]
+
+
+def _about_the_patient(long: Sequence[str], view: str, sex: str, age: int | None) -> list[str]:
+    """Wordings that tell view, sex and age, as far as they are known."""
+    kind = " ".join(filter(None, (view, "chest x-ray")))
+    who = {"M": "man", "F": "woman"}.get(sex, "patient")
+    years = f"{age} year old " if age is not None else ""
+    what = ", ".join(long) if long else "no findings"
+    return [
+        f"{kind} of {_article(years + who)}, {what}",
+        f"{kind}, {what}",
+    ]
+
+
+def _name_phantom(text: str) -> str:
+    """Puts "phantom" before the noun: "a photo of a lung xray" -> "a photo of a phantom lung xray"."""
+    for start in ("a photo of a ", "normal "):
+        if text.startswith(start):
+            return f"{start}phantom {text[len(start):]}"
+    return f"phantom {text}"
+
+
+def _detail(name: str, side: str, size: float, kind: str) -> str:
+    """ "large left pleural effusion", "pacemaker", "mild pulmonary edema" """
+    if kind and name == "support device":
+        return kind
+    grade = ""
+    if name == EFFUSION:
+        grade = ("small", "moderate", "large")[min(int(size * 3), 2)]
+    elif name == "edema":
+        grade = ("mild", "moderate", "severe")[min(int(size * 3), 2)]
+    return " ".join(filter(None, (grade, side if side and name != "edema" else "", readable(name))))
+
+
+def _side(text: str) -> str:
+    if "bilateral" in text:
+        return " on both sides"
+    return next((f" on the {side}" for side in ("left", "right") if side in text.split()), "")
+
+
+def _join(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _article(noun: str) -> str:
+    vowel = noun[0] in "aeiou" or noun.startswith(("8", "11 ", "18 "))
+    return f"{'an' if vowel else 'a'} {noun}"

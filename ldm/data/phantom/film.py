@@ -1,0 +1,96 @@
+"""From path lengths to a displayed film: scatter, noise, exposure, film curve, borders, markers."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, zoom
+
+from ldm.data.phantom.anatomy import F32, Array
+from ldm.data.phantom.canvas import Canvas
+
+GLYPHS = {  # strokes on a 4 x 6 raster
+    "L": ((0, 0, 0, 6), (0, 6, 4, 6)),
+    "R": ((0, 0, 0, 6), (0, 0, 3, 0), (3, 0, 4, 1.5), (4, 1.5, 3, 3), (3, 3, 0, 3), (2, 3, 4, 6)),
+    "A": ((0, 6, 2, 0), (2, 0, 4, 6), (1, 4, 3, 4)),
+    "P": ((0, 0, 0, 6), (0, 0, 3, 0), (3, 0, 4, 1.5), (4, 1.5, 3, 3), (3, 3, 0, 3)),
+}
+
+
+def expose(
+    canvas: Canvas, attenuation: Array, lung: Array, view: str, rng: np.random.Generator
+) -> Array:
+    """[H, W] grey in [0, 1], bright where little arrives, like a film on a light box.
+
+    I = exp(-sum mu_i l_i) + scatter + noise (Beer-Lambert); lung: [H, W] cm of air, for the window
+    """
+    primary = np.exp(-attenuation)
+    scatter = _scatter(canvas, primary * (1 - np.exp(-2 * attenuation)))
+    share = rng.uniform(0.25, 0.4) if view == "PA" else rng.uniform(0.35, 0.6)
+    signal = (1 - share) * primary + share * scatter
+    dose = rng.uniform(2e4, 1e5) * (1.0 if view == "PA" else 0.5) * (canvas.pixel / 0.3) ** 2
+    noise = rng.standard_normal(signal.shape).astype(F32)
+    signal = signal + np.sqrt(signal / F32(dose)) * noise
+    density = -np.log(np.clip(signal, 1e-4, None))  # what a film or a digital plate shows
+    return _window(density, lung, view, rng)
+
+
+def _scatter(canvas: Canvas, source: Array) -> Array:
+    """Broad veil of light: the body's own light blurred over some 6 cm, on a coarse grid."""
+    cells = 32
+    block = canvas.size // cells
+    if block * cells != canvas.size:
+        return gaussian_filter(source, 6 / canvas.pixel, mode="nearest", truncate=2)
+    coarse = source.reshape(cells, block, cells, block).mean((1, 3))
+    coarse = gaussian_filter(coarse, 6 / (canvas.pixel * block), mode="nearest", truncate=2)
+    return np.asarray(zoom(coarse, block, order=1, mode="nearest", grid_mode=True), F32)
+
+
+def _window(density: Array, lung: Array, view: str, rng: np.random.Generator) -> Array:
+    """Film curve: a logistic through two points, the lungs' dark grey and the abdomen's light one."""
+    inner = lung > 4
+    dark = float(np.median(density[inner])) if inner.sum() > 50 else float(np.median(density))
+    light = float(np.quantile(density, 0.93))
+    grey_dark = rng.uniform(0.2, 0.45) if view == "PA" else rng.uniform(0.3, 0.55)
+    grey_light = rng.uniform(0.84, 0.95)
+    to, fro = np.log(grey_dark / (1 - grey_dark)), np.log(grey_light / (1 - grey_light))
+    slope = (fro - to) / max(light - dark, 0.3)
+    curve = 1 / (1 + np.exp(-(to + slope * (density - dark))))
+    floor = 1 / (1 + np.exp(-(to - slope * dark)))  # what bare film would show
+    return np.asarray(np.clip((curve - floor) / (1 - floor), 0, 1), F32)
+
+
+def finish(canvas: Canvas, grey: Array, view: str, rng: np.random.Generator) -> Array:
+    """Burns in the side marker and sometimes the view, and the collimator's black border."""
+    half = 0.5 * canvas.size * canvas.pixel
+    if rng.random() < 0.3:
+        edges = half * (1 - np.where(rng.random(4) < 0.5, rng.uniform(0, 0.12, 4), -0.1))
+        tilt = rng.normal(0, 0.02)
+        u, v = canvas.u + F32(tilt) * canvas.v, canvas.v - F32(tilt) * canvas.u
+        inside = canvas.edge(F32(edges[0]) - u) * canvas.edge(F32(edges[1]) + u)
+        inside *= canvas.edge(F32(edges[2]) - v) * canvas.edge(F32(edges[3]) + v)
+        grey = grey * inside
+    letter = "L" if rng.random() < 0.75 else "R"
+    side = 1 if letter == "L" else -1  # the patient's left is the image's right
+    height = rng.uniform(1.1, 1.8)
+    at = (side * half * rng.uniform(0.76, 0.9), -half * rng.uniform(0.7, 0.92))
+    ink = _write(canvas, letter, at, height, rng.normal(0, 0.1))
+    if view == "AP" and rng.random() < 0.4:
+        ink = ink + _write(canvas, "AP", (at[0] - 0.5, at[1] + 1.8 * height), 0.5 * height, 0.0)
+    return np.asarray(np.clip(grey + np.clip(ink, 0, 1) * (0.97 - grey), 0, 1), F32)
+
+
+def _write(
+    canvas: Canvas, text: str, at: tuple[float, float], height: float, tilt: float
+) -> Array:
+    """[H, W] ink of letters that stand upright in the image, whatever the body does."""
+    strokes = np.array(
+        [(x0 + 5.5 * i, y0, x1 + 5.5 * i, y1) for i, c in enumerate(text) for x0, y0, x1, y1 in GLYPHS[c]]
+    ) * (height / 6)
+    t = np.linspace(0, 1, 40)[:, None]
+    x = (strokes[:, 0] * (1 - t) + strokes[:, 2] * t).ravel()
+    y = (strokes[:, 1] * (1 - t) + strokes[:, 3] * t).ravel()
+    x, y = x + tilt * y + at[0], y - tilt * x + at[1]
+    n, pixel = (canvas.size - 1) / 2, canvas.pixel
+    ink = canvas.deposit(y / pixel + n, x / pixel + n, np.full(x.shape, 1.0))
+    ink = canvas.blur(ink, max(0.09 * height, 0.3 * pixel))
+    return np.asarray(np.clip(1.6 * ink / max(float(ink.max()), 1e-6), 0, 1), F32)

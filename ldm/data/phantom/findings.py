@@ -1,0 +1,116 @@
+"""Who the phantoms are and what they have: every draw is a function of the seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+FINDINGS = (
+    "pleural effusion",
+    "cardiomegaly",
+    "pneumothorax",
+    "consolidation",
+    "nodule",
+    "edema",
+    "support device",
+)
+NONE_SHARE, EFFUSION_SHARE, SECOND_SHARE = 0.4, 0.3, 0.3
+DEVICES = ("endotracheal tube", "central line", "pacemaker", "sternal wires")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding: `side` is the patient's own, `size` in [0, 1] grades it, `kind` says which sort."""
+
+    name: str
+    side: str = ""  # "left", "right", "bilateral" or "" where a side makes no sense
+    size: float = 0.5
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A made-up patient on one frontal film. Body and film depend on the seed, not on the findings."""
+
+    seed: int
+    view: str  # "PA" (standing, from behind) or "AP" (bedside, from the front)
+    sex: str  # "M" or "F"
+    age: int
+    findings: tuple[Finding, ...] = ()
+
+    def finding(self, name: str) -> Finding | None:
+        """The finding of that name, if there is one."""
+        return next((f for f in self.findings if f.name == name), None)
+
+
+def stream(seed: int, purpose: int) -> np.random.Generator:
+    """Random numbers of one phantom for one purpose, independent of all others."""
+    if seed < 0:
+        raise ValueError(f"a phantom's seed is a whole number >= 0, got {seed}")
+    return np.random.default_rng([seed, purpose])
+
+
+def sample_phantoms(
+    seeds: Sequence[int],
+    findings: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+) -> list[Phantom]:
+    """One phantom per seed: about 40 % without a finding, 30 % with an effusion, the rest spread.
+
+    findings: what each of them shall have instead ([] for nothing);  exclude: what none may have
+    """
+    unknown = [name for name in (*(findings or ()), *exclude) if name not in FINDINGS]
+    if unknown:
+        raise ValueError(f"no such phantom finding: {unknown}; there are {list(FINDINGS)}")
+    if both := set(findings or ()) & set(exclude):
+        raise ValueError(f"{sorted(both)} stands in findings and in exclude; drop it from one")
+    return [_sample(int(seed), findings, tuple(exclude)) for seed in seeds]
+
+
+def _sample(seed: int, findings: Sequence[str] | None, exclude: tuple[str, ...]) -> Phantom:
+    rng = stream(seed, 0)
+    view = "PA" if rng.random() < 0.5 else "AP"
+    sex = "M" if rng.random() < 0.55 else "F"
+    age = int(np.clip(rng.normal(50 if view == "PA" else 55, 17), 18, 92))
+    names = _names(rng, view, exclude) if findings is None else list(dict.fromkeys(findings))
+    # each finding has its own stream, so that adding one leaves the others as they were
+    drawn = tuple(_draw(name, view, stream(seed, 10 + FINDINGS.index(name))) for name in names)
+    return Phantom(seed, view, sex, age, drawn)
+
+
+def _names(rng: np.random.Generator, view: str, exclude: tuple[str, ...]) -> list[str]:
+    """The names drawn for one phantom, one or two of them or none."""
+    allowed = [name for name in FINDINGS if name not in exclude]
+    if rng.random() < NONE_SHARE or not allowed:
+        return []
+    rest = (1 - NONE_SHARE - EFFUSION_SHARE) / (len(FINDINGS) - 1)
+    weight = {name: rest for name in allowed}
+    if "pleural effusion" in weight:
+        weight["pleural effusion"] = EFFUSION_SHARE
+    if "support device" in weight:
+        weight["support device"] *= 1.6 if view == "AP" else 0.6  # the sick are filmed in bed
+    share = np.array(list(weight.values()))
+    count = 2 if rng.random() < SECOND_SHARE and len(allowed) > 1 else 1
+    # the second is drawn evenly, so that effusions stay near their share
+    first = str(rng.choice(allowed, p=share / share.sum()))
+    second = str(rng.choice([name for name in allowed if name != first])) if count == 2 else ""
+    return [name for name in FINDINGS if name in (first, second)]
+
+
+def _draw(name: str, view: str, rng: np.random.Generator) -> Finding:
+    size = float(rng.random())
+    side = str(rng.choice(["left", "right"]))
+    kind = ""
+    if name == "pleural effusion":
+        side = str(rng.choice(["left", "right", "bilateral"], p=[0.35, 0.35, 0.3]))
+        kind = "layering" if view == "AP" and rng.random() < 0.35 else "free"
+    elif name in ("cardiomegaly", "support device"):
+        side = ""
+        if name == "support device":
+            share = [0.35, 0.35, 0.15, 0.15] if view == "AP" else [0.0, 0.2, 0.45, 0.35]
+            kind = str(rng.choice(DEVICES, p=share))
+    elif name == "edema":
+        side = "bilateral"
+    return Finding(name, side, size, kind)

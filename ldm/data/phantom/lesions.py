@@ -1,0 +1,167 @@
+"""What findings do to the lungs: how much of the air is replaced, and what lies beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ldm.data.phantom.anatomy import F32, Anatomy, Array, Cavity
+from ldm.data.phantom.canvas import Canvas, ellipsoid
+from ldm.data.phantom.findings import Finding, Phantom, stream
+from ldm.data.phantom.vessels import hilum
+
+
+@dataclass
+class Lungs:
+    """The lungs as rays see them; findings change it in turn. All [H, W]."""
+
+    x: Array  # |cm from the midline|
+    right: Array  # bool
+    air: Array  # cm of lung along the ray
+    density: Array  # tissue per lung volume
+    vessels: Array  # cm of blood in the lung
+    extra: Array  # cm of soft tissue drawn over it: pleural and septal lines
+    masks: dict[str, Array] = field(default_factory=dict)
+    volume: dict[str, float] = field(default_factory=dict)  # ml of fluid per side
+
+    def fill(self, share: Array) -> None:
+        """Replaces that share of the lung by fluid or tissue, vessels and all."""
+        self.density = self.density + (1 - self.density) * share
+        self.vessels = self.vessels * (1 - share)
+
+
+def apply(canvas: Canvas, anatomy: Anatomy, phantom: Phantom, lungs: Lungs) -> None:
+    """Lets each finding of the phantom act on its lungs."""
+    for name, act in ACTIONS.items():  # a fixed order: air first, then what fills it
+        if found := phantom.finding(name):
+            act(canvas, anatomy, found, lungs, stream(phantom.seed, 50 + len(name)))
+
+
+def _on(lungs: Lungs, side: str) -> Array:
+    """1 on the finding's side of the picture: the patient's right is the image's left."""
+    if side == "bilateral":
+        return np.ones_like(lungs.air)
+    return np.asarray(lungs.right if side == "right" else ~lungs.right, F32)
+
+
+def _effusion(
+    canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: np.random.Generator
+) -> None:
+    """Fluid up to a level that climbs at the walls (the meniscus); lying, a veil as well."""
+    cavity, y = Cavity(a), canvas.y
+    wall = np.clip(cavity.lateral(y) - lungs.x, 0, None)
+    share = np.zeros_like(y)
+    for side in ("right", "left"):
+        if found.side not in (side, "bilateral"):
+            continue
+        size = float(np.clip(found.size * rng.uniform(0.75, 1.1), 0, 1))
+        base = a.dome[0 if side == "right" else 1] + a.angle
+        lying = found.kind == "layering"
+        level = base - 2.6 - (8.0 if lying else 13.0) * size
+        rise = rng.uniform(2.2, 3.6) + 1.5 * size
+        top = level - rise * np.exp(-wall / F32(2.0)) - 0.35 * rise * np.exp(-lungs.x / F32(3.0))
+        top += F32(0.15) * canvas.texture(rng, 2.5)
+        fluid = canvas.edge(y - top, 1.3 if lying else 0.45)
+        squeezed = F32(0.22 + 0.2 * size) * np.exp(np.clip(y - top, None, 0) / F32(2.2))
+        if lying:
+            veil = (0.12 + 0.38 * size) * np.clip((y - a.apex) / F32(base - a.apex), 0, 1) ** 0.7
+            squeezed = np.maximum(squeezed, veil)
+        on = _on(lungs, side)
+        share += on * (fluid + (1 - fluid) * squeezed)
+        key = f"pleural effusion {side}"
+        lungs.masks[key] = on * fluid * (lungs.air > 0.02)
+        held = on * fluid * lungs.air * (1 - lungs.density)
+        lungs.volume[side] = float(held.sum() * canvas.pixel**2 * a.scale**3)
+    lungs.masks["pleural effusion"] = np.maximum.reduce(
+        [m for k, m in lungs.masks.items() if k.startswith("pleural effusion ")]
+    )
+    lungs.fill(np.clip(share, 0, 1))
+
+
+def _pneumothorax(
+    canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: np.random.Generator
+) -> None:
+    """The lung falls back from the wall, most at the apex: a thin line, and nothing beyond it."""
+    inner = Cavity(a, shrink=1.3 + 4.0 * found.size)
+    on = _on(lungs, found.side)
+    distance = inner.lateral(canvas.y) - lungs.x  # > 0 in what is left of the lung
+    slope = np.maximum(np.hypot(*np.gradient(distance, canvas.pixel)), 1)
+    distance = np.asarray(distance / slope, F32)
+    distance = np.where(canvas.y > a.apex + 1.6 * inner.shrink, distance, F32(-2))
+    free = on * canvas.edge(-distance, 0.1)
+    lungs.masks["pneumothorax"] = free * (lungs.air > 0.3)
+    lungs.density = lungs.density * (1 - F32(0.93) * free) * (1 + F32(0.35 * found.size) * on)
+    lungs.vessels = lungs.vessels * (1 - free)
+    lungs.extra += on * F32(0.5) * np.exp(-((distance / F32(0.12 + 0.3 * canvas.pixel)) ** 2))
+    lungs.extra *= lungs.air > 0.3
+
+
+def _consolidation(
+    canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: np.random.Generator
+) -> None:
+    """One to three patches with ragged soft edges; branches of air stay visible in them."""
+    on, sign = _on(lungs, found.side), -1 if found.side == "right" else 1
+    ragged = canvas.texture(rng, 1.6) * F32(0.22) + canvas.texture(rng, 0.7) * F32(0.14)
+    x0, y0 = rng.uniform(5, 10), rng.uniform(-6, 6.5)
+    share = np.zeros_like(lungs.air)
+    for _ in range(int(rng.integers(1, 4))):
+        x, y = sign * (x0 + rng.normal(0, 1.5)), y0 + rng.normal(0, 1.8)
+        radius = (2.0 + 2.6 * found.size) * rng.uniform(0.8, 1.2)
+        dx, dy = (canvas.x - F32(x)) / F32(radius), (canvas.y - F32(y)) / F32(radius * 0.85)
+        reach = np.sqrt(dx * dx + dy * dy) + ragged
+        share = np.maximum(share, 1 / (1 + np.exp((reach - 1) / F32(0.16))))
+    branches = np.tanh(lungs.vessels * F32(2.5))  # air bronchograms run beside the vessels
+    share = on * share * F32(0.55 + 0.25 * found.size) * (1 - F32(0.35) * branches)
+    lungs.masks["consolidation"] = (share > 0.25) * np.asarray(lungs.air > 0.3, F32)
+    lungs.fill(np.asarray(share, F32))
+
+
+def _nodule(
+    canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: np.random.Generator
+) -> None:
+    """One to three balls of soft tissue inside the lung."""
+    sign = -1 if found.side == "right" else 1
+    balls = np.zeros_like(lungs.air)
+    for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))):
+        radius = (0.7 + 1.1 * found.size) * rng.uniform(0.8, 1.1)
+        x, y = sign * rng.uniform(4.8, 10.2), rng.uniform(-7, 6.5)
+        long = rng.uniform(1, 1.25)
+        balls += ellipsoid(canvas, x, y, radius * long, radius / long, 2 * radius, rng.uniform(0, 3))
+    balls = np.minimum(canvas.blur(balls, 0.12), lungs.air)
+    lungs.masks["nodule"] = np.asarray(balls > 0.25, F32)
+    lungs.density = lungs.density + (1 - lungs.density) * balls / np.maximum(lungs.air, F32(0.1))
+
+
+def _edema(
+    canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: np.random.Generator
+) -> None:
+    """Haze about both hila and towards the bases, blurred vessels, short septal lines at the sides."""
+    haze = np.zeros_like(lungs.air)
+    for side in (-1, 1):
+        x, y = hilum(a, side)
+        dx, dy = (canvas.x - F32(x + 1.8 * side)) / F32(5.0), (canvas.y - F32(y + 3.0)) / F32(7.0)
+        haze += np.exp(-(dx * dx + dy * dy))
+    clumps = 1 + F32(0.35) * canvas.texture(rng, 1.3) + F32(0.25) * canvas.texture(rng, 0.55)
+    share = np.clip(F32(0.16 + 0.4 * found.size) * (haze + F32(0.12)) * clumps, 0, 0.85)
+    lungs.masks["edema"] = (share > 0.12) * np.asarray(lungs.air > 0.3, F32)
+    lungs.vessels = canvas.blur(lungs.vessels, 0.1 + 0.2 * found.size)
+    lungs.fill(np.asarray(share, F32))
+    count = int(8 + 12 * found.size)
+    side = rng.choice([-1.0, 1.0], count)
+    y = rng.uniform(2, a.dome[0] + 1, count)
+    x = Cavity(a).lateral(y.astype(F32)) - rng.uniform(0.3, 0.7, count)
+    t = np.linspace(0, 1.6, 24)
+    px = side[:, None] * (x[:, None] - t)
+    py = y[:, None] + t * rng.normal(0, 0.1, (count, 1))
+    lines = canvas.splat(px, py, 0.0, 0.012 * (0.5 + found.size))
+    lungs.extra += canvas.blur(lines, 0.08) * (lungs.air > 0.3)
+
+
+ACTIONS = {
+    "pneumothorax": _pneumothorax,
+    "edema": _edema,
+    "consolidation": _consolidation,
+    "nodule": _nodule,
+    "pleural effusion": _effusion,
+}

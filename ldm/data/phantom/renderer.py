@@ -1,0 +1,196 @@
+"""A phantom's frontal radiograph: anatomy projected along the rays, then the film.
+
+Each image is projected by itself, vectorised over pixels and points: 64 kB maps stay in cache, and
+an image cannot depend on the batch it is drawn in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldm.data.phantom import devices, film, lesions
+from ldm.data.phantom.anatomy import F32, Anatomy, Array, Cavity, draw_anatomy
+from ldm.data.phantom.canvas import Canvas, capsule, ellipsoid
+from ldm.data.phantom.findings import Phantom, stream
+from ldm.data.phantom.skeleton import bones
+from ldm.data.phantom.vessels import hilum, vessels
+
+# attenuation per cm at about 75 keV effective; lung is soft tissue of a quarter of the density
+MU_SOFT, MU_BONE, MU_METAL = 0.19, 0.30, 2.5
+LUNG_DENSITY = 0.26
+MASKS = ("left lung", "right lung", "heart", "ribs")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """images: float32 [B, 1, H, W] in [-1, 1];  masks: name -> bool [B, H, W];  truth: B dicts."""
+
+    images: Tensor
+    masks: dict[str, Tensor]
+    truth: list[dict[str, object]]
+
+
+def render(phantoms: Sequence[Phantom], size: int = 128) -> Rendered:
+    """Images, masks and truth; the same chest at any size, the same bits in any batch."""
+    if size < 32:
+        raise ValueError(f"a phantom needs at least 32 pixels a side, got size={size}")
+    if not phantoms:
+        raise ValueError("render wants at least one phantom; sample_phantoms(range(4)) makes four")
+    drawn = [_render_one(phantom, size) for phantom in phantoms]
+    names = list(MASKS) + sorted({k for _, masks, _ in drawn for k in masks} - set(MASKS))
+    none = np.zeros((size, size), bool)
+    masks = {k: np.stack([m.get(k, none) for _, m, _ in drawn]) for k in names}
+    images = np.stack([image for image, _, _ in drawn])[:, None] * 2 - 1
+    return Rendered(
+        torch.from_numpy(images.astype(F32)),
+        {k: torch.from_numpy(m) for k, m in masks.items()},
+        [truth for _, _, truth in drawn],
+    )
+
+
+def _render_one(phantom: Phantom, size: int) -> tuple[Array, dict[str, Array], dict[str, object]]:
+    a = draw_anatomy(phantom)
+    canvas = Canvas(a, size)
+    midline = canvas.x - F32(a.scoliosis) * np.sin(canvas.y / F32(9))
+    x, right = np.abs(midline), midline < 0
+    full, air = Cavity(a).path(x, canvas.y, right)
+    middle, heart = _mediastinum(canvas, a)
+    air = np.clip(air - middle, 0, None)
+    grain = stream(phantom.seed, 2)
+    rough = canvas.texture(grain, 0.7) * F32(0.05) + canvas.texture(grain, 2.5) * F32(0.05)
+    blood = vessels(canvas, a, stream(phantom.seed, 3)) * np.clip(air / 6, 0, 1)
+    lungs = lesions.Lungs(x, right, air, LUNG_DENSITY * (1 + rough), blood, np.zeros_like(air))
+    lesions.apply(canvas, a, phantom, lungs)
+    bone, ribs = bones(canvas, a, stream(phantom.seed, 4))
+    soft = _trunk(canvas, a) - lungs.air * (1 - lungs.density) + lungs.vessels + lungs.extra
+    soft = np.clip(soft - _airways(canvas, a) - _bowel_gas(canvas, a, phantom), 0, None)
+    metal, metal_mask = devices.draw(canvas, a, phantom)
+    path = F32(a.scale) * (F32(MU_SOFT) * soft + F32(MU_BONE) * bone) + F32(MU_METAL) * metal
+    path = canvas.blur(path, 0.08)
+    rng = stream(phantom.seed, 5)
+    grey = film.expose(canvas, path, lungs.air, phantom.view, rng)
+    grey = film.finish(canvas, grey, phantom.view, rng)
+    field = (air > 0.5) & (full > 1)
+    masks = {"left lung": field & ~right, "right lung": field & right,
+             "heart": heart > 0.5, "ribs": ribs > 0.12}
+    masks |= {k: m > 0.5 for k, m in lungs.masks.items()}
+    if phantom.finding("cardiomegaly"):
+        masks["cardiomegaly"] = masks["heart"]
+    if phantom.finding("support device"):
+        masks["support device"] = metal_mask
+    return grey, masks, _truth(phantom, a, masks, lungs)
+
+
+def _truth(
+    phantom: Phantom, a: Anatomy, masks: dict[str, Array], lungs: lesions.Lungs
+) -> dict[str, object]:
+    return {
+        "seed": phantom.seed,
+        "view": phantom.view,
+        "sex": phantom.sex,
+        "age": phantom.age,
+        "findings": [f.name for f in phantom.findings],
+        "sides": {f.name: f.side for f in phantom.findings if f.side},
+        "kinds": {f.name: f.kind for f in phantom.findings if f.kind},
+        "effusion_ml": lungs.volume,
+        "cardiothoracic_ratio": _columns(masks["heart"]) / (2 * a.width) * (a.view_width / a.scale),
+        "ribs": 24,
+    }
+
+
+def _columns(mask: Array) -> float:
+    """Width of a mask as a share of the image's."""
+    seen = np.flatnonzero(mask.any(0))
+    return float(seen[-1] - seen[0] + 1) / mask.shape[1] if len(seen) else 0.0
+
+
+def _trunk(canvas: Canvas, a: Anatomy) -> Array:
+    """Depth of the whole body along the ray: trunk, shoulders, neck, arms, breasts, chin."""
+    x, y = np.abs(canvas.x), canvas.y
+    low = np.maximum(y, F32(-1.0))
+    wide = Cavity(a).lateral(low) + F32(a.wall + 1.2) + F32(0.06 + 0.1 * a.fat) * np.clip(y - 8, 0, None)
+    deep = F32(a.depth + 3.2 + 4.5 * a.fat) * (0.62 + 0.38 * _rise(y, -13, 0))
+    trunk = deep * np.sqrt(np.clip(1 - (x / wide) ** F32(2.5), 0, None)) * _rise(y, -18, -11)
+    # the shoulders: a wedge whose upper edge falls from the neck to the arms
+    edge = F32(a.shoulder - 3.2) - F32(6.3) * np.exp(-((x / F32(7.5)) ** 2)) - F32(0.8 * a.fat)
+    edge = edge + F32(0.012) * np.clip(x - 8, 0, None) ** 2
+    inside = np.clip(y - edge, 0, None)
+    arms_end = F32(a.shoulder + 1.0)
+    wedge = F32(9.5 + 3 * a.fat) * np.sqrt(1 - np.exp(-inside / F32(2.6)))
+    wedge *= np.sqrt(np.clip(1 - (x / F32(20.5 + a.fat)) ** 6, 0, None)) * (1 - _rise(y, arms_end, arms_end + 9))
+    neck = F32(11.0) * np.sqrt(np.clip(1 - (x / F32(5.6 + 1.2 * a.fat)) ** 2, 0, None))
+    neck *= 1 - _rise(y, -13, -7)
+    total = _union(trunk, wedge, neck)
+    for s in (-1, 1):
+        joint = (s * 17.6, a.shoulder + 1.0)
+        total = _union(total, capsule(canvas, joint, (s * a.elbow[0], a.elbow[1]), 3.9 + a.fat, 0.8))
+        if a.breast:
+            centre = s * (7.4 + 0.5 * a.fat)
+            stretch = np.where(y > F32(a.breast_y), F32(4.6), F32(8.0))
+            r = ((canvas.x - F32(centre)) / F32(6.0)) ** 2 + ((y - F32(a.breast_y)) / stretch) ** 2
+            total = total + F32(a.breast) * np.sqrt(np.clip(1 - r, 0, None))
+    return total + ellipsoid(canvas, 0, a.chin - 6, 5.8, 6.0, 9.0)
+
+
+def _rise(y: Array, start: float, end: float) -> Array:
+    """0 above `start`, 1 below `end`, smooth between."""
+    t = np.clip((y - F32(start)) / F32(end - start), 0, 1)
+    return np.asarray(t * t * (3 - 2 * t), F32)
+
+
+def _union(*paths: Array) -> Array:
+    """Smooth maximum of path lengths: bodies that overlap count once."""
+    total = sum(p**4 for p in paths)
+    return np.asarray(np.sqrt(np.sqrt(total)), F32)
+
+
+def _mediastinum(canvas: Canvas, a: Anatomy) -> tuple[Array, Array]:
+    """Soft tissue between the lungs along the ray, and the heart's own part of it."""
+    h, x, y = a.heart, canvas.x, canvas.y
+    floor = a.dome[1]
+    left = ellipsoid(canvas, 2.4 * h, floor - 4.6 * h, 7.1 * h, 5.0 * h, 12 * h, a.apex_down)
+    atrium = ellipsoid(canvas, -1.3 * h, floor - 5.6 * h, 3.2 * h, 4.9 * h, 9 * h, 0.1)
+    outflow = ellipsoid(canvas, 1.9, floor - 10.2 * h, 2.4 * h, 3.6 * h, 9, 0.15)
+    heart = np.maximum(np.maximum(left, atrium), outflow)
+    bow = F32(0.9 * a.unfold)
+    knob = ellipsoid(canvas, 2.3 + 0.5 * bow, -5.4 - 0.6 * bow, a.arch, a.arch * 1.15, 9)
+    rising = ellipsoid(canvas, -1.6 - 0.6 * bow, -2.5, 1.6 + 0.4 * bow, 5.0, 8)
+    aorta_x = F32(2.0) + bow * np.sin(np.clip((y + 5) / 14, 0, 1) * F32(np.pi))
+    down = F32(5) * np.sqrt(np.clip(1 - ((x - aorta_x) / F32(1.4)) ** 2, 0, None)) * _rise(y, -6, -4)
+    wide = F32(2.5 + 0.5 * a.fat) + F32(0.25) * np.clip(-7 - y, 0, 4)
+    slab = F32(12) * np.sqrt(np.clip(1 - (x / wide) ** 2, 0, None))
+    back = F32(6) * np.sqrt(np.clip(1 - (x / F32(3.0)) ** 2, 0, None))
+    total = np.maximum.reduce([heart, knob + slab * F32(0.6), rising, down + back, slab])
+    for side in (-1, 1):  # the hila's great vessels
+        hx, hy = hilum(a, side)
+        total += ellipsoid(canvas, hx * 0.95, hy + 0.8, 1.5, 2.4, 3.6 * a.vessel, -0.35 * side)
+    return canvas.blur(np.asarray(total, F32), 0.15), heart
+
+
+def _airways(canvas: Canvas, a: Anatomy) -> Array:
+    """Air in trachea and main bronchi, which lie in the mediastinum's soft tissue."""
+    carina = (0.3, -3.6)
+    trachea = capsule(canvas, (0.0, -24.0), carina, 0.85)
+    right = capsule(canvas, carina, (-2.9, -0.4), 0.62)
+    left = capsule(canvas, carina, (4.0, -1.6), 0.55)
+    return np.maximum(np.maximum(trachea, right), left) * F32(0.9)
+
+
+def _bowel_gas(canvas: Canvas, a: Anatomy, phantom: Phantom) -> Array:
+    """The stomach's bubble under the left dome, flat below when standing, and bits of bowel gas."""
+    rng = stream(phantom.seed, 6)
+    g = a.gas
+    x, y = rng.normal(7.0, 1.0), a.dome[1] + 1.6 + 1.2 * g
+    bubble = ellipsoid(canvas, x, y, 1.2 + 2.2 * g, 0.7 + 1.3 * g, 7 * g, rng.normal(0, 0.15))
+    if phantom.view == "PA":
+        bubble *= canvas.edge(F32(y + 0.35) - canvas.y, 0.1)
+    gas = bubble
+    for _ in range(int(rng.integers(0, 4))):
+        at = rng.uniform(-11, 11), a.dome[0] + rng.uniform(5.5, 11)
+        gas = gas + ellipsoid(canvas, *at, rng.uniform(0.8, 2.5), rng.uniform(0.6, 1.4), 2.5, rng.uniform(-1, 1))
+    return np.asarray(gas, F32)

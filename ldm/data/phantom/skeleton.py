@@ -1,0 +1,167 @@
+"""Bones as clouds of points on 3D curves (ribs, clavicles, scapulae) and as solids (vertebrae)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ldm.data.phantom.anatomy import F32, Anatomy, Array, Cavity
+from ldm.data.phantom.canvas import Canvas, Floats, capsule
+
+CORTEX = 0.11  # cm of compact bone around every bone
+COMPACT, SPONGY = 1.0, 0.35  # mineral, relative to compact bone
+
+
+def bones(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Path length in compact bone of the whole skeleton, and of the ribs alone. [H, W] cm each."""
+    ribs = _ribs(canvas, anatomy, rng)
+    other = _girdle(canvas, anatomy, rng) + _spine(canvas, anatomy)
+    return (ribs + other) * F32(anatomy.bone), ribs
+
+
+def rod(
+    canvas: Canvas,
+    curve: Floats,
+    side: Floats,
+    half: Floats | float,
+    thick: float = 1.0,
+    spongy: float = SPONGY,
+    out: Floats | None = None,
+) -> Array:
+    """Path length through hollow bones, brighter at their edges where the ray runs along cortex.
+
+    curve, side: [K, t, 3] the axes and the unit vectors across the bones;  half: half their height
+    thick: their depth over their height;  out: [K, t, 3] towards the body's surface, for flat ribs
+    """
+    count = max(int(2.6 * np.max(half) / min(canvas.pixel, 0.3)) | 1, 5)
+    v = np.linspace(-0.96, 0.96, count)
+    half = np.broadcast_to(np.asarray(half, np.float64), curve.shape[:2])[..., None]
+    inner = np.clip(1 - CORTEX / half, 0.05, 1)
+    chord = np.sqrt(1 - v**2)
+    hollow = np.sqrt(np.clip(inner**2 - v**2, 0, None))
+    depth = 2 * half * thick * (COMPACT * (chord - hollow) + spongy * hollow)  # [K, t, v]
+    step = np.linalg.norm(np.diff(curve, axis=1, append=curve[:, -1:]), axis=-1)[..., None]
+    mass = depth * step * (1.92 * half / count)
+    across = curve[:, :, None] + (half * v)[..., None] * side[:, :, None]  # [K, t, v, 3]
+    if out is None:
+        return canvas.splat(across[..., 0], across[..., 1], across[..., 2], mass.ravel())
+    layers = np.stack([across + 0.22 * out[:, :, None], across - 0.22 * out[:, :, None]])
+    return canvas.splat(layers[..., 0], layers[..., 1], layers[..., 2], np.stack([mass] * 2).ravel() / 2)
+
+
+def _ribs(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
+    """24 ribs on the chest's wall: from the spine round the side to the front, falling all the way."""
+    cavity, total = Cavity(a), np.zeros((canvas.size, canvas.size), F32)
+    number = np.arange(12)
+    count = int(np.clip(34 / canvas.pixel, 60, 400))
+    for side in (-1, 1):
+        jitter = rng.normal(0, 0.08, 12)
+        start = a.apex - 0.2 + a.rib_step * number + 0.012 * a.rib_step * number**2 + jitter
+        drop = a.rib_drop * np.interp(number, [0, 1, 3, 8, 11], [0.55, 0.75, 1, 1.1, 0.9])
+        # the bony part ends ever farther from the sternum; 11 and 12 float
+        end = np.interp(number, [0, 1, 5, 8, 9, 10, 11], [2.75, 2.62, 2.5, 2.2, 2.0, 1.45, 1.1])
+        angle = np.linspace(0.1, 1, count)[None] * end[:, None]  # 0 spine, pi/2 side, pi sternum
+        y = start[:, None] + drop[:, None] * (0.5 - 0.5 * np.cos(angle)) + 0.8 * np.sin(angle / 2)
+        wide = cavity.lateral((start + 0.55 * drop).astype(F32), 0.35)[:, None]
+        deep = 0.52 * a.depth * np.interp(number, [0, 3, 11], [0.55, 0.9, 1.0])[:, None]
+        bulge = np.abs(np.sin(angle)) ** 0.85  # fuller than an ellipse towards the spine
+        x, z = wide * bulge, -deep * np.cos(angle)
+        curve = np.stack([side * x + a.scoliosis * np.sin(y / 9), y, z], -1)
+        tangent = np.gradient(curve, axis=1)
+        tangent /= np.linalg.norm(tangent, axis=-1, keepdims=True)
+        outward = np.stack([side * np.sin(angle), 0 * y, -np.cos(angle)], -1)
+        across = np.cross(tangent, outward)
+        across /= np.linalg.norm(across, axis=-1, keepdims=True)
+        height = 0.5 * a.rib_height * np.interp(number, [0, 2, 7, 11], [1.0, 0.95, 1.05, 0.75])
+        along = np.interp(angle / end[:, None], [0, 0.2, 0.6, 1], [0.75, 0.9, 1.0, 1.15])
+        total += rod(canvas, curve, across, height[:, None] * along, 0.5, out=outward)
+    return total
+
+
+def _flat(points: list[tuple[float, float, float]], count: int) -> tuple[Floats, Floats]:
+    """A smooth curve through the points and the picture-plane unit vectors across it. [1, t, 3]"""
+    p = np.asarray(points)
+    t, knots = np.linspace(0, 1, count), np.linspace(0, 1, len(p))
+    curve = np.stack([np.interp(t, knots, p[:, i]) for i in range(3)], -1)
+    if len(p) > 2:
+        span = max(count // (2 * len(p)), 1)
+        padded = np.pad(curve, ((span, span), (0, 0)), mode="reflect", reflect_type="odd")
+        window = np.ones(2 * span + 1) / (2 * span + 1)
+        curve = np.stack([np.convolve(padded[:, i], window, "valid") for i in range(3)], -1)
+    tangent = np.gradient(curve, axis=0)
+    across = np.stack([-tangent[:, 1], tangent[:, 0], 0 * t], -1)
+    across /= np.linalg.norm(across, axis=-1, keepdims=True) + 1e-9
+    return curve[None], across[None]
+
+
+def _girdle(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
+    """Clavicles, scapulae and upper arm bones of both sides."""
+    total = np.zeros((canvas.size, canvas.size), F32)
+    count = int(np.clip(20 / canvas.pixel, 50, 300))
+    t = np.linspace(0, 1, count)
+    front, back = 0.3 * a.depth, -0.45 * a.depth
+    for s in (-1, 1):
+        lift = rng.normal(0, 0.3)
+        joint = a.shoulder + lift
+        top = a.clavicle + lift
+        inner = a.apex + 3.4 + 0.3 * (top - a.clavicle)
+        points = [(1.6, inner, front), (5.5, 0.55 * inner + 0.45 * top, front + 1),
+                  (10.5, 0.1 * inner + 0.9 * top, front - 1), (15.8, top, 0)]
+        curve, across = _flat([(s * x, y, z) for x, y, z in points], count)
+        half = 0.58 + 0.3 * np.exp(-((t / 0.1) ** 2)) + 0.12 * t
+        total += rod(canvas, curve, across, half[None], 0.8)
+        m = a.scapula
+        tip, glenoid = (m + 1.6, joint + 11.0), (16.2, joint + 0.6)
+        for points, half_width, thick in (
+            ([(m + 0.9, joint - 2.2, back), (m, joint + 2, back), (m + 0.2, joint + 7, back),
+              (*tip, back)], 0.22, 1.0),  # medial border
+            ([(*tip, back), (m + 3.6, joint + 6, back), (*glenoid, back + 3)], 0.5, 1.2),
+            ([(m + 0.4, joint + 0.6, back), (m + 3.5, joint - 0.8, back - 1),
+              (16.8, top + 0.3, back + 2)], 0.5, 0.8),  # spine and acromion
+            ([(15.2, joint - 0.6, 0), (14.2, joint - 1.6, 2)], 0.6, 1.0),  # coracoid
+        ):
+            curve, across = _flat([(s * x, y, z) for x, y, z in points], count)
+            total += rod(canvas, curve, across, half_width, thick)
+        total += F32(0.16) * _plate(canvas, s, m, joint, tip, glenoid)
+        elbow = (s * a.elbow[0], a.elbow[1])
+        head = (s * 18.2, joint + 0.4)
+        total += F32(0.22) * capsule(canvas, head, (head[0] + s * 0.4, head[1] + 1.2), 2.3)
+        shaft, across = _flat([(*head, 0.0), (0.5 * (head[0] + elbow[0]) + 0.3 * s,
+                               0.5 * (head[1] + elbow[1]), 0.0), (*elbow, 0.0)], count)
+        total += rod(canvas, shaft, across, 1.15, 1.0, spongy=0.25)
+    return total
+
+
+def _plate(
+    canvas: Canvas, s: int, m: float, joint: float, tip: tuple[float, float],
+    glenoid: tuple[float, float],
+) -> Array:
+    """The thin blade of a scapula: a triangle with soft edges."""
+    corners = [(m + 0.9, joint - 2.2), glenoid, tip]
+    x, y = canvas.x * F32(s), canvas.y
+    inside = np.ones_like(x)
+    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
+        length = np.hypot(x1 - x0, y1 - y0)
+        inside *= canvas.edge(((x1 - x0) * (y - F32(y0)) - (y1 - y0) * (x - F32(x0))) / F32(length))
+    return inside
+
+
+def _spine(canvas: Canvas, a: Anatomy) -> Array:
+    """Vertebral bodies with end plates between discs, pedicles, spinous and transverse processes."""
+    y = canvas.y
+    x = canvas.x - F32(a.scoliosis) * np.sin(y / F32(9)) + F32(canvas.yaw * 0.35 * a.depth)
+    level = (y - F32(a.apex)) / F32(a.rib_step) - F32(0.012) * ((y - F32(a.apex)) / F32(a.rib_step)) ** 2
+    phase = level - np.floor(level)  # 0..1 down one vertebra and its disc
+    wide = F32(1.55) + F32(0.018) * (y - F32(a.apex))  # half width, growing downwards
+    waist = wide - F32(0.22) * np.sin(F32(np.pi) * np.clip(phase / F32(0.82), 0, 1))
+    body = canvas.edge((F32(0.41) - np.abs(phase - F32(0.41))) * F32(a.rib_step), 0.12)
+    across = canvas.edge(waist - np.abs(x), 0.15)
+    plates = np.exp(-(((np.abs(phase - F32(0.41)) - F32(0.36)) / F32(0.06)) ** 2))
+    walls = np.exp(-(((np.abs(x) - waist + F32(0.15)) / F32(0.16)) ** 2))
+    bone = across * body * (F32(0.75) + F32(0.3) * plates + F32(0.3) * walls)
+    up = (phase - F32(0.33)) * F32(a.rib_step)
+    pedicle = np.sqrt(((np.abs(x) - wide + F32(0.45)) / F32(0.36)) ** 2 + (up / F32(0.5)) ** 2)
+    bone += F32(0.35) * np.exp(-(((pedicle - F32(0.9)) / F32(0.35)) ** 2))
+    spinous = (x / F32(0.32)) ** 2 + ((phase - F32(0.75)) * F32(a.rib_step) / F32(0.9)) ** 2
+    bone += F32(0.5) * np.exp(-spinous)
+    wing = (up / F32(0.42)) ** 2 + ((np.abs(x) - wide - F32(0.7)) / F32(1.0)) ** 2
+    return np.asarray(bone + F32(0.3) * np.exp(-wing), F32)
