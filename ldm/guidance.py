@@ -43,7 +43,7 @@ def guide(
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         """x_t: [B, C, h, w];  t: [B];  returns [B, C, h, w]"""
-        eps_negative, eps_context = network(x_t.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2)
+        eps_negative, eps_context = network(torch.cat([x_t, x_t]), t.repeat(2), both).chunk(2)
         return eps_negative + scale * (eps_context - eps_negative)
 
     return denoise
