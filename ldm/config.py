@@ -90,6 +90,59 @@ class ModelConfig:
     guidance: float = 7.5  # where sampling starts from when nobody says otherwise
 
 
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how fast; the same for every method."""
+
+    method: str = "unet"  # a key of ldm.adapt.METHODS
+    out: str = ""  # the run folder; empty: runs/<name of the config file>
+    seed: int = 0
+    steps: int = 1000
+    batch_size: int = 16
+    learning_rate: float = 1e-4
+    warmup: int = 100  # steps of linear rise; a cosine falls to zero at `steps`
+    weight_decay: float = 0.01
+    clip: float = 1.0  # largest gradient norm
+    ema: float = 0.999  # decay of the averaged weights, which are the ones kept
+    save_every: int = 200
+    sample_every: int = 500
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Radiographs with captions: files, phantoms, or both."""
+
+    path: str | None = None  # a folder of images or a CSV; null: phantoms only
+    split: str | None = "train"  # rows of the CSV with this `split`, where it has that column
+    share: float = 1.0  # of the images from `path`; the rest are phantoms
+    caption: str = "a photo of a lung xray"  # of images that come without one
+    phantoms: int = 16000
+    phantom_seed: int = 0  # phantoms phantom_seed ... phantom_seed + phantoms - 1
+    exclude: tuple[str, ...] = ()  # findings that no phantom has
+    size: int = 128  # pixels
+    augment: bool = True  # small shifts, zooms and contrast for files; never flips
+    cache: str = "cache"  # rendered phantoms and latents, safe to delete
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """What a training starts from."""
+
+    path: str | None = None  # weights whose parts are taken over; null: none
+    parts: tuple[str, ...] = ("unet", "vae", "text")  # those taken over, if `path` has them
+    config: str | None = None  # YAML of ModelConfig for the part trained from scratch
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run: the content of a file in configs/."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: StartConfig = field(default_factory=StartConfig)
+    method: dict[str, Any] = field(default_factory=dict)  # the method's own options
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """The settings as plain dicts, lists and scalars, ready for YAML or JSON."""
     return _plain(dataclasses.asdict(config))
@@ -142,6 +195,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return float(value)  # YAML reads 1e-5 as a string
         except ValueError:
             pass
+    hint = origin or hint
     if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
         return value
     raise ConfigError(f"{where} wants {hint.__name__}, got {value!r}")
@@ -166,6 +220,15 @@ def load_config(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -
     for override in overrides:
         _override(values, override)
     return from_dict(cls, values)
+
+
+def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """A training run; without `train.out` it lives in runs/<name of the config file>."""
+    run = load_config(RunConfig, path, overrides)
+    if run.train.steps < 1 or run.train.batch_size < 1 or run.train.save_every < 1:
+        raise ConfigError("train.steps, train.batch_size and train.save_every want 1 or more")
+    out = run.train.out or f"runs/{Path(path).stem}"
+    return dataclasses.replace(run, train=dataclasses.replace(run.train, out=out))
 
 
 def _override(values: dict[str, Any], override: str) -> None:

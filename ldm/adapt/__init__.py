@@ -1,0 +1,1 @@
+"""What can be trained, by name: each entry builds a Method for ldm.train from a RunConfig."""

@@ -1,0 +1,267 @@
+"""Training from scratch: the VAE, the text tower, the U-Net.
+
+Each method writes every part it knows into one file: the VAE alone, then VAE and text, then all
+three. `model.path` names the file before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldm import images, rng, weights
+from ldm.adapt.latents import Latents
+from ldm.config import ConfigError, ModelConfig, RunConfig, from_dict, load_config
+from ldm.data import datasets
+from ldm.data.datasets import Batch, Dataset
+from ldm.data.transforms import crop
+from ldm.models.clip import TextEncoder, tokenizer
+from ldm.models.unet import UNet
+from ldm.models.vae import VAE
+from ldm.pipeline import PARTS, LatentDiffusion, Sampling, build
+
+State = dict[str, Tensor]
+
+
+class Parts:
+    """The parts of the model that exist already, and the sizes of all."""
+
+    def __init__(self, run: RunConfig, trained: str) -> None:
+        given = None if run.model.config is None else load_config(ModelConfig, run.model.config)
+        self.states: dict[str, State] = {}
+        self.config = given or ModelConfig()
+        if run.model.path is not None:
+            found, states = weights.load_parts(run.model.path)
+            self.states = {part: states[part] for part in run.model.parts if part in states}
+            sizes = given or found
+            self.config = dataclasses.replace(
+                found, **{trained: getattr(sizes, trained), "schedule": sizes.schedule}
+            )
+        if self.config.unet.context_dim != self.config.text.width:
+            raise ConfigError(
+                f"the U-Net attends to {self.config.unet.context_dim} numbers a token and the "
+                f"text tower gives {self.config.text.width}; make unet.context_dim and text.width "
+                "equal"
+            )
+
+    def frozen(self, part: str) -> nn.Module:
+        """A part that must exist, not to be trained."""
+        if part not in self.states:
+            raise ConfigError(f"model.path has no {part}; train it first and name its run folder")
+        return build(part, self.config, self.states[part]).requires_grad_(False)
+
+    def fresh(self, part: str, seed: int) -> nn.Module:
+        """The part to be trained: taken over if it exists, else with random weights."""
+        if part in self.states:
+            module = build(part, self.config, self.states[part])
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(rng.generator(seed, "weights", part).initial_seed())
+                module = PARTS[part](self.config)
+        return module.train().requires_grad_(True)
+
+    def save(self, path: Path, part: str, module: nn.Module, **changes: float) -> None:
+        config = dataclasses.replace(self.config, **changes)
+        states = {**self.states, part: module.state_dict()}
+        weights.save(path, config, states)
+
+
+@dataclass(frozen=True)
+class VAEOptions:
+    """The weights of the loss terms; squared error has weight 1.
+
+    Errors are means over pixels; kl is a mean over latent numbers, in nats.
+    """
+
+    crop: int = 64  # pixels; the network is convolutional, and crops are more varied than images
+    absolute: float = 0.1
+    gradient: float = 0.1
+    kl: float = 1e-6
+
+
+class TrainVAE:
+    """KL-VAE (LDM, arXiv:2112.10752, section 3.1) without an adversary.
+
+    Squared + absolute error + absolute error of the differences between neighbours, which keeps
+    edges, in the place of the paper's perceptual term: that needs a network trained on photographs.
+    """
+
+    def __init__(self, run: RunConfig) -> None:
+        self.options = from_dict(VAEOptions, run.method, "method")
+        self.parts = Parts(run, "vae")
+        self.module = self.parts.fresh("vae", run.train.seed)
+        self.datasets = datasets.open_datasets(run.data, self.parts.config.vae.image_channels)
+
+    def draw(self, size: int, generator: torch.Generator) -> Batch:
+        return datasets.draw(self.datasets, size, generator)
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        options, vae = self.options, self.module
+        x = crop(batch.images, options.crop, generator)
+        posterior = vae.encode(x)
+        y = vae.decode(posterior.sample(torch.randn(posterior.mean.shape, generator=generator)))
+        squared = F.mse_loss(y, x)
+        edges = sum(F.l1_loss(y.diff(dim=axis), x.diff(dim=axis)) for axis in (-1, -2))
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        loss = (
+            squared + options.absolute * F.l1_loss(y, x) + options.gradient * edges + options.kl * kl
+        )
+        psnr = 10 * torch.log10(4 / squared.detach())  # the range [-1, 1] is 2 wide
+        return loss, {"psnr": psnr.item(), "kl": kl.item()}
+
+    @torch.inference_mode()
+    def preview(self) -> Tensor:
+        """Above, images; below, what is left of them."""
+        x = self.draw(8, rng.generator(0, "preview")).images
+        y = self.module.decode(self.module.encode(x).mean).clamp(-1, 1)
+        return images.grid(torch.cat([x, y]), columns=8)
+
+    @torch.inference_mode()
+    def save(self, path: Path) -> None:
+        """The scale that gives latents unit variance is measured here (LDM, section G)."""
+        batches = [self.draw(16, rng.generator(0, "scale", i)).images for i in range(16)]
+        latents = torch.cat([self.module.encode(x).mean for x in batches])
+        self.parts.save(path, "vae", self.module, scale_factor=1 / latents.std().item())
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """The image side of the contrast, thrown away afterwards."""
+
+    pixels: int = 64  # images are shrunk to this
+    channels: int = 32  # of its first layer
+    temperature: float = 0.07
+
+
+class TrainText:
+    """CLIP's contrastive loss (arXiv:2103.00020, figure 3), with a small convolutional image side.
+
+    Captions repeat, so the target of a row is spread evenly over all pairs with an equal caption.
+    """
+
+    def __init__(self, run: RunConfig) -> None:
+        self.options = from_dict(TextOptions, run.method, "method")
+        self.parts = Parts(run, "text")
+        channels = self.parts.config.vae.image_channels
+        self.datasets = datasets.open_datasets(run.data, channels)
+        text = self.parts.fresh("text", run.train.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(run.train.seed)
+            image = image_tower(channels, self.options.channels, self.parts.config.text.width)
+        self.module = nn.ModuleDict({"text": text, "image": image})
+
+    def draw(self, size: int, generator: torch.Generator) -> Batch:
+        return datasets.draw(self.datasets, size, generator)
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        text: TextEncoder = self.module["text"]  # type: ignore[assignment]  # built so above
+        tokens = text.tokenize(batch.captions)
+        ends = (tokens == tokenizer().eot_token_id).int().argmax(dim=1)  # the first end-of-text
+        prompts = text(tokens)[torch.arange(len(tokens)), ends]  # [B, D]
+        small = F.interpolate(batch.images, self.options.pixels, mode="bilinear", antialias=True)
+        pictures = self.module["image"](small)  # [B, D]
+        similarity = F.normalize(prompts, dim=1) @ F.normalize(pictures, dim=1).T
+        logits = similarity / self.options.temperature
+        equal = torch.tensor([[a == b for b in batch.captions] for a in batch.captions]).float()
+        target = equal / equal.sum(dim=1, keepdim=True)
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        right = equal[torch.arange(len(equal)), logits.argmax(dim=1)].mean()
+        return loss, {"accuracy": right.item()}
+
+    def preview(self) -> None:
+        return None
+
+    def save(self, path: Path) -> None:
+        self.parts.save(path, "text", self.module["text"])
+
+
+def image_tower(channels: int, width: int, out: int) -> nn.Module:
+    """Four strided convolutions and a mean: image [B, C, H, W] -> [B, out]."""
+    layers: list[nn.Module] = []
+    for i in range(4):
+        after = width * 2**i
+        layers += [nn.Conv2d(channels, after, 3, 2, 1), nn.GroupNorm(8, after), nn.SiLU()]
+        channels = after
+    pooled = [nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * channels, out)]
+    return nn.Sequential(*layers, *pooled)
+
+
+@dataclass(frozen=True)
+class UNetOptions:
+    """How the U-Net learns, and what it draws while it does."""
+
+    drop_caption: float = 0.1  # share of captions replaced by "", for classifier-free guidance
+    min_snr: float = 0.0  # gamma of min-SNR weighting; 0 is off
+    variants: int = 8  # augmented copies of each file among the cached latents
+    guidance: float = 3.0
+    prompts: tuple[str, ...] = ("lung xray with pleural effusion", "lung xray, no findings")
+
+
+class TrainUNet:
+    """The diffusion loss |target - U-Net(x_t, t, text)|^2   (LDM, arXiv:2112.10752, eq. 3)"""
+
+    def __init__(self, run: RunConfig) -> None:
+        self.options = from_dict(UNetOptions, run.method, "method")
+        self.parts = Parts(run, "unet")
+        self.seed = run.train.seed
+        vae: VAE = self.parts.frozen("vae")  # type: ignore[assignment]  # by its name
+        text: TextEncoder = self.parts.frozen("text")  # type: ignore[assignment]
+        self.module: UNet = self.parts.fresh("unet", self.seed)  # type: ignore[assignment]
+        self.pipe = LatentDiffusion(self.parts.config, self.module, vae, text)
+        vae_hash = weights.weights_hash({"vae": self.parts.states["vae"]})
+        self.datasets: Sequence[tuple[Dataset, float]] = [
+            (Latents(dataset, vae, vae_hash, self.options.variants, run.data.cache), share)
+            for dataset, share in datasets.open_datasets(run.data, vae.config.image_channels)
+        ]
+        self.size = run.data.size
+
+    def draw(self, size: int, generator: torch.Generator) -> Batch:
+        return datasets.draw(self.datasets, size, generator)
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        schedule, size = self.pipe.schedule, len(batch.ids)
+        mean, logvar = batch.images.chunk(2, dim=1)
+        noise, eps = torch.randn(2, *mean.shape, generator=generator)
+        x0 = self.pipe.scale_factor * (mean + torch.exp(0.5 * logvar) * noise)
+        t = torch.randint(schedule.steps, (size,), generator=generator)
+        dropped = torch.rand(size, generator=generator) < self.options.drop_caption
+        captions = ["" if drop else c for drop, c in zip(dropped, batch.captions, strict=True)]
+        with torch.no_grad():
+            context = self.pipe.encode_text(captions)
+        x_t = schedule.add_noise(x0, eps, t)
+        error = (self.module(x_t, t, context) - schedule.target(x0, eps, t)) ** 2
+        each = error.mean(dim=(1, 2, 3))
+        if self.options.min_snr:
+            each = each * schedule.min_snr_weight(t, self.options.min_snr)
+        return each.mean(), {}
+
+    def preview(self) -> Tensor:
+        """Four images of each prompt, always from the same noise."""
+        prompts = [prompt for prompt in self.options.prompts for _ in range(4)]
+        sampling = Sampling(
+            self.seed, guidance=self.options.guidance, height=self.size, width=self.size
+        )
+        self.module.eval()
+        drawn = self.pipe.draw(prompts, range(len(prompts)), sampling)
+        self.module.train()
+        return images.grid(drawn, columns=4)
+
+    def save(self, path: Path) -> None:
+        changes = {"guidance": self.options.guidance}
+        self.parts.save(path, "unet", self.module, **changes)
+
+
+METHODS = {"vae": TrainVAE, "text": TrainText, "unet": TrainUNet}
+
+
+def build_method(run: RunConfig) -> TrainVAE | TrainText | TrainUNet:
+    """The method that `train.method` names, with its data and its model."""
+    if run.train.method not in METHODS:
+        raise ConfigError(f"unknown train.method {run.train.method!r}; known: {', '.join(METHODS)}")
+    return METHODS[run.train.method](run)

@@ -1,0 +1,240 @@
+"""Radiographs with captions behind one interface: files, phantoms, or a mixture."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ldm import images
+from ldm.config import ConfigError, DataConfig
+from ldm.data import phantom
+from ldm.data.phantom import captions
+from ldm.data.transforms import augment
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+
+class Batch(NamedTuple):
+    """What a method learns from in one step."""
+
+    images: Tensor  # [B, C, H, W] in [-1, 1], or what was made of them in advance
+    captions: list[str]
+    ids: list[str]  # sample ids, all that a log may say of a patient's image
+
+
+class Dataset(Protocol):
+    """Numbered radiographs with captions."""
+
+    key: str  # changes whenever the images do
+    augmented: bool  # are small changes of these images wanted?
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: Tensor) -> Tensor:
+        """float32 [B, C, size, size] in [-1, 1];  indices: int64 [B]"""
+
+    def caption(self, index: int, wording: int) -> str:
+        """A prompt for the image; `wording` picks one of many."""
+
+    def sample_id(self, index: int) -> str:
+        """What a log may say of it."""
+
+
+def open_datasets(config: DataConfig, channels: int) -> list[tuple[Dataset, float]]:
+    """The datasets of a run, each with its share of every batch."""
+    if not 0 < config.share <= 1:
+        raise ConfigError(f"data.share wants a fraction above 0, up to 1, got {config.share}")
+    if config.path is None:
+        return [(Phantoms(config, channels), 1.0)]
+    files = Files(config, channels)
+    if config.share == 1:
+        return [(files, 1.0)]
+    return [(files, config.share), (Phantoms(config, channels), 1 - config.share)]
+
+
+def draw(
+    datasets: Sequence[tuple[Dataset, float]], size: int, generator: torch.Generator
+) -> Batch:
+    """A batch of `size` images: each dataset gives its share, rounded, the last one the rest."""
+    parts, captions, ids = [], [], []
+    for i, (dataset, share) in enumerate(datasets):
+        count = size - len(ids) if i == len(datasets) - 1 else round(share * size)
+        indices = torch.randint(len(dataset), (count,), generator=generator)
+        wordings = torch.randint(1 << 30, (count,), generator=generator)
+        images = dataset.images(indices)
+        parts.append(augment(images, generator) if dataset.augmented else images)
+        pairs = list(zip(indices.tolist(), wordings.tolist(), strict=True))
+        captions += [dataset.caption(index, wording) for index, wording in pairs]
+        ids += [dataset.sample_id(index) for index, _ in pairs]
+    return Batch(torch.cat(parts), captions, ids)
+
+
+def cached(
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: type[np.generic],
+    make: Callable[[range], np.ndarray],
+    batch: int = 64,
+) -> np.ndarray:
+    """The array [N, ...] in `path`, mapped into memory; made with a progress bar if absent."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            array = np.lib.format.open_memmap(unfinished, "w+", dtype, shape)
+            with tqdm(total=shape[0], desc=path.stem, unit="image") as bar:
+                for start in range(0, shape[0], batch):
+                    rows = range(start, min(start + batch, shape[0]))
+                    array[rows.start : rows.stop] = make(rows)
+                    bar.update(len(rows))
+            array.flush()
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    return np.load(path, mmap_mode="r")
+
+
+def to_bytes(pixels: Tensor) -> np.ndarray:
+    """[-1, 1] -> uint8 of the same shape"""
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().numpy().astype(np.uint8)
+
+
+def from_bytes(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels.astype(np.float32)) / 127.5 - 1
+
+
+class Phantoms:
+    """Phantom chests of consecutive seeds, rendered once."""
+
+    augmented = False  # there is always another seed
+
+    def __init__(self, config: DataConfig, channels: int) -> None:
+        seeds = range(config.phantom_seed, config.phantom_seed + config.phantoms)
+        self.phantoms = phantom.sample_phantoms(seeds, exclude=config.exclude)
+        what = [phantom_version(), config.phantom_seed, config.phantoms, list(config.exclude)]
+        self.key = f"{digest(what)}-{config.size}-{channels}"
+        shape = (len(seeds), channels, config.size, config.size)
+
+        def make(rows: range) -> np.ndarray:
+            rendered = phantom.render([self.phantoms[i] for i in rows], size=config.size)
+            return to_bytes(images.to_channels(rendered.images, channels))
+
+        path = Path(config.cache) / f"phantoms-{self.key}.npy"
+        self.pixels = cached(path, shape, np.uint8, make)
+
+    def __len__(self) -> int:
+        return len(self.phantoms)
+
+    def images(self, indices: Tensor) -> Tensor:
+        return from_bytes(self.pixels[indices.numpy()])
+
+    def caption(self, index: int, wording: int) -> str:
+        return phantom.caption(self.phantoms[index], wording)
+
+    def sample_id(self, index: int) -> str:
+        return f"phantom-{self.phantoms[index].seed}"
+
+
+class Files:
+    """The images of a folder, or of the rows of a CSV, as central squares.
+
+    CSV columns: `filename` (beside the CSV, or in images/ beside it); then `caption`, or `labels`
+    (separated by |) with `view`, `sex` and `age`. Rows of another `split`, rows with a
+    `quality_flag` and rows with an excluded label are left out. In a folder without a CSV the
+    caption of x.png is in x.txt, else `data.caption`.
+    """
+
+    def __init__(self, config: DataConfig, channels: int) -> None:
+        source = Path(config.path or "")
+        self.augmented = config.augment
+        self.rows = read_csv(source, config) if source.suffix == ".csv" else read_folder(source)
+        self.default_caption = config.caption
+        if not self.rows:
+            raise ConfigError(f"{source} holds no usable images ({', '.join(SUFFIXES)})")
+        stamps = [[r["path"], os.stat(r["path"]).st_size] for r in self.rows]
+        self.key = f"{digest(stamps)}-{config.size}-{channels}"
+        shape = (len(self.rows), channels, config.size, config.size)
+
+        def read(row: dict[str, str]) -> Tensor:
+            image = images.fit_square(images.load(row["path"]), config.size)
+            return images.to_channels(image, channels)
+
+        def make(rows: range) -> np.ndarray:
+            return to_bytes(torch.stack([read(self.rows[i]) for i in rows]))
+
+        path = Path(config.cache) / f"files-{self.key}.npy"
+        self.pixels = cached(path, shape, np.uint8, make)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def images(self, indices: Tensor) -> Tensor:
+        return from_bytes(self.pixels[indices.numpy()])
+
+    def caption(self, index: int, wording: int) -> str:
+        row = self.rows[index]
+        if row.get("caption"):
+            return row["caption"]
+        if "labels" not in row:
+            return self.default_caption
+        age = int(float(row["age"])) if row.get("age") else None
+        labels = [label for label in row["labels"].split("|") if label]
+        return phantom.caption_from_labels(
+            labels, row.get("view") or "", row.get("sex") or "", age, wording
+        )
+
+    def sample_id(self, index: int) -> str:
+        return Path(self.rows[index]["path"]).stem
+
+
+def read_folder(source: Path) -> list[dict[str, str]]:
+    if not source.is_dir():
+        raise ConfigError(f"data.path {source} is no folder and no .csv file")
+    rows = []
+    for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES):
+        text = path.with_suffix(".txt")
+        caption = text.read_text(encoding="utf-8").strip() if text.exists() else ""
+        rows.append({"path": str(path), "caption": caption})
+    return rows
+
+
+def read_csv(source: Path, config: DataConfig) -> list[dict[str, str]]:
+    try:
+        with source.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, csv.Error, UnicodeDecodeError) as e:
+        raise ConfigError(f"cannot read {source}: {e}") from e
+    if not rows or "filename" not in rows[0]:
+        raise ConfigError(f"{source} needs a header line with a column `filename`")
+    kept = []
+    for row in rows:
+        other_split = config.split and row.get("split") not in (None, "", config.split)
+        labels = {captions.readable(label) for label in (row.get("labels") or "").split("|")}
+        if other_split or row.get("quality_flag") or labels & set(config.exclude):
+            continue
+        beside = source.parent / row["filename"]
+        path = beside if beside.exists() else source.parent / "images" / row["filename"]
+        if not path.exists():
+            raise ConfigError(f"{source} names {row['filename']}, which is not beside it")
+        kept.append({**row, "path": str(path)})
+    return kept
+
+
+def phantom_version() -> str:
+    """A hash of the phantom's code, so that no cache outlives a change of it."""
+    sources = sorted(Path(phantom.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
+def digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]

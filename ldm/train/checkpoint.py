@@ -1,0 +1,47 @@
+"""Checkpoints that are whole or absent: written beside, synced, then renamed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger(__name__)
+
+NAME, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+
+
+def save(folder: Path, state: dict[str, Any]) -> None:
+    """Write the state of a run; the checkpoint before it is kept as a second chance.
+
+    state: tensors, numbers, strings, lists and dicts only, so that reading runs no code
+    """
+    path, unfinished = folder / NAME, folder / f".{NAME}.unfinished"
+    try:
+        with unfinished.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            path.replace(folder / PREVIOUS)
+        unfinished.replace(path)
+    except (OSError, RuntimeError) as e:  # torch reports a full disk as RuntimeError
+        unfinished.unlink(missing_ok=True)
+        raise OSError(f"cannot write the checkpoint {path}: {e}; earlier ones are kept") from e
+
+
+def load(folder: Path) -> dict[str, Any] | None:
+    """The newest readable state in a run folder; None if there is no checkpoint at all."""
+    found = [p for p in (folder / NAME, folder / PREVIOUS) if p.exists()]
+    for path in found:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as e:
+            log.warning("%s is damaged (%s); trying the one before", path, type(e).__name__)
+    if found:
+        raise ValueError(f"no checkpoint in {folder} can be read; delete the folder to start again")
+    return None
