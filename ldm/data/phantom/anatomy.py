@@ -64,17 +64,17 @@ def draw_anatomy(phantom: Phantom) -> Anatomy:
     scale = n(1, 0.04) * (0.93 if female else 1.0)
     fat = float(np.clip(rng.beta(2, 3) + 0.1 * ap, 0, 1))
     breath = n(0, 0.8) - (1.6 if ap else 0)  # bedside films: a shallow breath, a high diaphragm
-    dome = 9.4 + breath
+    dome = 9.0 + breath
     heart = float(np.clip(n(1.0 + 0.08 * ap, 0.05), 0.85, 1.18))
     if enlarged := phantom.finding("cardiomegaly"):
         heart = 1.26 + 0.22 * enlarged.size + 0.04 * ap
     edema = phantom.finding("edema")
-    view_width = float(np.clip(n(39.5 + 0.8 * ap, 2.2), 35, 45)) * scale**0.5
+    view_width = float(np.clip(n(40 + 0.8 * ap, 2.6), 34, 46)) * scale**0.5
     return Anatomy(
         scale=scale,
         width=n(13.6, 0.6) + 0.3 * old,
         depth=n(18, 1.0) + 2 * old,
-        wall=n(1.9, 0.3) + 2.6 * fat,
+        wall=n(2.6, 0.4) + 3.6 * fat,
         fat=fat,
         apex=n(-12.6, 0.6),
         widest=n(8.5, 0.8),
@@ -85,23 +85,23 @@ def draw_anatomy(phantom: Phantom) -> Anatomy:
         arch=n(1.55, 0.15) + 0.5 * old,
         unfold=float(np.clip(old + n(0, 0.15), 0, 1)),
         bone=n(1.0, 0.1) - 0.35 * old - 0.05 * female,
-        rib_drop=n(8.0, 1.0) - 1.0 * ap,
+        rib_drop=n(9.2, 1.0) - 0.8 * ap,
         rib_step=n(2.35, 0.08),
-        rib_height=n(1.3, 0.1),
+        rib_height=n(1.2, 0.1),
         clavicle=n(-11.6, 1.0) - 1.0 * ap,
         scapula=u(9.5, 11.5) if ap else u(12.0, 13.6),
-        shoulder=n(-8.8, 0.8) - 0.6 * ap,
+        shoulder=n(-9.8, 0.9) - 0.6 * ap,
         elbow=(u(18, 24), u(11, 18)) if ap else (u(23, 32), u(2, 14)),
-        breast=u(1.5, 5.0) * (0.7 + 0.7 * fat) if female else 0.0,
+        breast=u(2.0, 5.5) * (0.8 + 0.7 * fat) if female else 0.0,
         breast_y=n(6.0, 1.2) - (1.0 if ap else 0),
         chin=u(-20, -15.5) if ap else u(-26, -18.5),
         scoliosis=n(0, 0.5) + (n(0, 0.7) * old),
         vessel=float(np.clip(n(1.0, 0.1) + (0.3 + 0.4 * edema.size if edema else 0), 0.7, 1.8)),
         gas=float(np.clip(n(0.6, 0.35), 0, 1.3)) * (0.6 if ap else 1.0),
-        roll=n(0, 0.03 if ap else 0.015),
+        roll=n(0, 0.045 if ap else 0.02),
         yaw=n(0, 0.05 if ap else 0.025),
         view_width=view_width,
-        centre=(n(0, 0.9), n(1.6, 1.2) + 0.5 * breath),
+        centre=(n(0, 1.2), n(3.0, 1.7) + 0.5 * breath),
     )
 
 
@@ -117,34 +117,45 @@ class Cavity:
         a = self.anatomy
         apex = a.apex + 1.6 * self.shrink - grow
         up = np.clip((a.widest - y) / (a.widest - apex), 0, 1)
-        reach = np.sqrt(np.clip(1 - up**F32(2.2), 0, None))
+        reach = np.sqrt(np.clip(1 - up**F32(2.5), 0, None))
         down = np.clip((y - a.widest) / 8, 0, 2)  # below, the wall turns in a little
-        lateral = 4.4 + (a.width + grow - self.shrink - 4.4) * reach - 0.5 * down**2
+        lateral = 4.8 + (a.width + grow - self.shrink - 4.8) * reach - 0.5 * down**2
         return np.asarray(lateral, F32)
 
     def dome(self, x: Array, right: Array | bool) -> Array:
         """y of the diaphragm's highest line at lateral distance |x|."""
         a = self.anatomy
-        top = np.where(right, F32(a.dome[0]), F32(a.dome[1]))
+        # the domes meet under the heart, where no step is seen
+        meet = np.clip(x / 6, 0, 1)
+        middle = 0.5 * (a.dome[0] + a.dome[1])
+        top = middle + meet * (np.where(right, F32(a.dome[0]), F32(a.dome[1])) - F32(middle))
         summit = 6.0
         outer = np.clip((x - summit) / (a.width - summit), 0, 1.3)
         inner = np.clip((summit - x) / summit, 0, 1)
         return np.asarray(top + a.angle * outer**F32(2.6) + 1.3 * inner**2, F32)
 
-    def path(self, x: Array, y: Array, right: Array) -> tuple[Array, Array]:
+    def path(self, x: Array, y: Array, right: Array, soft: float = 0.3) -> tuple[Array, Array]:
         """Depth of the cavity along the ray and of the part above the dome alone.
 
-        x: |distance from the midline|, y: [H, W] cm
+        x: |distance from the midline|, y: [H, W] cm;  soft: height over which the dome is blurred
         """
         a = self.anatomy
         lateral = self.lateral(y)
-        half = np.maximum(lateral - 4.4, 1e-3)
-        q = np.where(x > 4.4, (x - 4.4) / half, (4.4 - x) / (1.6 * half))
+        half = np.maximum(lateral - 4.8, 1e-3)
+        q = np.where(x > 4.8, (x - 4.8) / half, (4.8 - x) / (1.6 * half))
         apex = a.apex + 1.6 * self.shrink
         deep = a.depth * np.clip(0.55 + 0.45 * (y - apex) / 12, 0, 1)  # shallower at the apex
         full = deep * np.sqrt(np.clip(1 - q * q, 0, None)) * (y > apex)
-        below = np.clip((y - self.dome(x, right)) / F32(a.angle + 0.8), 0, 1)
         # below its top the dome fills the cavity from its middle outwards: what stays is air in
-        # the recesses before and behind it, mostly behind
-        over = np.where(below > 0, 0.55 * (1 - np.sqrt(below)), 1)
+        # the recesses before and behind it, 0.55 (1 - sqrt(t / reach)) of the depth at t cm below.
+        # The mean over a pixel's height comes from the integral, so that the edge is no staircase
+        t, half_pixel = y - self.dome(x, right), F32(0.5 * soft)
+        reach = F32(a.angle + 0.8)
+
+        def integral(t: Array) -> Array:
+            inside = np.clip(t, 0, reach)
+            recess = inside - inside * np.sqrt(inside) * F32(2 / 3) / np.sqrt(reach)
+            return np.asarray(np.minimum(t, 0) + F32(0.55) * recess, F32)
+
+        over = (integral(t + half_pixel) - integral(t - half_pixel)) / F32(soft)
         return np.asarray(full, F32), np.asarray(full * over, F32)

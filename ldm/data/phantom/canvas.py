@@ -64,12 +64,13 @@ class Canvas:
 
     def texture(self, rng: np.random.Generator, cm: float) -> Array:
         """[H, W] smooth noise of unit variance with grains of that size, fixed to the body."""
-        cells = max(int(48 / cm) + 6, 8)
-        grid = rng.standard_normal((cells, cells)).astype(F32)
-        span = (cells - 1) / 2
-        row, column = self.y / F32(cm) + F32(span), self.x / F32(cm) + F32(span)
-        noise = map_coordinates(grid, [row, column], order=1, mode="reflect")
-        return np.asarray(noise * F32(1.5), F32)
+        step = 0.5 * cm
+        cells = int(56 / step)
+        grid = gaussian_filter(rng.standard_normal((cells, cells)).astype(F32), 1.0, mode="wrap")
+        half = F32((cells - 1) / 2)
+        at = [self.y / F32(step) + half, self.x / F32(step) + half]
+        noise = map_coordinates(grid, at, order=1, mode="wrap")
+        return np.asarray(noise * F32(3.8), F32)  # 1 / std after the blur and the interpolation
 
 
 def ellipsoid(

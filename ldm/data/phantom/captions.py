@@ -68,11 +68,12 @@ def _with_findings(words: Sequence[str], long: Sequence[str]) -> list[str]:
     side = next((_side(text) for text in long if EFFUSION in text), "")
     visible = f"a photo of a lung xray with {'a ' if first in COUNTED else ''}visible {first}"
     return [
-        f"lung xray with {every}",
+        f"lung xray with {first}",
         f"{visible}{side}" if first == EFFUSION else visible,
         visible,
         f"frontal chest radiograph, {', '.join(words)}",
         f"chest x-ray showing {longest}",
+        f"lung xray with {every}",
         "a photo of a lung xray",
     ]
 

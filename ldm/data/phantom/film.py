@@ -24,24 +24,32 @@ def expose(
     I = exp(-sum mu_i l_i) + scatter + noise (Beer-Lambert); lung: [H, W] cm of air, for the window
     """
     primary = np.exp(-attenuation)
-    scatter = _scatter(canvas, primary * (1 - np.exp(-2 * attenuation)))
+    scatter = _broad(canvas, primary * (1 - np.exp(-2 * attenuation)), 6)
     share = rng.uniform(0.25, 0.4) if view == "PA" else rng.uniform(0.35, 0.6)
     signal = (1 - share) * primary + share * scatter
-    dose = rng.uniform(2e4, 1e5) * (1.0 if view == "PA" else 0.5) * (canvas.pixel / 0.3) ** 2
+    dose = rng.uniform(5e4, 2e5) * (1.0 if view == "PA" else 0.5) * (canvas.pixel / 0.3) ** 2
     noise = rng.standard_normal(signal.shape).astype(F32)
     signal = signal + np.sqrt(signal / F32(dose)) * noise
     density = -np.log(np.clip(signal, 1e-4, None))  # what a film or a digital plate shows
+    density = _equalise(canvas, density, rng.uniform(0.25, 0.6))
     return _window(density, lung, view, rng)
 
 
-def _scatter(canvas: Canvas, source: Array) -> Array:
-    """Broad veil of light: the body's own light blurred over some 6 cm, on a coarse grid."""
+def _equalise(canvas: Canvas, density: Array, share: float) -> Array:
+    """What every digital workstation does: takes back a share of the broad differences."""
+    broad = _broad(canvas, density, 4.5)
+    body = np.clip(density / F32(0.5), 0, 1)  # bare film stays black
+    return np.asarray(density - body * F32(share) * (broad - np.median(density)), F32)
+
+
+def _broad(canvas: Canvas, source: Array, cm: float) -> Array:
+    """Gaussian blur over that many cm, done on a coarse grid because it is broad."""
     cells = 32
     block = canvas.size // cells
     if block * cells != canvas.size:
-        return gaussian_filter(source, 6 / canvas.pixel, mode="nearest", truncate=2)
+        return gaussian_filter(source, cm / canvas.pixel, mode="nearest", truncate=2)
     coarse = source.reshape(cells, block, cells, block).mean((1, 3))
-    coarse = gaussian_filter(coarse, 6 / (canvas.pixel * block), mode="nearest", truncate=2)
+    coarse = gaussian_filter(coarse, cm / (canvas.pixel * block), mode="nearest", truncate=2)
     return np.asarray(zoom(coarse, block, order=1, mode="nearest", grid_mode=True), F32)
 
 
@@ -51,7 +59,7 @@ def _window(density: Array, lung: Array, view: str, rng: np.random.Generator) ->
     dark = float(np.median(density[inner])) if inner.sum() > 50 else float(np.median(density))
     light = float(np.quantile(density, 0.93))
     grey_dark = rng.uniform(0.2, 0.45) if view == "PA" else rng.uniform(0.3, 0.55)
-    grey_light = rng.uniform(0.84, 0.95)
+    grey_light = rng.uniform(0.78, 0.92)
     to, fro = np.log(grey_dark / (1 - grey_dark)), np.log(grey_light / (1 - grey_light))
     slope = (fro - to) / max(light - dark, 0.3)
     curve = 1 / (1 + np.exp(-(to + slope * (density - dark))))

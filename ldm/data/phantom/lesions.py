@@ -58,11 +58,11 @@ def _effusion(
         size = float(np.clip(found.size * rng.uniform(0.75, 1.1), 0, 1))
         base = a.dome[0 if side == "right" else 1] + a.angle
         lying = found.kind == "layering"
-        level = base - 2.6 - (8.0 if lying else 13.0) * size
-        rise = rng.uniform(2.2, 3.6) + 1.5 * size
-        top = level - rise * np.exp(-wall / F32(2.0)) - 0.35 * rise * np.exp(-lungs.x / F32(3.0))
+        level = base - 1.6 - (7.0 if lying else 12.5) * size**1.2
+        rise = rng.uniform(2.8, 4.6) + 1.5 * size
+        top = level - rise * np.exp(-wall / F32(2.6)) - 0.45 * rise * np.exp(-lungs.x / F32(3.5))
         top += F32(0.15) * canvas.texture(rng, 2.5)
-        fluid = canvas.edge(y - top, 1.3 if lying else 0.45)
+        fluid = canvas.edge(y - top, 1.3 if lying else rng.uniform(0.4, 0.8))
         squeezed = F32(0.22 + 0.2 * size) * np.exp(np.clip(y - top, None, 0) / F32(2.2))
         if lying:
             veil = (0.12 + 0.38 * size) * np.clip((y - a.apex) / F32(base - a.apex), 0, 1) ** 0.7
@@ -110,7 +110,7 @@ def _consolidation(
         radius = (2.0 + 2.6 * found.size) * rng.uniform(0.8, 1.2)
         dx, dy = (canvas.x - F32(x)) / F32(radius), (canvas.y - F32(y)) / F32(radius * 0.85)
         reach = np.sqrt(dx * dx + dy * dy) + ragged
-        share = np.maximum(share, 1 / (1 + np.exp((reach - 1) / F32(0.16))))
+        share = np.maximum(share, 1 / (1 + np.exp(np.minimum((reach - 1) / F32(0.16), 30))))
     branches = np.tanh(lungs.vessels * F32(2.5))  # air bronchograms run beside the vessels
     share = on * share * F32(0.55 + 0.25 * found.size) * (1 - F32(0.35) * branches)
     lungs.masks["consolidation"] = (share > 0.25) * np.asarray(lungs.air > 0.3, F32)

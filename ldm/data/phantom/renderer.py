@@ -21,7 +21,7 @@ from ldm.data.phantom.skeleton import bones
 from ldm.data.phantom.vessels import hilum, vessels
 
 # attenuation per cm at about 75 keV effective; lung is soft tissue of a quarter of the density
-MU_SOFT, MU_BONE, MU_METAL = 0.19, 0.30, 2.5
+MU_SOFT, MU_BONE, MU_METAL = 0.19, 0.45, 2.5
 LUNG_DENSITY = 0.26
 MASKS = ("left lung", "right lung", "heart", "ribs")
 
@@ -58,22 +58,23 @@ def _render_one(phantom: Phantom, size: int) -> tuple[Array, dict[str, Array], d
     canvas = Canvas(a, size)
     midline = canvas.x - F32(a.scoliosis) * np.sin(canvas.y / F32(9))
     x, right = np.abs(midline), midline < 0
-    full, air = Cavity(a).path(x, canvas.y, right)
+    full, air = Cavity(a).path(x, canvas.y, right, 1.3 * canvas.pixel + 0.1)
     middle, heart = _mediastinum(canvas, a)
-    air = np.clip(air - middle, 0, None)
+    air = canvas.blur(np.clip(air - middle, 0, None), 0.12)
     grain = stream(phantom.seed, 2)
     rough = canvas.texture(grain, 0.7) * F32(0.05) + canvas.texture(grain, 2.5) * F32(0.05)
     blood = vessels(canvas, a, stream(phantom.seed, 3)) * np.clip(air / 6, 0, 1)
-    lungs = lesions.Lungs(x, right, air, LUNG_DENSITY * (1 + rough), blood, np.zeros_like(air))
+    lungs = lesions.Lungs(x, right, air, LUNG_DENSITY * (1 + rough), 2.3 * blood, np.zeros_like(air))
     lesions.apply(canvas, a, phantom, lungs)
     bone, ribs = bones(canvas, a, stream(phantom.seed, 4))
-    soft = _trunk(canvas, a) - lungs.air * (1 - lungs.density) + lungs.vessels + lungs.extra
+    patchy = 1 + F32(0.025) * (canvas.texture(grain, 6) + canvas.texture(grain, 2.2))
+    soft = _trunk(canvas, a) * patchy - lungs.air * (1 - lungs.density) + lungs.vessels + lungs.extra
     soft = np.clip(soft - _airways(canvas, a) - _bowel_gas(canvas, a, phantom), 0, None)
     metal, metal_mask = devices.draw(canvas, a, phantom)
     path = F32(a.scale) * (F32(MU_SOFT) * soft + F32(MU_BONE) * bone) + F32(MU_METAL) * metal
     path = canvas.blur(path, 0.08)
     rng = stream(phantom.seed, 5)
-    grey = film.expose(canvas, path, lungs.air, phantom.view, rng)
+    grey = film.expose(canvas, path, lungs.air * (1 - lungs.density), phantom.view, rng)
     grey = film.finish(canvas, grey, phantom.view, rng)
     field = (air > 0.5) & (full > 1)
     masks = {"left lung": field & ~right, "right lung": field & right,
@@ -113,15 +114,15 @@ def _trunk(canvas: Canvas, a: Anatomy) -> Array:
     """Depth of the whole body along the ray: trunk, shoulders, neck, arms, breasts, chin."""
     x, y = np.abs(canvas.x), canvas.y
     low = np.maximum(y, F32(-1.0))
-    wide = Cavity(a).lateral(low) + F32(a.wall + 1.2) + F32(0.06 + 0.1 * a.fat) * np.clip(y - 8, 0, None)
+    wide = Cavity(a).lateral(low) + F32(a.wall + 2.2) + F32(0.06 + 0.1 * a.fat) * np.clip(y - 8, 0, None)
     deep = F32(a.depth + 3.2 + 4.5 * a.fat) * (0.62 + 0.38 * _rise(y, -13, 0))
-    trunk = deep * np.sqrt(np.clip(1 - (x / wide) ** F32(2.5), 0, None)) * _rise(y, -18, -11)
+    trunk = deep * np.sqrt(np.clip(1 - (x / wide) ** 4, 0, None)) * _rise(y, -18, -11)
     # the shoulders: a wedge whose upper edge falls from the neck to the arms
-    edge = F32(a.shoulder - 3.2) - F32(6.3) * np.exp(-((x / F32(7.5)) ** 2)) - F32(0.8 * a.fat)
+    edge = F32(a.shoulder - 3.2) - F32(6.3) * np.exp(-((x / F32(8.5)) ** 2)) - F32(0.8 * a.fat)
     edge = edge + F32(0.012) * np.clip(x - 8, 0, None) ** 2
     inside = np.clip(y - edge, 0, None)
     arms_end = F32(a.shoulder + 1.0)
-    wedge = F32(9.5 + 3 * a.fat) * np.sqrt(1 - np.exp(-inside / F32(2.6)))
+    wedge = F32(16 + 4 * a.fat) * np.sqrt(1 - np.exp(-inside / F32(1.6)))
     wedge *= np.sqrt(np.clip(1 - (x / F32(20.5 + a.fat)) ** 6, 0, None)) * (1 - _rise(y, arms_end, arms_end + 9))
     neck = F32(11.0) * np.sqrt(np.clip(1 - (x / F32(5.6 + 1.2 * a.fat)) ** 2, 0, None))
     neck *= 1 - _rise(y, -13, -7)
@@ -153,17 +154,17 @@ def _mediastinum(canvas: Canvas, a: Anatomy) -> tuple[Array, Array]:
     """Soft tissue between the lungs along the ray, and the heart's own part of it."""
     h, x, y = a.heart, canvas.x, canvas.y
     floor = a.dome[1]
-    left = ellipsoid(canvas, 2.4 * h, floor - 4.6 * h, 7.1 * h, 5.0 * h, 12 * h, a.apex_down)
-    atrium = ellipsoid(canvas, -1.3 * h, floor - 5.6 * h, 3.2 * h, 4.9 * h, 9 * h, 0.1)
-    outflow = ellipsoid(canvas, 1.9, floor - 10.2 * h, 2.4 * h, 3.6 * h, 9, 0.15)
+    left = ellipsoid(canvas, 2.3 * h, floor - 4.0 * h, 6.9 * h, 4.7 * h, 14 * h, a.apex_down)
+    atrium = ellipsoid(canvas, -1.3 * h, floor - 5.0 * h, 3.2 * h, 5.2 * h, 12 * h, 0.1)
+    outflow = ellipsoid(canvas, 1.7, floor - 9.0 * h, 2.7 * h, 5.4 * h, 11, -0.22)
     heart = np.maximum(np.maximum(left, atrium), outflow)
     bow = F32(0.9 * a.unfold)
-    knob = ellipsoid(canvas, 2.3 + 0.5 * bow, -5.4 - 0.6 * bow, a.arch, a.arch * 1.15, 9)
+    knob = ellipsoid(canvas, 1.9 + 0.6 * bow, -5.4 - 0.6 * bow, a.arch, a.arch * 1.15, 9)
     rising = ellipsoid(canvas, -1.6 - 0.6 * bow, -2.5, 1.6 + 0.4 * bow, 5.0, 8)
     aorta_x = F32(2.0) + bow * np.sin(np.clip((y + 5) / 14, 0, 1) * F32(np.pi))
     down = F32(5) * np.sqrt(np.clip(1 - ((x - aorta_x) / F32(1.4)) ** 2, 0, None)) * _rise(y, -6, -4)
     wide = F32(2.5 + 0.5 * a.fat) + F32(0.25) * np.clip(-7 - y, 0, 4)
-    slab = F32(12) * np.sqrt(np.clip(1 - (x / wide) ** 2, 0, None))
+    slab = F32(15) * np.sqrt(np.clip(1 - (x / wide) ** 2, 0, None))
     back = F32(6) * np.sqrt(np.clip(1 - (x / F32(3.0)) ** 2, 0, None))
     total = np.maximum.reduce([heart, knob + slab * F32(0.6), rising, down + back, slab])
     for side in (-1, 1):  # the hila's great vessels

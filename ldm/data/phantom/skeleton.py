@@ -7,15 +7,15 @@ import numpy as np
 from ldm.data.phantom.anatomy import F32, Anatomy, Array, Cavity
 from ldm.data.phantom.canvas import Canvas, Floats, capsule
 
-CORTEX = 0.11  # cm of compact bone around every bone
-COMPACT, SPONGY = 1.0, 0.35  # mineral, relative to compact bone
+CORTEX = 0.16  # cm of compact bone around every bone
+COMPACT, SPONGY = 1.0, 0.5  # mineral, relative to compact bone
 
 
 def bones(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> tuple[Array, Array]:
     """Path length in compact bone of the whole skeleton, and of the ribs alone. [H, W] cm each."""
     ribs = _ribs(canvas, anatomy, rng)
     other = _girdle(canvas, anatomy, rng) + _spine(canvas, anatomy)
-    return (ribs + other) * F32(anatomy.bone), ribs
+    return (ribs + F32(1.25) * other) * F32(anatomy.bone), ribs
 
 
 def rod(
@@ -26,6 +26,7 @@ def rod(
     thick: float = 1.0,
     spongy: float = SPONGY,
     out: Floats | None = None,
+    share: Floats | float = 1.0,
 ) -> Array:
     """Path length through hollow bones, brighter at their edges where the ray runs along cortex.
 
@@ -40,7 +41,7 @@ def rod(
     hollow = np.sqrt(np.clip(inner**2 - v**2, 0, None))
     depth = 2 * half * thick * (COMPACT * (chord - hollow) + spongy * hollow)  # [K, t, v]
     step = np.linalg.norm(np.diff(curve, axis=1, append=curve[:, -1:]), axis=-1)[..., None]
-    mass = depth * step * (1.92 * half / count)
+    mass = depth * step * (1.92 * half / count) * np.broadcast_to(share, curve.shape[:2])[..., None]
     across = curve[:, :, None] + (half * v)[..., None] * side[:, :, None]  # [K, t, v, 3]
     if out is None:
         return canvas.splat(across[..., 0], across[..., 1], across[..., 2], mass.ravel())
@@ -60,7 +61,7 @@ def _ribs(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
         # the bony part ends ever farther from the sternum; 11 and 12 float
         end = np.interp(number, [0, 1, 5, 8, 9, 10, 11], [2.75, 2.62, 2.5, 2.2, 2.0, 1.45, 1.1])
         angle = np.linspace(0.1, 1, count)[None] * end[:, None]  # 0 spine, pi/2 side, pi sternum
-        y = start[:, None] + drop[:, None] * (0.5 - 0.5 * np.cos(angle)) + 0.8 * np.sin(angle / 2)
+        y = start[:, None] + drop[:, None] * (0.5 - 0.5 * np.cos(angle)) ** 1.15
         wide = cavity.lateral((start + 0.55 * drop).astype(F32), 0.35)[:, None]
         deep = 0.52 * a.depth * np.interp(number, [0, 3, 11], [0.55, 0.9, 1.0])[:, None]
         bulge = np.abs(np.sin(angle)) ** 0.85  # fuller than an ellipse towards the spine
@@ -69,11 +70,13 @@ def _ribs(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
         tangent = np.gradient(curve, axis=1)
         tangent /= np.linalg.norm(tangent, axis=-1, keepdims=True)
         outward = np.stack([side * np.sin(angle), 0 * y, -np.cos(angle)], -1)
+        # the front of a rib is thinner and less dense, and at the sides the layers part
+        share = np.interp(angle, [0, 1.1, 1.5, 1.9, 3], [1, 1, 0.7, 0.75, 0.6])
         across = np.cross(tangent, outward)
         across /= np.linalg.norm(across, axis=-1, keepdims=True)
         height = 0.5 * a.rib_height * np.interp(number, [0, 2, 7, 11], [1.0, 0.95, 1.05, 0.75])
-        along = np.interp(angle / end[:, None], [0, 0.2, 0.6, 1], [0.75, 0.9, 1.0, 1.15])
-        total += rod(canvas, curve, across, height[:, None] * along, 0.5, out=outward)
+        along = np.interp(angle / end[:, None], [0, 0.2, 0.6, 1], [0.8, 1.0, 1.0, 0.95])
+        total += rod(canvas, curve, across, height[:, None] * along, 0.55, out=outward, share=share)
     return total
 
 
@@ -108,7 +111,7 @@ def _girdle(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
                   (10.5, 0.1 * inner + 0.9 * top, front - 1), (15.8, top, 0)]
         curve, across = _flat([(s * x, y, z) for x, y, z in points], count)
         half = 0.58 + 0.3 * np.exp(-((t / 0.1) ** 2)) + 0.12 * t
-        total += rod(canvas, curve, across, half[None], 0.8)
+        total += F32(1.5) * rod(canvas, curve, across, half[None], 0.9)
         m = a.scapula
         tip, glenoid = (m + 1.6, joint + 11.0), (16.2, joint + 0.6)
         for points, half_width, thick in (
@@ -157,7 +160,7 @@ def _spine(canvas: Canvas, a: Anatomy) -> Array:
     across = canvas.edge(waist - np.abs(x), 0.15)
     plates = np.exp(-(((np.abs(phase - F32(0.41)) - F32(0.36)) / F32(0.06)) ** 2))
     walls = np.exp(-(((np.abs(x) - waist + F32(0.15)) / F32(0.16)) ** 2))
-    bone = across * body * (F32(0.75) + F32(0.3) * plates + F32(0.3) * walls)
+    bone = across * (F32(0.3) + body * (F32(0.22) + F32(0.2) * plates)) + F32(0.25) * across * walls
     up = (phase - F32(0.33)) * F32(a.rib_step)
     pedicle = np.sqrt(((np.abs(x) - wide + F32(0.45)) / F32(0.36)) ** 2 + (up / F32(0.5)) ** 2)
     bone += F32(0.35) * np.exp(-(((pedicle - F32(0.9)) / F32(0.35)) ** 2))
