@@ -32,7 +32,7 @@ class Anatomy:
     dome: tuple[float, float]  # y of the right and the left dome of the diaphragm
     angle: float  # depth of the costophrenic angles below the domes
     heart: float  # scale of the heart
-    apex_down: float  # how far the heart's apex points down (radians)
+    apex_down: float  # how far the heart's apex lies below its usual place
     arch: float  # radius of the aortic knob
     unfold: float  # 0..1, how far the aorta bulges out (age)
     bone: float  # mineral content, 1 = young adult
@@ -81,14 +81,14 @@ def draw_anatomy(phantom: Phantom) -> Anatomy:
         dome=(dome, dome + n(1.3, 0.5)),
         angle=float(np.clip(n(5.0, 0.8), 3.5, 6.5)),
         heart=heart,
-        apex_down=n(0.62, 0.12) - 0.12 * ap,
+        apex_down=n(0, 0.7) - 0.5 * ap,
         arch=n(1.55, 0.15) + 0.5 * old,
         unfold=float(np.clip(old + n(0, 0.15), 0, 1)),
         bone=n(1.0, 0.1) - 0.35 * old - 0.05 * female,
         rib_drop=n(9.2, 1.0) - 0.8 * ap,
         rib_step=n(2.35, 0.08),
         rib_height=n(1.2, 0.1),
-        clavicle=n(-11.6, 1.0) - 1.0 * ap,
+        clavicle=n(-11.8, 1.3) - 0.8 * ap,
         scapula=u(9.5, 11.5) if ap else u(12.0, 13.6),
         shoulder=n(-9.8, 0.9) - 0.6 * ap,
         elbow=(u(18, 24), u(11, 18)) if ap else (u(23, 32), u(2, 14)),
@@ -117,7 +117,7 @@ class Cavity:
         a = self.anatomy
         apex = a.apex + 1.6 * self.shrink - grow
         up = np.clip((a.widest - y) / (a.widest - apex), 0, 1)
-        reach = np.sqrt(np.clip(1 - up**F32(2.5), 0, None))
+        reach = np.clip(1 - up**F32(2.4), 0, None) ** F32(0.56)
         down = np.clip((y - a.widest) / 8, 0, 2)  # below, the wall turns in a little
         lateral = 4.8 + (a.width + grow - self.shrink - 4.8) * reach - 0.5 * down**2
         return np.asarray(lateral, F32)
@@ -144,7 +144,7 @@ class Cavity:
         half = np.maximum(lateral - 4.8, 1e-3)
         q = np.where(x > 4.8, (x - 4.8) / half, (4.8 - x) / (1.6 * half))
         apex = a.apex + 1.6 * self.shrink
-        deep = a.depth * np.clip(0.55 + 0.45 * (y - apex) / 12, 0, 1)  # shallower at the apex
+        deep = a.depth * np.clip(0.3 + 0.7 * np.sqrt(np.clip(y - apex, 0, None) / 13), 0, 1)  # shallower at the apex
         full = deep * np.sqrt(np.clip(1 - q * q, 0, None)) * (y > apex)
         # below its top the dome fills the cavity from its middle outwards: what stays is air in
         # the recesses before and behind it, 0.55 (1 - sqrt(t / reach)) of the depth at t cm below.

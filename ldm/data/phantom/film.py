@@ -27,7 +27,7 @@ def expose(
     scatter = _broad(canvas, primary * (1 - np.exp(-2 * attenuation)), 6)
     share = rng.uniform(0.25, 0.4) if view == "PA" else rng.uniform(0.35, 0.6)
     signal = (1 - share) * primary + share * scatter
-    dose = rng.uniform(5e4, 2e5) * (1.0 if view == "PA" else 0.5) * (canvas.pixel / 0.3) ** 2
+    dose = rng.uniform(1e5, 6e5) * (1.0 if view == "PA" else 0.5) * (canvas.pixel / 0.3) ** 2
     noise = rng.standard_normal(signal.shape).astype(F32)
     signal = signal + np.sqrt(signal / F32(dose)) * noise
     density = -np.log(np.clip(signal, 1e-4, None))  # what a film or a digital plate shows

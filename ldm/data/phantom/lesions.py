@@ -58,8 +58,8 @@ def _effusion(
         size = float(np.clip(found.size * rng.uniform(0.75, 1.1), 0, 1))
         base = a.dome[0 if side == "right" else 1] + a.angle
         lying = found.kind == "layering"
-        level = base - 1.6 - (7.0 if lying else 12.5) * size**1.2
-        rise = rng.uniform(2.8, 4.6) + 1.5 * size
+        level = base - 2.6 - (7.0 if lying else 11.5) * size**1.1
+        rise = rng.uniform(3.2, 5.2) + 1.0 * size
         top = level - rise * np.exp(-wall / F32(2.6)) - 0.45 * rise * np.exp(-lungs.x / F32(3.5))
         top += F32(0.15) * canvas.texture(rng, 2.5)
         fluid = canvas.edge(y - top, 1.3 if lying else rng.uniform(0.4, 0.8))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from ldm.data.phantom import devices, film, lesions
@@ -59,7 +60,7 @@ def _render_one(phantom: Phantom, size: int) -> tuple[Array, dict[str, Array], d
     midline = canvas.x - F32(a.scoliosis) * np.sin(canvas.y / F32(9))
     x, right = np.abs(midline), midline < 0
     full, air = Cavity(a).path(x, canvas.y, right, 1.3 * canvas.pixel + 0.1)
-    middle, heart = _mediastinum(canvas, a)
+    middle, heart = _mediastinum(canvas, a, stream(phantom.seed, 9))
     air = canvas.blur(np.clip(air - middle, 0, None), 0.12)
     grain = stream(phantom.seed, 2)
     rough = canvas.texture(grain, 0.7) * F32(0.05) + canvas.texture(grain, 2.5) * F32(0.05)
@@ -78,7 +79,7 @@ def _render_one(phantom: Phantom, size: int) -> tuple[Array, dict[str, Array], d
     grey = film.finish(canvas, grey, phantom.view, rng)
     field = (air > 0.5) & (full > 1)
     masks = {"left lung": field & ~right, "right lung": field & right,
-             "heart": heart > 0.5, "ribs": ribs > 0.12}
+             "heart": heart > 0, "ribs": ribs > 0.12}
     masks |= {k: m > 0.5 for k, m in lungs.masks.items()}
     if phantom.finding("cardiomegaly"):
         masks["cardiomegaly"] = masks["heart"]
@@ -150,27 +151,42 @@ def _union(*paths: Array) -> Array:
     return np.asarray(np.sqrt(np.sqrt(total)), F32)
 
 
-def _mediastinum(canvas: Canvas, a: Anatomy) -> tuple[Array, Array]:
-    """Soft tissue between the lungs along the ray, and the heart's own part of it."""
-    h, x, y = a.heart, canvas.x, canvas.y
-    floor = a.dome[1]
-    left = ellipsoid(canvas, 2.3 * h, floor - 4.0 * h, 6.9 * h, 4.7 * h, 14 * h, a.apex_down)
-    atrium = ellipsoid(canvas, -1.3 * h, floor - 5.0 * h, 3.2 * h, 5.2 * h, 12 * h, 0.1)
-    outflow = ellipsoid(canvas, 1.7, floor - 9.0 * h, 2.7 * h, 5.4 * h, 11, -0.22)
-    heart = np.maximum(np.maximum(left, atrium), outflow)
+def _mediastinum(
+    canvas: Canvas, a: Anatomy, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Soft tissue between the lungs along the ray, and the heart's own part of it.
+
+    Between a right and a left border that run down through the landmarks every reader knows:
+    great veins and aortic knob, pulmonary trunk, left atrium, ventricle; right atrium.
+    """
+    floor = 0.5 * (a.dome[0] + a.dome[1]) + a.apex_down
+    h, knob, y = a.heart, a.arch - 1.5, canvas.y
+    part = floor / 9.5  # a high diaphragm squeezes the heart upwards, not the vessels
+    levels = np.array([-24, -10, -7.2, -5.6, -4.0, -2.2, 0.4, 3.2, 6.2, 8.6, 10.6, 13.5])
+    levels = np.where(levels > -3, -3 + (levels + 3) * (floor + 3) / 12.5, levels)
+    left = np.array([2.8, 2.5, 2.7 + knob, 3.4 + knob, 2.9 + 0.5 * knob, 3.5, 4.4 * h, 6.0 * h,
+                     7.9 * h, 8.7 * h, 8.2 * h, 5.0])
+    right = np.array([2.6, 2.4, 2.5, 2.4, 2.5 + 0.5 * knob, 2.6 + 0.4 * knob, 3.2, 4.0 * h,
+                      4.4 * h, 4.2 * h, 3.4 * h, 2.2])
+    left = left * (1 + rng.normal(0, 0.035, 12)) + F32(0.35 * a.fat)
+    right = right * (1 + rng.normal(0, 0.035, 12)) + F32(0.35 * a.fat)
+    rows = np.linspace(-26, 26, 261)
+    edges = [np.interp(y, rows, PchipInterpolator(levels, e)(rows.clip(-24, 13.5))).astype(F32)
+             for e in (left, right)]
+    middle, half = 0.5 * (edges[0] - edges[1]), 0.5 * (edges[0] + edges[1])
+    deep = F32(12) + F32(3 * h) * _rise(y, -2, 4)
+    across = np.clip(1 - ((canvas.x - middle) / half) ** 2, 0, None)
+    body = deep * np.sqrt(across)
+    heart = across * (y > -1.5 * part) * (y < floor + 2.0)
     bow = F32(0.9 * a.unfold)
-    knob = ellipsoid(canvas, 1.9 + 0.6 * bow, -5.4 - 0.6 * bow, a.arch, a.arch * 1.15, 9)
-    rising = ellipsoid(canvas, -1.6 - 0.6 * bow, -2.5, 1.6 + 0.4 * bow, 5.0, 8)
     aorta_x = F32(2.0) + bow * np.sin(np.clip((y + 5) / 14, 0, 1) * F32(np.pi))
-    down = F32(5) * np.sqrt(np.clip(1 - ((x - aorta_x) / F32(1.4)) ** 2, 0, None)) * _rise(y, -6, -4)
-    wide = F32(2.5 + 0.5 * a.fat) + F32(0.25) * np.clip(-7 - y, 0, 4)
-    slab = F32(15) * np.sqrt(np.clip(1 - (x / wide) ** 2, 0, None))
-    back = F32(6) * np.sqrt(np.clip(1 - (x / F32(3.0)) ** 2, 0, None))
-    total = np.maximum.reduce([heart, knob + slab * F32(0.6), rising, down + back, slab])
+    down = F32(5) * np.sqrt(np.clip(1 - ((canvas.x - aorta_x) / F32(1.4)) ** 2, 0, None))
+    back = F32(6) * np.sqrt(np.clip(1 - (canvas.x / F32(3.0)) ** 2, 0, None))
+    total = np.maximum(body, down * _rise(y, -6, -4) + back)
     for side in (-1, 1):  # the hila's great vessels
         hx, hy = hilum(a, side)
-        total += ellipsoid(canvas, hx * 0.95, hy + 0.8, 1.5, 2.4, 3.6 * a.vessel, -0.35 * side)
-    return canvas.blur(np.asarray(total, F32), 0.15), heart
+        total += ellipsoid(canvas, hx * 0.95, hy + 0.8, 1.4, 2.4, 3.2 * a.vessel, -0.35 * side)
+    return canvas.blur(np.asarray(total, F32), 0.2), np.asarray(heart, F32)
 
 
 def _airways(canvas: Canvas, a: Anatomy) -> Array:
@@ -191,7 +207,7 @@ def _bowel_gas(canvas: Canvas, a: Anatomy, phantom: Phantom) -> Array:
     if phantom.view == "PA":
         bubble *= canvas.edge(F32(y + 0.35) - canvas.y, 0.1)
     gas = bubble
-    for _ in range(int(rng.integers(0, 4))):
+    for _ in range(int(rng.integers(0, 3))):
         at = rng.uniform(-11, 11), a.dome[0] + rng.uniform(5.5, 11)
-        gas = gas + ellipsoid(canvas, *at, rng.uniform(0.8, 2.5), rng.uniform(0.6, 1.4), 2.5, rng.uniform(-1, 1))
+        gas = gas + ellipsoid(canvas, *at, rng.uniform(0.8, 2.5), rng.uniform(0.6, 1.4), 1.3, rng.uniform(-1, 1))
     return np.asarray(gas, F32)

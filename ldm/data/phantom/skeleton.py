@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
 from ldm.data.phantom.anatomy import F32, Anatomy, Array, Cavity
 from ldm.data.phantom.canvas import Canvas, Floats, capsule
 
-CORTEX = 0.16  # cm of compact bone around every bone
-COMPACT, SPONGY = 1.0, 0.5  # mineral, relative to compact bone
+CORTEX = 0.13  # cm of compact bone around every bone
+COMPACT, SPONGY = 1.7, 0.55  # mineral, relative to compact bone
 
 
 def bones(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -62,7 +63,7 @@ def _ribs(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
         end = np.interp(number, [0, 1, 5, 8, 9, 10, 11], [2.75, 2.62, 2.5, 2.2, 2.0, 1.45, 1.1])
         angle = np.linspace(0.1, 1, count)[None] * end[:, None]  # 0 spine, pi/2 side, pi sternum
         y = start[:, None] + drop[:, None] * (0.5 - 0.5 * np.cos(angle)) ** 1.15
-        wide = cavity.lateral((start + 0.55 * drop).astype(F32), 0.35)[:, None]
+        wide = cavity.lateral((start + 0.55 * drop).astype(F32), 0.2)[:, None]
         deep = 0.52 * a.depth * np.interp(number, [0, 3, 11], [0.55, 0.9, 1.0])[:, None]
         bulge = np.abs(np.sin(angle)) ** 0.85  # fuller than an ellipse towards the spine
         x, z = wide * bulge, -deep * np.cos(angle)
@@ -71,7 +72,7 @@ def _ribs(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
         tangent /= np.linalg.norm(tangent, axis=-1, keepdims=True)
         outward = np.stack([side * np.sin(angle), 0 * y, -np.cos(angle)], -1)
         # the front of a rib is thinner and less dense, and at the sides the layers part
-        share = np.interp(angle, [0, 1.1, 1.5, 1.9, 3], [1, 1, 0.7, 0.75, 0.6])
+        share = np.interp(angle, [0, 1.1, 1.5, 1.9, 3], [1, 1, 0.5, 0.7, 0.6])
         across = np.cross(tangent, outward)
         across /= np.linalg.norm(across, axis=-1, keepdims=True)
         height = 0.5 * a.rib_height * np.interp(number, [0, 2, 7, 11], [1.0, 0.95, 1.05, 0.75])
@@ -83,13 +84,8 @@ def _ribs(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
 def _flat(points: list[tuple[float, float, float]], count: int) -> tuple[Floats, Floats]:
     """A smooth curve through the points and the picture-plane unit vectors across it. [1, t, 3]"""
     p = np.asarray(points)
-    t, knots = np.linspace(0, 1, count), np.linspace(0, 1, len(p))
-    curve = np.stack([np.interp(t, knots, p[:, i]) for i in range(3)], -1)
-    if len(p) > 2:
-        span = max(count // (2 * len(p)), 1)
-        padded = np.pad(curve, ((span, span), (0, 0)), mode="reflect", reflect_type="odd")
-        window = np.ones(2 * span + 1) / (2 * span + 1)
-        curve = np.stack([np.convolve(padded[:, i], window, "valid") for i in range(3)], -1)
+    t = np.linspace(0, 1, count)
+    curve = PchipInterpolator(np.linspace(0, 1, len(p)), p)(t)
     tangent = np.gradient(curve, axis=0)
     across = np.stack([-tangent[:, 1], tangent[:, 0], 0 * t], -1)
     across /= np.linalg.norm(across, axis=-1, keepdims=True) + 1e-9
@@ -99,7 +95,7 @@ def _flat(points: list[tuple[float, float, float]], count: int) -> tuple[Floats,
 def _girdle(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
     """Clavicles, scapulae and upper arm bones of both sides."""
     total = np.zeros((canvas.size, canvas.size), F32)
-    count = int(np.clip(20 / canvas.pixel, 50, 300))
+    count = int(np.clip(32 / canvas.pixel, 60, 400))
     t = np.linspace(0, 1, count)
     front, back = 0.3 * a.depth, -0.45 * a.depth
     for s in (-1, 1):
@@ -107,11 +103,11 @@ def _girdle(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
         joint = a.shoulder + lift
         top = a.clavicle + lift
         inner = a.apex + 3.4 + 0.3 * (top - a.clavicle)
-        points = [(1.6, inner, front), (5.5, 0.55 * inner + 0.45 * top, front + 1),
-                  (10.5, 0.1 * inner + 0.9 * top, front - 1), (15.8, top, 0)]
+        points = [(1.9, inner, front), (5.0, 0.7 * inner + 0.3 * top, front + 1),
+                  (8.6, top - 0.1, front), (12.0, top - 0.6, 1), (16.0, top, 0)]
         curve, across = _flat([(s * x, y, z) for x, y, z in points], count)
         half = 0.58 + 0.3 * np.exp(-((t / 0.1) ** 2)) + 0.12 * t
-        total += F32(1.5) * rod(canvas, curve, across, half[None], 0.9)
+        total += F32(1.1) * rod(canvas, curve, across, half[None], 0.9)
         m = a.scapula
         tip, glenoid = (m + 1.6, joint + 11.0), (16.2, joint + 0.6)
         for points, half_width, thick in (
@@ -130,7 +126,7 @@ def _girdle(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
         total += F32(0.22) * capsule(canvas, head, (head[0] + s * 0.4, head[1] + 1.2), 2.3)
         shaft, across = _flat([(*head, 0.0), (0.5 * (head[0] + elbow[0]) + 0.3 * s,
                                0.5 * (head[1] + elbow[1]), 0.0), (*elbow, 0.0)], count)
-        total += rod(canvas, shaft, across, 1.15, 1.0, spongy=0.25)
+        total += F32(0.6) * rod(canvas, shaft, across, 1.1, 1.0, spongy=0.25)
     return total
 
 
@@ -157,10 +153,10 @@ def _spine(canvas: Canvas, a: Anatomy) -> Array:
     wide = F32(1.55) + F32(0.018) * (y - F32(a.apex))  # half width, growing downwards
     waist = wide - F32(0.22) * np.sin(F32(np.pi) * np.clip(phase / F32(0.82), 0, 1))
     body = canvas.edge((F32(0.41) - np.abs(phase - F32(0.41))) * F32(a.rib_step), 0.12)
-    across = canvas.edge(waist - np.abs(x), 0.15)
+    across = canvas.edge(waist - np.abs(x), 0.3)
     plates = np.exp(-(((np.abs(phase - F32(0.41)) - F32(0.36)) / F32(0.06)) ** 2))
     walls = np.exp(-(((np.abs(x) - waist + F32(0.15)) / F32(0.16)) ** 2))
-    bone = across * (F32(0.3) + body * (F32(0.22) + F32(0.2) * plates)) + F32(0.25) * across * walls
+    bone = across * (F32(0.3) + body * (F32(0.18) + F32(0.2) * plates)) + F32(0.15) * across * walls
     up = (phase - F32(0.33)) * F32(a.rib_step)
     pedicle = np.sqrt(((np.abs(x) - wide + F32(0.45)) / F32(0.36)) ** 2 + (up / F32(0.5)) ** 2)
     bone += F32(0.35) * np.exp(-(((pedicle - F32(0.9)) / F32(0.35)) ** 2))
