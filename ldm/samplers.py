@@ -1,9 +1,9 @@
 """From noise to a picture: pure steps, and the one loop that takes them.
 
-A step is two questions. Which way? `direction` turns the predicted noise into the noise to step
-with: extrapolated from earlier predictions (PLMS, DPM-Solver++) or averaged with one at the other
-end of the step (Heun). How far? `step` goes from t to t_prev along it. Neither keeps a counter,
-moves a device or draws noise; what is remembered is a value that the loop passes along.
+A step is two questions. Which way? `direction` turns the predicted noise into the one to step with:
+extrapolated from earlier predictions (PLMS, DPM-Solver++) or averaged with one at the other end of
+the step (Heun). How far? `step` goes from t to t_prev along it. Neither keeps a counter, moves a
+device or draws noise; what is remembered is a value that the loop passes along.
 
 All deterministic samplers here solve the same equation, linear where eps is constant
 (DDIM, arXiv:2010.02502, eq. 14):
@@ -44,6 +44,12 @@ class Prediction(NamedTuple):
 History = tuple[Prediction, ...]  # newest first, at most three
 
 
+def needed(noise: Tensor | None) -> Tensor:
+    if noise is None:
+        raise ValueError("this sampler is stochastic: give step a noise tensor of the shape of x_t")
+    return noise
+
+
 class Sampler:
     """The deterministic step along a given eps, and what all samplers share."""
 
@@ -73,8 +79,8 @@ class Sampler:
 class DDPM(Sampler):
     """Ancestral sampling with the variance beta_tilde (arXiv:2006.11239, eq. 6 and 7).
 
-    Steps may be longer than one: beta is then 1 - ab_t / ab_prev. `clip_x0` keeps the predicted
-    x0 in [-1, 1], which is right for pixels and wrong for latents.
+    Steps may be longer than one: beta is then 1 - ab_t / ab_prev. The paper's chain ends clean:
+    final_alpha_bar "one". `clip_x0` keeps x0 in [-1, 1]: right for pixels, wrong for latents.
     """
 
     stochastic = True
@@ -94,9 +100,8 @@ class DDPM(Sampler):
         x0 = self.schedule.predict_x0(x_t, eps, t)
         if self.clip_x0:
             x0 = x0.clamp(-1, 1)
-        mean = scaled(ab_prev.sqrt() * beta / (1 - ab), x0) + scaled(
-            (1 - beta).sqrt() * (1 - ab_prev) / (1 - ab), x_t
-        )
+        to_x0, to_x_t = ab_prev.sqrt() * beta, (1 - beta).sqrt() * (1 - ab_prev)
+        mean = scaled(to_x0 / (1 - ab), x0) + scaled(to_x_t / (1 - ab), x_t)
         return mean + scaled((beta * (1 - ab_prev) / (1 - ab)).sqrt(), needed(noise))
 
 
@@ -116,25 +121,22 @@ class DDIM(Sampler):
         """x_prev = sqrt(ab_prev) x0 + sqrt(1 - ab_prev - sigma^2) eps + sigma noise    (eq. 12)
         sigma = eta sqrt((1 - ab_prev) / (1 - ab)) sqrt(1 - ab / ab_prev)               (eq. 16)
         """
-        if not self.stochastic:
-            return super().step(x_t, eps, t, t_prev)
         ab, ab_prev = self.schedule.at(t), self.schedule.at(t_prev)
         sigma = self.eta * ((1 - ab_prev) / (1 - ab) * (1 - ab / ab_prev)).sqrt()
-        x0 = self.schedule.predict_x0(x_t, eps, t)
-        mean = scaled(ab_prev.sqrt(), x0) + scaled((1 - ab_prev - sigma**2).sqrt(), eps)
-        return mean + scaled(sigma, needed(noise))
+        mean = scaled(ab_prev.sqrt(), self.schedule.predict_x0(x_t, eps, t))
+        mean = mean + scaled((1 - ab_prev - sigma**2).sqrt(), eps)
+        return mean + scaled(sigma, needed(noise)) if self.stochastic else mean
 
 
 class Euler(Sampler):
-    """Euler's method in sigma; in exact arithmetic the same as DDIM with eta = 0."""
+    """Euler's method in sigma; but for rounding the same as DDIM with eta = 0."""
 
     def step(
         self, x_t: Tensor, eps: Tensor, t: Tensor, t_prev: Tensor, noise: Tensor | None = None
     ) -> Tensor:
         """x_prev / sqrt(ab_prev) = x_t / sqrt(ab) + (sigma_prev - sigma) eps
 
-        DDIM (arXiv:2010.02502) eq. 13; EDM (arXiv:2206.00364) algorithm 1 without lines 6 to 8,
-        where x is our x / sqrt(ab) and d_i our eps.
+        DDIM (arXiv:2010.02502) eq. 13; EDM (arXiv:2206.00364) algorithm 1 without lines 6 to 8.
         """
         ab, ab_prev = self.schedule.at(t), self.schedule.at(t_prev)
         sigma, sigma_prev = ((1 - ab) / ab).sqrt(), ((1 - ab_prev) / ab_prev).sqrt()
@@ -160,12 +162,11 @@ class PLMS(Sampler):
     """
 
     def direction(self, now: Prediction, t_prev: Tensor, past: History, denoise: Denoise) -> Tensor:
-        """(55 eps_t - 59 eps_{t+1} + 37 eps_{t+2} - 9 eps_{t+3}) / 24 once there are four"""
+        """(55 e_t - 59 e_{t+1} + 37 e_{t+2} - 9 e_{t+3}) / 24, once there are four"""
         if not past:
             return Heun(self.schedule).direction(now, t_prev, past, denoise)
-        weights = ADAMS_BASHFORTH[len(past)]
-        terms = [w * p.eps for w, p in zip(weights, (now, *past), strict=True)]
-        return torch.stack(terms).sum(dim=0)
+        terms = zip(ADAMS_BASHFORTH[len(past)], (now, *past), strict=True)
+        return torch.stack([weight * p.eps for weight, p in terms]).sum(dim=0)
 
 
 class DPMSolverPP(Sampler):
@@ -184,12 +185,10 @@ class DPMSolverPP(Sampler):
         if not past or t_prev.min() < 0:
             return now.eps
         before = past[0]
-        lambda_before, lambda_t, lambda_prev = (
-            self.schedule.snr(s).log() / 2 for s in (before.t, now.t, t_prev)
-        )
-        r = (lambda_t - lambda_before) / (lambda_prev - lambda_t)
+        times = torch.stack([before.t, now.t, t_prev])
+        h_before, h = self.schedule.snr(times).log().div(2).diff(dim=0)
         x0, x0_before = self.schedule.predict_x0(*now), self.schedule.predict_x0(*before)
-        D = x0 + scaled(1 / (2 * r), x0 - x0_before)
+        D = x0 + scaled(h / (2 * h_before), x0 - x0_before)
         return self.schedule.predict_eps(now.x_t, D, now.t)
 
 
@@ -201,12 +200,6 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "euler": Euler,
     "heun": Heun,
 }
-
-
-def needed(noise: Tensor | None) -> Tensor:
-    if noise is None:
-        raise ValueError("this sampler is stochastic: give step a noise tensor of the shape of x_t")
-    return noise
 
 
 class Step(NamedTuple):
@@ -249,9 +242,8 @@ def sample(
         past = (now, *past[:2])
         x0 = sampler.schedule.predict_x0(x, eps, t)
         drawn = noise(i) if noise is not None and sampler.stochastic else None
-        x = sampler.step(x, eps, t, t_prev, drawn)
-        done = Step(i, t_now, t_then, x, x0)
+        done = Step(i, t_now, t_then, sampler.step(x, eps, t, t_prev, drawn), x0)
         if hook is not None:
-            x = hook(done)
-            done = done._replace(x=x)
+            done = done._replace(x=hook(done))
+        x = done.x
         yield done
