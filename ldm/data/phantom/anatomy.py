@@ -92,8 +92,8 @@ def draw_anatomy(phantom: Phantom) -> Anatomy:
         scapula=u(9.5, 11.5) if ap else u(12.0, 13.6),
         shoulder=n(-9.8, 0.9) - 0.6 * ap,
         elbow=(u(18, 24), u(11, 18)) if ap else (u(23, 32), u(2, 14)),
-        breast=u(2.0, 5.5) * (0.8 + 0.7 * fat) if female else 0.0,
-        breast_y=n(6.0, 1.2) - (1.0 if ap else 0),
+        breast=u(1.5, 4.0) * (0.8 + 0.7 * fat) if female else 0.0,
+        breast_y=n(8.0, 1.6) - (1.5 if ap else 0),
         chin=u(-20, -15.5) if ap else u(-26, -18.5),
         scoliosis=n(0, 0.5) + (n(0, 0.7) * old),
         vessel=float(np.clip(n(1.0, 0.1) + (0.3 + 0.4 * edema.size if edema else 0), 0.7, 1.8)),
@@ -101,7 +101,7 @@ def draw_anatomy(phantom: Phantom) -> Anatomy:
         roll=n(0, 0.045 if ap else 0.02),
         yaw=n(0, 0.05 if ap else 0.025),
         view_width=view_width,
-        centre=(n(0, 1.2), n(3.0, 1.7) + 0.5 * breath),
+        centre=(n(0, 1.2 + 0.8 * ap), n(3.0, 1.6 + 0.5 * ap) + 0.5 * breath),
     )
 
 

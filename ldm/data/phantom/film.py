@@ -32,6 +32,7 @@ def expose(
     signal = signal + np.sqrt(signal / F32(dose)) * noise
     density = -np.log(np.clip(signal, 1e-4, None))  # what a film or a digital plate shows
     density = _equalise(canvas, density, rng.uniform(0.25, 0.6))
+    density = density + F32(rng.uniform(0.3, 1.0)) * (density - canvas.blur(density, 0.5))
     return _window(density, lung, view, rng)
 
 
@@ -64,7 +65,9 @@ def _window(density: Array, lung: Array, view: str, rng: np.random.Generator) ->
     slope = (fro - to) / max(light - dark, 0.3)
     curve = 1 / (1 + np.exp(-(to + slope * (density - dark))))
     floor = 1 / (1 + np.exp(-(to - slope * dark)))  # what bare film would show
-    return np.asarray(np.clip((curve - floor) / (1 - floor), 0, 1), F32)
+    grey = np.clip((curve - floor) / (1 - floor), 0, 1)
+    fog = max(0.0, rng.normal(-0.02, 0.06))
+    return np.asarray(fog + (1 - fog) * grey, F32)
 
 
 def finish(canvas: Canvas, grey: Array, view: str, rng: np.random.Generator) -> Array:
@@ -76,7 +79,8 @@ def finish(canvas: Canvas, grey: Array, view: str, rng: np.random.Generator) -> 
         u, v = canvas.u + F32(tilt) * canvas.v, canvas.v - F32(tilt) * canvas.u
         inside = canvas.edge(F32(edges[0]) - u) * canvas.edge(F32(edges[1]) + u)
         inside *= canvas.edge(F32(edges[2]) - v) * canvas.edge(F32(edges[3]) + v)
-        grey = grey * inside
+        blank = 0.0 if rng.random() < 0.75 else 0.93  # beyond the shutters: black, or clear film
+        grey = blank + (grey - F32(blank)) * inside
     letter = "L" if rng.random() < 0.75 else "R"
     side = 1 if letter == "L" else -1  # the patient's left is the image's right
     height = rng.uniform(1.1, 1.8)

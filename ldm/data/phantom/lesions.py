@@ -60,7 +60,7 @@ def _effusion(
         lying = found.kind == "layering"
         level = base - 2.6 - (7.0 if lying else 11.5) * size**1.1
         rise = rng.uniform(3.2, 5.2) + 1.0 * size
-        top = level - rise * np.exp(-wall / F32(2.6)) - 0.45 * rise * np.exp(-lungs.x / F32(3.5))
+        top = level - rise * np.exp(-wall / F32(rng.uniform(2.4, 4.0))) - 0.45 * rise * np.exp(-lungs.x / F32(3.5))
         top += F32(0.15) * canvas.texture(rng, 2.5)
         fluid = canvas.edge(y - top, 1.3 if lying else rng.uniform(0.4, 0.8))
         squeezed = F32(0.22 + 0.2 * size) * np.exp(np.clip(y - top, None, 0) / F32(2.2))

@@ -73,7 +73,7 @@ def _render_one(phantom: Phantom, size: int) -> tuple[Array, dict[str, Array], d
     soft = np.clip(soft - _airways(canvas, a) - _bowel_gas(canvas, a, phantom), 0, None)
     metal, metal_mask = devices.draw(canvas, a, phantom)
     path = F32(a.scale) * (F32(MU_SOFT) * soft + F32(MU_BONE) * bone) + F32(MU_METAL) * metal
-    path = canvas.blur(path, 0.08)
+    path = canvas.blur(path, 0.05)
     rng = stream(phantom.seed, 5)
     grey = film.expose(canvas, path, lungs.air * (1 - lungs.density), phantom.view, rng)
     grey = film.finish(canvas, grey, phantom.view, rng)
@@ -132,10 +132,11 @@ def _trunk(canvas: Canvas, a: Anatomy) -> Array:
         joint = (s * 17.6, a.shoulder + 1.0)
         total = _union(total, capsule(canvas, joint, (s * a.elbow[0], a.elbow[1]), 3.9 + a.fat, 0.8))
         if a.breast:
-            centre = s * (7.4 + 0.5 * a.fat)
-            stretch = np.where(y > F32(a.breast_y), F32(4.6), F32(8.0))
-            r = ((canvas.x - F32(centre)) / F32(6.0)) ** 2 + ((y - F32(a.breast_y)) / stretch) ** 2
-            total = total + F32(a.breast) * np.sqrt(np.clip(1 - r, 0, None))
+            centre = s * (8.8 + 1.5 * a.fat)
+            over = np.clip((F32(a.breast_y) - y) / 11, 0, 1)  # thins out upwards, full below
+            r = ((canvas.x - F32(centre)) / F32(7.2)) ** 2
+            r = r + (np.clip(y - F32(a.breast_y), 0, None) / F32(4.0)) ** 2
+            total = total + F32(a.breast) * np.sqrt(np.clip(1 - r, 0, None)) * (1 - over) ** 2
     return total + ellipsoid(canvas, 0, a.chin - 6, 5.8, 6.0, 9.0)
 
 
@@ -182,7 +183,7 @@ def _mediastinum(
     aorta_x = F32(2.0) + bow * np.sin(np.clip((y + 5) / 14, 0, 1) * F32(np.pi))
     down = F32(5) * np.sqrt(np.clip(1 - ((canvas.x - aorta_x) / F32(1.4)) ** 2, 0, None))
     back = F32(6) * np.sqrt(np.clip(1 - (canvas.x / F32(3.0)) ** 2, 0, None))
-    total = np.maximum(body, down * _rise(y, -6, -4) + back)
+    total = np.maximum(body, down * _rise(y, -6, -4)) + back
     for side in (-1, 1):  # the hila's great vessels
         hx, hy = hilum(a, side)
         total += ellipsoid(canvas, hx * 0.95, hy + 0.8, 1.4, 2.4, 3.2 * a.vessel, -0.35 * side)
@@ -195,7 +196,7 @@ def _airways(canvas: Canvas, a: Anatomy) -> Array:
     trachea = capsule(canvas, (0.0, -24.0), carina, 0.85)
     right = capsule(canvas, carina, (-2.9, -0.4), 0.62)
     left = capsule(canvas, carina, (4.0, -1.6), 0.55)
-    return np.maximum(np.maximum(trachea, right), left) * F32(0.9)
+    return np.maximum(np.maximum(trachea, right), left) * F32(1.1)
 
 
 def _bowel_gas(canvas: Canvas, a: Anatomy, phantom: Phantom) -> Array:

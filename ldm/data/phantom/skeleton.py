@@ -73,6 +73,7 @@ def _ribs(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
         outward = np.stack([side * np.sin(angle), 0 * y, -np.cos(angle)], -1)
         # the front of a rib is thinner and less dense, and at the sides the layers part
         share = np.interp(angle, [0, 1.1, 1.5, 1.9, 3], [1, 1, 0.5, 0.7, 0.6])
+        share = share * np.interp(number, [8, 9, 11], [1, 0.7, 0.6])[:, None]
         across = np.cross(tangent, outward)
         across /= np.linalg.norm(across, axis=-1, keepdims=True)
         height = 0.5 * a.rib_height * np.interp(number, [0, 2, 7, 11], [1.0, 0.95, 1.05, 0.75])
