@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used; the message is one line that says which, where and what to do."""
+    """A setting that cannot be used; the message is one line: which, where, what to do."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ class ScheduleConfig:
     beta_start: float = 0.00085
     beta_end: float = 0.012
     prediction: Literal["eps", "v"] = "eps"
-    final_alpha_bar: Literal["first", "one"] = "first"  # where sampling ends: alpha_bar[0], or clean
+    final_alpha_bar: Literal["first", "one"] = "first"  # where sampling ends
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that fixes the shapes of a latent diffusion model; the defaults are SD v1.4."""
+    """All that fixes the shapes of a latent diffusion model; the defaults are SD v1.4's."""
 
     unet: UNetConfig = field(default_factory=UNetConfig)
     vae: VAEConfig = field(default_factory=VAEConfig)

@@ -45,8 +45,9 @@ def load(path: str | Path) -> Tensor:
     16-bit grey keeps its depth. Raises ValueError naming the file if it is not a usable image.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
+        with Image.open(path) as file:
+            file.load()
+            image: Image.Image = file
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as e:
         reason = getattr(e, "strerror", None) or "not an image, or damaged"
         raise ValueError(f"cannot read the image {path}: {reason}") from e
@@ -105,7 +106,7 @@ def read_text(path: str | Path) -> dict[str, str]:
     try:
         with Image.open(path) as image:
             image.load()  # chunks may follow the pixels
-            return {k: str(v) for k, v in image.info.items() if isinstance(v, str)}
+            return {str(k): v for k, v in image.info.items() if isinstance(v, str)}
     except (OSError, UnidentifiedImageError, SyntaxError) as e:
         raise ValueError(f"cannot read the image {path}: {e}") from e
 

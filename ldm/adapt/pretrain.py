@@ -6,7 +6,6 @@ three. `model.path` names the file before it.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,59 +16,15 @@ from torch import Tensor, nn
 
 from ldm import images, rng, weights
 from ldm.adapt.latents import Latents
-from ldm.config import ConfigError, ModelConfig, RunConfig, from_dict, load_config
+from ldm.adapt.parts import Parts
+from ldm.config import ConfigError, RunConfig, from_dict
 from ldm.data import datasets
 from ldm.data.datasets import Batch, Dataset
 from ldm.data.transforms import crop
 from ldm.models.clip import TextEncoder, tokenizer
 from ldm.models.unet import UNet
 from ldm.models.vae import VAE
-from ldm.pipeline import PARTS, LatentDiffusion, Sampling, build
-
-State = dict[str, Tensor]
-
-
-class Parts:
-    """The parts of the model that exist already, and the sizes of all."""
-
-    def __init__(self, run: RunConfig, trained: str) -> None:
-        given = None if run.model.config is None else load_config(ModelConfig, run.model.config)
-        self.states: dict[str, State] = {}
-        self.config = given or ModelConfig()
-        if run.model.path is not None:
-            found, states = weights.load_parts(run.model.path)
-            self.states = {part: states[part] for part in run.model.parts if part in states}
-            sizes = given or found
-            self.config = dataclasses.replace(
-                found, **{trained: getattr(sizes, trained), "schedule": sizes.schedule}
-            )
-        if self.config.unet.context_dim != self.config.text.width:
-            raise ConfigError(
-                f"the U-Net attends to {self.config.unet.context_dim} numbers a token and the "
-                f"text tower gives {self.config.text.width}; make unet.context_dim and text.width "
-                "equal"
-            )
-
-    def frozen(self, part: str) -> nn.Module:
-        """A part that must exist, not to be trained."""
-        if part not in self.states:
-            raise ConfigError(f"model.path has no {part}; train it first and name its run folder")
-        return build(part, self.config, self.states[part]).requires_grad_(False)
-
-    def fresh(self, part: str, seed: int) -> nn.Module:
-        """The part to be trained: taken over if it exists, else with random weights."""
-        if part in self.states:
-            module = build(part, self.config, self.states[part])
-        else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(rng.generator(seed, "weights", part).initial_seed())
-                module = PARTS[part](self.config)
-        return module.train().requires_grad_(True)
-
-    def save(self, path: Path, part: str, module: nn.Module, **changes: float) -> None:
-        config = dataclasses.replace(self.config, **changes)
-        states = {**self.states, part: module.state_dict()}
-        weights.save(path, config, states)
+from ldm.pipeline import LatentDiffusion, Sampling
 
 
 @dataclass(frozen=True)
@@ -95,7 +50,7 @@ class TrainVAE:
     def __init__(self, run: RunConfig) -> None:
         self.options = from_dict(VAEOptions, run.method, "method")
         self.parts = Parts(run, "vae")
-        self.module = self.parts.fresh("vae", run.train.seed)
+        self.module: VAE = self.parts.fresh("vae", run.train.seed)
         self.datasets = datasets.open_datasets(run.data, self.parts.config.vae.image_channels)
 
     def draw(self, size: int, generator: torch.Generator) -> Batch:
@@ -109,9 +64,8 @@ class TrainVAE:
         squared = F.mse_loss(y, x)
         edges = sum(F.l1_loss(y.diff(dim=axis), x.diff(dim=axis)) for axis in (-1, -2))
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        loss = (
-            squared + options.absolute * F.l1_loss(y, x) + options.gradient * edges + options.kl * kl
-        )
+        loss = squared + options.absolute * F.l1_loss(y, x)
+        loss = loss + options.gradient * edges + options.kl * kl
         psnr = 10 * torch.log10(4 / squared.detach())  # the range [-1, 1] is 2 wide
         return loss, {"psnr": psnr.item(), "kl": kl.item()}
 
@@ -160,7 +114,7 @@ class TrainText:
         return datasets.draw(self.datasets, size, generator)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        text: TextEncoder = self.module["text"]  # type: ignore[assignment]  # built so above
+        text: TextEncoder = self.module["text"]  # type: ignore[assignment]  # as built above
         tokens = text.tokenize(batch.captions)
         ends = (tokens == tokenizer().eot_token_id).int().argmax(dim=1)  # the first end-of-text
         prompts = text(tokens)[torch.arange(len(tokens)), ends]  # [B, D]
@@ -210,9 +164,9 @@ class TrainUNet:
         self.options = from_dict(UNetOptions, run.method, "method")
         self.parts = Parts(run, "unet")
         self.seed = run.train.seed
-        vae: VAE = self.parts.frozen("vae")  # type: ignore[assignment]  # by its name
-        text: TextEncoder = self.parts.frozen("text")  # type: ignore[assignment]
-        self.module: UNet = self.parts.fresh("unet", self.seed)  # type: ignore[assignment]
+        vae: VAE = self.parts.frozen("vae")
+        text: TextEncoder = self.parts.frozen("text")
+        self.module: UNet = self.parts.fresh("unet", self.seed)
         self.pipe = LatentDiffusion(self.parts.config, self.module, vae, text)
         vae_hash = weights.weights_hash({"vae": self.parts.states["vae"]})
         self.datasets: Sequence[tuple[Dataset, float]] = [
@@ -253,14 +207,18 @@ class TrainUNet:
         return images.grid(drawn, columns=4)
 
     def save(self, path: Path) -> None:
-        changes = {"guidance": self.options.guidance}
-        self.parts.save(path, "unet", self.module, **changes)
+        self.parts.save(path, "unet", self.module, guidance=self.options.guidance)
 
 
-METHODS = {"vae": TrainVAE, "text": TrainText, "unet": TrainUNet}
+Pretraining = TrainVAE | TrainText | TrainUNet
+METHODS: dict[str, type[TrainVAE] | type[TrainText] | type[TrainUNet]] = {
+    "vae": TrainVAE,
+    "text": TrainText,
+    "unet": TrainUNet,
+}
 
 
-def build_method(run: RunConfig) -> TrainVAE | TrainText | TrainUNet:
+def build_method(run: RunConfig) -> Pretraining:
     """The method that `train.method` names, with its data and its model."""
     if run.train.method not in METHODS:
         raise ConfigError(f"unknown train.method {run.train.method!r}; known: {', '.join(METHODS)}")

@@ -62,11 +62,11 @@ def open_datasets(config: DataConfig, channels: int) -> list[tuple[Dataset, floa
     return [(files, config.share), (Phantoms(config, channels), 1 - config.share)]
 
 
-def draw(
-    datasets: Sequence[tuple[Dataset, float]], size: int, generator: torch.Generator
-) -> Batch:
+def draw(datasets: Sequence[tuple[Dataset, float]], size: int, generator: torch.Generator) -> Batch:
     """A batch of `size` images: each dataset gives its share, rounded, the last one the rest."""
-    parts, captions, ids = [], [], []
+    parts: list[Tensor] = []
+    captions: list[str] = []
+    ids: list[str] = []
     for i, (dataset, share) in enumerate(datasets):
         count = size - len(ids) if i == len(datasets) - 1 else round(share * size)
         indices = torch.randint(len(dataset), (count,), generator=generator)

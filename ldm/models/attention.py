@@ -53,7 +53,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, attention over the text, feed-forward; each normalised before, added after."""
+    """Self-attention, attention over the text, feed-forward: normalised before, added after."""
 
     def __init__(self, width: int, heads: int, context_dim: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Pixels become tokens, pass a transformer block that sees the text, and become pixels again."""
+    """Pixels as tokens go through a transformer block that sees the text, and come back."""
 
     def __init__(self, width: int, heads: int, context_dim: int, groups: int) -> None:
         super().__init__()

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 
 def group_norm(width: int, groups: int, eps: float) -> nn.GroupNorm:
-    """GroupNorm (arXiv:1803.08494). SD v1.4 has two eps: 1e-5 in the U-Net's res blocks, else 1e-6."""
+    """GroupNorm (arXiv:1803.08494); SD v1.4's eps is 1e-5 in the U-Net's res blocks, else 1e-6."""
     if width % groups:
         raise ValueError(f"{width} channels do not split into {groups} groups; change `groups`")
     return nn.GroupNorm(groups, width, eps=eps)
 
 
 class ResBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x))) + time))); a 1x1 convolution where the widths differ."""
+    """x + conv(silu(norm(conv(silu(norm(x))) + time))); x by a 1x1 convolution if widths differ."""
 
     def __init__(
         self, width_in: int, width: int, groups: int, eps: float, time_dim: int | None = None

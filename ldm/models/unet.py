@@ -36,10 +36,31 @@ class Level(nn.Module):
         )
         self.resample = resample
 
-    def block(self, i: int, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
-        """x: [B, C, h, w];  time: [B, 4 C0];  context: [B, S, D];  returns [B, C', h, w]"""
-        x = self.res[i](x, time)
-        return self.attn[i](x, context) if i < len(self.attn) else x
+    def forward(
+        self,
+        x: Tensor,
+        time: Tensor,
+        context: Tensor,
+        keep: list[Tensor] | None = None,
+        take: list[Tensor] | None = None,
+    ) -> Tensor:
+        """x: [B, C, h, w];  time: [B, 4 C0];  context: [B, S, D];  returns [B, C', h', w']
+
+        keep: every output is appended to it;  take: each res block gets the last one kept
+        """
+        for i, res in enumerate(self.res):
+            if take is not None:
+                x = torch.cat([x, take.pop()], dim=1)
+            x = res(x, time)
+            if i < len(self.attn):
+                x = self.attn[i](x, context)
+            if keep is not None:
+                keep.append(x)
+        if self.resample is not None:
+            x = self.resample(x)
+            if keep is not None:
+                keep.append(x)
+        return x
 
 
 class UNet(nn.Module):
@@ -87,20 +108,8 @@ class UNet(nn.Module):
         x = self.conv_in(F.pixel_unshuffle(x, self.patch))
         skips = [x]
         for level in self.down:
-            for i in range(len(level.res)):
-                x = level.block(i, x, time, context)
-                skips.append(x)
-            if level.resample is not None:
-                x = level.resample(x)
-                skips.append(x)
-
-        for i in range(2):
-            x = self.mid.block(i, x, time, context)
-
+            x = level(x, time, context, keep=skips)
+        x = self.mid(x, time, context)
         for level in self.up:
-            for i in range(len(level.res)):
-                x = level.block(i, torch.cat([x, skips.pop()], dim=1), time, context)
-            if level.resample is not None:
-                x = level.resample(x)
-
+            x = level(x, time, context, take=skips)
         return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), self.patch)

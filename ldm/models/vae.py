@@ -48,7 +48,7 @@ class Downsample(nn.Conv2d):
 
 
 class Level(nn.Module):
-    """Res blocks of one resolution; attention after the first (the middle), or a way to the next."""
+    """Res blocks of one resolution; attention after the first (the middle), or a resampling."""
 
     def __init__(
         self,
@@ -144,8 +144,8 @@ class VAE(nn.Module):
             )
         if images.shape[2] % factor or images.shape[3] % factor:
             raise ValueError(
-                f"encode wants sides that are multiples of {factor}, got {tuple(images.shape[2:])}; "
-                "resize or pad first"
+                f"encode wants sides that are multiples of {factor}, got "
+                f"{tuple(images.shape[2:])}; resize or pad first"
             )
         mean, logvar = self.quant(self.encoder(images)).chunk(2, dim=1)
         return Posterior(mean, logvar.clamp(-30.0, 20.0))  # as SD v1: exp stays finite

@@ -94,7 +94,7 @@ class Trainer:
                 if (step + 1) % self.settings.sample_every == 0:
                     self._preview(step + 1)
         except KeyboardInterrupt:
-            log.warning("stopped in step %d; the same command resumes from the last checkpoint", step)
+            log.warning("stopped in step %d; the same command goes on from a checkpoint", step)
             raise
         finally:
             journal.close()
