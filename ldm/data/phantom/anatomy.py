@@ -72,7 +72,7 @@ def draw_anatomy(phantom: Phantom) -> Anatomy:
     view_width = float(np.clip(n(40 + 0.8 * ap, 2.6), 34, 46)) * scale**0.5
     return Anatomy(
         scale=scale,
-        width=n(13.6, 0.6) + 0.3 * old,
+        width=n(13.5, 0.7) + 0.3 * old,
         depth=n(18, 1.0) + 2 * old,
         wall=n(2.6, 0.4) + 3.6 * fat,
         fat=fat,
@@ -91,7 +91,7 @@ def draw_anatomy(phantom: Phantom) -> Anatomy:
         clavicle=n(-11.8, 1.3) - 0.8 * ap,
         scapula=u(9.5, 11.5) if ap else u(12.0, 13.6),
         shoulder=n(-9.8, 0.9) - 0.6 * ap,
-        elbow=(u(18, 24), u(11, 18)) if ap else (u(23, 32), u(2, 14)),
+        elbow=(u(18.5, 26), u(20, 27)) if ap else (u(25, 36), u(4, 20)),
         breast=u(1.5, 4.0) * (0.8 + 0.7 * fat) if female else 0.0,
         breast_y=n(8.0, 1.6) - (1.5 if ap else 0),
         chin=u(-20, -15.5) if ap else u(-26, -18.5),
@@ -99,7 +99,7 @@ def draw_anatomy(phantom: Phantom) -> Anatomy:
         vessel=float(np.clip(n(1.0, 0.1) + (0.3 + 0.4 * edema.size if edema else 0), 0.7, 1.8)),
         gas=float(np.clip(n(0.6, 0.35), 0, 1.3)) * (0.6 if ap else 1.0),
         roll=n(0, 0.045 if ap else 0.02),
-        yaw=n(0, 0.05 if ap else 0.025),
+        yaw=n(0, 0.07 if ap else 0.03),
         view_width=view_width,
         centre=(n(0, 1.2 + 0.8 * ap), n(3.0, 1.6 + 0.5 * ap) + 0.5 * breath),
     )

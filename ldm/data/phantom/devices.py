@@ -41,8 +41,8 @@ def _tube(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
     y = np.linspace(-26, end, 6)
     x = rng.normal(0, 0.15) + 0.2 * np.sin(y / 5 + rng.uniform(0, 6))
     line = np.stack([x, y], 1)
-    body = _wire(canvas, line, 0.9, 0.025)
-    stripe = _wire(canvas, line + np.array([0.3, 0]), 0.2, 0.16)
+    body = _wire(canvas, line, 0.9, 0.06)
+    stripe = _wire(canvas, line + np.array([0.3, 0]), 0.2, 0.35)
     return body + stripe
 
 
@@ -55,7 +55,7 @@ def _central_line(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array
     else:
         start = [(s * 15.0, -6.0), (s * 10.5, -9.6), (s * 6.0, -10.4), (s * 2.6, -9.2)]
     bend = [(-1.6, -7.6), (-2.1, -5.5)]
-    return _wire(canvas, np.array([*start, *bend, end]), 0.22, 0.16)
+    return _wire(canvas, np.array([*start, *bend, end]), 0.22, 0.35)
 
 
 def _pacemaker(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:

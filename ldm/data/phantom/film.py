@@ -27,7 +27,7 @@ def expose(
     scatter = _broad(canvas, primary * (1 - np.exp(-2 * attenuation)), 6)
     share = rng.uniform(0.25, 0.4) if view == "PA" else rng.uniform(0.35, 0.6)
     signal = (1 - share) * primary + share * scatter
-    dose = rng.uniform(1e5, 6e5) * (1.0 if view == "PA" else 0.5) * (canvas.pixel / 0.3) ** 2
+    dose = rng.uniform(3e5, 2e6) * (1.0 if view == "PA" else 0.5) * (canvas.pixel / 0.3) ** 2
     noise = rng.standard_normal(signal.shape).astype(F32)
     signal = signal + np.sqrt(signal / F32(dose)) * noise
     density = -np.log(np.clip(signal, 1e-4, None))  # what a film or a digital plate shows
@@ -59,7 +59,7 @@ def _window(density: Array, lung: Array, view: str, rng: np.random.Generator) ->
     inner = lung > 4
     dark = float(np.median(density[inner])) if inner.sum() > 50 else float(np.median(density))
     light = float(np.quantile(density, 0.93))
-    grey_dark = rng.uniform(0.2, 0.45) if view == "PA" else rng.uniform(0.3, 0.55)
+    grey_dark = rng.uniform(0.2, 0.45) if view == "PA" else rng.uniform(0.28, 0.6)
     grey_light = rng.uniform(0.78, 0.92)
     to, fro = np.log(grey_dark / (1 - grey_dark)), np.log(grey_light / (1 - grey_light))
     slope = (fro - to) / max(light - dark, 0.3)

@@ -58,9 +58,9 @@ def _effusion(
         size = float(np.clip(found.size * rng.uniform(0.75, 1.1), 0, 1))
         base = a.dome[0 if side == "right" else 1] + a.angle
         lying = found.kind == "layering"
-        level = base - 2.6 - (7.0 if lying else 11.5) * size**1.1
-        rise = rng.uniform(3.2, 5.2) + 1.0 * size
-        top = level - rise * np.exp(-wall / F32(rng.uniform(2.4, 4.0))) - 0.45 * rise * np.exp(-lungs.x / F32(3.5))
+        level = base - 1.7 - (7.0 if lying else 11.5) * size**1.1
+        rise = rng.uniform(4.2, 6.5) + 0.5 * size
+        top = level - rise * np.exp(-wall / F32(rng.uniform(2.2, 3.6))) - 0.45 * rise * np.exp(-lungs.x / F32(3.5))
         top += F32(0.15) * canvas.texture(rng, 2.5)
         fluid = canvas.edge(y - top, 1.3 if lying else rng.uniform(0.4, 0.8))
         squeezed = F32(0.22 + 0.2 * size) * np.exp(np.clip(y - top, None, 0) / F32(2.2))
@@ -88,7 +88,9 @@ def _pneumothorax(
     distance = inner.lateral(canvas.y) - lungs.x  # > 0 in what is left of the lung
     slope = np.maximum(np.hypot(*np.gradient(distance, canvas.pixel)), 1)
     distance = np.asarray(distance / slope, F32)
-    distance = np.where(canvas.y > a.apex + 1.6 * inner.shrink, distance, F32(-2))
+    below = canvas.y - F32(a.apex + 1.6 * inner.shrink)
+    bend = F32(1.4)  # cm, rounds the corner between the side and the top of the fallen lung
+    distance = -bend * np.logaddexp(-distance / bend, -below / bend)
     free = on * canvas.edge(-distance, 0.1)
     lungs.masks["pneumothorax"] = free * (lungs.air > 0.3)
     lungs.density = lungs.density * (1 - F32(0.93) * free) * (1 + F32(0.35 * found.size) * on)
@@ -102,17 +104,17 @@ def _consolidation(
 ) -> None:
     """One to three patches with ragged soft edges; branches of air stay visible in them."""
     on, sign = _on(lungs, found.side), -1 if found.side == "right" else 1
-    ragged = canvas.texture(rng, 1.6) * F32(0.22) + canvas.texture(rng, 0.7) * F32(0.14)
+    ragged = canvas.texture(rng, 2.2) * F32(0.18) + canvas.texture(rng, 0.9) * F32(0.08)
     x0, y0 = rng.uniform(5, 10), rng.uniform(-6, 6.5)
     share = np.zeros_like(lungs.air)
     for _ in range(int(rng.integers(1, 4))):
         x, y = sign * (x0 + rng.normal(0, 1.5)), y0 + rng.normal(0, 1.8)
-        radius = (2.0 + 2.6 * found.size) * rng.uniform(0.8, 1.2)
+        radius = (2.4 + 3.0 * found.size) * rng.uniform(0.8, 1.2)
         dx, dy = (canvas.x - F32(x)) / F32(radius), (canvas.y - F32(y)) / F32(radius * 0.85)
         reach = np.sqrt(dx * dx + dy * dy) + ragged
-        share = np.maximum(share, 1 / (1 + np.exp(np.minimum((reach - 1) / F32(0.16), 30))))
+        share = np.maximum(share, 1 / (1 + np.exp(np.minimum((reach - 1) / F32(0.2), 30))))
     branches = np.tanh(lungs.vessels * F32(2.5))  # air bronchograms run beside the vessels
-    share = on * share * F32(0.55 + 0.25 * found.size) * (1 - F32(0.35) * branches)
+    share = on * share * F32(0.45 + 0.3 * found.size) * (1 - F32(0.2) * branches)
     lungs.masks["consolidation"] = (share > 0.25) * np.asarray(lungs.air > 0.3, F32)
     lungs.fill(np.asarray(share, F32))
 
@@ -124,7 +126,7 @@ def _nodule(
     sign = -1 if found.side == "right" else 1
     balls = np.zeros_like(lungs.air)
     for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))):
-        radius = (0.7 + 1.1 * found.size) * rng.uniform(0.8, 1.1)
+        radius = (0.9 + 1.3 * found.size) * rng.uniform(0.85, 1.1)
         x, y = sign * rng.uniform(4.8, 10.2), rng.uniform(-7, 6.5)
         long = rng.uniform(1, 1.25)
         balls += ellipsoid(canvas, x, y, radius * long, radius / long, 2 * radius, rng.uniform(0, 3))
@@ -142,7 +144,7 @@ def _edema(
         x, y = hilum(a, side)
         dx, dy = (canvas.x - F32(x + 1.8 * side)) / F32(5.0), (canvas.y - F32(y + 3.0)) / F32(7.0)
         haze += np.exp(-(dx * dx + dy * dy))
-    clumps = 1 + F32(0.35) * canvas.texture(rng, 1.3) + F32(0.25) * canvas.texture(rng, 0.55)
+    clumps = 1 + F32(0.22) * canvas.texture(rng, 1.8) + F32(0.1) * canvas.texture(rng, 0.7)
     share = np.clip(F32(0.16 + 0.4 * found.size) * (haze + F32(0.12)) * clumps, 0, 0.85)
     lungs.masks["edema"] = (share > 0.12) * np.asarray(lungs.air > 0.3, F32)
     lungs.vessels = canvas.blur(lungs.vessels, 0.1 + 0.2 * found.size)

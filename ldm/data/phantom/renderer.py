@@ -175,14 +175,14 @@ def _mediastinum(
     edges = [np.interp(y, rows, PchipInterpolator(levels, e)(rows.clip(-24, 13.5))).astype(F32)
              for e in (left, right)]
     middle, half = 0.5 * (edges[0] - edges[1]), 0.5 * (edges[0] + edges[1])
-    deep = F32(12) + F32(3 * h) * _rise(y, -2, 4)
+    deep = F32(12) + F32(5.5 * h) * _rise(y, -2, 5)
     across = np.clip(1 - ((canvas.x - middle) / half) ** 2, 0, None)
     body = deep * np.sqrt(across)
     heart = across * (y > -1.5 * part) * (y < floor + 2.0)
     bow = F32(0.9 * a.unfold)
     aorta_x = F32(2.0) + bow * np.sin(np.clip((y + 5) / 14, 0, 1) * F32(np.pi))
     down = F32(5) * np.sqrt(np.clip(1 - ((canvas.x - aorta_x) / F32(1.4)) ** 2, 0, None))
-    back = F32(6) * np.sqrt(np.clip(1 - (canvas.x / F32(3.0)) ** 2, 0, None))
+    back = F32(5.5) * np.clip(1 - (canvas.x / F32(4.2)) ** 2, 0, None)
     total = np.maximum(body, down * _rise(y, -6, -4)) + back
     for side in (-1, 1):  # the hila's great vessels
         hx, hy = hilum(a, side)

@@ -34,7 +34,7 @@ def rod(
     curve, side: [K, t, 3] the axes and the unit vectors across the bones;  half: half their height
     thick: their depth over their height;  out: [K, t, 3] towards the body's surface, for flat ribs
     """
-    count = max(int(2.6 * np.max(half) / min(canvas.pixel, 0.3)) | 1, 5)
+    count = max(int(2.9 * np.max(half) / min(canvas.pixel, 0.3)) | 1, 5)
     v = np.linspace(-0.96, 0.96, count)
     half = np.broadcast_to(np.asarray(half, np.float64), curve.shape[:2])[..., None]
     inner = np.clip(1 - CORTEX / half, 0.05, 1)
@@ -54,7 +54,7 @@ def _ribs(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
     """24 ribs on the chest's wall: from the spine round the side to the front, falling all the way."""
     cavity, total = Cavity(a), np.zeros((canvas.size, canvas.size), F32)
     number = np.arange(12)
-    count = int(np.clip(34 / canvas.pixel, 60, 400))
+    count = int(np.clip(60 / canvas.pixel, 60, 400))
     for side in (-1, 1):
         jitter = rng.normal(0, 0.08, 12)
         start = a.apex - 0.2 + a.rib_step * number + 0.012 * a.rib_step * number**2 + jitter
@@ -96,7 +96,7 @@ def _flat(points: list[tuple[float, float, float]], count: int) -> tuple[Floats,
 def _girdle(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
     """Clavicles, scapulae and upper arm bones of both sides."""
     total = np.zeros((canvas.size, canvas.size), F32)
-    count = int(np.clip(32 / canvas.pixel, 60, 400))
+    count = int(np.clip(48 / canvas.pixel, 60, 400))
     t = np.linspace(0, 1, count)
     front, back = 0.3 * a.depth, -0.45 * a.depth
     for s in (-1, 1):
@@ -107,16 +107,16 @@ def _girdle(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
         points = [(1.9, inner, front), (5.0, 0.7 * inner + 0.3 * top, front + 1),
                   (8.6, top - 0.1, front), (12.0, top - 0.6, 1), (16.0, top, 0)]
         curve, across = _flat([(s * x, y, z) for x, y, z in points], count)
-        half = 0.58 + 0.3 * np.exp(-((t / 0.1) ** 2)) + 0.12 * t
-        total += F32(1.1) * rod(canvas, curve, across, half[None], 0.9)
+        half = 0.5 + 0.3 * np.exp(-((t / 0.12) ** 2)) + 0.15 * t**2
+        total += F32(0.75) * rod(canvas, curve, across, half[None], 0.95)
         m = a.scapula
         tip, glenoid = (m + 1.6, joint + 11.0), (16.2, joint + 0.6)
         for points, half_width, thick in (
             ([(m + 0.9, joint - 2.2, back), (m, joint + 2, back), (m + 0.2, joint + 7, back),
-              (*tip, back)], 0.22, 1.0),  # medial border
-            ([(*tip, back), (m + 3.6, joint + 6, back), (*glenoid, back + 3)], 0.5, 1.2),
+              (*tip, back)], 0.22, 0.6),  # medial border
+            ([(*tip, back), (m + 3.6, joint + 6, back), (*glenoid, back + 3)], 0.5, 0.8),
             ([(m + 0.4, joint + 0.6, back), (m + 3.5, joint - 0.8, back - 1),
-              (16.8, top + 0.3, back + 2)], 0.5, 0.8),  # spine and acromion
+              (16.8, top + 0.3, back + 2)], 0.5, 0.5),  # spine and acromion
             ([(15.2, joint - 0.6, 0), (14.2, joint - 1.6, 2)], 0.6, 1.0),  # coracoid
         ):
             curve, across = _flat([(s * x, y, z) for x, y, z in points], count)
@@ -154,14 +154,14 @@ def _spine(canvas: Canvas, a: Anatomy) -> Array:
     wide = F32(1.55) + F32(0.018) * (y - F32(a.apex))  # half width, growing downwards
     waist = wide - F32(0.22) * np.sin(F32(np.pi) * np.clip(phase / F32(0.82), 0, 1))
     body = canvas.edge((F32(0.41) - np.abs(phase - F32(0.41))) * F32(a.rib_step), 0.12)
-    across = canvas.edge(waist - np.abs(x), 0.3)
+    across = canvas.edge(waist - np.abs(x), 0.45)
     plates = np.exp(-(((np.abs(phase - F32(0.41)) - F32(0.36)) / F32(0.06)) ** 2))
     walls = np.exp(-(((np.abs(x) - waist + F32(0.15)) / F32(0.16)) ** 2))
     bone = across * (F32(0.3) + body * (F32(0.18) + F32(0.2) * plates)) + F32(0.15) * across * walls
     up = (phase - F32(0.33)) * F32(a.rib_step)
     pedicle = np.sqrt(((np.abs(x) - wide + F32(0.45)) / F32(0.36)) ** 2 + (up / F32(0.5)) ** 2)
-    bone += F32(0.35) * np.exp(-(((pedicle - F32(0.9)) / F32(0.35)) ** 2))
+    bone += F32(0.14) * np.exp(-(((pedicle - F32(0.9)) / F32(0.35)) ** 2))
     spinous = (x / F32(0.32)) ** 2 + ((phase - F32(0.75)) * F32(a.rib_step) / F32(0.9)) ** 2
-    bone += F32(0.5) * np.exp(-spinous)
+    bone += F32(0.25) * np.exp(-spinous)
     wing = (up / F32(0.42)) ** 2 + ((np.abs(x) - wide - F32(0.7)) / F32(1.0)) ** 2
     return np.asarray(bone + F32(0.3) * np.exp(-wing), F32)
