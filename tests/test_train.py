@@ -1,0 +1,182 @@
+"""The training loop: the same bits after an interruption, and nothing lost to a bad checkpoint."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ldm.config import ConfigError, DataConfig, RunConfig, TrainConfig
+from ldm.data.datasets import Batch
+from ldm.train import checkpoint, log
+from ldm.train.ema import EMA
+from ldm.train.loop import WEIGHTS, Trainer, learning_rate_factor
+
+
+class Line:
+    """Fits y = a x + b to y = 2x + 1; a Method small enough to check by hand."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.module = nn.Linear(1, 1)
+        self.stop_at: int | None = None
+        self.steps = 0
+
+    def draw(self, size, generator):
+        if self.steps == self.stop_at:
+            raise KeyboardInterrupt
+        self.steps += 1
+        x = torch.randn(size, 1, generator=generator)
+        return Batch(x, ["line"] * size, [f"point-{i}" for i in range(size)])
+
+    def loss(self, batch, generator):
+        noise = 0.1 * torch.randn(batch.images.shape, generator=generator)
+        error = self.module(batch.images) - (2 * batch.images + 1 + noise)
+        return error.square().mean(), {"largest": error.abs().max().item()}
+
+    def preview(self):
+        return None
+
+    def save(self, path: Path) -> None:
+        torch.save(self.module.state_dict(), path)
+
+
+def run_config(out: Path, **train) -> RunConfig:
+    settings = {"steps": 12, "save_every": 4, "learning_rate": 0.1, "warmup": 2, "ema": 0.5}
+    return RunConfig(train=TrainConfig(out=str(out), **{**settings, **train}))
+
+
+def fit(config: RunConfig, stop_at: int | None = None) -> Line:
+    method = Line()
+    method.stop_at = stop_at
+    trainer = Trainer(config, method, method.draw)
+    if stop_at is None:
+        trainer.fit()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit()
+    return method
+
+
+@pytest.mark.parametrize("stop_at", [3, 4, 7, 11])
+def test_an_interrupted_run_ends_in_the_same_bits(tmp_path, stop_at: int) -> None:
+    """Stopped before, at and after a checkpoint, the same command gives the same weights and log."""
+    fit(run_config(tmp_path / "whole"))
+    fit(run_config(tmp_path / "cut"), stop_at=stop_at)
+    fit(run_config(tmp_path / "cut"))
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert (whole / WEIGHTS).read_bytes() == (cut / WEIGHTS).read_bytes()
+
+    def without_time(folder: Path) -> list[dict[str, float]]:
+        return [{**row, "seconds": 0} for row in log.read(folder / "log.jsonl")]
+
+    assert without_time(whole) == without_time(cut)
+
+
+def test_a_finished_run_changes_nothing(tmp_path) -> None:
+    """Running a finished run again takes no step and touches no file."""
+    config = run_config(tmp_path)
+    fit(config)
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in tmp_path.rglob("*") if p.is_file()}
+    assert fit(config).steps == 0
+    assert before == {
+        p: (p.stat().st_mtime_ns, p.read_bytes()) for p in tmp_path.rglob("*") if p.is_file()
+    }
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path, caplog) -> None:
+    """The previous checkpoint is used, with a warning, and the run still ends in the same bits."""
+    fit(run_config(tmp_path / "whole"))
+    fit(run_config(tmp_path / "cut"), stop_at=10)
+    newest = tmp_path / "cut" / checkpoint.NAME
+    newest.write_bytes(newest.read_bytes()[:500])
+    fit(run_config(tmp_path / "cut"))
+    assert "damaged" in caplog.text
+    assert (tmp_path / "whole" / WEIGHTS).read_bytes() == (tmp_path / "cut" / WEIGHTS).read_bytes()
+
+
+def test_checkpoints_that_are_all_damaged_are_an_error_not_a_restart(tmp_path) -> None:
+    """Hours of work are never silently begun again."""
+    (tmp_path / checkpoint.NAME).write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match="delete the folder to start again"):
+        checkpoint.load(tmp_path)
+
+
+def test_a_failed_write_keeps_the_checkpoint_before(tmp_path, monkeypatch) -> None:
+    """When the disk fills up, the error says so and the older checkpoint can still be read."""
+    checkpoint.save(tmp_path, {"step": 1})
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.torch, "save", full)
+    with pytest.raises(OSError, match=r"No space left.*earlier ones are kept"):
+        checkpoint.save(tmp_path, {"step": 2})
+    assert checkpoint.load(tmp_path) == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == [checkpoint.NAME]
+
+
+def test_other_settings_are_refused_but_more_steps_are_not(tmp_path) -> None:
+    """A run goes on only with the settings it was begun with; its length may change."""
+    fit(run_config(tmp_path))
+    with pytest.raises(ConfigError, match=r"train\.seed=0, not 1"):
+        fit(run_config(tmp_path, seed=1))
+    other_data = dataclasses.replace(run_config(tmp_path), data=DataConfig(phantoms=7))
+    with pytest.raises(ConfigError, match=r"data\.phantoms"):
+        fit(other_data)
+    assert fit(run_config(tmp_path, steps=14)).steps == 2
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(tmp_path) -> None:
+    """NaN never reaches the weights, and the message says which samples to look at."""
+    method = Line()
+    method.module.weight.data.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match=r"step 0 is nan; samples: point-0, point-1"):
+        Trainer(run_config(tmp_path, batch_size=2), method, method.draw).fit()
+    assert not (tmp_path / checkpoint.NAME).exists()
+
+
+def test_ema_follows_its_formula() -> None:
+    """shadow = decay shadow + (1 - decay) weight, with decay = min(ema, (1 + n) / (10 + n))."""
+    weight = nn.Parameter(torch.tensor([1.0]))
+    ema, expected = EMA([weight], 0.9), 1.0
+    for n in range(200):
+        weight.data.fill_(float(n))
+        ema.update(n)
+        decay = min(0.9, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * n
+    torch.testing.assert_close(ema.shadow[0], torch.tensor([expected]))
+    with ema.swapped():
+        torch.testing.assert_close(weight.data, torch.tensor([expected]))
+    assert weight.item() == 199
+
+
+def test_the_learning_rate_rises_and_falls_to_zero() -> None:
+    """A linear rise over the warm-up, then a half cosine that ends at zero."""
+    factors = [learning_rate_factor(step, 10, 100) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == factors[9]
+    assert factors[50] == pytest.approx(0.5)
+    assert factors[100] == pytest.approx(0)
+
+
+def test_a_log_line_cut_off_by_a_crash_is_dropped(tmp_path) -> None:
+    """What a crash left half-written does not stop the next run."""
+    (tmp_path / "log.jsonl").write_text('{"step": 0, "loss": 1.0}\n{"step": 1, "lo')
+    journal = log.Log(tmp_path, start=5)
+    journal.write({"step": 5, "loss": 0.5})
+    journal.close()
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 5]
+
+
+def test_the_loss_curve_is_drawn(tmp_path) -> None:
+    """curve.png appears and is a picture with more than one colour."""
+    from PIL import Image
+
+    fit(run_config(tmp_path))
+    with Image.open(tmp_path / "curve.png") as curve:
+        assert len(curve.convert("RGB").getcolors(1 << 20)) > 10
