@@ -1,0 +1,112 @@
+"""The tiny twin of SD v1.4 as files of every layout, filled with pseudo-random weights."""
+
+import gzip
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pseudo import fill
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ldm.config import ModelConfig, load_config
+from ldm.pipeline import LatentDiffusion
+
+GOLDENS = Path(__file__).parent / "goldens"
+POSITION_IDS = "cond_stage_model.transformer.text_model.embeddings.position_ids"
+# what diffusers called the VAE's attention before its version 0.17
+OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+
+def golden(name: str) -> dict[str, Tensor]:
+    """What the reference computed, from `goldens/<name>.npz`."""
+    with np.load(GOLDENS / f"{name}.npz") as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in arrays}
+
+
+def reference_names(size: str) -> dict:
+    """Names and shapes in the reference's files, `size` being tiny or sd_v1_4.
+
+    compvis, diffusers: {name: shape};  compvis_to_diffusers: {name: name};
+    open_clip: {its name: [CompVis names, stacked]};  ema_to_live;  config: {part: config.json}
+    """
+    return json.loads(gzip.decompress((GOLDENS / "keys.json.gz").read_bytes()))[size]
+
+
+def compvis_state(size: str, salt: str = "") -> dict[str, Tensor]:
+    """The pseudo-random weights under CompVis names, with the file's known extras."""
+    state = golden("schedule")
+    for name, shape in reference_names(size)["compvis"].items():
+        state[name] = torch.from_numpy(fill(name, tuple(shape), salt))
+    state[POSITION_IDS] = torch.arange(77)[None]
+    return state
+
+
+def write_diffusers(folder: Path, size: str, state: dict[str, Tensor], suffix: str) -> Path:
+    """The same weights as a diffusers folder of .safetensors or .bin files."""
+    names = reference_names(size)
+    for part, config in names["config"].items():
+        tensors = {
+            theirs.partition("/")[2]: state[ours].reshape(names["diffusers"][theirs]).clone()
+            for ours, theirs in names["compvis_to_diffusers"].items()
+            if theirs.startswith(f"{part}/")
+        }
+        (folder / part).mkdir(parents=True)
+        (folder / part / "config.json").write_text(json.dumps(config))
+        if suffix == ".safetensors":
+            stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
+            save_file(tensors, folder / part / f"{stem}.safetensors", metadata={"format": "pt"})
+        else:
+            stem = "pytorch_model" if part == "text_encoder" else "diffusion_pytorch_model"
+            torch.save(tensors, folder / part / f"{stem}.bin")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_yaml() -> Path:
+    return GOLDENS / "tiny.yaml"
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_yaml: Path) -> ModelConfig:
+    return load_config(ModelConfig, tiny_yaml)
+
+
+@pytest.fixture(scope="session")
+def tiny_state() -> dict[str, Tensor]:
+    return compvis_state("tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_ckpt(tmp_path_factory: pytest.TempPathFactory, tiny_state: dict[str, Tensor]) -> Path:
+    path = tmp_path_factory.mktemp("tiny") / "tiny.ckpt"
+    torch.save({"state_dict": tiny_state, "global_step": 0}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_diffusers(tmp_path_factory: pytest.TempPathFactory, tiny_state: dict[str, Tensor]) -> Path:
+    return write_diffusers(
+        tmp_path_factory.mktemp("tiny") / "diffusers", "tiny", tiny_state, ".safetensors"
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_ckpt: Path, tiny_yaml: Path) -> LatentDiffusion:
+    """The tiny twin, loaded. Shared by all tests: leave it as it is."""
+    return LatentDiffusion.load(tiny_ckpt, tiny_yaml)
+
+
+@pytest.fixture(scope="session")
+def full_ckpt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A CompVis file of SD v1.4's names and sizes: 4.3 GB, about a minute; for slow tests only."""
+    folder = tmp_path_factory.mktemp("full")
+    if shutil.disk_usage(folder).free < 6e9:
+        pytest.skip(f"the full-size model needs 6 GB of free disk in {folder}")
+    torch.save({"state_dict": compvis_state("sd_v1_4"), "global_step": 0}, folder / "full.ckpt")
+    yield folder / "full.ckpt"
+    (folder / "full.ckpt").unlink()  # pytest keeps the folders of three runs
