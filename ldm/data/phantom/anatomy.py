@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ldm.data.phantom.findings import Phantom, stream
 
 Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 F32 = np.float32
 
 
@@ -23,6 +24,7 @@ class Anatomy:
     """Measures of one body and of how it lies before the detector (cm, radians)."""
 
     scale: float  # size of the whole body
+    tall: float  # stretch of the body in y
     width: float  # half the inner width of the chest at its widest
     depth: float  # inner depth of the chest
     wall: float  # soft tissue outside the ribs
@@ -69,9 +71,10 @@ def draw_anatomy(phantom: Phantom) -> Anatomy:
     if enlarged := phantom.finding("cardiomegaly"):
         heart = 1.26 + 0.22 * enlarged.size + 0.04 * ap
     edema = phantom.finding("edema")
-    view_width = float(np.clip(n(40 + 0.8 * ap, 2.6), 34, 46)) * scale**0.5
+    view_width = float(np.clip(n(37 + ap, 2.8), 31.5, 45)) * scale**0.5
     return Anatomy(
         scale=scale,
+        tall=float(np.clip(n(1 + 0.03 * (not female) - 0.03 * ap, 0.05), 0.87, 1.14)),
         width=n(13.5, 0.7) + 0.3 * old,
         depth=n(18, 1.0) + 2 * old,
         wall=n(2.6, 0.4) + 3.6 * fat,
@@ -117,12 +120,12 @@ class Cavity:
         a = self.anatomy
         apex = a.apex + 1.6 * self.shrink - grow
         up = np.clip((a.widest - y) / (a.widest - apex), 0, 1)
-        reach = np.clip(1 - up**F32(2.4), 0, None) ** F32(0.56)
+        reach = np.clip(1 - up ** F32(2.4), 0, None) ** F32(0.56)
         down = np.clip((y - a.widest) / 8, 0, 2)  # below, the wall turns in a little
         lateral = 4.8 + (a.width + grow - self.shrink - 4.8) * reach - 0.5 * down**2
         return np.asarray(lateral, F32)
 
-    def dome(self, x: Array, right: Array | bool) -> Array:
+    def dome(self, x: Array, right: Mask) -> Array:
         """y of the diaphragm's highest line at lateral distance |x|."""
         a = self.anatomy
         # the domes meet under the heart, where no step is seen
@@ -132,9 +135,9 @@ class Cavity:
         summit = 6.0
         outer = np.clip((x - summit) / (a.width - summit), 0, 1.3)
         inner = np.clip((summit - x) / summit, 0, 1)
-        return np.asarray(top + a.angle * outer**F32(2.6) + 1.3 * inner**2, F32)
+        return np.asarray(top + a.angle * outer ** F32(2.6) + 1.3 * inner**2, F32)
 
-    def path(self, x: Array, y: Array, right: Array, soft: float = 0.3) -> tuple[Array, Array]:
+    def path(self, x: Array, y: Array, right: Mask, soft: float = 0.3) -> tuple[Array, Array]:
         """Depth of the cavity along the ray and of the part above the dome alone.
 
         x: |distance from the midline|, y: [H, W] cm;  soft: height over which the dome is blurred
@@ -144,7 +147,8 @@ class Cavity:
         half = np.maximum(lateral - 4.8, 1e-3)
         q = np.where(x > 4.8, (x - 4.8) / half, (4.8 - x) / (1.6 * half))
         apex = a.apex + 1.6 * self.shrink
-        deep = a.depth * np.clip(0.3 + 0.7 * np.sqrt(np.clip(y - apex, 0, None) / 13), 0, 1)  # shallower at the apex
+        # shallower at the apex
+        deep = a.depth * np.clip(0.3 + 0.7 * np.sqrt(np.clip(y - apex, 0, None) / 13), 0, 1)
         full = deep * np.sqrt(np.clip(1 - q * q, 0, None)) * (y > apex)
         # below its top the dome fills the cavity from its middle outwards: what stays is air in
         # the recesses before and behind it, 0.55 (1 - sqrt(t / reach)) of the depth at t cm below.

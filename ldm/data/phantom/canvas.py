@@ -1,10 +1,15 @@
-"""The detector plane: pixel positions in the body's cm, and matter gathered on it along the rays."""
+"""The detector plane: pixel positions in the body's cm, and matter gathered along the rays."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.interpolate import CubicSpline
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
 
 from ldm.data.phantom.anatomy import F32, Anatomy, Array
 
@@ -20,18 +25,20 @@ class Canvas:
         self.cos, self.sin = np.cos(anatomy.roll), np.sin(anatomy.roll)
         self.yaw, self.centre = np.tan(anatomy.yaw), anatomy.centre
         at = (np.arange(size) + 0.5 - size / 2) * self.pixel
+        self.at = at
         u, v = at[None, :].astype(F32), at[:, None].astype(F32)
         self.u, self.v = np.broadcast_to(u, (size, size)), np.broadcast_to(v, (size, size))
         self.x: Array = np.asarray(self.cos * u + self.sin * v + self.centre[0], F32)
-        self.y: Array = np.asarray(self.cos * v - self.sin * u + self.centre[1], F32)
+        self.tall = anatomy.tall
+        self.y: Array = np.asarray((self.cos * v - self.sin * u) / self.tall + self.centre[1], F32)
 
     def splat(self, x: Floats, y: Floats, z: Floats | float, mass: Floats | float) -> Array:
         """[H, W] cm of path length from points of matter (mass in cm^3), shared bilinearly."""
-        x = (x + self.yaw * z).ravel() - self.centre[0]  # type: ignore[union-attr]
-        y = y.ravel() - self.centre[1]
+        x = (x + self.yaw * z).ravel() - self.centre[0]
+        y = (y.ravel() - self.centre[1]) * self.tall
         column = (self.cos * x - self.sin * y) / self.pixel + (self.size - 1) / 2
         row = (self.sin * x + self.cos * y) / self.pixel + (self.size - 1) / 2
-        return self.deposit(row, column, np.broadcast_to(mass, x.shape).ravel() / self.pixel**2)
+        return self.deposit(row, column, np.broadcast_to(mass * self.tall / self.pixel**2, x.shape))
 
     def deposit(self, row: Floats, column: Floats, amount: Floats) -> Array:
         """[H, W] sums of the amounts, each shared by the four pixels around its point."""
@@ -40,17 +47,14 @@ class Canvas:
         top, left = row.astype(np.int64), column.astype(np.int64)
         down, right = row - top, column - left
         first = top * n + left
-        where = np.concatenate([first, first + 1, first + n, first + n + 1])
-        share = np.concatenate(
-            [
-                amount * (1 - down) * (1 - right),
-                amount * (1 - down) * right,
-                amount * down * (1 - right),
-                amount * down * right,
-            ]
-        )
-        total = np.bincount(where, share, minlength=n * n)[: n * n].reshape(n, n)
-        return total[1:-1, 1:-1].astype(F32)
+        lower = amount * down
+        upper = amount - lower
+        total = np.zeros(n * n + n + 2)
+        for offset, part in ((0, upper), (n, lower)):
+            part_right = part * right
+            for step, weight in ((offset, part - part_right), (offset + 1, part_right)):
+                total[step : step + n * n] += np.bincount(first, weight, minlength=n * n)
+        return total[: n * n].reshape(n, n)[1:-1, 1:-1].astype(F32)
 
     def edge(self, distance: Array, soft: float = 0.1) -> Array:
         """0 outside .. 1 inside a signed distance in cm, blurred over a pixel at least."""
@@ -64,13 +68,32 @@ class Canvas:
 
     def texture(self, rng: np.random.Generator, cm: float) -> Array:
         """[H, W] smooth noise of unit variance with grains of that size, fixed to the body."""
-        step = 0.5 * cm
-        cells = int(56 / step)
-        grid = gaussian_filter(rng.standard_normal((cells, cells)).astype(F32), 1.0, mode="wrap")
-        half = F32((cells - 1) / 2)
-        at = [self.y / F32(step) + half, self.x / F32(step) + half]
-        noise = map_coordinates(grid, at, order=1, mode="wrap")
-        return np.asarray(noise * F32(3.8), F32)  # 1 / std after the blur and the interpolation
+        cells = int(60 / cm)
+        knots = (np.arange(cells) - cells / 2) * cm
+        columns, rows = (_bumps(self.at + shift, knots, cm) for shift in self.centre)
+        grid = torch.from_numpy(rng.standard_normal((cells, cells)).astype(F32))
+        # torch multiplies here because its threads are the caller's to set; numpy's are not
+        return (rows @ grid @ columns.T).numpy()
+
+
+def _bumps(at: Floats, knots: Floats, width: float) -> Tensor:
+    """[H, knots] Gaussian weights; rows of unit length, so that noise keeps its variance."""
+    weight = np.exp(-0.5 * ((at[:, None] - knots) / (0.6 * width)) ** 2)
+    weight /= np.linalg.norm(weight, axis=1, keepdims=True)
+    return torch.from_numpy(weight.astype(F32))
+
+
+def spline(points: Floats, count: int) -> Floats:
+    """[count, d] points on the smooth curve through points [n, d]."""
+    return _spline_basis(len(points), count) @ points
+
+
+@lru_cache(maxsize=64)
+def _spline_basis(n: int, count: int) -> Floats:
+    t, knots = np.linspace(0, 1, count), np.linspace(0, 1, n)
+    if n < 3:
+        return np.stack([1 - t, t], 1)
+    return np.asarray(CubicSpline(knots, np.eye(n), bc_type="natural")(t))
 
 
 def ellipsoid(

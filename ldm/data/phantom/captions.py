@@ -42,7 +42,7 @@ def caption_from_labels(
     """The wording number `index` (they repeat) of one film's caption.
 
     view: "PA", "AP" or "";  sex: "M", "F" or "";  age: years or None
-    details: longer words for the same labels, used by the longest wordings ("large left pleural effusion")
+    details: longer words for the same labels ("large left pleural effusion"), in some wordings
     """
     words = [word for word in map(readable, labels) if word]
     long = [word for word in (details or words) if word]
@@ -74,7 +74,6 @@ def _with_findings(words: Sequence[str], long: Sequence[str]) -> list[str]:
         f"frontal chest radiograph, {', '.join(words)}",
         f"chest x-ray showing {longest}",
         f"lung xray with {every}",
-        "a photo of a lung xray",
     ]
 
 
@@ -101,10 +100,10 @@ def _about_the_patient(long: Sequence[str], view: str, sex: str, age: int | None
 
 
 def _name_phantom(text: str) -> str:
-    """Puts "phantom" before the noun: "a photo of a lung xray" -> "a photo of a phantom lung xray"."""
+    """The word "phantom" before the noun: "normal chest x-ray" -> "normal phantom chest x-ray"."""
     for start in ("a photo of a ", "normal "):
         if text.startswith(start):
-            return f"{start}phantom {text[len(start):]}"
+            return f"{start}phantom {text.removeprefix(start)}"
     return f"phantom {text}"
 
 

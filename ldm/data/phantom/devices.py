@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from ldm.data.phantom.anatomy import F32, Anatomy, Array
+from ldm.data.phantom.anatomy import F32, Anatomy, Array, Mask
 from ldm.data.phantom.canvas import Canvas, Floats
 from ldm.data.phantom.findings import Phantom, stream
 
 LEADS_SHARE = {"AP": 0.45, "PA": 0.06}  # monitor leads lie on the skin and are no finding
 
 
-def draw(canvas: Canvas, a: Anatomy, phantom: Phantom) -> tuple[Array, Array]:
-    """[H, W] cm of metal along the ray, and a bool mask of the support device alone."""
+def draw(canvas: Canvas, a: Anatomy, phantom: Phantom) -> tuple[Array, Mask]:
+    """[H, W] cm of metal along the ray, and the mask of the support device alone."""
     metal = np.zeros((canvas.size, canvas.size), F32)
     if device := phantom.finding("support device"):
         rng = stream(phantom.seed, 7)
@@ -69,7 +69,8 @@ def _pacemaker(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
     metal = canvas.edge(F32(0.9) - r, 0.05) * F32(0.9)
     way = [(x - 1.0, y - 2.0), (8.0, -10.6), (4.0, -9.6), (-1.2, -8.6), (-2.0, -5.0)]
     floor = a.dome[1]
-    metal += _wire(canvas, np.array([*way, (-2.2, 0), (-0.5, floor - 2.2), (5.2, floor - 1.6)]), 0.2, 0.35)
+    ventricular = [(-2.2, 0), (-0.5, floor - 2.2), (5.2, floor - 1.6)]
+    metal += _wire(canvas, np.array([*way, *ventricular]), 0.2, 0.35)
     if rng.random() < 0.6:
         atrial = [(-2.4, -1), (-2.6, 2.0), (-1.6, 3.0), (-1.9, 1.2)]
         metal += _wire(canvas, np.array([*way, *atrial]), 0.2, 0.35)
@@ -94,7 +95,8 @@ def _leads(canvas: Canvas, rng: np.random.Generator) -> Array:
         s = rng.choice([-1.0, 1.0])
         x, y = s * rng.uniform(6, 14), rng.choice([rng.uniform(-9, -4), rng.uniform(5, 12)])
         r = np.hypot(canvas.x - F32(x), canvas.y - F32(y))
-        metal += canvas.edge(F32(0.55) - r, 0.05) * F32(0.14) + canvas.edge(F32(0.25) - r) * F32(0.2)
+        pad, stud = canvas.edge(F32(0.55) - r, 0.05), canvas.edge(F32(0.25) - r)
+        metal += pad * F32(0.14) + stud * F32(0.2)
         end = (s * rng.uniform(8, 24), y + rng.uniform(8, 26))
         mid = (0.5 * (x + end[0]) + rng.normal(0, 3), 0.5 * (y + end[1]) + rng.normal(0, 2))
         metal += _wire(canvas, np.array([(x, y), mid, end]), 0.17, 0.09)

@@ -28,7 +28,7 @@ def expose(
     share = rng.uniform(0.25, 0.4) if view == "PA" else rng.uniform(0.35, 0.6)
     signal = (1 - share) * primary + share * scatter
     dose = rng.uniform(3e5, 2e6) * (1.0 if view == "PA" else 0.5) * (canvas.pixel / 0.3) ** 2
-    noise = rng.standard_normal(signal.shape).astype(F32)
+    noise = rng.standard_normal((canvas.size, canvas.size)).astype(F32)
     signal = signal + np.sqrt(signal / F32(dose)) * noise
     density = -np.log(np.clip(signal, 1e-4, None))  # what a film or a digital plate shows
     density = _equalise(canvas, density, rng.uniform(0.25, 0.6))
@@ -55,7 +55,7 @@ def _broad(canvas: Canvas, source: Array, cm: float) -> Array:
 
 
 def _window(density: Array, lung: Array, view: str, rng: np.random.Generator) -> Array:
-    """Film curve: a logistic through two points, the lungs' dark grey and the abdomen's light one."""
+    """Film curve: a logistic through the lungs' dark grey and the abdomen's light one."""
     inner = lung > 4
     dark = float(np.median(density[inner])) if inner.sum() > 50 else float(np.median(density))
     light = float(np.quantile(density, 0.93))
@@ -80,7 +80,7 @@ def finish(canvas: Canvas, grey: Array, view: str, rng: np.random.Generator) -> 
         inside = canvas.edge(F32(edges[0]) - u) * canvas.edge(F32(edges[1]) + u)
         inside *= canvas.edge(F32(edges[2]) - v) * canvas.edge(F32(edges[3]) + v)
         blank = 0.0 if rng.random() < 0.75 else 0.93  # beyond the shutters: black, or clear film
-        grey = blank + (grey - F32(blank)) * inside
+        grey = F32(blank) + (grey - F32(blank)) * inside
     letter = "L" if rng.random() < 0.75 else "R"
     side = 1 if letter == "L" else -1  # the patient's left is the image's right
     height = rng.uniform(1.1, 1.8)
@@ -91,13 +91,14 @@ def finish(canvas: Canvas, grey: Array, view: str, rng: np.random.Generator) -> 
     return np.asarray(np.clip(grey + np.clip(ink, 0, 1) * (0.97 - grey), 0, 1), F32)
 
 
-def _write(
-    canvas: Canvas, text: str, at: tuple[float, float], height: float, tilt: float
-) -> Array:
+def _write(canvas: Canvas, text: str, at: tuple[float, float], height: float, tilt: float) -> Array:
     """[H, W] ink of letters that stand upright in the image, whatever the body does."""
-    strokes = np.array(
-        [(x0 + 5.5 * i, y0, x1 + 5.5 * i, y1) for i, c in enumerate(text) for x0, y0, x1, y1 in GLYPHS[c]]
-    ) * (height / 6)
+    lines = [
+        (x0 + 5.5 * i, y0, x1 + 5.5 * i, y1)
+        for i, letter in enumerate(text)
+        for x0, y0, x1, y1 in GLYPHS[letter]
+    ]
+    strokes = np.array(lines) * (height / 6)
     t = np.linspace(0, 1, 40)[:, None]
     x = (strokes[:, 0] * (1 - t) + strokes[:, 2] * t).ravel()
     y = (strokes[:, 1] * (1 - t) + strokes[:, 3] * t).ravel()

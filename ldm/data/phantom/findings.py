@@ -22,7 +22,7 @@ DEVICES = ("endotracheal tube", "central line", "pacemaker", "sternal wires")
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding: `side` is the patient's own, `size` in [0, 1] grades it, `kind` says which sort."""
+    """One finding: `side` is the patient's own, `size` in [0, 1] grades it, `kind` is its sort."""
 
     name: str
     side: str = ""  # "left", "right", "bilateral" or "" where a side makes no sense
@@ -32,7 +32,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Phantom:
-    """A made-up patient on one frontal film. Body and film depend on the seed, not on the findings."""
+    """A made-up patient on one frontal film. Body and film depend on the seed, not on findings."""
 
     seed: int
     view: str  # "PA" (standing, from behind) or "AP" (bedside, from the front)
@@ -105,7 +105,7 @@ def _draw(name: str, view: str, rng: np.random.Generator) -> Finding:
     kind = ""
     if name == "pleural effusion":
         side = str(rng.choice(["left", "right", "bilateral"], p=[0.35, 0.35, 0.3]))
-        kind = "layering" if view == "AP" and rng.random() < 0.35 else "free"
+        kind = "layering" if view == "AP" and rng.random() < 0.45 else "free"
     elif name in ("cardiomegaly", "support device"):
         side = ""
         if name == "support device":

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ldm.data.phantom.anatomy import F32, Anatomy, Array, Cavity
+from ldm.data.phantom.anatomy import F32, Anatomy, Array, Cavity, Mask
 from ldm.data.phantom.canvas import Canvas, ellipsoid
 from ldm.data.phantom.findings import Finding, Phantom, stream
 from ldm.data.phantom.vessels import hilum
@@ -17,7 +17,7 @@ class Lungs:
     """The lungs as rays see them; findings change it in turn. All [H, W]."""
 
     x: Array  # |cm from the midline|
-    right: Array  # bool
+    right: Mask
     air: Array  # cm of lung along the ray
     density: Array  # tissue per lung volume
     vessels: Array  # cm of blood in the lung
@@ -60,9 +60,11 @@ def _effusion(
         lying = found.kind == "layering"
         level = base - 1.7 - (7.0 if lying else 11.5) * size**1.1
         rise = rng.uniform(4.2, 6.5) + 0.5 * size
-        top = level - rise * np.exp(-wall / F32(rng.uniform(2.2, 3.6))) - 0.45 * rise * np.exp(-lungs.x / F32(3.5))
+        at_wall = rise * np.exp(-wall / F32(rng.uniform(2.2, 3.6)))
+        at_heart = 0.45 * rise * np.exp(-lungs.x / F32(3.5))
+        top = level - at_wall - at_heart
         top += F32(0.15) * canvas.texture(rng, 2.5)
-        fluid = canvas.edge(y - top, 1.3 if lying else rng.uniform(0.4, 0.8))
+        fluid = canvas.edge(y - top, 1.5 if lying else rng.uniform(0.4, 1.0))
         squeezed = F32(0.22 + 0.2 * size) * np.exp(np.clip(y - top, None, 0) / F32(2.2))
         if lying:
             veil = (0.12 + 0.38 * size) * np.clip((y - a.apex) / F32(base - a.apex), 0, 1) ** 0.7
@@ -126,23 +128,24 @@ def _nodule(
     sign = -1 if found.side == "right" else 1
     balls = np.zeros_like(lungs.air)
     for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))):
-        radius = (0.9 + 1.3 * found.size) * rng.uniform(0.85, 1.1)
-        x, y = sign * rng.uniform(4.8, 10.2), rng.uniform(-7, 6.5)
-        long = rng.uniform(1, 1.25)
-        balls += ellipsoid(canvas, x, y, radius * long, radius / long, 2 * radius, rng.uniform(0, 3))
+        radius = (1.0 + 1.3 * found.size) * rng.uniform(0.9, 1.1)
+        x, y = sign * rng.uniform(6.0, 10.2), rng.uniform(-6.5, 5)
+        long, turn = rng.uniform(1, 1.25), rng.uniform(0, 3)
+        balls += ellipsoid(canvas, x, y, radius * long, radius / long, 3 * radius, turn)
     balls = np.minimum(canvas.blur(balls, 0.12), lungs.air)
     lungs.masks["nodule"] = np.asarray(balls > 0.25, F32)
-    lungs.density = lungs.density + (1 - lungs.density) * balls / np.maximum(lungs.air, F32(0.1))
+    density = lungs.density + (1 - lungs.density) * balls / np.maximum(lungs.air, F32(0.1))
+    lungs.density = np.asarray(density, F32)
 
 
 def _edema(
     canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: np.random.Generator
 ) -> None:
-    """Haze about both hila and towards the bases, blurred vessels, short septal lines at the sides."""
+    """Haze about both hila and at the bases, blurred vessels, short septal lines at the sides."""
     haze = np.zeros_like(lungs.air)
-    for side in (-1, 1):
-        x, y = hilum(a, side)
-        dx, dy = (canvas.x - F32(x + 1.8 * side)) / F32(5.0), (canvas.y - F32(y + 3.0)) / F32(7.0)
+    for s in (-1, 1):
+        hx, hy = hilum(a, s)
+        dx, dy = (canvas.x - F32(hx + 1.8 * s)) / F32(5.0), (canvas.y - F32(hy + 3.0)) / F32(7.0)
         haze += np.exp(-(dx * dx + dy * dy))
     clumps = 1 + F32(0.22) * canvas.texture(rng, 1.8) + F32(0.1) * canvas.texture(rng, 0.7)
     share = np.clip(F32(0.16 + 0.4 * found.size) * (haze + F32(0.12)) * clumps, 0, 0.85)

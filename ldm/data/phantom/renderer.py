@@ -15,7 +15,7 @@ from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from ldm.data.phantom import devices, film, lesions
-from ldm.data.phantom.anatomy import F32, Anatomy, Array, Cavity, draw_anatomy
+from ldm.data.phantom.anatomy import F32, Anatomy, Array, Cavity, Mask, draw_anatomy
 from ldm.data.phantom.canvas import Canvas, capsule, ellipsoid
 from ldm.data.phantom.findings import Phantom, stream
 from ldm.data.phantom.skeleton import bones
@@ -54,7 +54,7 @@ def render(phantoms: Sequence[Phantom], size: int = 128) -> Rendered:
     )
 
 
-def _render_one(phantom: Phantom, size: int) -> tuple[Array, dict[str, Array], dict[str, object]]:
+def _render_one(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[str, object]]:
     a = draw_anatomy(phantom)
     canvas = Canvas(a, size)
     midline = canvas.x - F32(a.scoliosis) * np.sin(canvas.y / F32(9))
@@ -64,22 +64,30 @@ def _render_one(phantom: Phantom, size: int) -> tuple[Array, dict[str, Array], d
     air = canvas.blur(np.clip(air - middle, 0, None), 0.12)
     grain = stream(phantom.seed, 2)
     rough = canvas.texture(grain, 0.7) * F32(0.05) + canvas.texture(grain, 2.5) * F32(0.05)
-    blood = vessels(canvas, a, stream(phantom.seed, 3)) * np.clip(air / 6, 0, 1)
-    lungs = lesions.Lungs(x, right, air, LUNG_DENSITY * (1 + rough), 2.3 * blood, np.zeros_like(air))
+    # the trees are thinner than life: 2.3; where trunks overlap near the hilum they count once
+    blood = 1.6 * np.tanh(2.3 / 1.6 * vessels(canvas, a, stream(phantom.seed, 3)))
+    blood = blood * np.clip(air / 6, 0, 1)
+    density = F32(LUNG_DENSITY) * (1 + rough)
+    lungs = lesions.Lungs(x, right, air, density, blood, np.zeros_like(air))
     lesions.apply(canvas, a, phantom, lungs)
     bone, ribs = bones(canvas, a, stream(phantom.seed, 4))
     patchy = 1 + F32(0.025) * (canvas.texture(grain, 6) + canvas.texture(grain, 2.2))
-    soft = _trunk(canvas, a) * patchy - lungs.air * (1 - lungs.density) + lungs.vessels + lungs.extra
+    aerated = lungs.air * (1 - lungs.density)  # what the findings left, free of tissue
+    soft = _trunk(canvas, a) * patchy - aerated + lungs.vessels + lungs.extra
     soft = np.clip(soft - _airways(canvas, a) - _bowel_gas(canvas, a, phantom), 0, None)
     metal, metal_mask = devices.draw(canvas, a, phantom)
     path = F32(a.scale) * (F32(MU_SOFT) * soft + F32(MU_BONE) * bone) + F32(MU_METAL) * metal
     path = canvas.blur(path, 0.05)
     rng = stream(phantom.seed, 5)
-    grey = film.expose(canvas, path, lungs.air * (1 - lungs.density), phantom.view, rng)
+    grey = film.expose(canvas, path, aerated, phantom.view, rng)
     grey = film.finish(canvas, grey, phantom.view, rng)
     field = (air > 0.5) & (full > 1)
-    masks = {"left lung": field & ~right, "right lung": field & right,
-             "heart": heart > 0, "ribs": ribs > 0.12}
+    masks = {
+        "left lung": field & ~right,
+        "right lung": field & right,
+        "heart": heart > 0,
+        "ribs": ribs > 0.12,
+    }
     masks |= {k: m > 0.5 for k, m in lungs.masks.items()}
     if phantom.finding("cardiomegaly"):
         masks["cardiomegaly"] = masks["heart"]
@@ -89,7 +97,7 @@ def _render_one(phantom: Phantom, size: int) -> tuple[Array, dict[str, Array], d
 
 
 def _truth(
-    phantom: Phantom, a: Anatomy, masks: dict[str, Array], lungs: lesions.Lungs
+    phantom: Phantom, a: Anatomy, masks: dict[str, Mask], lungs: lesions.Lungs
 ) -> dict[str, object]:
     return {
         "seed": phantom.seed,
@@ -105,7 +113,7 @@ def _truth(
     }
 
 
-def _columns(mask: Array) -> float:
+def _columns(mask: Mask) -> float:
     """Width of a mask as a share of the image's."""
     seen = np.flatnonzero(mask.any(0))
     return float(seen[-1] - seen[0] + 1) / mask.shape[1] if len(seen) else 0.0
@@ -115,7 +123,8 @@ def _trunk(canvas: Canvas, a: Anatomy) -> Array:
     """Depth of the whole body along the ray: trunk, shoulders, neck, arms, breasts, chin."""
     x, y = np.abs(canvas.x), canvas.y
     low = np.maximum(y, F32(-1.0))
-    wide = Cavity(a).lateral(low) + F32(a.wall + 2.2) + F32(0.06 + 0.1 * a.fat) * np.clip(y - 8, 0, None)
+    belly = F32(0.06 + 0.1 * a.fat) * np.clip(y - 8, 0, None)
+    wide = Cavity(a).lateral(low) + F32(a.wall + 2.2) + belly
     deep = F32(a.depth + 3.2 + 4.5 * a.fat) * (0.62 + 0.38 * _rise(y, -13, 0))
     trunk = deep * np.sqrt(np.clip(1 - (x / wide) ** 4, 0, None)) * _rise(y, -18, -11)
     # the shoulders: a wedge whose upper edge falls from the neck to the arms
@@ -124,13 +133,14 @@ def _trunk(canvas: Canvas, a: Anatomy) -> Array:
     inside = np.clip(y - edge, 0, None)
     arms_end = F32(a.shoulder + 1.0)
     wedge = F32(16 + 4 * a.fat) * np.sqrt(1 - np.exp(-inside / F32(1.6)))
-    wedge *= np.sqrt(np.clip(1 - (x / F32(20.5 + a.fat)) ** 6, 0, None)) * (1 - _rise(y, arms_end, arms_end + 9))
+    fall = 1 - _rise(y, arms_end, arms_end + 9)
+    wedge *= np.sqrt(np.clip(1 - (x / F32(20.5 + a.fat)) ** 6, 0, None)) * fall
     neck = F32(11.0) * np.sqrt(np.clip(1 - (x / F32(5.6 + 1.2 * a.fat)) ** 2, 0, None))
     neck *= 1 - _rise(y, -13, -7)
     total = _union(trunk, wedge, neck)
     for s in (-1, 1):
-        joint = (s * 17.6, a.shoulder + 1.0)
-        total = _union(total, capsule(canvas, joint, (s * a.elbow[0], a.elbow[1]), 3.9 + a.fat, 0.8))
+        joint, elbow = (s * 17.6, a.shoulder + 1.0), (s * a.elbow[0], a.elbow[1])
+        total = _union(total, capsule(canvas, joint, elbow, 3.9 + a.fat, 0.8))
         if a.breast:
             centre = s * (8.8 + 1.5 * a.fat)
             over = np.clip((F32(a.breast_y) - y) / 11, 0, 1)  # thins out upwards, full below
@@ -140,7 +150,7 @@ def _trunk(canvas: Canvas, a: Anatomy) -> Array:
     return total + ellipsoid(canvas, 0, a.chin - 6, 5.8, 6.0, 9.0)
 
 
-def _rise(y: Array, start: float, end: float) -> Array:
+def _rise(y: Array, start: float | F32, end: float | F32) -> Array:
     """0 above `start`, 1 below `end`, smooth between."""
     t = np.clip((y - F32(start)) / F32(end - start), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), F32)
@@ -152,9 +162,7 @@ def _union(*paths: Array) -> Array:
     return np.asarray(np.sqrt(np.sqrt(total)), F32)
 
 
-def _mediastinum(
-    canvas: Canvas, a: Anatomy, rng: np.random.Generator
-) -> tuple[Array, Array]:
+def _mediastinum(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> tuple[Array, Array]:
     """Soft tissue between the lungs along the ray, and the heart's own part of it.
 
     Between a right and a left border that run down through the landmarks every reader knows:
@@ -163,17 +171,28 @@ def _mediastinum(
     floor = 0.5 * (a.dome[0] + a.dome[1]) + a.apex_down
     h, knob, y = a.heart, a.arch - 1.5, canvas.y
     part = floor / 9.5  # a high diaphragm squeezes the heart upwards, not the vessels
-    levels = np.array([-24, -10, -7.2, -5.6, -4.0, -2.2, 0.4, 3.2, 6.2, 8.6, 10.6, 13.5])
+    levels, left, right = np.array(
+        [  # y, and how far to the left and to the right of the midline the borders lie
+            (-24, 2.8, 2.6),
+            (-10, 2.5, 2.4),
+            (-7.2, 2.7 + knob, 2.5),
+            (-5.6, 3.4 + knob, 2.4),
+            (-4.0, 2.9 + 0.5 * knob, 2.5 + 0.5 * knob),
+            (-2.2, 3.5, 2.6 + 0.4 * knob),
+            (0.4, 4.4 * h, 3.2),
+            (3.2, 6.0 * h, 4.0 * h),
+            (6.2, 7.9 * h, 4.4 * h),
+            (8.6, 8.7 * h, 4.2 * h),
+            (10.6, 8.2 * h, 3.4 * h),
+            (13.5, 5.0, 2.2),
+        ]
+    ).T
     levels = np.where(levels > -3, -3 + (levels + 3) * (floor + 3) / 12.5, levels)
-    left = np.array([2.8, 2.5, 2.7 + knob, 3.4 + knob, 2.9 + 0.5 * knob, 3.5, 4.4 * h, 6.0 * h,
-                     7.9 * h, 8.7 * h, 8.2 * h, 5.0])
-    right = np.array([2.6, 2.4, 2.5, 2.4, 2.5 + 0.5 * knob, 2.6 + 0.4 * knob, 3.2, 4.0 * h,
-                      4.4 * h, 4.2 * h, 3.4 * h, 2.2])
     left = left * (1 + rng.normal(0, 0.035, 12)) + F32(0.35 * a.fat)
     right = right * (1 + rng.normal(0, 0.035, 12)) + F32(0.35 * a.fat)
     rows = np.linspace(-26, 26, 261)
-    edges = [np.interp(y, rows, PchipInterpolator(levels, e)(rows.clip(-24, 13.5))).astype(F32)
-             for e in (left, right)]
+    curves = PchipInterpolator(levels, np.stack([left, right], 1))(rows.clip(-24, levels[-1]))
+    edges = [np.interp(y, rows, curve).astype(F32) for curve in curves.T]
     middle, half = 0.5 * (edges[0] - edges[1]), 0.5 * (edges[0] + edges[1])
     deep = F32(12) + F32(5.5 * h) * _rise(y, -2, 5)
     across = np.clip(1 - ((canvas.x - middle) / half) ** 2, 0, None)
@@ -210,5 +229,6 @@ def _bowel_gas(canvas: Canvas, a: Anatomy, phantom: Phantom) -> Array:
     gas = bubble
     for _ in range(int(rng.integers(0, 3))):
         at = rng.uniform(-11, 11), a.dome[0] + rng.uniform(5.5, 11)
-        gas = gas + ellipsoid(canvas, *at, rng.uniform(0.8, 2.5), rng.uniform(0.6, 1.4), 1.3, rng.uniform(-1, 1))
+        half = rng.uniform(0.8, 2.5), rng.uniform(0.6, 1.4)
+        gas = gas + ellipsoid(canvas, *at, *half, 1.3, rng.uniform(-1, 1))
     return np.asarray(gas, F32)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
 
 from ldm.data.phantom.anatomy import F32, Anatomy, Array, Cavity
-from ldm.data.phantom.canvas import Canvas, Floats, capsule
+from ldm.data.phantom.canvas import Canvas, Floats, capsule, spline
 
 CORTEX = 0.13  # cm of compact bone around every bone
 COMPACT, SPONGY = 1.7, 0.55  # mineral, relative to compact bone
+Cloud = tuple[Floats, Floats]  # points [3, n] and their mass [n]
 
 
 def bones(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -25,14 +25,12 @@ def rod(
     side: Floats,
     half: Floats | float,
     thick: float = 1.0,
-    spongy: float = SPONGY,
-    out: Floats | None = None,
     share: Floats | float = 1.0,
-) -> Array:
-    """Path length through hollow bones, brighter at their edges where the ray runs along cortex.
+) -> Cloud:
+    """Points of hollow bones, denser at their edges where the ray runs along compact bone.
 
     curve, side: [K, t, 3] the axes and the unit vectors across the bones;  half: half their height
-    thick: their depth over their height;  out: [K, t, 3] towards the body's surface, for flat ribs
+    thick: their depth over their height;  share: of the mineral
     """
     count = max(int(2.9 * np.max(half) / min(canvas.pixel, 0.3)) | 1, 5)
     v = np.linspace(-0.96, 0.96, count)
@@ -40,19 +38,22 @@ def rod(
     inner = np.clip(1 - CORTEX / half, 0.05, 1)
     chord = np.sqrt(1 - v**2)
     hollow = np.sqrt(np.clip(inner**2 - v**2, 0, None))
-    depth = 2 * half * thick * (COMPACT * (chord - hollow) + spongy * hollow)  # [K, t, v]
-    step = np.linalg.norm(np.diff(curve, axis=1, append=curve[:, -1:]), axis=-1)[..., None]
-    mass = depth * step * (1.92 * half / count) * np.broadcast_to(share, curve.shape[:2])[..., None]
+    depth = 2 * half * thick * (COMPACT * (chord - hollow) + SPONGY * hollow)  # [K, t, v]
+    step = np.linalg.norm(np.diff(curve, axis=1, append=curve[:, -1:]), axis=-1)
+    mass = depth * (step * share)[..., None] * (1.92 * half / count)
     across = curve[:, :, None] + (half * v)[..., None] * side[:, :, None]  # [K, t, v, 3]
-    if out is None:
-        return canvas.splat(across[..., 0], across[..., 1], across[..., 2], mass.ravel())
-    layers = np.stack([across + 0.22 * out[:, :, None], across - 0.22 * out[:, :, None]])
-    return canvas.splat(layers[..., 0], layers[..., 1], layers[..., 2], np.stack([mass] * 2).ravel() / 2)
+    return across.reshape(-1, 3).T, mass.ravel()
+
+
+def _draw(canvas: Canvas, clouds: list[Cloud]) -> Array:
+    """[H, W] cm of compact bone along the ray."""
+    x, y, z = np.concatenate([points for points, _ in clouds], 1)
+    return canvas.splat(x, y, z, np.concatenate([mass for _, mass in clouds]))
 
 
 def _ribs(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
-    """24 ribs on the chest's wall: from the spine round the side to the front, falling all the way."""
-    cavity, total = Cavity(a), np.zeros((canvas.size, canvas.size), F32)
+    """24 ribs on the chest's wall: from the spine round the side to the front, always falling."""
+    cavity, clouds = Cavity(a), []
     number = np.arange(12)
     count = int(np.clip(60 / canvas.pixel, 60, 400))
     for side in (-1, 1):
@@ -71,32 +72,32 @@ def _ribs(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
         tangent = np.gradient(curve, axis=1)
         tangent /= np.linalg.norm(tangent, axis=-1, keepdims=True)
         outward = np.stack([side * np.sin(angle), 0 * y, -np.cos(angle)], -1)
-        # the front of a rib is thinner and less dense, and at the sides the layers part
+        # the front of a rib is thinner and less dense; at the sides its depth spreads the mass
         share = np.interp(angle, [0, 1.1, 1.5, 1.9, 3], [1, 1, 0.5, 0.7, 0.6])
         share = share * np.interp(number, [8, 9, 11], [1, 0.7, 0.6])[:, None]
         across = np.cross(tangent, outward)
         across /= np.linalg.norm(across, axis=-1, keepdims=True)
         height = 0.5 * a.rib_height * np.interp(number, [0, 2, 7, 11], [1.0, 0.95, 1.05, 0.75])
         along = np.interp(angle / end[:, None], [0, 0.2, 0.6, 1], [0.8, 1.0, 1.0, 0.95])
-        total += rod(canvas, curve, across, height[:, None] * along, 0.55, out=outward, share=share)
-    return total
+        clouds.append(rod(canvas, curve, across, height[:, None] * along, 0.55, share))
+    return _draw(canvas, clouds)
 
 
 def _flat(points: list[tuple[float, float, float]], count: int) -> tuple[Floats, Floats]:
     """A smooth curve through the points and the picture-plane unit vectors across it. [1, t, 3]"""
     p = np.asarray(points)
-    t = np.linspace(0, 1, count)
-    curve = PchipInterpolator(np.linspace(0, 1, len(p)), p)(t)
+    curve = spline(p, count)
     tangent = np.gradient(curve, axis=0)
-    across = np.stack([-tangent[:, 1], tangent[:, 0], 0 * t], -1)
+    across = np.stack([-tangent[:, 1], tangent[:, 0], np.zeros(count)], -1)
     across /= np.linalg.norm(across, axis=-1, keepdims=True) + 1e-9
     return curve[None], across[None]
 
 
 def _girdle(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
     """Clavicles, scapulae and upper arm bones of both sides."""
-    total = np.zeros((canvas.size, canvas.size), F32)
-    count = int(np.clip(48 / canvas.pixel, 60, 400))
+    solid = np.zeros((canvas.size, canvas.size), F32)
+    clouds = []
+    count = int(np.clip(40 / canvas.pixel, 60, 400))
     t = np.linspace(0, 1, count)
     front, back = 0.3 * a.depth, -0.45 * a.depth
     for s in (-1, 1):
@@ -104,52 +105,62 @@ def _girdle(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
         joint = a.shoulder + lift
         top = a.clavicle + lift
         inner = a.apex + 3.4 + 0.3 * (top - a.clavicle)
-        points = [(1.9, inner, front), (5.0, 0.7 * inner + 0.3 * top, front + 1),
-                  (8.6, top - 0.1, front), (12.0, top - 0.6, 1), (16.0, top, 0)]
+        points = [
+            (1.9, inner, front),
+            (5.0, 0.7 * inner + 0.3 * top, front + 1),
+            (8.6, top - 0.1, front),
+            (12.0, top - 0.6, 1),
+            (16.0, top, 0),
+        ]
         curve, across = _flat([(s * x, y, z) for x, y, z in points], count)
         half = 0.5 + 0.3 * np.exp(-((t / 0.12) ** 2)) + 0.15 * t**2
-        total += F32(0.75) * rod(canvas, curve, across, half[None], 0.95)
+        clouds.append(rod(canvas, curve, across, half[None], 0.95, 0.75))
         m = a.scapula
         tip, glenoid = (m + 1.6, joint + 11.0), (16.2, joint + 0.6)
+        medial = [(m + 0.9, joint - 2.2, back), (m, joint + 2, back), (m + 0.2, joint + 7, back)]
+        lateral = [(*tip, back), (m + 3.6, joint + 6, back), (*glenoid, back + 3)]
+        ridge = [(m + 0.4, joint + 0.6, back), (m + 3.5, joint - 0.8, back - 1)]
+        acromion = (16.8, top + 0.3, back + 2)
         for points, half_width, thick in (
-            ([(m + 0.9, joint - 2.2, back), (m, joint + 2, back), (m + 0.2, joint + 7, back),
-              (*tip, back)], 0.22, 0.6),  # medial border
-            ([(*tip, back), (m + 3.6, joint + 6, back), (*glenoid, back + 3)], 0.5, 0.8),
-            ([(m + 0.4, joint + 0.6, back), (m + 3.5, joint - 0.8, back - 1),
-              (16.8, top + 0.3, back + 2)], 0.5, 0.5),  # spine and acromion
-            ([(15.2, joint - 0.6, 0), (14.2, joint - 1.6, 2)], 0.6, 1.0),  # coracoid
+            ([*medial, (*tip, back)], 0.22, 0.6),
+            (lateral, 0.5, 0.8),
+            ([*ridge, acromion], 0.5, 0.5),
         ):
             curve, across = _flat([(s * x, y, z) for x, y, z in points], count)
-            total += rod(canvas, curve, across, half_width, thick)
-        total += F32(0.16) * _plate(canvas, s, m, joint, tip, glenoid)
-        elbow = (s * a.elbow[0], a.elbow[1])
-        head = (s * 18.2, joint + 0.4)
-        total += F32(0.22) * capsule(canvas, head, (head[0] + s * 0.4, head[1] + 1.2), 2.3)
-        shaft, across = _flat([(*head, 0.0), (0.5 * (head[0] + elbow[0]) + 0.3 * s,
-                               0.5 * (head[1] + elbow[1]), 0.0), (*elbow, 0.0)], count)
-        total += F32(0.6) * rod(canvas, shaft, across, 1.1, 1.0, spongy=0.25)
-    return total
+            clouds.append(rod(canvas, curve, across, half_width, thick))
+        solid += F32(0.16) * _plate(canvas, s, m, joint, tip, glenoid)
+        head, elbow = (s * 18.2, joint + 0.4), (s * a.elbow[0], a.elbow[1])
+        solid += F32(0.22) * capsule(canvas, head, (head[0] + s * 0.4, head[1] + 1.2), 2.3)
+        outer, marrow = capsule(canvas, head, elbow, 1.1), capsule(canvas, head, elbow, 0.75)
+        solid += F32(0.6) * (COMPACT * (outer - marrow) + SPONGY * marrow).astype(F32) * F32(0.7)
+    return solid + _draw(canvas, clouds)
 
 
 def _plate(
-    canvas: Canvas, s: int, m: float, joint: float, tip: tuple[float, float],
+    canvas: Canvas,
+    s: int,
+    m: float,
+    joint: float,
+    tip: tuple[float, float],
     glenoid: tuple[float, float],
 ) -> Array:
     """The thin blade of a scapula: a triangle with soft edges."""
     corners = [(m + 0.9, joint - 2.2), glenoid, tip]
     x, y = canvas.x * F32(s), canvas.y
-    inside = np.ones_like(x)
+    inside = np.ones((canvas.size, canvas.size), F32)
     for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
         length = np.hypot(x1 - x0, y1 - y0)
-        inside *= canvas.edge(((x1 - x0) * (y - F32(y0)) - (y1 - y0) * (x - F32(x0))) / F32(length))
+        across = F32(x1 - x0) * (y - F32(y0)) - F32(y1 - y0) * (x - F32(x0))
+        inside *= canvas.edge(np.asarray(across / F32(length), F32))
     return inside
 
 
 def _spine(canvas: Canvas, a: Anatomy) -> Array:
-    """Vertebral bodies with end plates between discs, pedicles, spinous and transverse processes."""
+    """Vertebrae: bodies and discs, end plates, pedicles, spinous and transverse processes."""
     y = canvas.y
     x = canvas.x - F32(a.scoliosis) * np.sin(y / F32(9)) + F32(canvas.yaw * 0.35 * a.depth)
-    level = (y - F32(a.apex)) / F32(a.rib_step) - F32(0.012) * ((y - F32(a.apex)) / F32(a.rib_step)) ** 2
+    level = (y - F32(a.apex)) / F32(a.rib_step)
+    level = level - F32(0.012) * level**2  # vertebrae grow downwards
     phase = level - np.floor(level)  # 0..1 down one vertebra and its disc
     wide = F32(1.55) + F32(0.018) * (y - F32(a.apex))  # half width, growing downwards
     waist = wide - F32(0.22) * np.sin(F32(np.pi) * np.clip(phase / F32(0.82), 0, 1))

@@ -9,8 +9,16 @@ from ldm.data.phantom.canvas import Canvas
 
 GENERATIONS = 6
 # directions of the first branches (radians, 0 lateral, positive down) and their calibre in cm
-ROOTS = ((-1.35, 0.30), (-0.95, 0.36), (-0.5, 0.32), (-0.1, 0.34), (0.3, 0.4), (0.65, 0.46),
-         (0.95, 0.5), (1.25, 0.46))
+ROOTS = (
+    (-1.35, 0.30),
+    (-0.95, 0.36),
+    (-0.5, 0.32),
+    (-0.1, 0.34),
+    (0.3, 0.4),
+    (0.65, 0.46),
+    (0.95, 0.5),
+    (1.25, 0.46),
+)
 WIDTHS = (0.07, 0.14, 0.26)  # blur of three calibre classes, cm
 
 
@@ -21,8 +29,7 @@ def hilum(anatomy: Anatomy, side: int) -> tuple[float, float]:
 
 def vessels(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Array:
     """Path length in blood of the branches of both lungs, as if they filled the whole picture."""
-    parts = [_tree(anatomy, side, rng) for side in (-1, 1)]
-    x, y, radius, mass = (np.concatenate([part[i] for part in parts]) for i in range(4))
+    x, y, radius, mass = _trees(anatomy, rng)
     total = np.zeros((canvas.size, canvas.size), F32)
     kind = np.digitize(radius, [0.1, 0.22])
     for i, width in enumerate(WIDTHS):
@@ -31,14 +38,17 @@ def vessels(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Array
     return total
 
 
-def _tree(a: Anatomy, side: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Points along one lung's tree: x, y, radius in cm and mass in cm^3."""
-    x0, y0 = hilum(a, side)
-    angle = np.array([angle for angle, _ in ROOTS]) + rng.normal(0, 0.12, len(ROOTS))
-    radius = np.array([r for _, r in ROOTS]) * a.vessel * rng.uniform(0.8, 1.15, len(ROOTS))
-    x = x0 + rng.normal(0, 0.5, len(ROOTS))
-    y = y0 + np.sin(angle) * 2.0 + rng.normal(0, 0.4, len(ROOTS))
-    slant = rng.uniform(0.65, 1.0, len(ROOTS))  # branches also run forwards and backwards
+def _trees(a: Anatomy, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Points along the trees of both lungs: x, y, radius in cm and mass in cm^3."""
+    count = 2 * len(ROOTS)
+    side = np.repeat([-1.0, 1.0], len(ROOTS))
+    origin = np.repeat([hilum(a, -1), hilum(a, 1)], len(ROOTS), axis=0)
+    angle, radius = np.tile(ROOTS, (2, 1)).T
+    angle = angle + rng.normal(0, 0.12, count)
+    radius = radius * a.vessel * rng.uniform(0.8, 1.15, count)
+    x = origin[:, 0] + rng.normal(0, 0.5, count)
+    y = origin[:, 1] + np.sin(angle) * 2.0 + rng.normal(0, 0.4, count)
+    slant = rng.uniform(0.65, 1.0, count)  # branches also run forwards and backwards
     points: list[tuple[np.ndarray, ...]] = []
     t = np.linspace(0, 1, 14)
     for generation in range(GENERATIONS):
@@ -46,10 +56,11 @@ def _tree(a: Anatomy, side: int, rng: np.random.Generator) -> tuple[np.ndarray, 
         bend = rng.normal(0, 0.22, len(x))
         direction = angle[:, None] + bend[:, None] * t
         step = (length / len(t))[:, None]
-        px = x[:, None] + side * np.cumsum(np.cos(direction) * step, 1)
+        px = x[:, None] + side[:, None] * np.cumsum(np.cos(direction) * step, 1)
         py = y[:, None] + np.cumsum(np.sin(direction) * step, 1)
         r = radius[:, None] * (1 - 0.22 * t)
         points.append((px, py, r, np.pi * r**2 * step / np.maximum(slant, 0.5)[:, None]))
+        side = np.repeat(side, 2)
         fork = rng.uniform(0.25, 0.6, len(x))
         x, y = np.repeat(px[:, -1], 2), np.repeat(py[:, -1], 2)
         angle = (direction[:, -1][:, None] + fork[:, None] * np.array([-0.6, 1.0])).ravel()
