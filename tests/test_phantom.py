@@ -10,7 +10,6 @@ from ldm.data.phantom import (
     Phantom,
     caption,
     caption_from_labels,
-    film,
     render,
     sample_phantoms,
 )
@@ -46,19 +45,14 @@ def test_images_are_in_the_projects_range() -> None:
     assert (images.amax((1, 2, 3)) - images.amin((1, 2, 3)) > 1.2).all()
 
 
-def test_any_size_shows_the_same_chest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What rays cross at 128 pixels, averaged over 2 x 2 pixels, is what they cross at 64.
-
-    The film is left out: its exposure, borders and markers are drawn anew at each size.
-    """
-    monkeypatch.setattr(film, "expose", lambda canvas, attenuation, *rest: attenuation)
-    monkeypatch.setattr(film, "finish", lambda canvas, attenuation, *rest: attenuation)
-    phantoms = sample_phantoms(range(6), findings=[])
+def test_any_size_shows_the_same_film() -> None:
+    """128 pixels averaged over 2 x 2 are the film of 64: the same chest, exposure and marker."""
+    phantoms = sample_phantoms(range(6))
     fine = torch.nn.functional.avg_pool2d(render(phantoms, 128).images, 2).flatten(1)
     coarse = render(phantoms, 64).images.flatten(1)
     for one, other in zip(fine, coarse, strict=True):
-        # edges, sharper at 128 pixels, leave 0.999; half a coarse pixel aside leaves 0.995 at most
-        assert np.corrcoef(one, other)[0, 1] > 0.998
+        # grain and edges, sharper at 128 pixels, leave 0.997; another exposure leaves 0.65
+        assert np.corrcoef(one, other)[0, 1] > 0.99
 
 
 @pytest.mark.parametrize(("side", "dry"), [("right", "left"), ("left", "right")])

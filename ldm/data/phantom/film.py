@@ -28,7 +28,8 @@ def expose(
     share = rng.uniform(0.25, 0.4) if view == "PA" else rng.uniform(0.35, 0.6)
     signal = (1 - share) * primary + share * scatter
     dose = rng.uniform(3e5, 2e6) * (1.0 if view == "PA" else 0.5) * (canvas.pixel / 0.3) ** 2
-    noise = rng.standard_normal((canvas.size, canvas.size)).astype(F32)
+    # the grain has a stream of its own: it takes more numbers at larger sizes, the film must not
+    noise = rng.spawn(1)[0].standard_normal((canvas.size, canvas.size)).astype(F32)
     signal = signal + np.sqrt(signal / F32(dose)) * noise
     density = -np.log(np.clip(signal, 1e-4, None))  # what a film or a digital plate shows
     density = _equalise(canvas, density, rng.uniform(0.25, 0.6))
