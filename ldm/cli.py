@@ -1,0 +1,165 @@
+"""What every script does around its work: read arguments, fail in one line, time its parts.
+
+Imports nothing heavy, so that --help and a mistyped option answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes options by their full names; a mistake is one line on stderr and exit status 2."""
+
+    def __init__(self, prog: str, description: str | None = None, **more: Any) -> None:
+        super().__init__(prog, description=description, allow_abbrev=False, **more)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {_one_line(message)}; {self.prog} --help lists the options\n")
+
+
+def run(main: Callable[[], int], prog: str) -> int:
+    """The exit status of `main`: 2 and one line on stderr for bad input, 130 when interrupted."""
+    try:
+        status = main()
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `sample.py | head -1`: whoever read stdout has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError, FloatingPointError, MemoryError, RuntimeError) as error:
+        message = _explain(error)
+        if message is None:
+            raise
+        sys.stderr.write(f"{prog}: {_one_line(message)}\n")
+        return 2
+
+
+def _explain(error: Exception) -> str | None:
+    """What to tell the user; None for an error that is ours, which deserves its traceback."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    text = str(error)
+    # CUDA and Apple say "out of memory", the CPU "can't allocate memory", all as RuntimeError
+    if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", text):
+        return "out of memory; draw smaller or fewer images at once, or use another device"
+    return None if isinstance(error, RuntimeError) else text
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def whole(minimum: int | None = None) -> Callable[[str], int]:
+    """For argparse: reads a whole number of `minimum` or more."""
+    wanted = "a whole number" + ("" if minimum is None else f" of {minimum} or more")
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or (minimum is not None and value < minimum):
+            raise argparse.ArgumentTypeError(f"wants {wanted}, got {text!r}")
+        return value
+
+    return read
+
+
+def finite(text: str) -> float:
+    """For argparse: reads a number that is neither nan nor infinite."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"wants a finite number, got {text!r}")
+    return value
+
+
+def size(text: str) -> tuple[int, int]:
+    """For argparse: reads `N` or `WxH` as (width, height)."""
+    if not (match := re.fullmatch(r"([1-9]\d{0,5})(?:x([1-9]\d{0,5}))?", text)):
+        raise argparse.ArgumentTypeError(f"wants pixels as N or WxH, got {text!r}")
+    width, height = match.groups()
+    return int(width), int(height or width)
+
+
+def prompt(text: str) -> str:
+    """For argparse: reads a prompt, on one line as the tokenizer sees it."""
+    if not (line := _one_line(text)):
+        raise argparse.ArgumentTypeError("is empty; say what to draw")
+    if not text.isprintable() and not line.isprintable():
+        raise argparse.ArgumentTypeError(f"holds characters that are no text: {text!r}")
+    return line
+
+
+def read_prompts(path: str | Path) -> list[str]:
+    """The prompts in a text file, one a line, empty lines left out. Raises ValueError if none."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        prompts = [prompt(line) for line in lines if line.strip()]
+    except OSError as error:
+        raise ValueError(f"cannot read the prompts in {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, argparse.ArgumentTypeError) as error:
+        raise ValueError(f"{path} is no UTF-8 text; write one prompt a line") from error
+    if not prompts:
+        raise ValueError(f"{path} holds no prompt; write one a line")
+    return prompts
+
+
+def check_folder(path: str | Path) -> None:
+    """Raises ValueError if files cannot be written into the folder; leaves nothing behind.
+
+    Tried for real, before hours of work: permissions alone do not tell of a read-only disk.
+    """
+    folder = Path(path)
+    absent = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror
+        raise ValueError(f"cannot write into {folder}: {reason}; name another folder") from error
+    finally:
+        for made in absent:
+            if made.is_dir():
+                made.rmdir()
+
+
+class Stopwatch:
+    """Seconds spent on each named part of the work."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Adds the time spent inside the `with` to `part`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+    def rounded(self) -> dict[str, float]:
+        """Milliseconds are enough for a report."""
+        return {part: round(seconds, 3) for part, seconds in self.seconds.items()}
+
+
+def given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, object]:
+    """Those of the named options that were given, i.e. are not None."""
+    return {name: value for name in names if (value := getattr(options, name, None)) is not None}
