@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ldm import atomic, folder_configs, rename
@@ -56,7 +58,7 @@ def export(
             path.mkdir(exist_ok=True)
             path = path / "model.safetensors"
         return [_write_file(path, config, tensors)]
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk has many names
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise WeightsError(f"cannot write {path}: {reason}") from error
 
@@ -117,15 +119,22 @@ def _position_ids(config: ModelConfig) -> Tensor:
 def _write_file(path: Path, config: ModelConfig, tensors: dict[str, Tensor]) -> Path:
     text = json.dumps(to_dict(config))
     if path.suffix == ".safetensors":
-        atomic.write_safetensors(path, tensors, {"format": "pt", "config": text})
+        # one entry: safetensors writes several in any order, and files are compared by their hash
+        _write_safetensors(path, tensors, {"config": text})
         return path
     own = {  # torch.save writes the whole storage behind a view
         name: tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
         for name, tensor in tensors.items()
     }
-    with atomic.whole_file(path, size=sum(t.nbytes for t in own.values())) as file:
-        torch.save({"state_dict": own, "global_step": 0, "ldm_config": text}, file)
+    with atomic.whole_file(path) as partial:
+        torch.save({"state_dict": own, "global_step": 0, "ldm_config": text}, partial)
     return path
+
+
+def _write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with atomic.whole_file(path) as partial:
+        save_file(whole, partial, metadata)
 
 
 def _write_folder(path: Path, config: ModelConfig, tensors: dict[str, Tensor]) -> list[Path]:
@@ -143,14 +152,13 @@ def _write_folder(path: Path, config: ModelConfig, tensors: dict[str, Tensor]) -
                 for name, tensor in tensors.items()
                 if name.startswith(part + "/")
             }
-            atomic.write_safetensors(partial / part / files[0], state, {"format": "pt"})
+            _write_safetensors(partial / part / files[0], state, {"format": "pt"})
         for name, values in settings.items():
             (partial / name).parent.mkdir(exist_ok=True)
-            with atomic.whole_file(partial / name) as file:
-                file.write(json.dumps(values, indent=2).encode() + b"\n")
+            (partial / name).write_text(json.dumps(values, indent=2) + "\n")
         written = sorted(file.relative_to(partial) for file in partial.rglob("*.*"))
         partial.replace(path)
-        atomic.sync_folder(path.parent)
+        atomic.sync(path.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

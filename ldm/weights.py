@@ -10,12 +10,10 @@ and that is how everything here writes.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
@@ -24,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ldm import atomic, rename
+from ldm import cli, rename
 from ldm.config import ModelConfig, load_config
 from ldm.export import Parts, export, save
 from ldm.models.clip import TextEncoder
@@ -34,6 +32,8 @@ from ldm.rename import Layout
 from ldm.sources import Source, Tensors, WeightsError, read, some
 
 __all__ = ["Source", "WeightsError", "export", "load_parts", "read", "save", "weights_hash"]
+
+PROGRAM = "python -m ldm.weights"
 
 Rows = dict[str, tuple[str, ...]]  # our name -> their name or names
 
@@ -91,10 +91,10 @@ def load_parts(
     _check_names(path, wanted, tensors, EXTRAS[source.layout])
 
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS if part in present}
-    shapes = _shapes(config, parts)
+    expected = shapes(config, parts)
     bar = tqdm(rows.items(), f"reading {Path(path).name}", delay=2, disable=None, leave=False)
     for ours, theirs in bar:
-        height, *rest = shapes[ours]
+        height, *rest = expected[ours]
         shape = (height // len(theirs), *rest)
         # popped: a float16 file is let go tensor by tensor while its float32 copy grows
         pieces = [_fit(path, name, tensors.pop(name)(), shape) for name in theirs]
@@ -146,7 +146,8 @@ def _fit(path: str | Path, name: str, tensor: Tensor, shape: tuple[int, ...]) ->
     return tensor.reshape(shape)
 
 
-def _shapes(config: ModelConfig, parts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+def shapes(config: ModelConfig, parts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """{our name: shape} of every tensor of the parts; builds them without memory."""
     with torch.device("meta"):
         modules = {part: PARTS[part](config) for part in parts}
     return {
@@ -166,7 +167,7 @@ def weights_hash(weights: str | Path | Parts) -> str:
     digest = hashlib.sha256()
     for name in tqdm(sorted(flat), "naming the weights", delay=2, disable=None, leave=False):
         digest.update(f"{name} {list(flat[name].shape)}\n".encode())
-        digest.update(atomic.raw_bytes(flat[name].float()))
+        digest.update(flat[name].detach().cpu().float().flatten().numpy().data)
     return digest.hexdigest()[:16]
 
 
@@ -192,7 +193,11 @@ def convert(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m ldm.weights")
+    return cli.run(lambda: command_line(arguments), PROGRAM)
+
+
+def command_line(arguments: Sequence[str] | None) -> int:
+    parser = cli.Parser(PROGRAM, "Write weights anew in another layout, bit for bit.")
     command = parser.add_subparsers(dest="command", required=True).add_parser(
         "convert", help="write weights anew in another layout, bit for bit"
     )
@@ -205,17 +210,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     command.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    start = time.perf_counter()
-    try:
+    watch = cli.Stopwatch()
+    with watch("convert"):
         config = load_config(ModelConfig, options.config) if options.config else None
         written = convert(options.source, options.target, options.to, config, options.ema)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        return 2
-    seconds = round(time.perf_counter() - start, 3)
     paths = [str(path) for path in written]
-    report = json.dumps({"paths": paths, "seconds": seconds}) if options.json else "\n".join(paths)
-    sys.stdout.write(report + "\n")
+    report = {"paths": paths, "seconds": watch.rounded()}
+    sys.stdout.write((json.dumps(report) if options.json else "\n".join(paths)) + "\n")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ldm.config import ModelConfig, load_config
+from ldm.export import Parts
 from ldm.pipeline import LatentDiffusion
+from ldm.weights import read
 
 GOLDENS = Path(__file__).parent / "goldens"
 POSITION_IDS = "cond_stage_model.transformer.text_model.embeddings.position_ids"
@@ -64,6 +67,31 @@ def write_diffusers(folder: Path, size: str, state: dict[str, Tensor], suffix: s
             stem = "pytorch_model" if part == "text_encoder" else "diffusion_pytorch_model"
             torch.save(tensors, folder / part / f"{stem}.bin")
     return folder
+
+
+def state_of(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a file, under its own name."""
+    return {name: load() for name, load in read(path).tensors.items()}
+
+
+def flat(parts: Parts) -> dict[str, Tensor]:
+    return {f"{part}.{n}": tensor for part, state in parts.items() for n, tensor in state.items()}
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """The same names, dtypes, shapes and bits."""
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype, name
+        assert torch.equal(found[name], tensor), name
+
+
+def assert_one_line(error: str, *words: str) -> None:
+    """Standard error after a refusal: the program, one line, no traceback, and these words."""
+    assert re.match(r"(python -m )?[\w.]+( \w+)?: ", error), error
+    assert error.count("\n") == 1, error
+    for word in words:
+        assert word in error
 
 
 @pytest.fixture(scope="session")

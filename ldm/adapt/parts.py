@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ldm import rng, weights
 from ldm.config import ConfigError, ModelConfig, RunConfig, load_config
-from ldm.pipeline import PARTS, build
+from ldm.pipeline import build
 
 State = dict[str, Tensor]
 
@@ -49,7 +49,7 @@ class Parts:
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(rng.generator(seed, "weights", part).initial_seed())
-                module = PARTS[part](self.config)
+                module = weights.PARTS[part](self.config)
         return module.train().requires_grad_(True)
 
     def save(self, path: Path, part: str, module: nn.Module, **changes: Any) -> None:

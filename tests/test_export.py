@@ -1,0 +1,148 @@
+"""Writing weights: round trips between the layouts, and files that appear whole or not at all."""
+
+import copy
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import assert_one_line, assert_same, state_of
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ldm.config import ModelConfig, load_config
+from ldm.weights import convert, export, load_parts, main, read, save
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        ("a.safetensors", "b.ckpt"),
+        ("folder", "b.ckpt"),
+        ("a.safetensors", "folder", "b.ckpt"),
+        ("a.ckpt", "folder", "c.safetensors", "b.ckpt"),
+    ],
+)
+def test_there_and_back_changes_no_bit(
+    tmp_path: Path, tiny_ckpt: Path, tiny_yaml: Path, tiny_state: dict[str, Tensor], way: tuple
+) -> None:
+    """compvis -> ours or diffusers -> compvis gives the same names, dtypes and bits, extras too."""
+    source, options = tiny_ckpt, ["--config", str(tiny_yaml)]
+    for name in way:
+        assert main(["convert", str(source), str(tmp_path / name), *options]) == 0
+        source, options = tmp_path / name, []  # from here on the config travels along
+    assert_same(state_of(source), tiny_state)
+    assert read(source).config == load_config(ModelConfig, tiny_yaml)
+
+
+def test_diffusers_folder_comes_back_as_it_was(tmp_path: Path, tiny_diffusers: Path) -> None:
+    """diffusers -> ours -> diffusers keeps every tensor and every setting of the configs."""
+    convert(tiny_diffusers, tmp_path / "ours.safetensors")
+    convert(tmp_path / "ours.safetensors", tmp_path / "folder")
+    for file in tiny_diffusers.rglob("*.safetensors"):
+        assert_same(
+            load_file(tmp_path / "folder" / file.relative_to(tiny_diffusers)), load_file(file)
+        )
+    for file in tiny_diffusers.rglob("config.json"):
+        before = json.loads(file.read_text())
+        after = json.loads((tmp_path / "folder" / file.relative_to(tiny_diffusers)).read_text())
+        if file.parent.name == "vae":
+            before["sample_size"] = 32  # the twin's says 512, which no network depends on
+        assert before.items() <= after.items()
+
+
+def test_compvis_names_in_a_safetensors_file(
+    tmp_path: Path, tiny_ckpt: Path, tiny_config: ModelConfig, tiny_state: dict[str, Tensor]
+) -> None:
+    """`--to compvis` with a .safetensors keeps CompVis names, in a file that safetensors reads."""
+    target = tmp_path / "model.safetensors"
+    assert convert(tiny_ckpt, target, "compvis", tiny_config) == [target]
+    assert_same(load_file(target), tiny_state)
+
+
+def test_convert_reports_what_it_wrote(
+    tmp_path: Path, tiny_diffusers: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Paths, one a line; with --json one object with paths and the time."""
+    target = tmp_path / "model.safetensors"
+    assert main(["convert", str(tiny_diffusers), str(target)]) == 0
+    assert capsys.readouterr().out == f"{target}\n"
+    assert main(["convert", str(target), str(tmp_path / "model.ckpt"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["paths"] == [str(tmp_path / "model.ckpt")]
+    assert report["seconds"]["convert"] > 0
+
+
+def test_patched_models_have_no_place_in_diffusers(
+    tmp_path: Path, tiny_ckpt: Path, tiny_config: ModelConfig
+) -> None:
+    """A config that diffusers cannot express is an error, not a folder of something else."""
+    parts = load_parts(tiny_ckpt, tiny_config)[1]
+    patched = dataclasses.replace(tiny_config, unet=dataclasses.replace(tiny_config.unet, patch=2))
+    with pytest.raises(ValueError, match="patch > 1"):
+        export("diffusers", tmp_path / "folder", patched, parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+BAD_TARGETS = {
+    "no such folder": lambda tmp: tmp / "nowhere" / "model.safetensors",
+    "below a file": lambda tmp: tmp / "file" / "model.ckpt",
+    "a folder in its place": lambda tmp: tmp / "full",
+    "a folder, for a file": lambda tmp: tmp / "full.ckpt",
+    "a file, for a folder": lambda tmp: tmp / "file",
+}
+
+
+@pytest.mark.parametrize("case", BAD_TARGETS)
+def test_unwritable_targets_are_one_line_and_leave_nothing(
+    tmp_path: Path, tiny_diffusers: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    """A target that cannot be written: exit status 2, one line, and the disk is as it was."""
+    (tmp_path / "file").write_text("mine")
+    for folder in ("full", "full.ckpt"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    target = BAD_TARGETS[case](tmp_path)
+    assert main(["convert", str(tiny_diffusers), str(target)]) == 2
+    assert_one_line(capsys.readouterr().err, "cannot write")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["new.ckpt", "new.safetensors", "folder"])
+def test_a_full_disk_leaves_no_half_written_file(
+    tmp_path: Path, tiny_diffusers: Path, name: str
+) -> None:
+    """When the disk is full (here: a limit of 1 MB a file) nothing new appears, and old stays."""
+    pytest.importorskip("resource", reason="file size limits need POSIX")
+    (tmp_path / "new.ckpt").write_text("old")
+    script = (
+        "import resource, signal, sys; from ldm.weights import main;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20));"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", script, "convert", str(tiny_diffusers), str(tmp_path / name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert_one_line(done.stderr, "cannot write")
+    assert [path.name for path in tmp_path.iterdir()] == ["new.ckpt"]
+    assert (tmp_path / "new.ckpt").read_text() == "old"
+
+
+def test_saving_over_a_file_in_use_leaves_its_reader_alone(
+    tmp_path: Path, tiny_ckpt: Path, tiny_config: ModelConfig
+) -> None:
+    """Weights mapped from a file keep their values when the file is saved anew or deleted."""
+    config, parts = load_parts(tiny_ckpt, tiny_config)
+    path = save(tmp_path / "model.safetensors", config, parts)
+    mapped = load_parts(path)[1]
+    before = copy.deepcopy(mapped["vae"])
+    other = {part: {n: t + 1 for n, t in state.items()} for part, state in parts.items()}
+    save(path, config, other)
+    assert_same(mapped["vae"], before)
+    path.unlink()
+    assert_same(mapped["vae"], before)
