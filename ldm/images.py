@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange, repeat
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 from torch import Tensor
+
+# what PIL raises for files that are absent, no images, damaged or made to fill the memory
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def to_channels(images: Tensor, channels: int) -> Tensor:
@@ -48,9 +51,8 @@ def load(path: str | Path) -> Tensor:
         with Image.open(path) as file:
             file.load()
             image: Image.Image = file
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as e:
-        reason = getattr(e, "strerror", None) or "not an image, or damaged"
-        raise ValueError(f"cannot read the image {path}: {reason}") from e
+    except UNREADABLE as e:
+        raise ValueError(f"cannot read the image {path}: {_reason(e)}") from e
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         raise ValueError(f"{path} has an alpha channel; flatten it first (what is behind it?)")
     if image.mode == "1":
@@ -107,8 +109,12 @@ def read_text(path: str | Path) -> dict[str, str]:
         with Image.open(path) as image:
             image.load()  # chunks may follow the pixels
             return {str(k): v for k, v in image.info.items() if isinstance(v, str)}
-    except (OSError, UnidentifiedImageError, SyntaxError) as e:
-        raise ValueError(f"cannot read the image {path}: {e}") from e
+    except UNREADABLE as e:
+        raise ValueError(f"cannot read the image {path}: {_reason(e)}") from e
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or "not an image, or damaged"
 
 
 def grid(images: Sequence[Tensor] | Tensor, columns: int | None = None, gap: int = 2) -> Tensor:

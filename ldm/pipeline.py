@@ -21,27 +21,21 @@ from ldm.schedule import NoiseSchedule
 
 log = logging.getLogger(__name__)
 
-PARTS: dict[str, Callable[[ModelConfig], nn.Module]] = {
-    "unet": lambda config: UNet(config.unet),
-    "vae": lambda config: VAE(config.vae),
-    "text": lambda config: TextEncoder(config.text),
-}
-
 
 def build(part: str, config: ModelConfig, state: Mapping[str, Tensor]) -> nn.Module:
-    """One of PARTS with the given weights, in eval mode.
+    """One of weights.PARTS with the given weights, in eval mode.
 
     Built on the meta device and handed the tensors themselves: the weights are in memory once.
     """
     with torch.device("meta"):
-        module = PARTS[part](config)
+        module = weights.PARTS[part](config)
     module.load_state_dict(state, strict=True, assign=True)
     return module.eval()
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a picture is drawn; together with the weights, the prompt and the index it is the picture.
+    """How a picture is drawn; with the weights, the prompt and the index it decides every pixel.
 
     guidance: SD's scale, 1 is off;  height, width: pixels
     """
@@ -64,7 +58,7 @@ class Sampling:
 
 
 class LatentDiffusion:
-    """A latent diffusion model (arXiv:2112.10752): text tower, U-Net and VAE, with their schedule."""
+    """A latent diffusion model (arXiv:2112.10752): text tower, U-Net, VAE and noise schedule."""
 
     def __init__(
         self,
@@ -92,13 +86,13 @@ class LatentDiffusion:
         """
         given = None if config is None else load_config(ModelConfig, config)
         found, states = weights.load_parts(path, given, ema=ema)
-        if missing := PARTS.keys() - states.keys():
+        if missing := weights.PARTS.keys() - states.keys():
             raise ValueError(
                 f"{path} has no {' and no '.join(sorted(missing))}; "
                 "train the missing part or name a file with all three"
             )
         digest = weights.weights_hash(states)
-        modules = {part: build(part, found, states.pop(part)) for part in PARTS}
+        modules = {part: build(part, found, states.pop(part)) for part in weights.PARTS}
         return cls(found, **modules, weights_hash=digest)  # type: ignore[arg-type]  # by name
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> LatentDiffusion:
@@ -119,6 +113,11 @@ class LatentDiffusion:
         """[B, S, D], what the U-Net attends to."""
         return self.text(self.text.tokenize(prompts).to(self.device))
 
+    def encode_each(self, prompts: Sequence[str]) -> Tensor:
+        """[B, S, D] as `encode_text`, but every prompt alone: the same bits in any company."""
+        alone = {prompt: self.encode_text([prompt]) for prompt in dict.fromkeys(prompts)}
+        return torch.cat([alone[prompt] for prompt in prompts])
+
     def predict_eps(self, x_t: Tensor, t: Tensor, context: Tensor) -> Tensor:
         """The predicted noise, whatever the U-Net was trained to predict."""
         return self.schedule.to_eps(self.unet(x_t, t, context), x_t, t)
@@ -129,7 +128,7 @@ class LatentDiffusion:
         multiple = factor * unet.patch * 2 ** (len(unet.channels) - 1)
         if height < multiple or width < multiple or height % multiple or width % multiple:
             raise ConfigError(
-                f"this model draws sizes that are multiples of {multiple}, not {width}x{height}; "
+                f"this model draws sides that are multiples of {multiple}, not {width}x{height}; "
                 f"it was trained at {self.config.image_size}"
             )
         return unet.in_channels, height // factor, width // factor
@@ -147,9 +146,33 @@ class LatentDiffusion:
         indices: the image indices, which key the noise: image 7 is the same in any company
         on_step: sees every step, for progress bars and strips of x0 predictions
         """
+        self.check(sampling)
+        context = self.encode_each(prompts)
+        negative = None if sampling.guidance == 1 else self.encode_each([sampling.negative])
+        return self.decode(self.latents(context, negative, indices, sampling, on_step))
+
+    def check(self, sampling: Sampling) -> None:
+        """ConfigError, before any work, for steps or a size that this model cannot do."""
+        self.latent_shape(sampling.height, sampling.width)
+        if sampling.steps > self.schedule.steps:
+            raise ConfigError(
+                f"this model draws in at most {self.schedule.steps} steps, not {sampling.steps}"
+            )
+
+    @torch.inference_mode()
+    def latents(
+        self,
+        context: Tensor,
+        negative: Tensor | None,
+        indices: Sequence[int],
+        sampling: Sampling,
+        on_step: Callable[[Step], None] = lambda step: None,
+    ) -> Tensor:
+        """What `draw` decodes: scaled latents [B, C_z, h, w].
+
+        context: [B, S, D];  negative: [1, S, D], None only if the guidance is 1 and thus off
+        """
         shape = self.latent_shape(sampling.height, sampling.width)
-        context = self.encode_text(prompts)
-        negative = None if sampling.guidance == 1 else self.encode_text([sampling.negative])
         denoise = guide(self.predict_eps, context, negative, sampling.guidance)
         # a model that ends clean was trained to start from noise: start where noise is purest
         spacing = "leading" if self.config.schedule.final_alpha_bar == "first" else "trailing"
@@ -163,14 +186,19 @@ class LatentDiffusion:
         for step in sample(sampler, denoise, x, timesteps, noise):
             on_step(step)
             x = step.x
-        return self.decode(x)
+        if not x.isfinite().all():  # also waits for the device, so that timings are true
+            raise FloatingPointError(
+                f"the latents are not finite in {self.dtype}: the weights are broken, or they want "
+                "float32 or bfloat16"
+            )
+        return x
 
     @torch.inference_mode()
     def decode(self, z: Tensor) -> Tensor:
         """Scaled latents [B, C_z, h, w] -> float32 images [B, C, H, W] in [-1, 1], on the CPU.
 
         In half precision SD's decoder can overflow, which shows as a black image: such a batch is
-        decoded again in float32. Raises FloatingPointError if the latents themselves are broken.
+        decoded again in float32. Raises FloatingPointError if that does not help either.
         """
         images = self.vae.decode(z / self.scale_factor)
         if not images.isfinite().all() and self.dtype != torch.float32:
@@ -179,5 +207,5 @@ class LatentDiffusion:
             images = self.vae.decode(z.float() / self.scale_factor)
             self.vae.to(self.dtype)
         if not images.isfinite().all():
-            raise FloatingPointError("the image is not finite: the weights or latents are broken")
+            raise FloatingPointError("the image is not finite: the decoder's weights are broken")
         return images.float().clamp(-1, 1).cpu()

@@ -1,0 +1,228 @@
+"""A folder of drawn pictures: numbered by image index, each saying how to draw it again."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ldm import __version__, images
+from ldm.cli import Stopwatch
+from ldm.config import ConfigError, ModelConfig
+from ldm.devices import DTYPES
+from ldm.pipeline import LatentDiffusion, Sampling
+from ldm.samplers import Step
+
+log = logging.getLogger(__name__)
+
+PIXELS_AT_ONCE = 16 * 128 * 128  # bounds memory: 16 images of 128 px, one of 512
+SHEET = 64  # images in grid.png at most
+FRAMES = 8  # x0 predictions in trajectory.png at most
+SYNTHETIC = "This is a synthetic image drawn by a model; it shows no patient."
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which pictures to draw: of prompt j the images start + j n ... start + (j + 1) n - 1.
+
+    guidance, size (width, height), device: None leaves it to the model and the machine
+    weights: the hash of the weights these pictures were drawn with before; empty: any
+    company: the batch they were drawn in before. A batch of another size adds up in another order,
+        which tips a grey level now and then; None: as many at once as memory allows
+    """
+
+    prompts: Sequence[str]
+    n: int = 4
+    start: int = 0
+    seed: int = 0
+    negative: str = ""
+    steps: int = 20
+    sampler: str = "dpm++"
+    guidance: float | None = None
+    size: tuple[int, int] | None = None
+    dtype: str = "float32"
+    device: str | None = None
+    weights: str = ""
+    company: range | None = None
+
+    def __post_init__(self) -> None:
+        if not self.prompts or self.n < 1 or self.start < 0:
+            raise ConfigError(
+                f"cannot draw {self.n} images of {len(self.prompts)} prompts from index "
+                f"{self.start}; wants at least one of each and an index of 0 or more"
+            )
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"unknown dtype {self.dtype!r}; known: {', '.join(DTYPES)}")
+        self.sampling(ModelConfig())  # raises for what no model can do
+
+    @property
+    def indices(self) -> range:
+        """The image indices, one for each picture."""
+        return range(self.start, self.start + self.n * len(self.prompts))
+
+    def prompt(self, index: int) -> int:
+        """Which of the prompts image `index` shows; the company's own prompts do not matter."""
+        return min(max((index - self.start) // self.n, 0), len(self.prompts) - 1)
+
+    def sampling(self, config: ModelConfig) -> Sampling:
+        """How this model draws them."""
+        width, height = self.size or (config.image_size, config.image_size)
+        guidance = config.guidance if self.guidance is None else self.guidance
+        return Sampling(self.seed, self.steps, self.sampler, guidance, self.negative, height, width)
+
+    def batches(self, sampling: Sampling) -> list[range]:
+        """The image indices drawn together."""
+        if self.company is not None:
+            return [self.company]
+        many = max(1, PIXELS_AT_ONCE // (sampling.height * sampling.width))
+        first, end = self.indices.start, self.indices.stop
+        return [range(i, min(i + many, end)) for i in range(first, end, many)]
+
+
+def order(given: Mapping[str, Any], image: str | Path | None = None) -> Order:
+    """An Order of the `given` fields; what is not given is as `image` says, if there is one."""
+    if image is None:
+        return Order(**given)
+    # other settings are other pictures: which batch the old ones were in is of no use then
+    changes = dict(given, company=None) if given else {}
+    return dataclasses.replace(recall(image), **changes)
+
+
+def describe(
+    order: Order, pipe: LatentDiffusion, model: str, shown: range, company: range | None = None
+) -> dict[str, str]:
+    """The PNG text of the images `shown`: what it is, and everything that `recall` needs."""
+    sampling = order.sampling(pipe.config)
+    prompts = order.prompts[order.prompt(shown[0]) : order.prompt(shown[-1]) + 1]
+    text = {
+        "synthetic": SYNTHETIC,
+        "prompt": "\n".join(prompts),
+        "negative": order.negative,
+        "seed": str(order.seed),
+        "index": _write_range(shown),
+        "sampler": order.sampler,
+        "steps": str(order.steps),
+        "guidance": repr(sampling.guidance),
+        "size": f"{sampling.width}x{sampling.height}",
+        "dtype": order.dtype,
+        "device": pipe.device.type,
+        "weights": pipe.weights_hash,
+        "model": model,
+        "software": f"ldm {__version__}",
+    }
+    return text | ({} if company is None else {"batch": _write_range(company)})
+
+
+def recall(path: str | Path) -> Order:
+    """The order that draws the PNG again. Raises ValueError if it is none of ours."""
+    text = images.read_text(path)
+    if not text.get("software", "").startswith("ldm "):
+        raise ValueError(f"{path} was not drawn by ldm: its PNG text does not say how to draw it")
+    try:
+        prompts = tuple(text["prompt"].split("\n"))
+        shown = _read_range(text["index"])
+        width, height = text["size"].split("x")
+        return Order(
+            prompts=prompts,
+            n=len(shown) // len(prompts),
+            start=shown.start,
+            seed=int(text["seed"]),
+            negative=text["negative"],
+            steps=int(text["steps"]),
+            sampler=text["sampler"],
+            guidance=float(text["guidance"]),
+            size=(int(width), int(height)),
+            dtype=text["dtype"],
+            device=text["device"],
+            weights=text["weights"],
+            company=_read_range(text["batch"]) if "batch" in text else None,
+        )
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"the PNG text of {path} was changed or is incomplete: {error}") from error
+
+
+def _write_range(indices: range) -> str:
+    return str(indices[0]) if len(indices) == 1 else f"{indices[0]}-{indices[-1]}"
+
+
+def _read_range(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+def check_weights(order: Order, pipe: LatentDiffusion, chosen: bool) -> None:
+    """Raises ValueError if these are not the weights of the order; warns if the user chose them."""
+    if order.weights in ("", pipe.weights_hash):
+        return
+    message = f"the image was drawn with weights {order.weights}, these are {pipe.weights_hash}"
+    if not chosen:
+        raise ValueError(f"{message}; name its own with --model")
+    log.warning("%s: it will be another picture", message)
+
+
+@torch.inference_mode()
+def draw(
+    pipe: LatentDiffusion,
+    order: Order,
+    folder: Path,
+    model: str,
+    watch: Stopwatch,
+    trajectory: bool = False,
+) -> list[Path]:
+    """Draw and save: 00000.png ..., grid.png and, on request, trajectory.png; returns the paths.
+
+    model: the name that the PNG text gives the weights
+    watch: gets the seconds for text, steps, decode and save
+    trajectory: show what the first image was predicted to become, at a few steps on the way
+    """
+    sampling = order.sampling(pipe.config)
+    pipe.check(sampling)
+    with watch("text"):
+        contexts = pipe.encode_each(order.prompts)
+        negative = None if sampling.guidance == 1 else pipe.encode_each([sampling.negative])
+    batches = order.batches(sampling)
+    paths: list[Path] = []
+    sheet: list[Tensor] = []
+    frames: list[Tensor] = []
+    wanted = torch.linspace(0, sampling.steps - 1, min(FRAMES, sampling.steps)).round().tolist()
+    total = len(batches) * sampling.steps
+    with tqdm(total=total, desc="drawing", unit="step", disable=None, leave=False) as bar:
+
+        def on_step(step: Step) -> None:
+            if trajectory and step.i in wanted and len(frames) < len(wanted):  # first batch only
+                frames.append(step.x0[[batches[0].index(order.start)]])
+            bar.update()
+
+        for batch in batches:
+            with watch("steps"):
+                context = contexts[[order.prompt(i) for i in batch]]
+                z = pipe.latents(context, negative, batch, sampling, on_step)
+            with watch("decode"):
+                drawn = dict(zip(batch, pipe.decode(z), strict=True))
+            with watch("save"):
+                folder.mkdir(parents=True, exist_ok=True)
+                for i in [i for i in batch if i in order.indices]:
+                    paths.append(folder / f"{i:05d}.png")
+                    text = describe(order, pipe, model, range(i, i + 1), batch)
+                    images.save(drawn[i], paths[-1], text)
+                    sheet += [drawn[i]][: SHEET - len(sheet)]
+    with watch("decode"):
+        strip = [pipe.decode(x0)[0] for x0 in frames]
+    with watch("save"):
+        columns = order.n if 1 < order.n <= 8 else None
+        paths.append(folder / "grid.png")
+        text = describe(order, pipe, model, order.indices)
+        images.save(images.grid(sheet, columns), paths[-1], text)
+        if strip:
+            first = range(order.start, order.start + 1)
+            paths.append(folder / "trajectory.png")
+            text = describe(order, pipe, model, first, batches[0])
+            images.save(images.grid(strip), paths[-1], text)
+    return paths

@@ -1,0 +1,75 @@
+"""Draw radiographs:  python sample.py --prompt "lung xray with pleural effusion" """
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+from pathlib import Path
+
+from ldm import cli
+
+BUILT_IN = Path(__file__).resolve().parent / "weights"
+ABOUT = "Draw synthetic radiographs from text. Every PNG says how to draw it again."
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options; None is left to the image of --from, then to the model and the defaults."""
+    parser = cli.Parser("sample.py", ABOUT)
+    add, text = parser.add_argument, {"metavar": "TEXT", "type": cli.prompt}
+    add("--prompt", dest="prompts", action="append", **text, help="what to draw; repeat for more")
+    add("--prompts", dest="file", metavar="FILE", help="a text file with one prompt a line")
+    add("--from", dest="image", metavar="PNG", help="draw it again, but for the options given")
+    add("--negative", metavar="TEXT", help="what not to draw")
+    add("--n", type=cli.whole(1), metavar="N", help="images for each prompt (4)")
+    add("--seed", type=cli.whole(), metavar="N", help="another seed, other images (0)")
+    add("--start", type=cli.whole(0), metavar="I", help="index of the first image (0)")
+    add("--steps", type=cli.whole(1), metavar="N", help="more are finer and slower (20)")
+    add("--sampler", metavar="S", help="ddpm, ddim, plms, dpm++, euler or heun (dpm++)")
+    add("--guidance", type=cli.finite, metavar="X", help="how much text counts, 1: off (model's)")
+    add("--size", type=cli.size, metavar="N|WxH", help="pixels (model's)")
+    add("--model", metavar="PATH", help="file or folder of weights (the built-in model)")
+    add("--config", metavar="YAML", help="sizes of a CompVis file that is not SD v1.4")
+    add("--ema", action="store_true", help="averaged weights of a CompVis file with both")
+    add("--out", type=Path, default="samples", metavar="FOLDER", help="where to (samples)")
+    add("--device", metavar="D", help="cpu, cuda, cuda:1 or mps (the best one here)")
+    add("--dtype", metavar="D", help="float32, float16 or bfloat16 (float32)")
+    add("--trajectory", action="store_true", help="also trajectory.png: x0 as predicted on the way")
+    add("--json", action="store_true", help="print one JSON object: paths and seconds")
+    options = parser.parse_args(arguments)
+    if options.file:
+        options.prompts = (options.prompts or []) + cli.read_prompts(options.file)
+    if not (options.prompts or options.image):
+        parser.error("nothing to draw; give --prompt, --prompts or --from")
+    cli.check_folder(options.out)
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    watch = cli.Stopwatch()
+    options = parse(arguments)
+    logging.basicConfig(format="sample.py: %(message)s", stream=sys.stderr)
+    with watch("imports"):  # after the options were read: these take seconds
+        from ldm import devices, gallery
+        from ldm.models import clip
+        from ldm.pipeline import LatentDiffusion
+
+        clip.tokenizer()
+    fields = [field.name for field in dataclasses.fields(gallery.Order)]
+    order = gallery.order(cli.given(options, fields), options.image)
+    device = devices.choose(order.device)
+    model = Path(options.model or BUILT_IN)
+    with watch("load"):
+        pipe = LatentDiffusion.load(model, options.config, options.ema)
+        gallery.check_weights(order, pipe, chosen=options.model is not None)
+        pipe.to(device, devices.DTYPES[order.dtype])
+    paths = gallery.draw(pipe, order, options.out, model.resolve().name, watch, options.trajectory)
+    report = {"paths": [str(path) for path in paths], "seconds": watch.rounded()}
+    print(json.dumps(report) if options.json else "\n".join(report["paths"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, "sample.py"))
