@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import sys
 
+from ldm import cli
 from ldm.config import load_run
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Train what a config says; run again to resume.")
+def main(arguments: list[str] | None = None) -> int:
+    parser = cli.Parser("train.py", "Train what a config says; the same command again resumes.")
     parser.add_argument("config", help="a YAML file, e.g. configs/scratch_unet.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.steps=100")
-    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        run = load_run(args.config, args.overrides)
-
+    parser.add_argument("--json", action="store_true", help="print one JSON object: paths, seconds")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="train.py: %(message)s", stream=sys.stderr)
+    run = load_run(options.config, options.overrides)
+    watch = cli.Stopwatch()
+    with watch("imports"):  # after the settings were read: these take seconds
         from ldm.adapt.pretrain import build_method
         from ldm.train.loop import Trainer
-
+    with watch("data"):
         method = build_method(run)
+    with watch("training"):
         weights = Trainer(run, method, method.draw).fit()
-    except (ValueError, OSError, FloatingPointError) as e:
-        print(f"train.py: {e}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    print(json.dumps({"weights": str(weights), "out": run.train.out}) if args.json else weights)
+    report = {"paths": [str(weights)], "seconds": watch.rounded()}
+    print(json.dumps(report) if options.json else weights)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(main, "train.py"))

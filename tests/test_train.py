@@ -63,7 +63,7 @@ def fit(config: RunConfig, stop_at: int | None = None) -> Line:
 
 @pytest.mark.parametrize("stop_at", [3, 4, 7, 11])
 def test_an_interrupted_run_ends_in_the_same_bits(tmp_path, stop_at: int) -> None:
-    """Stopped before, at and after a checkpoint, the same command gives the same weights and log."""
+    """Stopped around a checkpoint, the same command goes on to the same weights and log."""
     fit(run_config(tmp_path / "whole"))
     fit(run_config(tmp_path / "cut"), stop_at=stop_at)
     fit(run_config(tmp_path / "cut"))

@@ -1,0 +1,150 @@
+"""Datasets: what is left out, what is kept, and that left stays left."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ldm.config import ConfigError, DataConfig
+from ldm.data import datasets
+from ldm.data.transforms import augment, crop
+
+ROWS = [  # filename, labels, split, quality_flag
+    ("a.png", "Effusion|Mass", "train", ""),
+    ("b.png", "No Finding", "train", ""),
+    ("c.png", "No Finding", "val", ""),
+    ("d.png", "Nodule", "train", "odd"),
+    ("e.png", "Cardiomegaly", "train", ""),
+]
+
+
+def write_image(path: Path, value: int, size=(40, 32)) -> None:
+    Image.fromarray(np.full(size, value, np.uint8)).save(path)
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["filename", "labels", "split", "quality_flag", "view", "sex", "age"])
+        for i, (name, *rest) in enumerate(ROWS):
+            writer.writerow([name, *rest, "PA", "F", "61"])
+            write_image(tmp_path / "images" / name, 40 * i)
+    return tmp_path / "labels.csv"
+
+
+def settings(path: Path | None, tmp_path: Path, **changes) -> DataConfig:
+    given = {"size": 32, "phantoms": 4, "cache": str(tmp_path / "cache"), **changes}
+    return DataConfig(path=None if path is None else str(path), **given)
+
+
+def names(dataset: datasets.Dataset) -> list[str]:
+    return [dataset.sample_id(i) for i in range(len(dataset))]
+
+
+def test_rows_of_other_splits_and_flagged_rows_are_left_out(labels, tmp_path) -> None:
+    """Training never sees the val split, nor a row with a quality flag."""
+    files = datasets.Files(settings(labels, tmp_path), 1)
+    assert names(files) == ["a", "b", "e"]
+
+
+def test_excluded_findings_are_never_seen_in_files_or_phantoms(labels, tmp_path) -> None:
+    """exclude=("pleural effusion",) leaves out rows labelled Effusion and phantoms with fluid."""
+    config = settings(labels, tmp_path, exclude=("pleural effusion",), phantoms=40)
+    assert names(datasets.Files(config, 1)) == ["b", "e"]
+    captions = datasets.Phantoms(config, 1)
+    assert not any("effusion" in captions.caption(i, w) for i in range(40) for w in range(8))
+
+
+def test_pixels_survive_the_cache(labels, tmp_path) -> None:
+    """A cached image has the file's grey values, in [-1, 1]; the second opening reads the cache."""
+    config = settings(labels, tmp_path)
+    first = datasets.Files(config, 1).images(torch.arange(3))
+    expected = torch.tensor([0, 40, 160]) / 127.5 - 1
+    torch.testing.assert_close(first.mean(dim=(1, 2, 3)), expected, atol=1 / 255, rtol=0)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    again = datasets.Files(config, 1)
+    assert torch.equal(again.images(torch.arange(3)), first)
+
+
+def test_a_changed_file_is_read_anew(labels, tmp_path) -> None:
+    """The cache belongs to the files it was made of."""
+    config = settings(labels, tmp_path)
+    key = datasets.Files(config, 1).key
+    write_image(labels.parent / "images" / "a.png", 7, size=(64, 64))
+    assert datasets.Files(config, 1).key != key
+
+
+def test_captions_name_the_labels_and_no_finding_names_none(labels, tmp_path) -> None:
+    """Captions of an effusion speak of it, those of no finding never do."""
+    files = datasets.Files(settings(labels, tmp_path), 1)
+    assert "effusion" in files.caption(0, 0)
+    assert not any("effusion" in files.caption(1, wording) for wording in range(20))
+
+
+def test_a_folder_takes_captions_from_text_files(tmp_path) -> None:
+    """x.png is captioned by x.txt, and by data.caption without one."""
+    folder = tmp_path / "films"
+    folder.mkdir()
+    write_image(folder / "x.png", 10)
+    write_image(folder / "y.png", 20)
+    (folder / "x.txt").write_text("a knee\n")
+    files = datasets.Files(settings(folder, tmp_path, caption="a chest"), 3)
+    assert [files.caption(i, 0) for i in range(2)] == ["a knee", "a chest"]
+    assert files.images(torch.arange(2)).shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: p / "nowhere", "no folder"),
+        (lambda p: p / "none.csv", "cannot read"),
+        (lambda p: (p / "empty").mkdir() or p / "empty", "no usable images"),
+        (lambda p: (p / "x.csv").write_text("a,b\n1,2\n") and p / "x.csv", "column `filename`"),
+        (lambda p: (p / "y.csv").write_text("filename\ngone.png\n") and p / "y.csv", "gone.png"),
+    ],
+)
+def test_bad_sources_are_refused_by_name(tmp_path, make, message) -> None:
+    """Each fault of a data source is one line that says which file."""
+    with pytest.raises(ConfigError, match=message):
+        datasets.Files(settings(make(tmp_path), tmp_path), 1)
+
+
+def test_a_broken_image_leaves_no_cache(labels, tmp_path) -> None:
+    """A damaged file is named, and a half-made cache is never mistaken for a whole one."""
+    (labels.parent / "images" / "b.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"b\.png"):
+        datasets.Files(settings(labels, tmp_path), 1)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_batches_keep_the_share_and_depend_on_the_generator_alone(labels, tmp_path) -> None:
+    """Of 8 images with share 0.25, 2 are files; the same generator gives the same batch."""
+    sources = datasets.open_datasets(settings(labels, tmp_path, share=0.25), 1)
+    one, two = (datasets.draw(sources, 8, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert [name.startswith("phantom") for name in one.ids] == [False] * 2 + [True] * 6
+    assert one.captions == two.captions
+    assert torch.equal(one.images, two.images)
+
+
+def test_augmentation_keeps_left_left() -> None:
+    """After any augmentation, a bright spot on the image's right is still on its right."""
+    x = torch.full((64, 1, 32, 32), -1.0)
+    x[..., 8:24, 24:30] = 1.0
+    y = augment(x, torch.Generator().manual_seed(0))
+    assert (y[..., 16:].mean(dim=(1, 2, 3)) > y[..., :16].mean(dim=(1, 2, 3))).all()
+    assert not torch.equal(x, y)
+
+
+def test_a_crop_is_a_piece_of_the_image() -> None:
+    """Neighbours stay neighbours; a crop larger than the image is the image."""
+    x = torch.arange(64.0).reshape(1, 1, 8, 8)
+    y = crop(x, 3, torch.Generator().manual_seed(1))
+    assert y.shape == (1, 1, 3, 3)
+    assert (y.diff(dim=-1) == 1).all()
+    assert (y.diff(dim=-2) == 8).all()
+    assert torch.equal(crop(x, 9, torch.Generator()), x)

@@ -1,0 +1,192 @@
+"""Every part trains from scratch through train.py, on phantoms, and resumes."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from ldm import weights
+from ldm.adapt.pretrain import TrainUNet, build_method
+from ldm.config import ConfigError, load_run
+from ldm.pipeline import LatentDiffusion
+from ldm.train import log
+from ldm.train.loop import Trainer
+
+ROOT = Path(__file__).parents[1]
+SIZES = {
+    "image_size": 32,
+    "vae": {"image_channels": 1, "channels": [8], "res_blocks": 1, "groups": 4, "patch": 4},
+    "text": {"width": 16, "layers": 1, "heads": 2},
+    "unet": {
+        "channels": [16, 32],
+        "attention": [False, True],
+        "res_blocks": 1,
+        "heads": 2,
+        "context_dim": 16,
+        "groups": 4,
+    },
+    "schedule": {"prediction": "v", "final_alpha_bar": "one"},
+}
+
+
+def write_config(folder: Path, method: str, start: Path | None, **train) -> Path:
+    (folder / "sizes.yaml").write_text(yaml.safe_dump(SIZES))
+    settings = {"steps": 20, "batch_size": 8, "learning_rate": 3e-3, "warmup": 2, "save_every": 10}
+    config = {
+        "train": {"method": method, "out": str(folder / method), **settings, **train},
+        "data": {"phantoms": 16, "size": 32, "cache": str(folder / "cache")},
+        "model": {"config": str(folder / "sizes.yaml"), "path": start and str(start)},
+    }
+    path = folder / f"{method}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def train(path: Path) -> Path:
+    run = load_run(path)
+    method = build_method(run)
+    return Trainer(run, method, method.draw).fit()
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory) -> Path:
+    """The three parts trained one after the other, a few steps each."""
+    folder = tmp_path_factory.mktemp("chain")
+    start = None
+    for method in ("vae", "text", "unet"):
+        train(write_config(folder, method, start, steps=60 if method == "vae" else 20))
+        start = folder / method
+    return folder
+
+
+@pytest.mark.parametrize("method", ["vae", "text", "unet"])
+def test_every_part_learns(chain, method: str) -> None:
+    """The mean loss of the last quarter is below that of the first."""
+    losses = [row["loss"] for row in log.read(chain / method / "log.jsonl")]
+    quarter = len(losses) // 4
+    assert sum(losses[-quarter:]) < sum(losses[:quarter])
+
+
+def test_the_last_file_is_a_whole_model_with_its_config(chain) -> None:
+    """The U-Net's run folder opens without any remembered flag, and draws."""
+    pipe = LatentDiffusion.load(chain / "unet")
+    assert pipe.config.unet.channels == (16, 32)
+    assert pipe.config.schedule.prediction == "v"
+    tokens = pipe.text.tokenize(["a"])
+    assert pipe.unet(torch.zeros(1, 4, 8, 8), torch.tensor([5]), pipe.text(tokens)).isfinite().all()
+
+
+def test_parts_trained_before_are_carried_along_unchanged(chain) -> None:
+    """Training the U-Net leaves the VAE and the text tower bit for bit what they were."""
+    before, after = (weights.load_parts(chain / name)[1] for name in ("text", "unet"))
+    for part in ("vae", "text"):
+        assert all(torch.equal(before[part][k], after[part][k]) for k in before[part])
+
+
+def test_the_latent_scale_gives_unit_variance(chain) -> None:
+    """Scaled latents of the training images have standard deviation 1 within 10 %."""
+    pipe = LatentDiffusion.load(chain / "unet")
+    method = build_method(load_run(chain / "vae.yaml"))
+    images = method.draw(16, torch.Generator().manual_seed(1)).images
+    std = (pipe.vae.encode(images).mean * pipe.scale_factor).std().item()
+    assert std == pytest.approx(1, abs=0.1)
+
+
+def test_a_part_alone_is_refused_by_name(chain) -> None:
+    """Opening a VAE's run folder as a model says which parts are missing."""
+    with pytest.raises(ValueError, match="no text and no unet"):
+        LatentDiffusion.load(chain / "vae")
+
+
+def test_the_diffusion_loss_of_a_perfect_network_is_zero(chain, monkeypatch) -> None:
+    """A U-Net that returns the target itself has loss 0; one that returns 0 has about 1."""
+    run = load_run(chain / "unet.yaml")
+    run.model.__dict__["path"] = str(chain / "text")
+    method = TrainUNet(run)
+    schedule, targets = method.pipe.schedule, []
+    original = schedule.target
+    monkeypatch.setattr(
+        schedule, "target", lambda *args: targets.append(original(*args)) or targets[-1]
+    )
+    batch = method.draw(8, torch.Generator().manual_seed(0))
+    method.module.forward = lambda x, t, context: torch.zeros_like(x)
+    zero, _ = method.loss(batch, torch.Generator().manual_seed(1))
+    assert zero.item() == pytest.approx(targets[0].square().mean().item())
+    method.module.forward = lambda x, t, context: targets[0]
+    perfect, _ = method.loss(batch, torch.Generator().manual_seed(1))
+    assert perfect.item() == 0
+
+
+def test_captions_are_dropped_at_the_asked_rate(chain, monkeypatch) -> None:
+    """drop_caption = 1 trains on empty prompts only, 0 on none."""
+    run = load_run(chain / "unet.yaml")
+    run.model.__dict__["path"] = str(chain / "text")
+    for rate, expected in ((0.0, 0), (1.0, 8)):
+        run.method["drop_caption"] = rate
+        method, seen = TrainUNet(run), []
+        encode = method.pipe.encode_text
+        monkeypatch.setattr(
+            method.pipe, "encode_text", lambda p, e=encode, s=seen: s.extend(p) or e(p)
+        )
+        method.loss(method.draw(8, torch.Generator().manual_seed(0)), torch.Generator())
+        assert seen.count("") == expected
+
+
+def test_a_missing_part_is_named(tmp_path) -> None:
+    """A U-Net cannot be trained without a VAE; the message says what to do."""
+    with pytest.raises(ConfigError, match="no vae; train it first"):
+        build_method(load_run(write_config(tmp_path, "unet", None)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.yaml"], "cannot read the config nowhere.yaml"),
+        (["configs/scratch_vae.yaml", "train.stesp=3"], "did you mean 'steps'"),
+        (["configs/scratch_vae.yaml", "train.steps=many"], "train.steps wants int"),
+        (["configs/scratch_vae.yaml", "train.steps=0"], "want 1 or more"),
+        (["configs/scratch_vae.yaml", "train.method=gan"], "unknown train.method 'gan'"),
+        (["configs/scratch_vae.yaml", "method.krop=3"], "did you mean 'crop'"),
+        (["configs/scratch_vae.yaml", "data.path=/nowhere"], "no folder"),
+        (["configs/scratch_vae.yaml", "model.path=/nowhere"], "/nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_status_2(arguments, message, tmp_path) -> None:
+    """Every mistake in a config or an override gets one clear line, and no traceback."""
+    out = f"train.out={tmp_path / 'run'}"
+    result = subprocess.run(
+        [sys.executable, "train.py", *arguments, out], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["vae", "text", "unet"])
+def test_a_killed_training_goes_on_with_the_same_command(chain, tmp_path, method: str) -> None:
+    """train.py, killed after its first checkpoint, resumes and ends in the same bits."""
+    start = {"vae": None, "text": chain / "vae", "unet": chain / "text"}[method]
+    folders = [tmp_path / name for name in ("whole", "killed")]
+    commands = []
+    for folder in folders:
+        folder.mkdir()
+        path = write_config(folder, method, start, steps=40, save_every=5)
+        commands.append([sys.executable, "train.py", str(path)])
+    subprocess.run(commands[0], cwd=ROOT, check=True, capture_output=True)
+    process = subprocess.Popen(commands[1], cwd=ROOT, stderr=subprocess.DEVNULL)
+    while not (folders[1] / method / "checkpoint.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folders[1] / method / "model.safetensors").exists()
+    subprocess.run(commands[1], cwd=ROOT, check=True, capture_output=True)
+    one, two = ((folder / method / "model.safetensors").read_bytes() for folder in folders)
+    assert one == two
