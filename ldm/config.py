@@ -97,6 +97,7 @@ class TrainConfig:
     method: str = "unet"  # a key of ldm.adapt.METHODS
     out: str = ""  # the run folder; empty: runs/<name of the config file>
     seed: int = 0
+    device: str = ""  # cpu, cuda, cuda:1 or mps; empty: the best one here
     steps: int = 1000
     batch_size: int = 16
     learning_rate: float = 1e-4

@@ -34,11 +34,12 @@ class Latents:
             images = dataset.images(torch.tensor(rows) // self.variants)
             if dataset.augmented:
                 images = augment(images, rng.generator(0, "latents", rows.start))
-            posterior = vae.encode(images)
-            return torch.cat([posterior.mean, posterior.logvar], dim=1).half().numpy()
+            posterior = vae.encode(images.to(device))
+            return torch.cat([posterior.mean, posterior.logvar], dim=1).half().cpu().numpy()
 
+        device = next(vae.parameters()).device
         with torch.inference_mode():
-            one = vae.encode(dataset.images(torch.tensor([0]))).mean
+            one = vae.encode(dataset.images(torch.tensor([0])).to(device)).mean
         shape = (len(dataset) * self.variants, 2 * one.shape[1], *one.shape[2:])
         path = Path(cache) / f"latents-{self.key}.npy"
         self.moments = cached(path, shape, np.float16, encode)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldm import rng, weights
+from ldm import devices, rng, weights
 from ldm.config import ConfigError, ModelConfig, RunConfig, load_config
 from ldm.pipeline import build
 
@@ -20,6 +20,7 @@ class Parts:
     """The parts of the model that exist already, and the sizes of all."""
 
     def __init__(self, run: RunConfig, trained: str) -> None:
+        self.device = devices.choose(run.train.device or None)
         given = None if run.model.config is None else load_config(ModelConfig, run.model.config)
         self.states: dict[str, State] = {}
         self.config = given or ModelConfig()
@@ -40,7 +41,8 @@ class Parts:
         """A part that must exist, not to be trained."""
         if part not in self.states:
             raise ConfigError(f"model.path has no {part}; train it first and name its run folder")
-        return build(part, self.config, self.states[part]).requires_grad_(False)
+        module = build(part, self.config, self.states[part])
+        return module.requires_grad_(False).to(self.device)
 
     def fresh(self, part: str, seed: int) -> Any:
         """The part to be trained: taken over if it exists, else with random weights."""
@@ -50,7 +52,7 @@ class Parts:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(rng.generator(seed, "weights", part).initial_seed())
                 module = weights.PARTS[part](self.config)
-        return module.train().requires_grad_(True)
+        return module.train().requires_grad_(True).to(self.device)
 
     def save(self, path: Path, part: str, module: nn.Module, **changes: Any) -> None:
         """Write all parts; `changes` are fields of ModelConfig that training has found."""

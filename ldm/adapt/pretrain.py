@@ -60,7 +60,8 @@ class TrainVAE:
         options, vae = self.options, self.module
         x = crop(batch.images, options.crop, generator)
         posterior = vae.encode(x)
-        y = vae.decode(posterior.sample(torch.randn(posterior.mean.shape, generator=generator)))
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(x.device)
+        y = vae.decode(posterior.sample(noise))
         squared = F.mse_loss(y, x)
         edges = sum(F.l1_loss(y.diff(dim=axis), x.diff(dim=axis)) for axis in (-1, -2))
         kl = posterior.kl().mean() / posterior.mean[0].numel()
@@ -72,15 +73,15 @@ class TrainVAE:
     @torch.inference_mode()
     def preview(self) -> Tensor:
         """Above, images; below, what is left of them."""
-        x = self.draw(8, rng.generator(0, "preview")).images
+        x = self.draw(8, rng.generator(0, "preview")).images.to(self.parts.device)
         y = self.module.decode(self.module.encode(x).mean).clamp(-1, 1)
-        return images.grid(torch.cat([x, y]), columns=8)
+        return images.grid(torch.cat([x, y]).cpu(), columns=8)
 
     @torch.inference_mode()
     def save(self, path: Path) -> None:
         """The scale that gives latents unit variance is measured here (LDM, section G)."""
         batches = [self.draw(16, rng.generator(0, "scale", i)).images for i in range(16)]
-        latents = torch.cat([self.module.encode(x).mean for x in batches])
+        latents = torch.cat([self.module.encode(x.to(self.parts.device)).mean for x in batches])
         self.parts.save(path, "vae", self.module, scale_factor=1 / latents.std().item())
 
 
@@ -108,6 +109,7 @@ class TrainText:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(run.train.seed)
             image = image_tower(channels, self.options.channels, self.parts.config.text.width)
+            image.to(self.parts.device)
         self.module = nn.ModuleDict({"text": text, "image": image})
 
     def draw(self, size: int, generator: torch.Generator) -> Batch:
@@ -115,7 +117,7 @@ class TrainText:
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         text: TextEncoder = self.module["text"]  # type: ignore[assignment]  # as built above
-        tokens = text.tokenize(batch.captions)
+        tokens = text.tokenize(batch.captions).to(self.parts.device)
         ends = (tokens == tokenizer().eot_token_id).int().argmax(dim=1)  # the first end-of-text
         prompts = text(tokens)[torch.arange(len(tokens)), ends]  # [B, D]
         small = F.interpolate(batch.images, self.options.pixels, mode="bilinear", antialias=True)
@@ -123,6 +125,7 @@ class TrainText:
         similarity = F.normalize(prompts, dim=1) @ F.normalize(pictures, dim=1).T
         logits = similarity / self.options.temperature
         equal = torch.tensor([[a == b for b in batch.captions] for a in batch.captions]).float()
+        equal = equal.to(self.parts.device)
         target = equal / equal.sum(dim=1, keepdim=True)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         right = equal[torch.arange(len(equal)), logits.argmax(dim=1)].mean()
@@ -181,9 +184,9 @@ class TrainUNet:
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         schedule, size = self.pipe.schedule, len(batch.ids)
         mean, logvar = batch.images.chunk(2, dim=1)
-        noise, eps = torch.randn(2, *mean.shape, generator=generator)
+        noise, eps = torch.randn(2, *mean.shape, generator=generator).to(mean.device)
         x0 = self.pipe.scale_factor * (mean + torch.exp(0.5 * logvar) * noise)
-        t = torch.randint(schedule.steps, (size,), generator=generator)
+        t = torch.randint(schedule.steps, (size,), generator=generator).to(mean.device)
         dropped = torch.rand(size, generator=generator) < self.options.drop_caption
         captions = ["" if drop else c for drop, c in zip(dropped, batch.captions, strict=True)]
         with torch.no_grad():

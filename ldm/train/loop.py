@@ -111,6 +111,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = self.draw(settings.batch_size, rng.generator(settings.seed, "batch", step))
+        batch = batch._replace(images=batch.images.to(self.parameters[0].device))
         loss, figures = self.method.loss(batch, rng.generator(settings.seed, "loss", step))
         if not loss.isfinite():
             raise FloatingPointError(
@@ -162,7 +163,13 @@ def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
     return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * fraction))
 
 
-FREE = {"steps", "save_every", "sample_every", "out"}  # what may change when a run goes on
+FREE = {
+    "steps",
+    "save_every",
+    "sample_every",
+    "out",
+    "device",
+}  # what may change when a run goes on
 
 
 def refuse_other_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
