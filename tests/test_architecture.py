@@ -1,0 +1,70 @@
+"""Imports go down the floors, nothing imports a script, and heavy packages wait for their use."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {"torchxrayvision", "pydicom", "matplotlib", "sklearn", "open_clip"}
+SCRIPTS = {"train", "sample", "evaluate"}
+# modules and packages of ldm/, lowest first; those in one string may import each other
+FLOORS = [
+    ["config rng images cli devices atomic"],
+    ["schedule", "models kernels", "data", "metrics"],
+    ["guidance samplers weights rename sources safe_pickle folder_configs export"],
+    ["features pipeline edit gallery"],
+    ["train"],  # is handed a Method, so it knows none
+    ["adapt report"],
+]
+PLACES = {
+    name: (height, group)
+    for height, groups in enumerate(FLOORS)
+    for group in groups
+    for name in group.split()
+}
+MODULES = sorted(p.relative_to(ROOT) for p in (ROOT / "ldm").rglob("*.py"))
+MODULES.remove(Path("ldm/__init__.py"))
+SCRIPT_FILES = sorted(p.relative_to(ROOT) for p in ROOT.glob("*.py"))
+
+
+def imports(node: ast.AST, at_once: bool = False) -> Iterator[str]:
+    """What is imported, as `package.module.name`; `at_once`: only when the module itself is."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            yield from (f"{child.module}.{alias.name}" for alias in child.names)
+        elif not (at_once and waits(child)):
+            yield from imports(child, at_once)
+
+
+def waits(node: ast.AST) -> bool:
+    checking = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    return checking or isinstance(node, ast.FunctionDef)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_imports_go_down_the_floors(module: Path) -> None:
+    """A module has a floor, and what it imports of ldm is below it or its neighbour there."""
+    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+    assert module.with_suffix("").parts[1] in PLACES, f"which floor of FLOORS is {module} on?"
+    height, group = PLACES[module.with_suffix("").parts[1]]
+    for name in imports(tree):
+        package, _, rest = name.partition(".")
+        assert package not in SCRIPTS, f"{module} imports the script {package}"
+        if package == "ldm" and rest != "__version__":
+            below, neighbours = PLACES[rest.partition(".")[0]]
+            assert below < height or neighbours == group, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", [*MODULES, *SCRIPT_FILES], ids=str)
+def test_heavy_packages_are_imported_where_they_are_used(module: Path) -> None:
+    """Importing a module of ldm or a script imports no package that takes seconds or is optional.
+
+    Scripts do not even import torch, so that --help and a mistyped option answer at once.
+    """
+    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+    heavy = HEAVY if module in MODULES else HEAVY | {"torch"}
+    assert not {name.partition(".")[0] for name in imports(tree, at_once=True)} & heavy
