@@ -55,9 +55,11 @@ def load(path: str | Path) -> Tensor:
         raise ValueError(f"cannot read the image {path}: {_reason(e)}") from e
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         raise ValueError(f"{path} has an alpha channel; flatten it first (what is behind it?)")
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        raise ValueError(f"{path} has 32 bits: which value is white? save it with 8 or 16 bits")
     if image.mode == "1":
         image = image.convert("L")
-    if image.mode.startswith("I"):  # "I;16" and its byte orders, and "I" from older PNG readers
+    if image.mode.startswith("I"):  # "I;16" and its byte orders; older PNG readers say "I"
         return from_integers(np.asarray(image).clip(0, 65535).astype(np.uint16))
     if image.mode != "L":
         image = image.convert("RGB")
