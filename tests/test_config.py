@@ -1,0 +1,179 @@
+"""Settings: strict about names and types, and the same after a round trip."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ldm.config import (
+    ConfigError,
+    ModelConfig,
+    RunConfig,
+    from_dict,
+    load_config,
+    load_run,
+    read_yaml,
+    to_dict,
+)
+
+SHIPPED = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+CHANGED: dict[str, Any] = {
+    "unet": {"channels": [32, 64], "attention": [False, True], "heads": 2},
+    "schedule": {"steps": 10, "prediction": "v", "final_alpha_bar": "one"},
+    "scale_factor": 1.0,
+}
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_settings_survive_a_round_trip() -> None:
+    """to_dict, YAML and from_dict together change nothing, tuples, tables and None included."""
+    for settings in (
+        ModelConfig(),
+        RunConfig(),
+        from_dict(ModelConfig, CHANGED),
+        from_dict(RunConfig, {"data": {"split": None}, "method": {"rank": 4}}),
+    ):
+        plain = to_dict(settings)
+        assert json.loads(json.dumps(plain)) == plain  # lists, not tuples
+        assert from_dict(type(settings), yaml.safe_load(yaml.safe_dump(plain))) == settings
+
+
+def test_given_settings_arrive_and_the_rest_keep_their_defaults() -> None:
+    """What is given is taken over with its types; what is absent is as in the dataclass."""
+    model = from_dict(ModelConfig, CHANGED)
+    assert model.unet.channels == (32, 64)
+    assert model.unet.attention == (False, True)
+    assert (model.schedule.steps, model.schedule.prediction) == (10, "v")
+    assert (model.unet.res_blocks, model.vae) == (ModelConfig().unet.res_blocks, ModelConfig().vae)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"trian": {}}, "unknown setting 'trian'; did you mean 'train'?"),
+        ({"train": {"step": 1}}, "unknown setting 'train.step'; did you mean 'steps'?"),
+        ({"zzz": 1}, "unknown setting 'zzz'; known: train, data, model, method"),
+        ({1: 1}, "unknown setting '1'; known: "),
+        ({"train": None}, "train wants a table of settings, got None"),
+        ({"train": {"steps": "many"}}, "train.steps wants int, got 'many'"),
+        ({"train": {"steps": 1.5}}, "train.steps wants int, got 1.5"),
+        ({"train": {"steps": True}}, "train.steps wants int, got True"),
+        ({"train": {"steps": None}}, "train.steps wants int, got None"),
+        ({"train": {"learning_rate": "fast"}}, "train.learning_rate wants float, got 'fast'"),
+        ({"train": {"learning_rate": False}}, "train.learning_rate wants float, got False"),
+        ({"train": {"method": 3}}, "train.method wants str, got 3"),
+        ({"data": {"augment": 1}}, "data.augment wants bool, got 1"),
+        ({"data": {"path": 1}}, "data.path wants str, got 1"),
+        ({"data": {"exclude": "edema"}}, "data.exclude wants a list, got 'edema'"),
+        ({"data": {"exclude": ["edema", 2]}}, "data.exclude[1] wants str, got 2"),
+        ({"method": [1]}, "method wants dict, got [1]"),
+    ],
+)
+def test_wrong_names_and_types_are_refused(values: dict[Any, Any], message: str) -> None:
+    """An unknown key gets a suggestion, a wrong type the place, what it wants and what it got."""
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        from_dict(RunConfig, values)
+
+
+def test_choices_are_listed() -> None:
+    """A value that is none of a fixed few is refused with the few."""
+    with pytest.raises(ConfigError, match="prediction is 'x0'; choose one of 'eps', 'v'"):
+        from_dict(ModelConfig, {"schedule": {"prediction": "x0"}})
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-5", 1e-5), ("2.5E3", 2500.0), ("3", 3.0)])
+def test_floats_that_yaml_takes_for_something_else(tmp_path: Path, text: str, value: float) -> None:
+    """YAML reads 1e-5 as a string and 3 as an int; both become the float that was meant."""
+    assert not isinstance(yaml.safe_load(text), float)
+    path = write(tmp_path, f"train: {{learning_rate: {text}}}")
+    found = load_config(RunConfig, path).train.learning_rate
+    assert (found, type(found)) == (value, float)
+
+
+# --- files and overrides ---
+
+
+def test_overrides_win_over_the_file(tmp_path: Path) -> None:
+    """a.b=c replaces one value, or adds it, and leaves its neighbours; the last one counts."""
+    path = write(tmp_path, "train: {steps: 5, seed: 3}")
+    overrides = ["train.steps=6", "train.steps=7", "train.learning_rate=1e-5"]
+    overrides += ["data.exclude=[edema]", "data.path=a=b", "data.split=null", "method.rank=4"]
+    run = load_config(RunConfig, path, overrides)
+    assert (run.train.steps, run.train.seed, run.train.learning_rate) == (7, 3, 1e-5)
+    assert (run.data.exclude, run.data.path, run.data.split) == (("edema",), "a=b", None)
+    assert run.method == {"rank": 4}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.steps", "override 'train.steps' wants the form key=value"),
+        ("=3", "override '=3' wants the form key=value"),
+        ("train.stepz=3", "unknown setting 'train.stepz'; did you mean 'steps'?"),
+        ("train.steps.x=3", "override 'train.steps.x=3': 'steps' is a value, not a table"),
+        ("train.steps=[", "override 'train.steps=[': the value is not YAML"),
+        ("train.steps=", "train.steps wants int, got None"),
+    ],
+)
+def test_wrong_overrides_are_refused(tmp_path: Path, override: str, message: str) -> None:
+    """An override that is none, or that the settings have no place for, is quoted."""
+    path = write(tmp_path, "train: {steps: 5}")
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config(RunConfig, path, [override])
+
+
+BAD_FILES = {
+    "not YAML": (b"train: {steps: 5", "is not YAML"),
+    "tabs": (b"train:\n\tsteps: 5", "is not YAML"),
+    "python objects": (b"train: !!python/object/apply:os.system ['true']", "is not YAML"),
+    "not text": (b"\xff\xfe\x00", "is not YAML"),
+    "empty": (b"", "holds no settings"),
+    "a list": (b"- 1", "holds no settings"),
+    "one word": (b"train", "holds no settings"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_files_without_settings_are_refused_in_one_line(tmp_path: Path, case: str) -> None:
+    """Files that are no YAML table raise ConfigError, one line that names the file."""
+    content, message = BAD_FILES[case]
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"run\.yaml {message}") as error:
+        load_config(RunConfig, path)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    """A missing file and a folder in its place say so."""
+    with pytest.raises(ConfigError, match=r"cannot read the config .*absent\.yaml: No such file"):
+        load_config(RunConfig, tmp_path / "absent.yaml")
+    with pytest.raises(ConfigError, match="cannot read the config"):
+        load_config(RunConfig, tmp_path)
+
+
+def test_a_run_lives_in_a_folder_named_after_its_config(tmp_path: Path) -> None:
+    """Without train.out it is runs/<name of the file>; counts of zero are refused."""
+    path = write(tmp_path, "train: {steps: 5}")
+    assert load_run(path).train.out == "runs/run"
+    assert load_run(path, ["train.out=here"]).train.out == "here"
+    for setting in ("steps", "batch_size", "save_every"):
+        with pytest.raises(ConfigError, match="want 1 or more"):
+            load_run(path, [f"train.{setting}=0"])
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_configs_can_be_loaded(path: Path) -> None:
+    """Every file in configs/ holds the settings of a run, or of a model."""
+    if "train" in read_yaml(path):
+        load_run(path)
+    else:
+        load_config(ModelConfig, path)
