@@ -19,6 +19,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
+        umask = os.umask(0)  # there is no other way to read it
+        os.umask(umask)
+        partial.chmod(0o666 & ~umask)  # safetensors hides its files from everybody else
         sync(partial)
         partial.replace(path)
         sync(path.parent)

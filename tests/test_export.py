@@ -146,3 +146,16 @@ def test_saving_over_a_file_in_use_leaves_its_reader_alone(
     assert_same(mapped["vae"], before)
     path.unlink()
     assert_same(mapped["vae"], before)
+
+
+def test_others_may_read_what_was_written(
+    tmp_path: Path, tiny_ckpt: Path, tiny_config: ModelConfig
+) -> None:
+    """Weights get the permissions that any new file gets here."""
+    config, parts = load_parts(tiny_ckpt, tiny_config)
+    (tmp_path / "plain").write_text("")
+    for name in ("model.safetensors", "model.ckpt"):
+        (path,) = export(
+            "ours" if name.endswith("s") else "compvis", tmp_path / name, config, parts
+        )
+        assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
