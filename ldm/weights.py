@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from ldm import cli, rename
 from ldm.config import ModelConfig, load_config
+from ldm.devices import DTYPES
 from ldm.export import Parts, export, save
 from ldm.models.clip import TextEncoder
 from ldm.models.unet import UNet
@@ -181,14 +182,16 @@ def convert(
     to: Layout | None = None,
     config: ModelConfig | None = None,
     ema: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> list[Path]:
     """Write weights anew in another layout, bit for bit; returns the files written.
 
+    dtype: None keeps each tensor's own
     to: by default what the target's name says: .ckpt is compvis, .safetensors ours, else diffusers
     """
     by_suffix: dict[str, Layout] = {".ckpt": "compvis", ".safetensors": "ours"}
     layout = to or by_suffix.get(Path(target).suffix, "diffusers")
-    found, parts = load_parts(source, config, ema=ema, dtype=None)
+    found, parts = load_parts(source, config, ema=ema, dtype=dtype)
     return export(layout, target, found, parts)
 
 
@@ -208,12 +211,14 @@ def command_line(arguments: Sequence[str] | None) -> int:
     command.add_argument(
         "--ema", action="store_true", help="take the averaged weights (model_ema.*)"
     )
+    command.add_argument("--dtype", choices=DTYPES, help="default: bit for bit as in IN")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     watch = cli.Stopwatch()
     with watch("convert"):
         config = load_config(ModelConfig, options.config) if options.config else None
-        written = convert(options.source, options.target, options.to, config, options.ema)
+        dtype = DTYPES.get(options.dtype)
+        written = convert(options.source, options.target, options.to, config, options.ema, dtype)
     paths = [str(path) for path in written]
     report = {"paths": paths, "seconds": watch.rounded()}
     sys.stdout.write((json.dumps(report) if options.json else "\n".join(paths)) + "\n")

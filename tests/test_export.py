@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import assert_one_line, assert_same, state_of
+from conftest import assert_one_line, assert_same, flat, state_of
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -159,3 +159,11 @@ def test_others_may_read_what_was_written(
             "ours" if name.endswith("s") else "compvis", tmp_path / name, config, parts
         )
         assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_convert_to_half_precision_on_request(tmp_path: Path, tiny_diffusers: Path) -> None:
+    """--dtype float16 rounds every tensor to float16, and nothing else changes."""
+    target = tmp_path / "half.safetensors"
+    assert main(["convert", str(tiny_diffusers), str(target), "--dtype", "float16"]) == 0
+    whole, half = load_parts(tiny_diffusers)[1], load_parts(target, dtype=None)[1]
+    assert_same(flat(half), {name: tensor.half() for name, tensor in flat(whole).items()})
