@@ -22,7 +22,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--prompt", dest="prompts", action="append", **text, help="what to draw; repeat for more")
     add("--prompts", dest="file", metavar="FILE", help="a text file with one prompt a line")
     add("--from", dest="image", metavar="PNG", help="draw it again, but for the options given")
-    add("--negative", metavar="TEXT", help="what not to draw")
+    add("--negative", metavar="TEXT", type=cli.line, help="what not to draw")
     add("--n", type=cli.whole(1), metavar="N", help="images for each prompt (4)")
     add("--seed", type=cli.whole(), metavar="N", help="another seed, other images (0)")
     add("--start", type=cli.whole(0), metavar="I", help="index of the first image (0)")

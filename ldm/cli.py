@@ -97,20 +97,25 @@ def size(text: str) -> tuple[int, int]:
     return int(width), int(height or width)
 
 
-def prompt(text: str) -> str:
-    """For argparse: reads a prompt, on one line as the tokenizer sees it."""
-    if not (line := _one_line(text)):
-        raise argparse.ArgumentTypeError("is empty; say what to draw")
-    if not text.isprintable() and not line.isprintable():
+def line(text: str) -> str:
+    """For argparse: reads text, perhaps none, on one line as the tokenizer sees it."""
+    if not (read := _one_line(text)).isprintable():
         raise argparse.ArgumentTypeError(f"holds characters that are no text: {text!r}")
-    return line
+    return read
+
+
+def prompt(text: str) -> str:
+    """For argparse: reads a line that is not empty."""
+    if not (read := line(text)):
+        raise argparse.ArgumentTypeError("is empty; say what to draw")
+    return read
 
 
 def read_prompts(path: str | Path) -> list[str]:
     """The prompts in a text file, one a line, empty lines left out. Raises ValueError if none."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-        prompts = [prompt(line) for line in lines if line.strip()]
+        prompts = [prompt(text) for text in lines if text.strip()]
     except OSError as error:
         raise ValueError(f"cannot read the prompts in {path}: {error.strerror}") from error
     except (UnicodeDecodeError, argparse.ArgumentTypeError) as error:
@@ -126,17 +131,18 @@ def check_folder(path: str | Path) -> None:
     Tried for real, before hours of work: permissions alone do not tell of a read-only disk.
     """
     folder = Path(path)
-    absent = [p for p in (folder, *folder.parents) if not p.exists()]
+    # os.path, because Path.exists and its like raise for names that are too long
+    absent = [p for p in (folder, *folder.parents) if not os.path.exists(p)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = "it is a file" if folder.is_file() else error.strerror
+        reason = "it is a file" if os.path.isfile(folder) else error.strerror
         raise ValueError(f"cannot write into {folder}: {reason}; name another folder") from error
     finally:
         for made in absent:
-            if made.is_dir():
+            if os.path.isdir(made):
                 made.rmdir()
 
 

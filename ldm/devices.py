@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -9,13 +11,14 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 def choose(name: str | None = None) -> torch.device:
     """The device of that name, or the best one here. Raises ValueError if it is not to be had."""
-    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    here = [kind for kind, available in found.items() if available] + ["cpu"]
+    mps = int(torch.backends.mps.is_available())
+    count = {"cuda": torch.cuda.device_count(), "mps": mps, "cpu": 1}
+    here = [kind for kind in count if count[kind]]
     if name is None:
         return torch.device(here[0])
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", *found) or (number and not number.isdecimal()):
+    match = re.fullmatch(r"(cuda|mps|cpu)(?::(0|[1-9][0-9]?))?", name)
+    if not match:
         raise ValueError(f"unknown device {name!r}; here there is {' and '.join(here)}")
-    if kind not in here or (kind == "cuda" and int(number or 0) >= torch.cuda.device_count()):
+    if int(match[2] or 0) >= count[match[1]]:
         raise ValueError(f"device {name} is not available; here there is {' and '.join(here)}")
     return torch.device(name)

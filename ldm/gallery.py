@@ -58,6 +58,9 @@ class Order:
                 f"cannot draw {self.n} images of {len(self.prompts)} prompts from index "
                 f"{self.start}; wants at least one of each and an index of 0 or more"
             )
+        among = self.indices if self.company is None else self.company
+        if self.indices.start < among.start or self.indices.stop > among.stop:
+            raise ConfigError(f"images {self.indices} are not in their batch, {among}")
         if self.dtype not in DTYPES:
             raise ConfigError(f"unknown dtype {self.dtype!r}; known: {', '.join(DTYPES)}")
         self.sampling(ModelConfig())  # raises for what no model can do
@@ -218,7 +221,7 @@ def draw(
     with watch("save"):
         columns = order.n if 1 < order.n <= 8 else None
         paths.append(folder / "grid.png")
-        text = describe(order, pipe, model, order.indices)
+        text = describe(order, pipe, model, order.indices, order.company)
         images.save(images.grid(sheet, columns), paths[-1], text)
         if strip:
             first = range(order.start, order.start + 1)

@@ -1,0 +1,266 @@
+"""Bad input to sample.py: one line that says what to do, exit status 2, and nothing is left."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import assert_one_line
+from PIL import Image
+
+import sample
+from ldm import cli, images
+from ldm.config import ModelConfig
+from ldm.pipeline import LatentDiffusion
+from ldm.weights import load_parts, save
+
+PROMPT = ("--prompt", "lung xray")
+
+
+@pytest.fixture(scope="session")
+def model(tiny_ckpt: Path, tiny_yaml: Path) -> tuple[object, ...]:
+    """The options that name the tiny twin."""
+    return "--model", tiny_ckpt, "--config", tiny_yaml
+
+
+def status(*arguments: object) -> int | str | None:
+    """The exit status of `python sample.py ...`."""
+    try:
+        return cli.run(lambda: sample.main([str(argument) for argument in arguments]), "sample.py")
+    except SystemExit as stop:  # argparse
+        return stop.code
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory, model: tuple[object, ...]) -> Path:
+    """A picture that sample.py drew."""
+    folder = tmp_path_factory.mktemp("drawn")
+    assert status(*PROMPT, *model, "--n", 1, "--steps", 1, "--out", folder) == 0
+    return folder / "00000.png"
+
+
+class Evil:
+    """Unpickling this would run a shell command that leaves a witness."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple:
+        return os.system, (f"touch '{self.witness}'",)
+
+
+def bad_weights(case: str, tmp_path: Path, config: ModelConfig, ckpt: Path) -> Path:
+    """A file of weights that is none."""
+    path, source = tmp_path / "bad.ckpt", ckpt.read_bytes()
+    if "safetensors" in case:
+        path = save(tmp_path / "bad.safetensors", *load_parts(ckpt, config))
+        source = path.read_bytes()
+    if case.startswith("truncated"):
+        path.write_bytes(source[: len(source) // 2])
+    elif case.startswith("corrupt"):
+        path.write_bytes(source[:4] + bytes(200) + source[204:])
+    elif case.startswith("malicious"):
+        evil = Evil(tmp_path / "witness")
+        pickle.loads(pickle.dumps(evil))  # the bait is live
+        (tmp_path / "witness").unlink()
+        if "zip" in case:
+            torch.save({"state_dict": {}, "callbacks": evil}, path)
+        else:
+            path.write_bytes(pickle.dumps({"state_dict": evil}))
+    elif case == "text":
+        path.write_text("not weights\n")
+    elif case == "empty":
+        path.touch()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("missing", "does not exist"),
+        ("empty", "is empty"),
+        ("text", "bad.ckpt was refused"),
+        ("truncated ckpt", "bad.ckpt is damaged"),
+        ("truncated safetensors", "bad.safetensors is damaged"),
+        ("corrupt ckpt", "bad.ckpt"),
+        ("corrupt safetensors", "bad.safetensors is damaged"),
+        ("malicious pickle", "could run code"),
+        ("malicious zip", "could run code"),
+    ],
+)
+def test_bad_weights_are_one_line_and_run_nothing(
+    tmp_path: Path,
+    tiny_config: ModelConfig,
+    tiny_ckpt: Path,
+    capsys: pytest.CaptureFixture[str],
+    case: str,
+    message: str,
+) -> None:
+    """Weights that cannot be opened whole: status 2, one line, no folder, no command was run."""
+    path = bad_weights(case, tmp_path, tiny_config, tiny_ckpt)
+    before = sorted(tmp_path.rglob("*"))
+    assert status(*PROMPT, "--model", path, "--out", tmp_path / "out") == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert_one_line(shown.err, message)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+BAD_INPUT: dict[str, tuple[tuple[object, ...], str]] = {
+    "nothing to draw": ((), "nothing to draw; give --prompt, --prompts or --from"),
+    "empty prompt": (("--prompt", ""), "--prompt: is empty"),
+    "prompt of spaces": (("--prompt", " \t\n"), "--prompt: is empty"),
+    "prompt of bytes": (("--prompt", "lung \udcff"), "characters that are no text"),
+    "negative of bytes": ((*PROMPT, "--negative", "\udcff"), "characters that are no text"),
+    "no prompt file": (("--prompts", "absent.txt"), "absent.txt: No such file"),
+    "a folder for a prompt file": (("--prompts", "."), "cannot read the prompts in ."),
+    "empty prompt file": (("--prompts", "empty.txt"), "empty.txt holds no prompt"),
+    "blank prompt file": (("--prompts", "blank.txt"), "blank.txt holds no prompt"),
+    "binary prompt file": (("--prompts", "foreign.png"), "foreign.png is no UTF-8 text"),
+    "unknown option": ((*PROMPT, "--promt", "x"), "unrecognized arguments: --promt"),
+    "shortened option": ((*PROMPT, "--samp", "ddim"), "unrecognized arguments: --samp"),
+    "unknown sampler": (
+        (*PROMPT, "--sampler", "magic"),
+        "unknown sampler 'magic'; known: ddpm",
+    ),
+    "unknown device": ((*PROMPT, "--device", "gpu"), "unknown device 'gpu'; here there is"),
+    "no such device": ((*PROMPT, "--device", "cuda:99"), "device cuda:99 is not available"),
+    "second CPU": ((*PROMPT, "--device", "cpu:1"), "device cpu:1 is not available"),
+    "half a device": ((*PROMPT, "--device", "cpu:"), "unknown device 'cpu:'"),
+    "unknown dtype": ((*PROMPT, "--dtype", "int8"), "unknown dtype 'int8'; known: float32"),
+    "zero steps": ((*PROMPT, "--steps", 0), "--steps: wants a whole number of 1 or more, got '0'"),
+    "too many steps": ((*PROMPT, "--steps", 1001), "at most 1000 steps, not 1001"),
+    "half a step": (
+        (*PROMPT, "--steps", 1.5),
+        "--steps: wants a whole number of 1 or",
+    ),
+    "zero images": ((*PROMPT, "--n", 0), "--n: wants a whole number of 1 or more, got '0'"),
+    "negative start": ((*PROMPT, "--start", -1), "--start: wants a whole number of 0 or more"),
+    "seed": ((*PROMPT, "--seed", "x"), "--seed: wants a whole number, got 'x'"),
+    "guidance nan": (
+        (*PROMPT, "--guidance", "nan"),
+        "wants a finite number, got 'nan'",
+    ),
+    "guidance inf": (
+        (*PROMPT, "--guidance", "inf"),
+        "wants a finite number, got 'inf'",
+    ),
+    "guidance word": ((*PROMPT, "--guidance", "much"), "wants a finite number, got 'much'"),
+    "size 0": ((*PROMPT, "--size", 0), "--size: wants pixels as N or WxH, got '0'"),
+    "size word": ((*PROMPT, "--size", "32x"), "--size: wants pixels as N or WxH, got '32x'"),
+    "odd size": ((*PROMPT, "--size", "32x33"), "multiples of 4, not 32x33"),
+    "missing config": ((*PROMPT, "--config", "absent.yaml"), "cannot read the config absent.yaml"),
+    "other config": ((*PROMPT, "--config", "other.yaml"), "name the right config"),
+    "no averaged weights": ((*PROMPT, "--ema"), "holds no averaged weights"),
+    "a file for a folder": ((*PROMPT, "--out", "empty.txt"), "empty.txt: it is a file"),
+    "below a file": (
+        (*PROMPT, "--out", "empty.txt/new/out"),
+        "cannot write into empty.txt/new/",
+    ),
+    "endless name": ((*PROMPT, "--out", f"new/{'x' * 300}"), "ame too long"),
+    "from nothing": (("--from", "absent.png"), "cannot read the image absent.png: No such file"),
+    "from no image": (("--from", "blank.txt"), "cannot read the image blank.txt: not an image"),
+    "from foreign": (("--from", "foreign.png"), "foreign.png was not drawn by ldm"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    tmp_path: Path,
+    model: tuple[object, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    case: str,
+) -> None:
+    """Exit status 2, one line on stderr that says what is wrong, nothing on stdout or the disk."""
+    monkeypatch.chdir(tmp_path)
+    Path("empty.txt").touch()
+    Path("blank.txt").write_text(" \n\n")
+    Path("other.yaml").write_text("unet: {channels: [64, 64]}")
+    Image.new("L", (32, 32)).save("foreign.png")
+    before = sorted(tmp_path.rglob("*"))
+    arguments, message = BAD_INPUT[case]
+    assert status(*model, "--out", "new/out", *arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert_one_line(shown.err, message)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"index": "3-2"},
+        {"index": "many"},
+        {"batch": "5-9"},
+        {"batch": "9-5"},
+        {"steps": "0"},
+        {"guidance": "nan"},
+        {"size": "32"},
+        {"sampler": "magic"},
+        {"seed": None},
+    ],
+    ids=str,
+)
+def test_from_a_changed_png_is_one_line(
+    drawn: Path,
+    model: tuple[object, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: dict[str, str | None],
+) -> None:
+    """PNG text that says what cannot be drawn is refused as such, before any work."""
+    text = {k: v for k, v in (images.read_text(drawn) | change).items() if v is not None}
+    images.save(images.load(drawn), tmp_path / "x.png", text)
+    assert status("--from", tmp_path / "x.png", *model, "--out", tmp_path / "new") == 2
+    assert_one_line(capsys.readouterr().err, "x.png was changed or is incomplete")
+    assert not (tmp_path / "new").exists()
+
+
+# --- trouble on the way ---
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "out of memory"),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried"), 2, "out of memory"),
+        (OSError(28, "No space left on device", "x.png"), 2, "x.png: No space left on device"),
+        (FloatingPointError("not\nfinite"), 2, "not finite"),
+        (KeyboardInterrupt(), 130, None),
+    ],
+    ids=repr,
+)
+def test_trouble_on_the_way_is_one_line(
+    model: tuple[object, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    message: str | None,
+) -> None:
+    """Memory, disk and numbers that give out: one line, status 2; an interrupt: silence and 130."""
+
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(LatentDiffusion, "latents", fail)
+    assert status(*PROMPT, *model, "--out", tmp_path / "out") == code
+    shown = capsys.readouterr().err
+    if message is None:
+        assert shown == ""
+    else:
+        assert_one_line(shown, message)
+    assert not (tmp_path / "out").exists()
+
+
+def test_mistakes_of_the_program_keep_their_traceback() -> None:
+    """An error that no input explains is not dressed up as one."""
+
+    def fail() -> int:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        cli.run(fail, "sample.py")

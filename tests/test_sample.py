@@ -1,0 +1,261 @@
+"""sample.py: numbered PNGs that hold what was asked for and say how to draw them again."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import assert_one_line
+from torch import Tensor
+
+import sample
+from ldm import cli, gallery, images
+from ldm.config import ModelConfig
+from ldm.pipeline import LatentDiffusion, Sampling
+from ldm.samplers import SAMPLERS
+from ldm.weights import load_parts, save
+
+ROOT = Path(__file__).parent.parent
+PROMPT = "lung xray with edema"
+
+
+@pytest.fixture(scope="session")
+def model(
+    tmp_path_factory: pytest.TempPathFactory, tiny_ckpt: Path, tiny_config: ModelConfig
+) -> Path:
+    """The tiny twin in a file that keeps its config."""
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    return save(path, *load_parts(tiny_ckpt, tiny_config))
+
+
+def status(*arguments: object) -> int:
+    """The exit status of `python sample.py ...`."""
+    return cli.run(lambda: sample.main([str(argument) for argument in arguments]), "sample.py")
+
+
+@pytest.fixture
+def draw(model: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Draws into a folder of its own, in 3 steps unless told otherwise, and returns the folder."""
+
+    def draw(*arguments: object, out: str = "out") -> Path:
+        few = () if "--from" in arguments else ("--steps", 3)
+        given = ("--model", model, "--out", tmp_path / out, *few, *arguments)
+        assert status(*given) == 0
+        return tmp_path / out
+
+    return draw
+
+
+def levels(path: Path) -> Tensor:
+    """[C, H, W], the grey levels of a PNG"""
+    return rounded(images.load(path))
+
+
+def rounded(picture: Tensor) -> Tensor:
+    return torch.from_numpy(images.to_integers(picture)).int().permute(2, 0, 1)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# --- what is drawn ---
+
+
+def test_pictures_are_numbered_and_say_how_they_were_drawn(
+    draw: Callable[..., Path], tiny: LatentDiffusion, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """2 prompts x 2 from index 7 are 00007.png ... 00010.png and a grid; the paths are printed."""
+    prompts = (PROMPT, "no findings")
+    given = [x for prompt in prompts for x in ("--prompt", prompt)]
+    options = ("--n", 2, "--start", 7, "--seed", 5, "--negative", "edema", "--size", "64x32")
+    folder = draw(*given, *options, "--sampler", "heun", "--guidance", "2.5")
+    names = ["00007.png", "00008.png", "00009.png", "00010.png", "grid.png"]
+    assert capsys.readouterr().out == "".join(f"{folder / name}\n" for name in names)
+    assert sorted(path.name for path in folder.iterdir()) == names
+    for i, name in enumerate(names):
+        text = images.read_text(folder / name)
+        assert "synthetic" in text["synthetic"]
+        expected = {
+            "prompt": "\n".join(prompts) if name == "grid.png" else prompts[i // 2],
+            "index": "7-10" if name == "grid.png" else str(7 + i),
+            "negative": "edema",
+            "seed": "5",
+            "sampler": "heun",
+            "steps": "3",
+            "guidance": "2.5",
+            "size": "64x32",
+            "dtype": "float32",
+            "device": tiny.device.type,
+            "weights": tiny.weights_hash,
+            "model": "tiny.safetensors",
+        }
+        assert expected.items() <= text.items()
+    sheet = images.grid([images.load(folder / name) for name in names[:4]], columns=2)
+    assert torch.equal(
+        images.load(folder / "grid.png"), images.from_integers(images.to_integers(sheet))
+    )
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_draws_what_the_pipeline_draws(
+    draw: Callable[..., Path], tiny: LatentDiffusion, sampler: str
+) -> None:
+    """Each option arrives where it belongs: the PNG is the pipeline's picture, rounded."""
+    options = ("--n", 1, "--start", 2, "--seed", 5, "--negative", "edema", "--size", "64x32")
+    folder = draw("--prompt", PROMPT, *options, "--sampler", sampler, "--guidance", "2.5")
+    settings = Sampling(5, 3, sampler, 2.5, "edema", height=32, width=64)
+    picture = tiny.draw([PROMPT], [2], settings)[0]
+    assert torch.equal(levels(folder / "00002.png"), rounded(picture))
+
+
+def test_defaults_are_those_of_the_model_and_the_help(
+    draw: Callable[..., Path], tiny: LatentDiffusion
+) -> None:
+    """Without options: 4 pictures of the model's size and guidance, 20 steps of dpm++, seed 0."""
+    folder = draw("--prompt", PROMPT, "--steps", 20)
+    assert len(list(folder.iterdir())) == 5
+    text = images.read_text(folder / "00000.png")
+    wanted = {"seed": "0", "sampler": "dpm++", "guidance": "7.5", "size": "32x32", "negative": ""}
+    assert wanted.items() <= text.items()
+    assert gallery.Order([PROMPT]).steps == 20
+
+
+def test_a_picture_is_the_same_from_any_start(draw: Callable[..., Path]) -> None:
+    """--start 7 --n 1 draws image 7 of 16: 99.9 % of pixels are equal and none is off by 2."""
+    among = levels(draw("--prompt", PROMPT, "--n", 16, out="many") / "00007.png")
+    alone = levels(draw("--prompt", PROMPT, "--n", 1, "--start", 7, out="one") / "00007.png")
+    off = (among - alone).abs()
+    assert off.max() <= 1
+    assert (off == 0).float().mean() >= 0.999
+
+
+def test_prompts_from_a_file(draw: Callable[..., Path], tmp_path: Path) -> None:
+    """One prompt a line, whatever the line ends, is as good as --prompt: the same bytes."""
+    (tmp_path / "prompts.txt").write_bytes(b"\xef\xbb\xbf one\r\n\r\n  two  three \n")
+    folder = draw("--prompts", tmp_path / "prompts.txt", "--n", 1, out="file")
+    other = draw("--prompt", "one", "--prompt", "two three", "--n", 1, out="options")
+    assert content(folder) == content(other)
+    assert content(folder).keys() == {"00000.png", "00001.png", "grid.png"}
+
+
+def test_json_is_one_object(draw: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """With --json stdout is one line: the paths that were written and the seconds of each part."""
+    folder = draw("--prompt", PROMPT, "--n", 1, "--json")
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    report = json.loads(out)
+    assert report["paths"] == [str(folder / "00000.png"), str(folder / "grid.png")]
+    assert report["seconds"].keys() == {"imports", "load", "text", "steps", "decode", "save"}
+    assert all(report["seconds"][part] > 0 for part in ("load", "steps", "decode"))
+
+
+def test_trajectory_ends_in_the_picture(
+    draw: Callable[..., Path], tmp_path: Path, tiny_ckpt: Path, tiny_yaml: Path
+) -> None:
+    """trajectory.png holds the x0 of 8 steps, ever closer to the picture.
+
+    The last is the picture, because this model ends clean, which is where x0 is.
+    """
+    config = tmp_path / "clean.yaml"
+    config.write_text(tiny_yaml.read_text() + "schedule: {final_alpha_bar: one}\n")
+    options = ("--n", 1, "--steps", 12, "--trajectory", "--model", tiny_ckpt, "--config", config)
+    folder = draw("--prompt", PROMPT, *options)
+    assert content(folder).keys() == {"00000.png", "grid.png", "trajectory.png"}
+    strip = levels(folder / "trajectory.png")
+    frames = [strip[:, :32, x : x + 32] for x in range(0, strip.shape[2], 34)]
+    assert len(frames) == 8
+    picture = levels(folder / "00000.png")
+    off = [(frame - picture).float().abs().mean() for frame in frames]
+    assert off == sorted(off, reverse=True)
+    assert off[0] > 10
+    assert off[-1] == 0
+
+
+# --- drawing again ---
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if three pictures filled the memory."""
+    monkeypatch.setattr(gallery, "PIXELS_AT_ONCE", 3 * 32 * 32)
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_from_an_image_or_a_grid_draws_the_same_bytes(draw: Callable[..., Path]) -> None:
+    """--from 00006.png draws that file again, bit for bit, in its old batch; a grid draws all.
+
+    What was drawn from an image can be drawn from again, as can its grid.
+    """
+    prompts = ("--prompt", PROMPT, "--prompt", "no findings")
+    old = draw(*prompts, "--n", 4, "--seed", 9, "--negative", "edema", "--guidance", 3, out="old")
+    assert content(draw("--from", old / "grid.png", out="all")) == content(old)
+    one = draw("--from", old / "00006.png", out="one")
+    assert content(one).keys() == {"00006.png", "grid.png"}
+    assert content(one)["00006.png"] == content(old)["00006.png"]
+    for name in ("00006.png", "grid.png"):
+        assert content(draw("--from", one / name, out=f"again {name}")) == content(one)
+
+
+def test_from_takes_options_on_top(draw: Callable[..., Path]) -> None:
+    """--from grid.png --seed 1 draws what the old command would with --seed 1."""
+    given = ("--prompt", PROMPT, "--n", 2, "--start", 3, "--sampler", "ddim", "--size", "32x64")
+    old = draw(*given, out="old")
+    new = draw("--from", old / "grid.png", "--seed", 1, "--guidance", 2, out="new")
+    assert content(new) == content(draw(*given, "--seed", 1, "--guidance", 2, out="direct"))
+    assert not torch.equal(levels(new / "00003.png"), levels(old / "00003.png"))
+
+
+def test_other_weights_are_refused_unless_chosen(
+    draw: Callable[..., Path],
+    tmp_path: Path,
+    tiny_ckpt: Path,
+    tiny_config: ModelConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """--from with other weights than the image's is an error; with --model it is a warning."""
+    config, parts = load_parts(tiny_ckpt, tiny_config)
+    parts["vae"] = {name: tensor + 0.01 for name, tensor in parts["vae"].items()}
+    other = save(tmp_path / "other.safetensors", config, parts)
+    old = draw("--prompt", PROMPT, "--n", 1, out="old")
+    capsys.readouterr()
+    monkeypatch.setattr(sample, "BUILT_IN", other)
+    assert status("--from", old / "00000.png", "--out", tmp_path / "new") == 2
+    assert_one_line(capsys.readouterr().err, "was drawn with weights", "name its own with --model")
+    assert not (tmp_path / "new").exists()
+    new = draw("--from", old / "00000.png", "--model", other, out="new")
+    assert not torch.equal(levels(new / "00000.png"), levels(old / "00000.png"))
+    assert "it will be another picture" in caplog.text
+
+
+# --- as a program ---
+
+
+def test_help_answers_without_torch_and_names_every_sampler() -> None:
+    """`sample.py --help` imports nothing heavy, so that it answers at once."""
+    script = (
+        "import sys, runpy; sys.argv = ['sample.py', '--help']\n"
+        "try: runpy.run_path('sample.py', run_name='__main__')\n"
+        "finally: assert not {'torch', 'numpy', 'open_clip'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(sampler in done.stdout for sampler in SAMPLERS)
+
+
+def test_as_a_program(model: Path, tmp_path: Path) -> None:
+    """For real: paths on stdout; on stderr only the words that the prompt has no room for."""
+    prompt = "lung " * 75 + "with cardiomegaly"
+    options = ["--model", str(model), "--out", str(tmp_path / "out"), "--n", "1", "--steps", "1"]
+    command = [sys.executable, "sample.py", "--prompt", prompt, *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        str(tmp_path / "out" / x) for x in ("00000.png", "grid.png")
+    ]
+    assert_one_line(done.stderr, "these words are ignored: with cardiomegaly")
