@@ -37,7 +37,11 @@ FIXED: dict[str, Settings] = {
     },
     "vae": {"act_fn": "silu"},
     "text_encoder": {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-05},
-    "scheduler/scheduler": {"beta_schedule": "scaled_linear"},
+    "scheduler/scheduler": {
+        "beta_schedule": "scaled_linear",
+        "rescale_betas_zero_snr": False,
+        "trained_betas": None,
+    },
 }
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction"}
 
@@ -106,8 +110,10 @@ def _model_config(unet: Settings, vae: Settings, text: Settings, steps: Settings
 def configs(config: ModelConfig) -> dict[str, dict[str, Any]]:
     """{file in the folder: its content}; raises ConfigError for what diffusers does not have."""
     unet, vae, text, schedule = config.unet, config.vae, config.text, config.schedule
-    if unet.patch != 1 or vae.patch != 1:
-        raise ConfigError("a diffusers folder cannot hold a model with patch > 1; keep our layout")
+    if unet.patch != 1 or vae.patch != 1 or vae.shortcut:
+        raise ConfigError(
+            "a diffusers folder cannot hold a model with patch > 1 or a shortcut; keep our layout"
+        )
     down = ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in unet.attention]
     levels = len(vae.channels)
     return {

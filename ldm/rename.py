@@ -52,6 +52,10 @@ UNET_ATTENTION: Table = {
     "blocks.0.ff.out_proj.*": "transformer_blocks.0.ff.net.2.*",
 }
 VAE_ENDS: Table = {"quant.*": "quant_conv.*", "post_quant.*": "post_quant_conv.*"}
+VAE_SHORTCUT: Table = {  # an option of ours
+    "shortcut.encode.*": "shortcut.encode.*",
+    "shortcut.decode.*": "shortcut.decode.*",
+}
 VAE_HALF_ENDS: Table = {
     "conv_in.*": "conv_in.*",
     "norm_out.*": ("norm_out.*", "conv_norm_out.*"),
@@ -175,6 +179,8 @@ def _unet(cfg: UNetConfig) -> Iterator[Place]:
 def _vae(cfg: VAEConfig) -> Iterator[Place]:
     compvis, last = "first_stage_model.", len(cfg.channels) - 1
     yield VAE_ENDS, "vae.", compvis, "vae/"
+    if cfg.shortcut:
+        yield VAE_SHORTCUT, "vae.", compvis, "vae/"
     for half in ("encoder.", "decoder."):
         yield VAE_HALF_ENDS, f"vae.{half}", compvis + half, f"vae/{half}"
         for j in (0, 1):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from ldm.config import VAEConfig
@@ -123,6 +125,45 @@ class Decoder(nn.Module):
         return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), self.patch)
 
 
+class Shortcut(nn.Module):
+    """A linear map of each block of `factor` x `factor` pixels to its latent, and one back.
+
+    It begins as the lowest waves of the cosine transform, as JPEG's, which hold most of a
+    radiograph; the networks beside it begin at zero and learn the rest.
+    """
+
+    def __init__(self, cfg: VAEConfig) -> None:
+        super().__init__()
+        image, latent, factor = cfg.image_channels, cfg.latent_channels, cfg.factor
+        self.encode = nn.Conv2d(image, 2 * latent, factor, stride=factor)
+        self.decode = nn.ConvTranspose2d(latent, image, factor, stride=factor)
+        frequencies, waves = (x[:latent] for x in cosine_waves(factor))
+        waves = waves[:, None].expand(-1, image, -1, -1) / math.sqrt(image)
+        # high frequencies are weak: strengthened, they are not lost in the last steps of sampling
+        gain = (1 + frequencies)[:, None, None, None]
+        small = torch.cat([torch.zeros(latent), torch.full((latent,), -6.0)])  # logvar comes second
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.zero_()
+            self.encode.weight[: len(waves)] = gain * waves
+            self.decode.weight[: len(waves)] = waves / gain
+            self.encode.bias = nn.Parameter(small)
+
+
+def cosine_waves(size: int) -> tuple[Tensor, Tensor]:
+    """The two-dimensional DCT-II basis, which is orthonormal, lowest frequencies first.
+
+    returns frequencies [size^2] and waves [size^2, size, size]
+    """
+    k, x = torch.arange(size)[:, None], torch.arange(size)
+    lines = torch.cos(math.pi / size * k * (x + 0.5)) * math.sqrt(2 / size)
+    lines[0] /= math.sqrt(2)
+    frequencies = torch.hypot(k.float(), k.T.float()).flatten()
+    order = frequencies.argsort(stable=True)
+    waves = rearrange(torch.einsum("ky, lx -> klyx", lines, lines), "k l y x -> (k l) y x")
+    return frequencies[order], waves[order]
+
+
 class VAE(nn.Module):
     """Encoder and decoder with the 1 x 1 convolutions of SD v1 around the latent."""
 
@@ -133,6 +174,10 @@ class VAE(nn.Module):
         self.decoder = Decoder(cfg)
         self.quant = nn.Conv2d(2 * cfg.latent_channels, 2 * cfg.latent_channels, 1)
         self.post_quant = nn.Conv2d(cfg.latent_channels, cfg.latent_channels, 1)
+        if cfg.shortcut:
+            self.shortcut = Shortcut(cfg)
+            for parameter in (*self.quant.parameters(), *self.decoder.conv_out.parameters()):
+                nn.init.zeros_(parameter)
 
     def encode(self, images: Tensor) -> Posterior:
         """images: [B, C, H, W] in [-1, 1], H and W multiples of the factor."""
@@ -147,9 +192,13 @@ class VAE(nn.Module):
                 f"encode wants sides that are multiples of {factor}, got "
                 f"{tuple(images.shape[2:])}; resize or pad first"
             )
-        mean, logvar = self.quant(self.encoder(images)).chunk(2, dim=1)
+        moments = self.quant(self.encoder(images))
+        if self.config.shortcut:
+            moments = moments + self.shortcut.encode(images)
+        mean, logvar = moments.chunk(2, dim=1)
         return Posterior(mean, logvar.clamp(-30.0, 20.0))  # as SD v1: exp stays finite
 
     def decode(self, z: Tensor) -> Tensor:
         """z: [B, C_z, h, w], unscaled;  returns images [B, C, H, W], about [-1, 1], not clamped"""
-        return self.decoder(self.post_quant(z))
+        images = self.decoder(self.post_quant(z))
+        return images + self.shortcut.decode(z) if self.config.shortcut else images
