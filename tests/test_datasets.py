@@ -21,8 +21,8 @@ ROWS = [  # filename, labels, split, quality_flag
 ]
 
 
-def write_image(path: Path, value: int, size=(40, 32)) -> None:
-    Image.fromarray(np.full(size, value, np.uint8)).save(path)
+def write_image(path: Path, value: int, size=(40, 32), form: str = "PNG") -> None:
+    Image.fromarray(np.full(size, value, np.uint8)).save(path, format=form)
 
 
 @pytest.fixture
@@ -60,6 +60,16 @@ def test_excluded_findings_are_never_seen_in_files_or_phantoms(labels, tmp_path)
     assert not any("effusion" in captions.caption(i, w) for i in range(40) for w in range(8))
 
 
+@pytest.mark.parametrize("name", ["Nodule", "nodule", "lung nodule"])
+def test_exclude_knows_a_finding_by_each_of_its_names(labels, tmp_path, name: str) -> None:
+    """A label of the CSV, the phantom's finding and the captions' words leave out the same."""
+    text = labels.read_text().replace("Cardiomegaly", "Nodule")
+    labels.write_text(text)
+    config = settings(labels, tmp_path, exclude=(name,), phantoms=40)
+    assert names(datasets.Files(config, 1)) == ["a", "b"]
+    assert not any(p.finding("nodule") for p in datasets.Phantoms(config, 1).phantoms)
+
+
 def test_pixels_survive_the_cache(labels, tmp_path) -> None:
     """A cached image has the file's grey values, in [-1, 1]; the second opening reads the cache."""
     config = settings(labels, tmp_path)
@@ -72,11 +82,39 @@ def test_pixels_survive_the_cache(labels, tmp_path) -> None:
 
 
 def test_a_changed_file_is_read_anew(labels, tmp_path) -> None:
-    """The cache belongs to the files it was made of."""
+    """The cache belongs to the files it was made of, even if their size is the same."""
     config = settings(labels, tmp_path)
-    key = datasets.Files(config, 1).key
-    write_image(labels.parent / "images" / "a.png", 7, size=(64, 64))
-    assert datasets.Files(config, 1).key != key
+    path = labels.parent / "images" / "a.png"
+    write_image(path, 0, form="BMP")
+    files = datasets.Files(config, 1)
+    before = path.stat().st_size
+    write_image(path, 7, form="BMP")
+    assert path.stat().st_size == before
+    again = datasets.Files(config, 1)
+    assert again.key != files.key
+    assert not torch.equal(again.images(torch.tensor([0])), files.images(torch.tensor([0])))
+
+
+def test_an_interrupted_cache_goes_on_where_it_was(tmp_path) -> None:
+    """Rows made before an interruption are kept, a row cut in the middle is made again."""
+    made: list[int] = []
+
+    def make(rows: range) -> np.ndarray:
+        if made == [0, 1, 2, 3] and not (tmp_path / "go on").exists():
+            raise KeyboardInterrupt
+        made.extend(rows)
+        return np.array([[row, row + 0.5] for row in rows])
+
+    path, shape = tmp_path / "x.npy", (7, 2)
+    with pytest.raises(KeyboardInterrupt):
+        datasets.cached(path, shape, np.float32, make, batch=2)
+    (tmp_path / "go on").touch()
+    (unfinished,) = tmp_path.glob(".*")
+    unfinished.write_bytes(unfinished.read_bytes()[:-3])
+    array = datasets.cached(path, shape, np.float32, make, batch=2)
+    assert made == [0, 1, 2, 3, 3, 4, 5, 6]
+    assert np.array_equal(array, [[row, row + 0.5] for row in range(7)])
+    assert [p.name for p in tmp_path.iterdir() if "x.npy" in p.name] == ["x.npy"]
 
 
 def test_captions_name_the_labels_and_no_finding_names_none(labels, tmp_path) -> None:
@@ -106,6 +144,7 @@ def test_a_folder_takes_captions_from_text_files(tmp_path) -> None:
         (lambda p: (p / "empty").mkdir() or p / "empty", "no usable images"),
         (lambda p: (p / "x.csv").write_text("a,b\n1,2\n") and p / "x.csv", "column `filename`"),
         (lambda p: (p / "y.csv").write_text("filename\ngone.png\n") and p / "y.csv", "gone.png"),
+        (lambda p: (p / "y.csv").write_text("filename,age\n,\n") and p / "y.csv", "names no file"),
     ],
 )
 def test_bad_sources_are_refused_by_name(tmp_path, make, message) -> None:
@@ -114,12 +153,48 @@ def test_bad_sources_are_refused_by_name(tmp_path, make, message) -> None:
         datasets.Files(settings(make(tmp_path), tmp_path), 1)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"path": " "}, "data.path is empty"),
+        ({"exclude": ("effuison",)}, "effuison, which nothing is labelled with"),
+        ({"path": None, "exclude": ("Mass",)}, "lung mass, which nothing is labelled with"),
+        ({"split": "test"}, "none of 5 rows is usable"),
+        ({"share": 0}, "data.share"),
+    ],
+)
+def test_bad_settings_are_refused(labels, tmp_path, changes, message) -> None:
+    """What would train on other images than asked for is an error."""
+    with pytest.raises(ConfigError, match=message):
+        datasets.open_datasets(settings(**{"path": labels, "tmp_path": tmp_path, **changes}), 1)
+
+
+def test_tables_from_other_programs_are_read(labels, tmp_path) -> None:
+    """A byte-order mark, short rows and a flag of 0 are no obstacle; a wrong age is named."""
+    header, first, *_ = labels.read_text().splitlines()
+    rows = [header, first.replace("train,,", "train,0,"), "b.png,Mass"]
+    labels.write_text("\ufeff" + "\n".join(rows), encoding="utf-8")
+    files = datasets.Files(settings(labels, tmp_path), 1)
+    assert names(files) == ["a", "b"]
+    assert all("mass" in files.caption(1, wording) for wording in range(8))
+    labels.write_text("\n".join([header, first.replace(",61", ",061Y")]))
+    with pytest.raises(ConfigError, match=r"labels\.csv, line 2: the age '061Y'"):
+        datasets.Files(settings(labels, tmp_path), 1)
+
+
+def test_a_film_without_labels_is_not_called_normal(labels, tmp_path) -> None:
+    """An empty label is not No Finding: the caption is data.caption."""
+    labels.write_text(labels.read_text().replace("No Finding", ""))
+    files = datasets.Files(settings(labels, tmp_path, caption="a chest"), 1)
+    assert files.caption(1, 0) == "a chest"
+
+
 def test_a_broken_image_leaves_no_cache(labels, tmp_path) -> None:
     """A damaged file is named, and a half-made cache is never mistaken for a whole one."""
     (labels.parent / "images" / "b.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"b\.png"):
         datasets.Files(settings(labels, tmp_path), 1)
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert list((tmp_path / "cache").glob("*.npy")) == []
 
 
 def test_batches_keep_the_share_and_depend_on_the_generator_alone(labels, tmp_path) -> None:

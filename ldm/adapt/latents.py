@@ -27,7 +27,7 @@ class Latents:
     ) -> None:
         self.dataset = dataset
         self.variants = variants if dataset.augmented else 1
-        self.key = f"{dataset.key}-{self.variants}-{vae_hash}"
+        self.key = f"{dataset.key}-{variants if dataset.augmented else 'plain'}-{vae_hash}"
 
         @torch.inference_mode()
         def encode(rows: range) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ldm import images
 from ldm.config import ConfigError, DataConfig
 from ldm.data import phantom
-from ldm.data.phantom import captions
+from ldm.data.phantom import FINDINGS, captions
 from ldm.data.transforms import augment
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -55,11 +55,29 @@ def open_datasets(config: DataConfig, channels: int) -> list[tuple[Dataset, floa
     if not 0 < config.share <= 1:
         raise ConfigError(f"data.share wants a fraction above 0, up to 1, got {config.share}")
     if config.path is None:
+        check_exclude(excluded(config), set())
         return [(Phantoms(config, channels), 1.0)]
+    if not config.path.strip():
+        raise ConfigError("data.path is empty; leave it out for phantoms alone")
     files = Files(config, channels)
     if config.share == 1:
         return [(files, 1.0)]
     return [(files, config.share), (Phantoms(config, channels), 1 - config.share)]
+
+
+def excluded(config: DataConfig) -> set[str]:
+    """The words of data.exclude as captions have them: Effusion is "pleural effusion"."""
+    return {captions.readable(name) for name in config.exclude}
+
+
+def check_exclude(unwanted: set[str], labels: set[str]) -> None:
+    """Raises ConfigError for a word that neither a phantom nor a file is labelled with."""
+    known = labels | {captions.readable(name) for name in FINDINGS}
+    if unknown := sorted(unwanted - known):
+        raise ConfigError(
+            f"data.exclude names {', '.join(unknown)}, which nothing is labelled with; "
+            f"there are {', '.join(sorted(known - {''}))}"
+        )
 
 
 def draw(datasets: Sequence[tuple[Dataset, float]], size: int, generator: torch.Generator) -> Batch:
@@ -86,21 +104,29 @@ def cached(
     make: Callable[[range], np.ndarray],
     batch: int = 64,
 ) -> np.ndarray:
-    """The array [N, ...] in `path`, mapped into memory; made with a progress bar if absent."""
+    """The array [N, ...] in `path`, mapped into memory; made with a progress bar if absent.
+
+    What was made before an interruption is kept. Two processes may make it at the same time: they
+    write the same bytes to the same places.
+    """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            array = np.lib.format.open_memmap(unfinished, "w+", dtype, shape)
-            with tqdm(total=shape[0], desc=path.stem, unit="image") as bar:
-                for start in range(0, shape[0], batch):
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        unfinished.touch()
+        with unfinished.open("r+b") as file:  # not mapped: a full disk would kill the process
+            header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            first, size = file.tell(), int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+            done = max(0, unfinished.stat().st_size - first) // size
+            with tqdm(total=shape[0], desc=path.stem, initial=done, unit="image") as bar:
+                for start in range(done, shape[0], batch):
                     rows = range(start, min(start + batch, shape[0]))
-                    array[rows.start : rows.stop] = make(rows)
+                    file.seek(first + start * size)
+                    file.write(np.ascontiguousarray(make(rows), dtype).tobytes())
+                    file.flush()
                     bar.update(len(rows))
-            array.flush()
+        if not path.exists():
             unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
     return np.load(path, mmap_mode="r")
 
 
@@ -120,8 +146,9 @@ class Phantoms:
 
     def __init__(self, config: DataConfig, channels: int) -> None:
         seeds = range(config.phantom_seed, config.phantom_seed + config.phantoms)
-        self.phantoms = phantom.sample_phantoms(seeds, exclude=config.exclude)
-        what = [phantom_version(), config.phantom_seed, config.phantoms, list(config.exclude)]
+        exclude = [name for name in FINDINGS if captions.readable(name) in excluded(config)]
+        self.phantoms = phantom.sample_phantoms(seeds, exclude=exclude)
+        what = [phantom_version(), config.phantom_seed, config.phantoms, exclude]
         self.key = f"{digest(what)}-{config.size}-{channels}"
         shape = (len(seeds), channels, config.size, config.size)
 
@@ -157,11 +184,14 @@ class Files:
     def __init__(self, config: DataConfig, channels: int) -> None:
         source = Path(config.path or "")
         self.augmented = config.augment
-        self.rows = read_csv(source, config) if source.suffix == ".csv" else read_folder(source)
+        self.rows = (
+            read_csv(source, config) if source.suffix == ".csv" else read_folder(source, config)
+        )
         self.default_caption = config.caption
         if not self.rows:
             raise ConfigError(f"{source} holds no usable images ({', '.join(SUFFIXES)})")
-        stamps = [[r["path"], os.stat(r["path"]).st_size] for r in self.rows]
+        states = [(row["path"], Path(row["path"]).stat()) for row in self.rows]
+        stamps = [[path, state.st_size, state.st_mtime_ns] for path, state in states]
         self.key = f"{digest(stamps)}-{config.size}-{channels}"
         shape = (len(self.rows), channels, config.size, config.size)
 
@@ -185,7 +215,7 @@ class Files:
         row = self.rows[index]
         if row.get("caption"):
             return row["caption"]
-        if "labels" not in row:
+        if not row.get("labels"):
             return self.default_caption
         age = int(float(row["age"])) if row.get("age") else None
         labels = [label for label in row["labels"].split("|") if label]
@@ -197,9 +227,11 @@ class Files:
         return Path(self.rows[index]["path"]).stem
 
 
-def read_folder(source: Path) -> list[dict[str, str]]:
+def read_folder(source: Path, config: DataConfig) -> list[dict[str, str]]:
     if not source.is_dir():
         raise ConfigError(f"data.path {source} is no folder and no .csv file")
+    if config.exclude:
+        raise ConfigError(f"data.exclude wants labels, which only a CSV has; {source} is a folder")
     rows = []
     for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES):
         text = path.with_suffix(".txt")
@@ -210,23 +242,42 @@ def read_folder(source: Path) -> list[dict[str, str]]:
 
 def read_csv(source: Path, config: DataConfig) -> list[dict[str, str]]:
     try:
-        with source.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        with source.open(
+            newline="", encoding="utf-8-sig"
+        ) as file:  # Excel writes a byte-order mark
+            rows = list(csv.DictReader(file, restval=""))
     except (OSError, csv.Error, UnicodeDecodeError) as e:
         raise ConfigError(f"cannot read {source}: {e}") from e
     if not rows or "filename" not in rows[0]:
         raise ConfigError(f"{source} needs a header line with a column `filename`")
-    kept = []
-    for row in rows:
+    unwanted, kept = excluded(config), []
+    known = {captions.readable(label) for row in rows for label in row.get("labels", "").split("|")}
+    check_exclude(unwanted, known)
+    for number, row in enumerate(rows, start=2):
+        where = f"{source}, line {number}"
         other_split = config.split and row.get("split") not in (None, "", config.split)
         labels = {captions.readable(label) for label in (row.get("labels") or "").split("|")}
-        if other_split or row.get("quality_flag") or labels & set(config.exclude):
+        flagged = row.get("quality_flag") not in (None, "", "0")
+        if other_split or flagged or labels & unwanted:
             continue
+        if unwanted and not row.get("labels"):
+            raise ConfigError(f"{where}: without labels nobody knows if data.exclude concerns it")
+        if row.get("age") and not re.fullmatch(r"\d{1,3}(\.\d*)?", row["age"]):
+            raise ConfigError(
+                f"{where}: the age {row['age']!r} is no number of years; leave it empty"
+            )
         beside = source.parent / row["filename"]
-        path = beside if beside.exists() else source.parent / "images" / row["filename"]
-        if not path.exists():
-            raise ConfigError(f"{source} names {row['filename']}, which is not beside it")
+        path = beside if beside.is_file() else source.parent / "images" / row["filename"]
+        if not path.is_file():
+            raise ConfigError(
+                f"{where} names {row['filename'] or 'no file'}, which is not beside it"
+            )
         kept.append({**row, "path": str(path)})
+    if not kept:
+        raise ConfigError(
+            f"{source}: none of {len(rows)} rows is usable: of split {config.split!r}, without "
+            "quality_flag and not in data.exclude"
+        )
     return kept
 
 
