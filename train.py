@@ -18,14 +18,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="train.py: %(message)s", stream=sys.stderr)
     run = load_run(options.config, options.overrides)
+    cli.check_folder(run.train.out)
     watch = cli.Stopwatch()
     with watch("imports"):  # after the settings were read: these take seconds
         from ldm.adapt.pretrain import build_method
-        from ldm.train.loop import Trainer
-    with watch("data"):
-        method = build_method(run)
-    with watch("training"):
-        weights = Trainer(run, method, method.draw).fit()
+        from ldm.train.loop import Trainer, finished
+    weights = finished(run)
+    if weights is None:
+        with watch("data"):
+            method = build_method(run)
+        with watch("training"):
+            weights = Trainer(run, method).fit()
     report = {"paths": [str(weights)], "seconds": watch.rounded()}
     print(json.dumps(report) if options.json else weights)
     return 0

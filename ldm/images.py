@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import torch
 from einops import rearrange, repeat
 from PIL import Image, PngImagePlugin
 from torch import Tensor
+
+from ldm.atomic import whole_file
 
 # what PIL raises for files that are absent, no images, damaged or made to fill the memory
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -96,13 +97,8 @@ def save(image: Tensor, path: str | Path, text: Mapping[str, str], bits: int = 8
     info = PngImagePlugin.PngInfo()
     for key, value in text.items():
         info.add_itxt(key, value)
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(Path(path)) as unfinished:
         Image.fromarray(array).save(unfinished, format="PNG", pnginfo=info)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read_text(path: str | Path) -> dict[str, str]:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ldm.config import ConfigError, DataConfig, RunConfig, TrainConfig
 from ldm.data.datasets import Batch
 from ldm.train import checkpoint, log
 from ldm.train.ema import EMA
-from ldm.train.loop import WEIGHTS, Trainer, learning_rate_factor
+from ldm.train.loop import WEIGHTS, Trainer, finished, learning_rate_factor
 
 
 class Line:
@@ -22,8 +23,12 @@ class Line:
     def __init__(self) -> None:
         torch.manual_seed(0)
         self.module = nn.Linear(1, 1)
+        self.slope = 2
         self.stop_at: int | None = None
         self.steps = 0
+
+    def settings(self):
+        return {"sizes": {"slope": self.slope}}
 
     def draw(self, size, generator):
         if self.steps == self.stop_at:
@@ -34,14 +39,14 @@ class Line:
 
     def loss(self, batch, generator):
         noise = 0.1 * torch.randn(batch.images.shape, generator=generator)
-        error = self.module(batch.images) - (2 * batch.images + 1 + noise)
+        error = self.module(batch.images) - (self.slope * batch.images + 1 + noise)
         return error.square().mean(), {"largest": error.abs().max().item()}
 
     def preview(self):
         return None
 
     def save(self, path: Path) -> None:
-        torch.save(self.module.state_dict(), path)
+        save_file(self.module.state_dict(), path)
 
 
 def run_config(out: Path, **train) -> RunConfig:
@@ -52,7 +57,7 @@ def run_config(out: Path, **train) -> RunConfig:
 def fit(config: RunConfig, stop_at: int | None = None) -> Line:
     method = Line()
     method.stop_at = stop_at
-    trainer = Trainer(config, method, method.draw)
+    trainer = Trainer(config, method)
     if stop_at is None:
         trainer.fit()
     else:
@@ -79,9 +84,10 @@ def test_an_interrupted_run_ends_in_the_same_bits(tmp_path, stop_at: int) -> Non
 def test_a_finished_run_changes_nothing(tmp_path) -> None:
     """Running a finished run again takes no step and touches no file."""
     config = run_config(tmp_path)
+    assert finished(config) is None
     fit(config)
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in tmp_path.rglob("*") if p.is_file()}
-    assert fit(config).steps == 0
+    assert finished(config) == tmp_path / WEIGHTS
     assert before == {
         p: (p.stat().st_mtime_ns, p.read_bytes()) for p in tmp_path.rglob("*") if p.is_file()
     }
@@ -130,13 +136,72 @@ def test_other_settings_are_refused_but_more_steps_are_not(tmp_path) -> None:
     assert fit(run_config(tmp_path, steps=14)).steps == 2
 
 
+def test_settings_that_are_gone_or_lie_deeper_are_refused(tmp_path) -> None:
+    """An option that was given and no longer is, or sizes and data behind a path, change weights
+    too.
+    """
+    config = dataclasses.replace(run_config(tmp_path), method={"gamma": 5})
+    fit(config, stop_at=6)
+    with pytest.raises(ConfigError, match=r"method\.gamma=5, not None"):
+        fit(run_config(tmp_path))
+    with pytest.raises(ConfigError, match=r"method\.gamma=5, not None"):
+        finished(run_config(tmp_path))
+    method = Line()
+    method.slope = 3
+    with pytest.raises(ConfigError, match=r"sizes\.slope=2, not 3"):
+        Trainer(config, method).fit()
+
+
+def test_the_averaged_weights_are_the_ones_kept(tmp_path) -> None:
+    """What is saved is the exponential moving average; training goes on with the last weights."""
+    method = fit(run_config(tmp_path))
+    state = checkpoint.load(tmp_path)
+    saved = load_file(tmp_path / WEIGHTS)
+    for name, average in zip(("weight", "bias"), state["ema"], strict=True):
+        assert torch.equal(saved[name], average)
+        assert torch.equal(state["module"][name], method.module.state_dict()[name])
+        assert not torch.equal(saved[name], state["module"][name])
+
+
+def test_a_run_made_longer_and_cut_off_is_not_finished(tmp_path, monkeypatch) -> None:
+    """The weights of the shorter run are not taken for those of the longer one."""
+    fit(run_config(tmp_path))
+    before = (tmp_path / WEIGHTS).read_bytes()
+    monkeypatch.setattr(Line, "save", lambda self, path: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        fit(run_config(tmp_path, steps=16))
+    monkeypatch.undo()
+    assert finished(run_config(tmp_path, steps=16)) is None
+    fit(run_config(tmp_path, steps=16))
+    assert (tmp_path / WEIGHTS).read_bytes() != before
+    assert finished(run_config(tmp_path, steps=16)) is not None
+
+
+def test_a_run_made_shorter_ends_with_what_it_has(tmp_path) -> None:
+    """Fewer steps than were taken: the weights are written, no step and no checkpoint is."""
+    fit(run_config(tmp_path), stop_at=9)
+    before = (tmp_path / checkpoint.NAME).read_bytes()
+    assert fit(run_config(tmp_path, steps=5)).steps == 0
+    assert (tmp_path / WEIGHTS).exists()
+    assert (tmp_path / checkpoint.NAME).read_bytes() == before
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(tmp_path) -> None:
     """NaN never reaches the weights, and the message says which samples to look at."""
     method = Line()
     method.module.weight.data.fill_(math.nan)
-    with pytest.raises(FloatingPointError, match=r"step 0 is nan; samples: point-0, point-1"):
-        Trainer(run_config(tmp_path, batch_size=2), method, method.draw).fit()
+    with pytest.raises(FloatingPointError, match=r"loss nan .*samples: point-0, point-1"):
+        Trainer(run_config(tmp_path, batch_size=2), method).fit()
     assert not (tmp_path / checkpoint.NAME).exists()
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path) -> None:
+    """A finite loss with an infinite slope (sqrt at 0) does not reach the weights either."""
+    method = Line()
+    method.loss = lambda batch, generator: ((method.module.weight * 0).abs().sqrt().sum(), {})
+    with pytest.raises(FloatingPointError, match=r"loss 0\.0 and gradient norm nan"):
+        Trainer(run_config(tmp_path), method).fit()
+    assert method.module.weight.isfinite().all()
 
 
 def test_ema_follows_its_formula() -> None:

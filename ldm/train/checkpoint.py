@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from ldm import atomic
 
 log = logging.getLogger(__name__)
 
@@ -20,17 +21,13 @@ def save(folder: Path, state: dict[str, Any]) -> None:
 
     state: tensors, numbers, strings, lists and dicts only, so that reading runs no code
     """
-    path, unfinished = folder / NAME, folder / f".{NAME}.unfinished"
+    path = folder / NAME
     try:
-        with unfinished.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            path.replace(folder / PREVIOUS)
-        unfinished.replace(path)
+        with atomic.whole_file(path) as unfinished:
+            torch.save(state, unfinished)
+            if path.exists():
+                path.replace(folder / PREVIOUS)
     except (OSError, RuntimeError) as e:  # torch reports a full disk as RuntimeError
-        unfinished.unlink(missing_ok=True)
         raise OSError(f"cannot write the checkpoint {path}: {e}; earlier ones are kept") from e
 
 
@@ -39,7 +36,7 @@ def load(folder: Path) -> dict[str, Any] | None:
     found = [p for p in (folder / NAME, folder / PREVIOUS) if p.exists()]
     for path in found:
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as e:
             log.warning("%s is damaged (%s); trying the one before", path, type(e).__name__)
     if found:

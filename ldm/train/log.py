@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ldm import atomic
+
 
 class Log:
     """JSON lines, one a step, in `folder/log.jsonl`; a resumed run cuts what it will do again."""
@@ -12,7 +14,8 @@ class Log:
     def __init__(self, folder: Path, start: int) -> None:
         self.path, self.curve = folder / "log.jsonl", folder / "curve.png"
         kept = [row for row in read(self.path) if row["step"] < start]
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        with atomic.whole_file(self.path) as path:
+            path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         self.file = self.path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, row: dict[str, float]) -> None:
@@ -37,7 +40,8 @@ class Log:
         for axis, name in zip(axes[:, 0], names, strict=True):
             points = np.array([(row["step"], row[name]) for row in rows if name in row])
             width = max(1, len(points) // 50)
-            mean = np.convolve(points[:, 1], np.ones(width) / width, mode="valid")
+            sums = np.cumsum([0, *points[:, 1]])
+            mean = (sums[width:] - sums[:-width]) / width
             axis.plot(*points.T, color="0.8", linewidth=0.8)
             axis.plot(points[width - 1 :, 0], mean, color="C0")
             low, high = np.quantile(points[:, 1], [0, 0.98])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +17,7 @@ import yaml
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ldm import images, rng
+from ldm import atomic, images, rng
 from ldm.config import ConfigError, RunConfig, to_dict
 from ldm.data.datasets import Batch
 from ldm.train import checkpoint
@@ -31,15 +30,21 @@ WEIGHTS = "model.safetensors"
 
 
 class Method(Protocol):
-    """What is learned, and by which loss."""
+    """What is learned, from what, and by which loss."""
 
     module: nn.Module  # its parameters are trained, its state is saved
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the result besides the RunConfig: sizes, frozen weights, the data's key."""
+
+    def draw(self, size: int, generator: torch.Generator) -> Batch:
+        """A batch of `size` images."""
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """The loss, a scalar, and figures for the log."""
 
-    def preview(self) -> Tensor | None:
-        """A picture [C, H, W] of what was learned so far."""
+    def preview(self) -> tuple[Tensor, str] | None:
+        """A picture [C, H, W] of what was learned so far, and what it shows."""
 
     def save(self, path: Path) -> None:
         """Write the weights that others open with LatentDiffusion.load."""
@@ -48,14 +53,8 @@ class Method(Protocol):
 class Trainer:
     """Owns optimizer, average, log and checkpoints of one run folder."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        method: Method,
-        draw: Callable[[int, torch.Generator], Batch],
-    ) -> None:
-        """draw: (batch size, generator) -> a batch"""
-        self.config, self.settings, self.method, self.draw = config, config.train, method, draw
+    def __init__(self, config: RunConfig, method: Method) -> None:
+        self.config, self.settings, self.method = config, config.train, method
         self.folder = Path(config.train.out)
         self.parameters = [p for p in method.module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -69,40 +68,32 @@ class Trainer:
     def fit(self) -> Path:
         """Train from where the folder stands to the last step; returns the path of the weights."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        weights, start = self.folder / WEIGHTS, self._resume()
-        if start >= self.settings.steps and weights.exists():
-            log.info("%s is finished: %d steps, weights in %s", self.folder, start, weights)
+        weights, start, steps = self.folder / WEIGHTS, self._resume(), self.settings.steps
+        if start >= steps:  # cut off before the weights were written, or to be ended early
+            self._finish(weights)
             return weights
-        (self.folder / "config.yaml").write_text(yaml.safe_dump(to_dict(self.config)))
+        with atomic.whole_file(self.folder / "config.yaml") as path:
+            path.write_text(yaml.safe_dump(to_dict(self.config)))
         journal = Log(self.folder, start)
-        bar = tqdm(
-            range(start, self.settings.steps),
-            desc=self.folder.name,
-            initial=start,
-            total=self.settings.steps,
-            unit="step",
-        )
-        step = start
+        bar = tqdm(range(start, steps), self.folder.name, steps, initial=start, unit="step")
         try:
             for step in bar:
                 row = self._step(step)
                 journal.write(row)
                 bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
-                if (step + 1) % self.settings.save_every == 0:
-                    self._save(step + 1)
+                done, last = step + 1, step + 1 == steps
+                if last:  # before the checkpoint that says so
+                    self._finish(weights)
+                if last or done % self.settings.save_every == 0:
+                    self._save(done)
                     journal.draw()
-                if (step + 1) % self.settings.sample_every == 0:
-                    self._preview(step + 1)
+                if last or done % self.settings.sample_every == 0:
+                    self._preview(done)
         except KeyboardInterrupt:
-            log.warning("stopped in step %d; the same command goes on from a checkpoint", step)
+            log.warning("stopped; the same command goes on from the last checkpoint, if any")
             raise
         finally:
             journal.close()
-        self._save(self.settings.steps)
-        journal.draw()
-        self._preview(self.settings.steps)
-        with self.ema.swapped():
-            self.method.save(weights)
         return weights
 
     def _step(self, step: int) -> dict[str, float]:
@@ -110,26 +101,32 @@ class Trainer:
         rate = settings.learning_rate * learning_rate_factor(step, settings.warmup, settings.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batch = self.draw(settings.batch_size, rng.generator(settings.seed, "batch", step))
+        batch = self.method.draw(settings.batch_size, rng.generator(settings.seed, "batch", step))
         batch = batch._replace(images=batch.images.to(self.parameters[0].device))
         loss, figures = self.method.loss(batch, rng.generator(settings.seed, "loss", step))
-        if not loss.isfinite():
-            raise FloatingPointError(
-                f"the loss of step {step} is {loss.item()}; samples: {', '.join(batch.ids)}. "
-                "Lower train.learning_rate or look at these samples; earlier checkpoints are kept"
-            )
         loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, settings.clip)
+        norm = nn.utils.clip_grad_norm_(self.parameters, settings.clip)
+        if not (loss.isfinite() and norm.isfinite()):
+            raise FloatingPointError(
+                f"step {step} has loss {loss.item()} and gradient norm {norm.item()}; samples: "
+                f"{', '.join(batch.ids)}. Look at these samples, or go on from the last "
+                "checkpoint, which is kept, with a lower train.learning_rate"
+            )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(step)
         seconds = round(time.perf_counter() - began, 4)
         return {"step": step, "loss": loss.item(), **figures, "lr": rate, "seconds": seconds}
 
+    def _finish(self, weights: Path) -> None:
+        with self.ema.swapped():
+            self.method.save(weights)
+
     def _save(self, step: int) -> None:
         state = {
             "step": step,
             "config": to_dict(self.config),
+            "settings": self.method.settings(),
             "module": self.method.module.state_dict(),
             "ema": self.ema.shadow,
             "optimizer": self.optimizer.state_dict(),
@@ -141,6 +138,7 @@ class Trainer:
         if state is None:
             return 0
         refuse_other_settings(self.folder, state["config"], to_dict(self.config))
+        refuse_other_settings(self.folder, state["settings"], self.method.settings())
         self.method.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         for shadow, saved in zip(self.ema.shadow, state["ema"], strict=True):
@@ -149,12 +147,26 @@ class Trainer:
 
     def _preview(self, step: int) -> None:
         with self.ema.swapped():
-            sheet = self.method.preview()
-        if sheet is not None:
+            drawn = self.method.preview()
+        if drawn is not None:
+            sheet, what = drawn
             folder = self.folder / "samples"
             folder.mkdir(exist_ok=True)
-            note = {"synthetic": "drawn by a model in training", "step": str(step)}
-            images.save(sheet, folder / f"{step:06d}.png", note)
+            images.save(sheet, folder / f"{step:06d}.png", {"shows": what, "step": str(step)})
+
+
+def finished(config: RunConfig) -> Path | None:
+    """The weights of the run if it is finished: known before any data or model is read."""
+    folder = Path(config.train.out)
+    state = checkpoint.load(folder)
+    if state is None:
+        return None
+    refuse_other_settings(folder, state["config"], to_dict(config))
+    weights = folder / WEIGHTS
+    if state["step"] < config.train.steps or not weights.exists():
+        return None
+    log.info("%s is finished: %d steps, weights in %s", folder, state["step"], weights)
+    return weights
 
 
 def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
@@ -163,22 +175,22 @@ def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
     return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * fraction))
 
 
+# what may change when a run goes on
 FREE = {
-    "steps",
-    "save_every",
-    "sample_every",
-    "out",
-    "device",
-}  # what may change when a run goes on
+    f"train.{name}"
+    for name in ("steps", "save_every", "sample_every", "out", "device", "learning_rate")
+}
 
 
-def refuse_other_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+def refuse_other_settings(folder: Path, before: Any, now: Any, where: str = "") -> None:
     """Raise ConfigError if a run folder was begun with settings that would change its weights."""
-    for table, values in now.items():
-        for key, value in values.items():
-            old = before.get(table, {}).get(key)
-            if old != value and not (table == "train" and key in FREE):
-                raise ConfigError(
-                    f"{folder} was begun with {table}.{key}={old!r}, not {value!r}; "
-                    "give the old value, another train.out, or delete the folder"
-                )
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before.keys() | now.keys():
+            place = f"{where}.{key}" if where else key
+            if place not in FREE:
+                refuse_other_settings(folder, before.get(key), now.get(key), place)
+    elif before != now:
+        raise ConfigError(
+            f"{folder} was begun with {where}={before!r}, not {now!r}; "
+            "give the old value, another train.out, or delete the folder"
+        )
