@@ -49,6 +49,7 @@ class VAEConfig:
     res_blocks: int = 2  # per level of the encoder, one more in the decoder
     groups: int = 32
     patch: int = 1
+    shortcut: bool = False  # a linear map of each block of pixels beside the networks
 
     @property
     def factor(self) -> int:
@@ -89,12 +90,31 @@ class ModelConfig:
     image_size: int = 512
     guidance: float = 7.5  # where sampling starts from when nobody says otherwise
 
+    def __post_init__(self) -> None:
+        unet, vae, text = self.unet, self.vae, self.text
+        if not unet.channels or not vae.channels or len(unet.attention) != len(unet.channels):
+            raise ConfigError(
+                "channels want one width for each level, and unet.attention one answer, got "
+                f"unet {unet.channels} and {unet.attention}, vae {vae.channels}"
+            )
+        widths = [("unet", width, unet.heads) for width in unet.channels]
+        for part, width, number in [("text", text.width, text.heads), *widths]:
+            if number < 1 or width % number:
+                raise ConfigError(f"{part}: a width of {width} does not split into {number} heads")
+        for one, a, other, b in (
+            ("unet.context_dim", unet.context_dim, "text.width", text.width),
+            ("unet.in_channels", unet.in_channels, "vae.latent_channels", vae.latent_channels),
+            ("unet.out_channels", unet.out_channels, "unet.in_channels", unet.in_channels),
+        ):
+            if a != b:
+                raise ConfigError(f"{one} is {a} and {other} is {b}; make them equal")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How long and how fast; the same for every method."""
 
-    method: str = "unet"  # a key of ldm.adapt.METHODS
+    method: str = "unet"  # a key of ldm.adapt.pretrain.METHODS
     out: str = ""  # the run folder; empty: runs/<name of the config file>
     seed: int = 0
     device: str = ""  # cpu, cuda, cuda:1 or mps; empty: the best one here
@@ -119,7 +139,7 @@ class DataConfig:
     caption: str = "a photo of a lung xray"  # of images that come without one
     phantoms: int = 16000
     phantom_seed: int = 0  # phantoms phantom_seed ... phantom_seed + phantoms - 1
-    exclude: tuple[str, ...] = ()  # findings that no phantom has
+    exclude: tuple[str, ...] = ()  # findings that no image has, by label or phantom
     size: int = 128  # pixels
     augment: bool = True  # small shifts, zooms and contrast for files; never flips
     cache: str = "cache"  # rendered phantoms and latents, safe to delete
@@ -226,8 +246,13 @@ def load_config(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """A training run; without `train.out` it lives in runs/<name of the config file>."""
     run = load_config(RunConfig, path, overrides)
-    if run.train.steps < 1 or run.train.batch_size < 1 or run.train.save_every < 1:
-        raise ConfigError("train.steps, train.batch_size and train.save_every want 1 or more")
+    for table, names in {
+        "train": ("steps", "batch_size", "save_every", "sample_every"),
+        "data": ("phantoms", "size"),
+    }.items():
+        for name in names:
+            if (value := getattr(getattr(run, table), name)) < 1:
+                raise ConfigError(f"{table}.{name} wants 1 or more, got {value}")
     out = run.train.out or f"runs/{Path(path).stem}"
     return dataclasses.replace(run, train=dataclasses.replace(run.train, out=out))
 

@@ -109,9 +109,9 @@ class LatentDiffusion:
     def dtype(self) -> torch.dtype:
         return self.unet.conv_in.weight.dtype
 
-    def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """[B, S, D], what the U-Net attends to."""
-        return self.text(self.text.tokenize(prompts).to(self.device))
+    def encode_text(self, prompts: Sequence[str], tell: bool = True) -> Tensor:
+        """[B, S, D], what the U-Net attends to; `tell` as in TextEncoder.tokenize."""
+        return self.text(self.text.tokenize(prompts, tell).to(self.device))
 
     def encode_each(self, prompts: Sequence[str]) -> Tensor:
         """[B, S, D] as `encode_text`, but every prompt alone: the same bits in any company."""

@@ -64,7 +64,7 @@ def read(path: str | Path) -> Source:
     if config_text is not None:
         try:
             config = from_dict(ModelConfig, json.loads(config_text))
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise WeightsError(f"the config in {file} cannot be used: {error}") from error
     return Source(layout, tensors, config)
 

@@ -86,6 +86,11 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         assert torch.equal(found[name], tensor), name
 
 
+def relative_l2(found: Tensor, expected: Tensor) -> float:
+    assert found.shape == expected.shape
+    return float((found.double() - expected).norm() / expected.double().norm())
+
+
 def assert_one_line(error: str, *words: str) -> None:
     """Standard error after a refusal: the program, one line, no traceback, and these words."""
     assert re.match(r"(python -m )?[\w.]+( \w+)?: ", error), error

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import golden, reference_names
+from conftest import golden, reference_names, relative_l2
 from pseudo import unit
 from torch import Tensor, nn
 
@@ -71,11 +71,6 @@ def full(full_ckpt: Path) -> LatentDiffusion:
 @pytest.fixture(params=SIZES)
 def case(request: pytest.FixtureRequest) -> tuple[str, LatentDiffusion]:
     return request.param, request.getfixturevalue(request.param)
-
-
-def relative_l2(found: Tensor, expected: Tensor) -> float:
-    assert found.shape == expected.shape
-    return float((found.double() - expected).norm() / expected.double().norm())
 
 
 @contextmanager

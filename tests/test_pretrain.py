@@ -1,18 +1,25 @@
 """Every part trains from scratch through train.py, on phantoms, and resumes."""
 
+import copy
+import math
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from conftest import golden, reference_names, relative_l2
+from pseudo import unit
 
-from ldm import weights
-from ldm.adapt.pretrain import TrainUNet, build_method
-from ldm.config import ConfigError, load_run
+from ldm import rename, weights
+from ldm.adapt import pretrain
+from ldm.adapt.pretrain import TrainUNet, build_method, diffusion_loss
+from ldm.config import ConfigError, RunConfig, load_run
+from ldm.data.datasets import Batch
 from ldm.pipeline import LatentDiffusion
 from ldm.train import log
 from ldm.train.loop import Trainer
@@ -49,8 +56,7 @@ def write_config(folder: Path, method: str, start: Path | None, **train) -> Path
 
 def train(path: Path) -> Path:
     run = load_run(path)
-    method = build_method(run)
-    return Trainer(run, method, method.draw).fit()
+    return Trainer(run, build_method(run)).fit()
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +68,12 @@ def chain(tmp_path_factory) -> Path:
         train(write_config(folder, method, start, steps=60 if method == "vae" else 20))
         start = folder / method
     return folder
+
+
+@pytest.fixture
+def unet_run(chain) -> RunConfig:
+    """The U-Net's run, from the parts trained before it."""
+    return load_run(chain / "unet.yaml")
 
 
 @pytest.mark.parametrize("method", ["vae", "text", "unet"])
@@ -103,11 +115,9 @@ def test_a_part_alone_is_refused_by_name(chain) -> None:
         LatentDiffusion.load(chain / "vae")
 
 
-def test_the_diffusion_loss_of_a_perfect_network_is_zero(chain, monkeypatch) -> None:
+def test_the_diffusion_loss_of_a_perfect_network_is_zero(unet_run, monkeypatch) -> None:
     """A U-Net that returns the target itself has loss 0; one that returns 0 has about 1."""
-    run = load_run(chain / "unet.yaml")
-    run.model.__dict__["path"] = str(chain / "text")
-    method = TrainUNet(run)
+    method = TrainUNet(unet_run)
     schedule, targets = method.pipe.schedule, []
     original = schedule.target
     monkeypatch.setattr(
@@ -122,16 +132,91 @@ def test_the_diffusion_loss_of_a_perfect_network_is_zero(chain, monkeypatch) -> 
     assert perfect.item() == 0
 
 
-def test_captions_are_dropped_at_the_asked_rate(chain, monkeypatch) -> None:
+def test_loss_and_gradients_equal_the_reference(tiny: LatentDiffusion) -> None:
+    """One training step of the tiny twin: the loss, the norm of each of 286 gradients, and four
+    gradients whole, to 1e-5 relative L2, as one pass of a network.
+    """
+    want = golden("tiny_train")
+    unet = copy.deepcopy(tiny.unet).requires_grad_(True)
+    x0, eps = (torch.from_numpy(unit(f"train.{x}", (2, 4, 16, 16))) for x in ("x0", "noise"))
+    context = torch.from_numpy(unit("unet.context", (2, 77, 64)))
+    loss = diffusion_loss(unet, tiny.schedule, x0, eps, want["t"], context).mean()
+    loss.backward()
+    assert relative_l2(loss.detach(), want["loss"]) < 1e-5
+
+    prefix = "model.diffusion_model."
+    theirs = {ours: names[0] for ours, names in rename.names(tiny.config, "compvis").items()}
+    gradients = {
+        theirs[f"unet.{name}"].removeprefix(prefix): parameter.grad
+        for name, parameter in unet.named_parameters()
+    }
+    order = [n.removeprefix(prefix) for n in reference_names("tiny")["compvis"] if prefix in n]
+    norms = torch.tensor([gradients[name].double().norm() for name in order])
+    assert relative_l2(norms, want["grad_norm"]) < 1e-5
+    whole = [name for name in want if name.startswith("grad/")]
+    assert len(whole) == 4
+    for name in whole:
+        assert relative_l2(gradients[name.removeprefix("grad/")], want[name]) < 1e-5, name
+
+
+def tiny_batch(run: RunConfig, **method) -> tuple[TrainUNet, Batch]:
+    """A method and a batch whose latents have mean 2 and variance 9."""
+    method = TrainUNet(replace(run, method={"drop_caption": 0.0, **method}))
+    moments = torch.tensor([2.0, math.log(9)]).repeat_interleave(4)
+    latents = moments[None, :, None, None].expand(512, -1, 8, 8)
+    return method, Batch(latents, ["a", "b"] * 256, ["x"] * 512)
+
+
+def test_the_unet_learns_from_scaled_samples_of_the_posterior(unet_run, monkeypatch) -> None:
+    """Trap 2: x0 = scale_factor (mean + std noise), not the bare mean, not unscaled."""
+    method, batch = tiny_batch(unet_run)
+    seen = {}
+    monkeypatch.setattr(pretrain, "diffusion_loss", lambda *a: seen.update(x0=a[2]) or a[2][:, 0])
+    method.pipe.scale_factor = 0.5
+    method.loss(batch, torch.Generator().manual_seed(0))
+    x0 = seen["x0"] / 0.5
+    assert x0.mean().item() == pytest.approx(2, abs=0.05)  # 131,072 numbers: 6 standard errors
+    assert x0.std().item() == pytest.approx(3, abs=0.05)
+
+
+def test_the_text_and_min_snr_reach_the_loss(unet_run) -> None:
+    """Other captions give another loss; gamma weighs each image as the schedule says."""
+    (method, batch), (weighted, _) = tiny_batch(unet_run), tiny_batch(unet_run, min_snr=5.0)
+    loss, _ = method.loss(batch, torch.Generator().manual_seed(0))
+    other = batch._replace(captions=["b", "a"] * 256)
+    assert not torch.equal(method.loss(other, torch.Generator().manual_seed(0))[0], loss)
+
+    g = torch.Generator().manual_seed(0)
+    torch.randn(2, 512, 4, 8, 8, generator=g)
+    t = torch.randint(1000, (512,), generator=g)
+    weighted.module.forward = lambda x, t, context: 1 + 0 * x
+    method.module.forward = weighted.module.forward
+    parts = []
+    original = pretrain.diffusion_loss
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            pretrain, "diffusion_loss", lambda *a: parts.append(original(*a)) or parts[-1]
+        )
+        found, _ = weighted.loss(batch, torch.Generator().manual_seed(0))
+    expected = (parts[0] * weighted.pipe.schedule.min_snr_weight(t, 5.0)).mean()
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_size_trained_at_is_the_size_drawn(chain, tmp_path) -> None:
+    """A model trained at 64 px on the parts of one of 32 px draws 64 px unless told otherwise."""
+    run = load_run(write_config(tmp_path, "unet", chain / "text", steps=1))
+    run = replace(run, data=replace(run.data, size=64))
+    Trainer(run, build_method(run)).fit()
+    assert LatentDiffusion.load(tmp_path / "unet").config.image_size == 64
+
+
+def test_captions_are_dropped_at_the_asked_rate(unet_run, monkeypatch) -> None:
     """drop_caption = 1 trains on empty prompts only, 0 on none."""
-    run = load_run(chain / "unet.yaml")
-    run.model.__dict__["path"] = str(chain / "text")
     for rate, expected in ((0.0, 0), (1.0, 8)):
-        run.method["drop_caption"] = rate
-        method, seen = TrainUNet(run), []
+        method, seen = TrainUNet(replace(unet_run, method={"drop_caption": rate})), []
         encode = method.pipe.encode_text
         monkeypatch.setattr(
-            method.pipe, "encode_text", lambda p, e=encode, s=seen: s.extend(p) or e(p)
+            method.pipe, "encode_text", lambda p, tell, e=encode, s=seen: s.extend(p) or e(p)
         )
         method.loss(method.draw(8, torch.Generator().manual_seed(0)), torch.Generator())
         assert seen.count("") == expected
@@ -149,11 +234,15 @@ def test_a_missing_part_is_named(tmp_path) -> None:
         (["nowhere.yaml"], "cannot read the config nowhere.yaml"),
         (["configs/scratch_vae.yaml", "train.stesp=3"], "did you mean 'steps'"),
         (["configs/scratch_vae.yaml", "train.steps=many"], "train.steps wants int"),
-        (["configs/scratch_vae.yaml", "train.steps=0"], "want 1 or more"),
+        (["configs/scratch_vae.yaml", "train.steps=0"], "train.steps wants 1 or more"),
         (["configs/scratch_vae.yaml", "train.method=gan"], "unknown train.method 'gan'"),
         (["configs/scratch_vae.yaml", "method.krop=3"], "did you mean 'crop'"),
         (["configs/scratch_vae.yaml", "data.path=/nowhere"], "no folder"),
         (["configs/scratch_vae.yaml", "model.path=/nowhere"], "/nowhere"),
+        (["configs/scratch_vae.yaml", "data.size=50"], "data.size is 50; the VAE wants multiples"),
+        (["configs/scratch_vae.yaml", "method.crop=20"], "method.crop is 20; the VAE wants"),
+        (["configs/scratch_unet.yaml", "data.size=72"], "multiples of 16, not 72x72"),
+        (["configs/scratch_unet.yaml", "model.parts=[vea]"], "model.parts names vea"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_status_2(arguments, message, tmp_path) -> None:

@@ -1,1 +1,1 @@
-"""What can be trained, by name: each entry builds a Method for ldm.train from a RunConfig."""
+"""What can be trained; each method is built from a RunConfig and handed to ldm.train."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,10 @@ class Parts:
     """The parts of the model that exist already, and the sizes of all."""
 
     def __init__(self, run: RunConfig, trained: str) -> None:
+        if unknown := sorted(set(run.model.parts) - set(weights.PARTS)):
+            raise ConfigError(
+                f"model.parts names {', '.join(unknown)}; choose from {', '.join(weights.PARTS)}"
+            )
         self.device = devices.choose(run.train.device or None)
         given = None if run.model.config is None else load_config(ModelConfig, run.model.config)
         self.states: dict[str, State] = {}
@@ -28,14 +34,14 @@ class Parts:
             found, states = weights.load_parts(run.model.path)
             self.states = {part: states[part] for part in run.model.parts if part in states}
             sizes = given or found
+            if trained in self.states and getattr(sizes, trained) != getattr(found, trained):
+                raise ConfigError(
+                    f"{run.model.path} has a {trained} of other sizes than {run.model.config}; "
+                    f"leave {trained} out of model.parts to begin anew"
+                )
             changes: dict[str, Any] = {trained: getattr(sizes, trained), "schedule": sizes.schedule}
             self.config = dataclasses.replace(found, **changes)
-        if self.config.unet.context_dim != self.config.text.width:
-            raise ConfigError(
-                f"the U-Net attends to {self.config.unet.context_dim} numbers a token and the "
-                f"text tower gives {self.config.text.width}; make unet.context_dim and text.width "
-                "equal"
-            )
+        self.start = {part: weights.weights_hash({part: s}) for part, s in self.states.items()}
 
     def frozen(self, part: str) -> Any:
         """A part that must exist, not to be trained."""
@@ -49,8 +55,7 @@ class Parts:
         if part in self.states:
             module = build(part, self.config, self.states[part])
         else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(rng.generator(seed, "weights", part).initial_seed())
+            with random_weights(seed, part):
                 module = weights.PARTS[part](self.config)
         return module.train().requires_grad_(True).to(self.device)
 
@@ -59,3 +64,11 @@ class Parts:
         config = dataclasses.replace(self.config, **changes)
         states = {**self.states, part: module.state_dict()}
         weights.save(path, config, states)
+
+
+@contextmanager
+def random_weights(seed: int, what: str) -> Iterator[None]:
+    """Inside, torch's layers draw their first weights from (seed, what) alone."""
+    with torch.random.fork_rng(devices=[]):  # layers are built on the CPU
+        torch.default_generator.manual_seed(rng.generator(seed, "weights", what).initial_seed())
+        yield

@@ -6,18 +6,19 @@ three. `model.path` names the file before it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm import images, rng, weights
+from ldm import images, rng
 from ldm.adapt.latents import Latents
-from ldm.adapt.parts import Parts
-from ldm.config import ConfigError, RunConfig, from_dict
+from ldm.adapt.parts import Parts, random_weights
+from ldm.config import ConfigError, RunConfig, from_dict, to_dict
 from ldm.data import datasets
 from ldm.data.datasets import Batch, Dataset
 from ldm.data.transforms import crop
@@ -25,6 +26,27 @@ from ldm.models.clip import TextEncoder, tokenizer
 from ldm.models.unet import UNet
 from ldm.models.vae import VAE
 from ldm.pipeline import LatentDiffusion, Sampling
+from ldm.schedule import NoiseSchedule
+
+
+class Pretraining:
+    """What the three have in common: options, parts of a model, and datasets with their shares."""
+
+    options: Any
+    parts: Parts
+    datasets: Sequence[tuple[Dataset, float]]
+    module: nn.Module
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "method": asdict(self.options),
+            "sizes": to_dict(self.parts.config),
+            "start": self.parts.start,
+            "data": [dataset.key for dataset, _ in self.datasets],
+        }
+
+    def draw(self, size: int, generator: torch.Generator) -> Batch:
+        return datasets.draw(self.datasets, size, generator)
 
 
 @dataclass(frozen=True)
@@ -37,10 +59,10 @@ class VAEOptions:
     crop: int = 64  # pixels; the network is convolutional, and crops are more varied than images
     absolute: float = 0.1
     gradient: float = 0.1
-    kl: float = 1e-6
+    kl: float = 1e-4
 
 
-class TrainVAE:
+class TrainVAE(Pretraining):
     """KL-VAE (LDM, arXiv:2112.10752, section 3.1) without an adversary.
 
     Squared + absolute error + absolute error of the differences between neighbours, which keeps
@@ -51,10 +73,12 @@ class TrainVAE:
         self.options = from_dict(VAEOptions, run.method, "method")
         self.parts = Parts(run, "vae")
         self.module: VAE = self.parts.fresh("vae", run.train.seed)
-        self.datasets = datasets.open_datasets(run.data, self.parts.config.vae.image_channels)
-
-    def draw(self, size: int, generator: torch.Generator) -> Batch:
-        return datasets.draw(self.datasets, size, generator)
+        for name, pixels in (("data.size", run.data.size), ("method.crop", self.options.crop)):
+            if pixels % self.module.config.factor:
+                raise ConfigError(
+                    f"{name} is {pixels}; the VAE wants multiples of {self.module.config.factor}"
+                )
+        self.datasets = datasets.open_datasets(run.data, self.module.config.image_channels)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         options, vae = self.options, self.module
@@ -71,11 +95,12 @@ class TrainVAE:
         return loss, {"psnr": psnr.item(), "kl": kl.item()}
 
     @torch.inference_mode()
-    def preview(self) -> Tensor:
+    def preview(self) -> tuple[Tensor, str]:
         """Above, images; below, what is left of them."""
         x = self.draw(8, rng.generator(0, "preview")).images.to(self.parts.device)
         y = self.module.decode(self.module.encode(x).mean).clamp(-1, 1)
-        return images.grid(torch.cat([x, y]).cpu(), columns=8)
+        what = "above, images trained on; below, synthetic: the autoencoder's copies of them"
+        return images.grid(torch.cat([x, y]).cpu(), columns=8), what
 
     @torch.inference_mode()
     def save(self, path: Path) -> None:
@@ -94,7 +119,7 @@ class TextOptions:
     temperature: float = 0.07
 
 
-class TrainText:
+class TrainText(Pretraining):
     """CLIP's contrastive loss (arXiv:2103.00020, figure 3), with a small convolutional image side.
 
     Captions repeat, so the target of a row is spread evenly over all pairs with an equal caption.
@@ -106,18 +131,14 @@ class TrainText:
         channels = self.parts.config.vae.image_channels
         self.datasets = datasets.open_datasets(run.data, channels)
         text = self.parts.fresh("text", run.train.seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(run.train.seed)
+        with random_weights(run.train.seed, "image"):
             image = image_tower(channels, self.options.channels, self.parts.config.text.width)
-            image.to(self.parts.device)
-        self.module = nn.ModuleDict({"text": text, "image": image})
-
-    def draw(self, size: int, generator: torch.Generator) -> Batch:
-        return datasets.draw(self.datasets, size, generator)
+        image.to(self.parts.device)
+        self.module: nn.ModuleDict = nn.ModuleDict({"text": text, "image": image})
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         text: TextEncoder = self.module["text"]  # type: ignore[assignment]  # as built above
-        tokens = text.tokenize(batch.captions).to(self.parts.device)
+        tokens = text.tokenize(batch.captions, tell=False).to(self.parts.device)
         ends = (tokens == tokenizer().eot_token_id).int().argmax(dim=1)  # the first end-of-text
         prompts = text(tokens)[torch.arange(len(tokens)), ends]  # [B, D]
         small = F.interpolate(batch.images, self.options.pixels, mode="bilinear", antialias=True)
@@ -160,8 +181,19 @@ class UNetOptions:
     prompts: tuple[str, ...] = ("lung xray with pleural effusion", "lung xray, no findings")
 
 
-class TrainUNet:
-    """The diffusion loss |target - U-Net(x_t, t, text)|^2   (LDM, arXiv:2112.10752, eq. 3)"""
+def diffusion_loss(
+    unet: UNet, schedule: NoiseSchedule, x0: Tensor, eps: Tensor, t: Tensor, context: Tensor
+) -> Tensor:
+    """mean (target - U-Net(x_t, t, text))^2 of each image    (LDM, arXiv:2112.10752, eq. 3)
+
+    x0, eps: [B, C, h, w];  t: [B];  context: [B, S, D];  returns [B]
+    """
+    error = unet(schedule.add_noise(x0, eps, t), t, context) - schedule.target(x0, eps, t)
+    return error.square().mean(dim=(1, 2, 3))
+
+
+class TrainUNet(Pretraining):
+    """The diffusion loss on latents that were made once, with captions dropped now and then."""
 
     def __init__(self, run: RunConfig) -> None:
         self.options = from_dict(UNetOptions, run.method, "method")
@@ -171,15 +203,13 @@ class TrainUNet:
         text: TextEncoder = self.parts.frozen("text")
         self.module: UNet = self.parts.fresh("unet", self.seed)
         self.pipe = LatentDiffusion(self.parts.config, self.module, vae, text)
-        vae_hash = weights.weights_hash({"vae": self.parts.states["vae"]})
-        self.datasets: Sequence[tuple[Dataset, float]] = [
-            (Latents(dataset, vae, vae_hash, self.options.variants, run.data.cache), share)
+        self.size = run.data.size
+        self.pipe.latent_shape(self.size, self.size)  # raises before hours of work, not after
+        start, options = self.parts.start["vae"], self.options
+        self.datasets = [
+            (Latents(dataset, vae, start, options.variants, run.data.cache), share)
             for dataset, share in datasets.open_datasets(run.data, vae.config.image_channels)
         ]
-        self.size = run.data.size
-
-    def draw(self, size: int, generator: torch.Generator) -> Batch:
-        return datasets.draw(self.datasets, size, generator)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         schedule, size = self.pipe.schedule, len(batch.ids)
@@ -190,15 +220,13 @@ class TrainUNet:
         dropped = torch.rand(size, generator=generator) < self.options.drop_caption
         captions = ["" if drop else c for drop, c in zip(dropped, batch.captions, strict=True)]
         with torch.no_grad():
-            context = self.pipe.encode_text(captions)
-        x_t = schedule.add_noise(x0, eps, t)
-        error = (self.module(x_t, t, context) - schedule.target(x0, eps, t)) ** 2
-        each = error.mean(dim=(1, 2, 3))
+            context = self.pipe.encode_text(captions, tell=False)
+        each = diffusion_loss(self.module, schedule, x0, eps, t, context)
         if self.options.min_snr:
             each = each * schedule.min_snr_weight(t, self.options.min_snr)
         return each.mean(), {}
 
-    def preview(self) -> Tensor:
+    def preview(self) -> tuple[Tensor, str]:
         """Four images of each prompt, always from the same noise."""
         prompts = [prompt for prompt in self.options.prompts for _ in range(4)]
         sampling = Sampling(
@@ -207,14 +235,14 @@ class TrainUNet:
         self.module.eval()
         drawn = self.pipe.draw(prompts, range(len(prompts)), sampling)
         self.module.train()
-        return images.grid(drawn, columns=4)
+        return images.grid(drawn, columns=4), "synthetic: drawn by a model in training"
 
     def save(self, path: Path) -> None:
-        self.parts.save(path, "unet", self.module, guidance=self.options.guidance)
+        found = {"guidance": self.options.guidance, "image_size": self.size}
+        self.parts.save(path, "unet", self.module, **found)
 
 
-Pretraining = TrainVAE | TrainText | TrainUNet
-METHODS: dict[str, type[TrainVAE] | type[TrainText] | type[TrainUNet]] = {
+METHODS: dict[str, Callable[[RunConfig], Pretraining]] = {
     "vae": TrainVAE,
     "text": TrainText,
     "unet": TrainUNet,

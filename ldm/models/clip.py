@@ -50,13 +50,16 @@ class TextEncoder(nn.Module):
         self.transformer = tower.transformer
         self.ln_final = tower.ln_final
 
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """int64 [B, 77]: start, words, end-of-text to the end. Logs the words that did not fit."""
+    def tokenize(self, prompts: Sequence[str], tell: bool = True) -> Tensor:
+        """int64 [B, 77]: start, words, end-of-text to the end. Logs the words that did not fit.
+
+        tell: False for captions in training, which may be patients' and belong in no log
+        """
         bpe, length = tokenizer(), self.config.context_length
         tokens = torch.full((len(prompts), length), bpe.eot_token_id, dtype=torch.int64)
         for row, prompt in zip(tokens, prompts, strict=True):
             words = bpe.encode(prompt)
-            if dropped := dropped_words(words, length - 2):
+            if tell and (dropped := dropped_words(words, length - 2)):
                 log.warning("prompt over %d tokens, these words are ignored: %s", length, dropped)
             ids = [bpe.sot_token_id, *words[: length - 2]]
             row[: len(ids)] = torch.tensor(ids)
