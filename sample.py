@@ -18,8 +18,9 @@ ABOUT = "Draw synthetic radiographs from text. Every PNG says how to draw it aga
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options; None is left to the image of --from, then to the model and the defaults."""
     parser = cli.Parser("sample.py", ABOUT)
-    add, text = parser.add_argument, {"metavar": "TEXT", "type": cli.prompt}
-    add("--prompt", dest="prompts", action="append", **text, help="what to draw; repeat for more")
+    add = parser.add_argument
+    what = "what to draw; repeat for more"
+    add("--prompt", dest="prompts", action="append", metavar="TEXT", type=cli.prompt, help=what)
     add("--prompts", dest="file", metavar="FILE", help="a text file with one prompt a line")
     add("--from", dest="image", metavar="PNG", help="draw it again, but for the options given")
     add("--negative", metavar="TEXT", type=cli.line, help="what not to draw")
@@ -33,7 +34,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--model", metavar="PATH", help="file or folder of weights (the built-in model)")
     add("--config", metavar="YAML", help="sizes of a CompVis file that is not SD v1.4")
     add("--ema", action="store_true", help="averaged weights of a CompVis file with both")
-    add("--out", type=Path, default="samples", metavar="FOLDER", help="where to (samples)")
+    add("--out", type=Path, metavar="FOLDER", help="where to (samples; with --from: redrawn)")
     add("--device", metavar="D", help="cpu, cuda, cuda:1 or mps (the best one here)")
     add("--dtype", metavar="D", help="float32, float16 or bfloat16 (float32)")
     add("--trajectory", action="store_true", help="also trajectory.png: x0 as predicted on the way")
@@ -43,6 +44,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         options.prompts = (options.prompts or []) + cli.read_prompts(options.file)
     if not (options.prompts or options.image):
         parser.error("nothing to draw; give --prompt, --prompts or --from")
+    # an image of samples/ redrawn there would replace the grid it was in
+    options.out = options.out or Path("redrawn" if options.image else "samples")
     cli.check_folder(options.out)
     return options
 
@@ -60,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     fields = [field.name for field in dataclasses.fields(gallery.Order)]
     order = gallery.order(cli.given(options, fields), options.image)
     device = devices.choose(order.device)
-    model = Path(options.model or BUILT_IN)
+    model = BUILT_IN if options.model is None else Path(options.model)
     with watch("load"):
         pipe = LatentDiffusion.load(model, options.config, options.ema)
         gallery.check_weights(order, pipe, chosen=options.model is not None)

@@ -62,9 +62,7 @@ def load(path: Path) -> Any:
     with path.open("rb") as file:
         zipped = file.read(4) == ZIP_MAGIC
     with torch.serialization.safe_globals(inert_classes(path)):
-        return torch.load(  # noqa: TID251 - this is the one safe place
-            path, map_location="cpu", weights_only=True, mmap=zipped
-        )
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
 
 def inert_classes(path: Path) -> list[Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +32,8 @@ from ldm.models.unet import UNet
 from ldm.models.vae import VAE
 from ldm.rename import Layout
 from ldm.sources import Source, Tensors, WeightsError, read, some
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Source", "WeightsError", "export", "load_parts", "read", "save", "weights_hash"]
 
@@ -88,6 +91,8 @@ def load_parts(
         rows, tensors = _averaged(path, rows, tensors)
     else:
         tensors = {n: t for n, t in tensors.items() if not n.startswith("model_ema.")}
+        if len(tensors) < len(source.tensors):
+            log.info("%s also holds averaged weights (model_ema.*), left out here", path)
     wanted = [name for theirs in rows.values() for name in theirs]
     _check_names(path, wanted, tensors, EXTRAS[source.layout])
 
@@ -214,6 +219,7 @@ def command_line(arguments: Sequence[str] | None) -> int:
     command.add_argument("--dtype", choices=DTYPES, help="default: bit for bit as in IN")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format=f"{PROGRAM}: %(message)s", stream=sys.stderr)
     watch = cli.Stopwatch()
     with watch("convert"):
         config = load_config(ModelConfig, options.config) if options.config else None

@@ -177,7 +177,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     Path("empty.txt").touch()
     Path("blank.txt").write_text(" \n\n")
-    Path("other.yaml").write_text("unet: {channels: [64, 64]}")
+    Path("other.yaml").write_text("unet: {channels: [64, 64], attention: [true, false]}")
     Image.new("L", (32, 32)).save("foreign.png")
     before = sorted(tmp_path.rglob("*"))
     arguments, message = BAD_INPUT[case]

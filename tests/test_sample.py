@@ -200,6 +200,19 @@ def test_from_an_image_or_a_grid_draws_the_same_bytes(draw: Callable[..., Path])
         assert content(draw("--from", one / name, out=f"again {name}")) == content(one)
 
 
+def test_from_leaves_the_grid_of_the_old_folder_alone(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --out, new pictures go to samples/ and old ones drawn again to redrawn/."""
+    monkeypatch.chdir(tmp_path)
+    given = ("--model", model, "--steps", 1)
+    assert status("--prompt", PROMPT, "--n", 2, *given) == 0
+    before = content(Path("samples"))
+    assert status("--from", "samples/00001.png", "--model", model) == 0
+    assert content(Path("samples")) == before
+    assert content(Path("redrawn"))["00001.png"] == before["00001.png"]
+
+
 def test_from_takes_options_on_top(draw: Callable[..., Path]) -> None:
     """--from grid.png --seed 1 draws what the old command would with --seed 1."""
     given = ("--prompt", PROMPT, "--n", 2, "--start", 3, "--sampler", "ddim", "--size", "32x64")
