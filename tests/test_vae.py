@@ -76,6 +76,6 @@ def test_a_shortcut_survives_our_own_layout_and_has_no_place_in_diffusers(
     found, parts = load_parts(path)
     assert found == config
     assert all(torch.equal(parts["vae"][name], tensor) for name, tensor in state.items())
+    parts = load_parts(tiny_ckpt, tiny_config)[1] | {"vae": state}
     with pytest.raises(ValueError, match="a shortcut; keep our layout"):
-        parts = load_parts(tiny_ckpt, tiny_config)[1] | {"vae": state}
         export("diffusers", tmp_path / "folder", config, parts)
