@@ -77,7 +77,7 @@ def _renamed(
         )
     result = {}
     for ours, tensor in flat.items():
-        tensor = tensor.detach().to("cpu", dtype or tensor.dtype)
+        tensor = tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
         for name, piece in zip(rows[ours], tensor.chunk(len(rows[ours])), strict=True):
             linear = name.startswith("vae/") and ".attentions." in name and piece.ndim == 4
             result[name] = piece[:, :, 0, 0] if linear else piece

@@ -57,7 +57,9 @@ class Parts:
         else:
             with random_weights(seed, part):
                 module = weights.PARTS[part](self.config)
-        return module.train().requires_grad_(True).to(self.device)
+        # channels last: convolutions train 6 to 12 % faster so (benchmarks/channels_last.py)
+        module = module.to(self.device).to(memory_format=torch.channels_last)
+        return module.train().requires_grad_(True)
 
     def save(self, path: Path, part: str, module: nn.Module, **changes: Any) -> None:
         """Write all parts; `changes` are fields of ModelConfig that training has found."""
