@@ -215,7 +215,8 @@ def draw(
                     paths.append(folder / f"{i:05d}.png")
                     text = describe(order, pipe, model, range(i, i + 1), batch)
                     images.save(drawn[i], paths[-1], text)
-                    sheet += [drawn[i]][: SHEET - len(sheet)]
+                    if len(sheet) < SHEET:
+                        sheet.append(drawn[i])
     with watch("decode"):
         strip = [pipe.decode(x0)[0] for x0 in frames]
     with watch("save"):
