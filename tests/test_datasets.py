@@ -95,28 +95,6 @@ def test_a_changed_file_is_read_anew(labels, tmp_path) -> None:
     assert not torch.equal(again.images(torch.tensor([0])), files.images(torch.tensor([0])))
 
 
-def test_an_interrupted_cache_goes_on_where_it_was(tmp_path) -> None:
-    """Rows made before an interruption are kept, a row cut in the middle is made again."""
-    made: list[int] = []
-
-    def make(rows: range) -> np.ndarray:
-        if made == [0, 1, 2, 3] and not (tmp_path / "go on").exists():
-            raise KeyboardInterrupt
-        made.extend(rows)
-        return np.array([[row, row + 0.5] for row in rows])
-
-    path, shape = tmp_path / "x.npy", (7, 2)
-    with pytest.raises(KeyboardInterrupt):
-        datasets.cached(path, shape, np.float32, make, batch=2)
-    (tmp_path / "go on").touch()
-    (unfinished,) = tmp_path.glob(".*")
-    unfinished.write_bytes(unfinished.read_bytes()[:-3])
-    array = datasets.cached(path, shape, np.float32, make, batch=2)
-    assert made == [0, 1, 2, 3, 3, 4, 5, 6]
-    assert np.array_equal(array, [[row, row + 0.5] for row in range(7)])
-    assert [p.name for p in tmp_path.iterdir() if "x.npy" in p.name] == ["x.npy"]
-
-
 def test_captions_name_the_labels_and_no_finding_names_none(labels, tmp_path) -> None:
     """Captions of an effusion speak of it, those of no finding never do."""
     files = datasets.Files(settings(labels, tmp_path), 1)
@@ -189,12 +167,13 @@ def test_a_film_without_labels_is_not_called_normal(labels, tmp_path) -> None:
     assert files.caption(1, 0) == "a chest"
 
 
-def test_a_broken_image_leaves_no_cache(labels, tmp_path) -> None:
-    """A damaged file is named, and a half-made cache is never mistaken for a whole one."""
+def test_a_broken_image_is_named_at_once(labels, tmp_path) -> None:
+    """A damaged file is named before training, and a half-made cache never taken for a whole."""
     (labels.parent / "images" / "b.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"b\.png"):
         datasets.Files(settings(labels, tmp_path), 1)
-    assert list((tmp_path / "cache").glob("*.npy")) == []
+    with pytest.raises(ValueError, match=r"b\.png"):
+        datasets.Files(settings(labels, tmp_path), 1)
 
 
 def test_batches_keep_the_share_and_depend_on_the_generator_alone(labels, tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""Latents made once, so that a U-Net is trained without running the encoder again."""
+"""Latents kept once made, so that training a U-Net does not run the encoder at every step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ldm import rng
-from ldm.data.datasets import Dataset, cached
+from ldm.data.cache import CachedRows
+from ldm.data.datasets import Dataset
 from ldm.data.transforms import augment
 from ldm.models.vae import VAE
 
@@ -23,26 +24,23 @@ class Latents:
     augmented = False
 
     def __init__(
-        self, dataset: Dataset, vae: VAE, vae_hash: str, variants: int, cache: str
+        self, dataset: Dataset, vae: VAE, vae_hash: str, variants: int, size: int, cache: str
     ) -> None:
-        self.dataset = dataset
+        self.dataset, self.vae = dataset, vae
         self.variants = variants if dataset.augmented else 1
         self.key = f"{dataset.key}-{variants if dataset.augmented else 'plain'}-{vae_hash}"
+        side = size // vae.config.factor
+        shape = (len(dataset) * self.variants, 2 * vae.config.latent_channels, side, side)
+        self.moments = CachedRows(Path(cache) / f"latents-{self.key}", shape, np.float16, self.make)
 
-        @torch.inference_mode()
-        def encode(rows: range) -> np.ndarray:
-            images = dataset.images(torch.tensor(rows) // self.variants)
-            if dataset.augmented:
-                images = augment(images, rng.generator(0, "latents", rows.start))
-            posterior = vae.encode(images.to(device))
-            return torch.cat([posterior.mean, posterior.logvar], dim=1).half().cpu().numpy()
-
-        device = next(vae.parameters()).device
-        with torch.inference_mode():
-            one = vae.encode(dataset.images(torch.tensor([0])).to(device)).mean
-        shape = (len(dataset) * self.variants, 2 * one.shape[1], *one.shape[2:])
-        path = Path(cache) / f"latents-{self.key}.npy"
-        self.moments = cached(path, shape, np.float16, encode)
+    @torch.inference_mode()
+    def make(self, index: int) -> np.ndarray:
+        """Encoded alone, because in a batch the last bits would depend on its other images."""
+        image = self.dataset.images(torch.tensor([index // self.variants]))
+        if self.dataset.augmented:
+            image = augment(image, rng.generator(0, "latents", index))
+        posterior = self.vae.encode(image.to(next(self.vae.parameters()).device))
+        return torch.cat([posterior.mean, posterior.logvar], dim=1)[0].half().cpu().numpy()
 
     def __len__(self) -> int:
         return len(self.moments)

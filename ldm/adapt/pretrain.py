@@ -207,7 +207,7 @@ class TrainUNet(Pretraining):
         self.pipe.latent_shape(self.size, self.size)  # raises before hours of work, not after
         start, options = self.parts.start["vae"], self.options
         self.datasets = [
-            (Latents(dataset, vae, start, options.variants, run.data.cache), share)
+            (Latents(dataset, vae, start, options.variants, self.size, run.data.cache), share)
             for dataset, share in datasets.open_datasets(run.data, vae.config.image_channels)
         ]
 

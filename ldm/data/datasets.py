@@ -6,18 +6,18 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ldm import images
 from ldm.config import ConfigError, DataConfig
 from ldm.data import phantom
+from ldm.data.cache import CachedRows
 from ldm.data.phantom import FINDINGS, captions
 from ldm.data.transforms import augment
 
@@ -97,39 +97,6 @@ def draw(datasets: Sequence[tuple[Dataset, float]], size: int, generator: torch.
     return Batch(torch.cat(parts), captions, ids)
 
 
-def cached(
-    path: Path,
-    shape: tuple[int, ...],
-    dtype: type[np.generic],
-    make: Callable[[range], np.ndarray],
-    batch: int = 64,
-) -> np.ndarray:
-    """The array [N, ...] in `path`, mapped into memory; made with a progress bar if absent.
-
-    What was made before an interruption is kept. Two processes may make it at the same time: they
-    write the same bytes to the same places.
-    """
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        unfinished.touch()
-        with unfinished.open("r+b") as file:  # not mapped: a full disk would kill the process
-            header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            first, size = file.tell(), int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
-            done = max(0, unfinished.stat().st_size - first) // size
-            with tqdm(total=shape[0], desc=path.stem, initial=done, unit="image") as bar:
-                for start in range(done, shape[0], batch):
-                    rows = range(start, min(start + batch, shape[0]))
-                    file.seek(first + start * size)
-                    file.write(np.ascontiguousarray(make(rows), dtype).tobytes())
-                    file.flush()
-                    bar.update(len(rows))
-        if not path.exists():
-            unfinished.replace(path)
-    return np.load(path, mmap_mode="r")
-
-
 def to_bytes(pixels: Tensor) -> np.ndarray:
     """[-1, 1] -> uint8 of the same shape"""
     return ((pixels.clamp(-1, 1) + 1) * 127.5).round().numpy().astype(np.uint8)
@@ -140,7 +107,7 @@ def from_bytes(pixels: np.ndarray) -> Tensor:
 
 
 class Phantoms:
-    """Phantom chests of consecutive seeds, rendered once."""
+    """Phantom chests of consecutive seeds, each rendered when it is first drawn."""
 
     augmented = False  # there is always another seed
 
@@ -152,12 +119,12 @@ class Phantoms:
         self.key = f"{digest(what)}-{config.size}-{channels}"
         shape = (len(seeds), channels, config.size, config.size)
 
-        def make(rows: range) -> np.ndarray:
-            rendered = phantom.render([self.phantoms[i] for i in rows], size=config.size)
-            return to_bytes(images.to_channels(rendered.images, channels))
+        def make(index: int) -> np.ndarray:
+            rendered = phantom.render([self.phantoms[index]], size=config.size)
+            return to_bytes(images.to_channels(rendered.images[0], channels))
 
-        path = Path(config.cache) / f"phantoms-{self.key}.npy"
-        self.pixels = cached(path, shape, np.uint8, make)
+        path = Path(config.cache) / f"phantoms-{self.key}"
+        self.pixels = CachedRows(path, shape, np.uint8, make)
 
     def __len__(self) -> int:
         return len(self.phantoms)
@@ -199,11 +166,9 @@ class Files:
             image = images.fit_square(images.load(row["path"]), config.size)
             return images.to_channels(image, channels)
 
-        def make(rows: range) -> np.ndarray:
-            return to_bytes(torch.stack([read(self.rows[i]) for i in rows]))
-
-        path = Path(config.cache) / f"files-{self.key}.npy"
-        self.pixels = cached(path, shape, np.uint8, make)
+        path = Path(config.cache) / f"files-{self.key}"
+        self.pixels = CachedRows(path, shape, np.uint8, lambda i: to_bytes(read(self.rows[i])))
+        self.pixels.fill()  # a damaged file is found now, not hours later
 
     def __len__(self) -> int:
         return len(self.rows)

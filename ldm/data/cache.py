@@ -1,0 +1,61 @@
+"""Rows of numbers that are made when they are first asked for, and kept in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+
+class CachedRows:
+    """An array [N, ...] whose row i is `make(i)`: made once, whatever is asked for and when.
+
+    The file holds N bytes, 1 where the row is there, then the rows; it is safe to delete. What was
+    made before an interruption is kept. Several processes may fill it at the same time, because a
+    row is the same whoever makes it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, ...],
+        dtype: type[np.generic],
+        make: Callable[[int], np.ndarray],
+    ) -> None:
+        self.path, self.make = path, make
+        self.count, self.row = shape[0], int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        self.file = path.open("r+b")
+        self.file.truncate(self.count * (1 + self.row))  # unwritten parts take no room on the disk
+        self.made = np.memmap(path, np.uint8, "r", shape=(self.count,))
+        self.rows = np.memmap(path, dtype, "r", offset=self.count, shape=shape)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        """The rows [B, ...];  indices: int64 [B]"""
+        for index in np.unique(indices):
+            if not self.made[index]:
+                # written, not mapped: a full disk is then an error and not the end of the process
+                row = np.ascontiguousarray(self.make(int(index)), self.rows.dtype).tobytes()
+                self._write(self.count + int(index) * self.row, row)
+                self._write(int(index), b"\x01")
+        return self.rows[indices]
+
+    def fill(self) -> None:
+        """Make all that is missing, with a progress bar."""
+        missing = np.flatnonzero(self.made == 0)
+        for index in tqdm(missing, self.path.name, unit="image", delay=2):
+            self[np.array([index])]
+
+    def _write(self, place: int, content: bytes) -> None:
+        try:
+            self.file.seek(place)
+            self.file.write(content)
+            self.file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
