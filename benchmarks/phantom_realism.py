@@ -5,7 +5,7 @@
 DATA is a folder with `labels.csv` (columns filename, labels, split, quality_flag) and `images/`,
 such as a part of ChestX-ray14. Trained on phantoms alone, effusion against other findings; tried on
 the same question there (films without a finding are left out: they differ in more than fluid).
-Prints the area under the ROC curve with n and a bootstrap interval, whatever it is.
+Prints the area under the ROC curve with n and DeLong's interval, whatever it is.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ldm.data.phantom import FINDINGS, render, sample_phantoms
 from ldm.images import fit_square, load, to_channels
+from ldm.metrics.classify import auc
 
 SIZE = 128
 EFFUSION = "pleural effusion"
@@ -122,23 +123,6 @@ def score(net: nn.Sequential, images: Tensor) -> np.ndarray:
     return torch.cat([net(standardise((part + 1) / 2))[:, 0] for part in images.split(64)]).numpy()
 
 
-def auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """P(score of a positive > score of a negative), ties counting half."""
-    difference = scores[labels > 0.5][:, None] - scores[labels < 0.5][None]
-    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
-
-
-def interval(scores: np.ndarray, labels: np.ndarray, rounds: int = 2000) -> tuple[float, float]:
-    """95 % bootstrap interval, drawn within each class."""
-    rng = np.random.default_rng(0)
-    classes = [np.flatnonzero(labels > 0.5), np.flatnonzero(labels < 0.5)]
-    values = []
-    for _ in range(rounds):
-        pick = np.concatenate([rng.choice(c, len(c)) for c in classes])
-        values.append(auc(scores[pick], labels[pick]))
-    return float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
@@ -160,10 +144,11 @@ def main() -> None:
         f"real films, {options.split}": (films, film_labels),
     }
     for name, (x, y) in tried.items():
-        scores, truth = score(net, x), y.numpy()
+        truth = y.numpy()
+        found = auc(score(net, x), truth)
         report[name] = {
-            "auc": round(auc(scores, truth), 4),
-            "interval_95": [round(v, 4) for v in interval(scores, truth)],
+            "auc": round(found.value, 4),
+            "interval_95": [round(found.low, 4), round(found.high, 4)],
             "with_effusion": int(truth.sum()),
             "without": int((1 - truth).sum()),
         }

@@ -1,6 +1,6 @@
-"""How much of a radiograph survives the autoencoder? PSNR of phantoms, and of your own films.
+"""How much of a radiograph survives the autoencoder? PSNR and SSIM of phantoms, and of films.
 
-    python benchmarks/vae_psnr.py [--model weights] [--data labels.csv --split val] [--n 200]
+    python benchmarks/reconstruction.py [--model weights] [--data labels.csv --split val] [--n 200]
 
 Posterior means are decoded and clamped to [-1, 1]. Beside the model stands what its linear
 shortcut was before any training: the lowest waves of the cosine transform of each block.
@@ -13,11 +13,13 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ldm.config import DataConfig
 from ldm.data.datasets import Dataset, Files, Phantoms
+from ldm.metrics.image import psnr, ssim
 from ldm.models.vae import VAE
 from ldm.pipeline import build
 from ldm.weights import load_parts
@@ -26,17 +28,23 @@ FIRST_SEED = 10**6  # far from the phantoms of any training
 
 
 @torch.inference_mode()
-def psnr(vae: VAE, images: Tensor) -> Tensor:
-    """10 log10(peak^2 / mean squared error) of each image, in dB: [B]; the peak is 2."""
-    error = vae.decode(vae.encode(images).mean).clamp(-1, 1) - images
-    return 10 * torch.log10(4 / error.square().mean(dim=(1, 2, 3)))
+def copies(vae: VAE, images: Tensor) -> Tensor:
+    return vae.decode(vae.encode(images).mean).clamp(-1, 1)
 
 
-def measure(vae: VAE, dataset: Dataset, count: int) -> dict[str, float]:
-    values = torch.cat([psnr(vae, dataset.images(part)) for part in torch.arange(count).split(32)])
-    half = 1.96 * values.std().item() / count**0.5
-    mean = values.mean().item()
-    return {"dB": round(mean, 2), "from": round(mean - half, 2), "to": round(mean + half, 2)}
+def measure(vae: VAE, dataset: Dataset, count: int) -> dict[str, list[float]]:
+    """{figure: [mean, low, high]} over the first `count` images."""
+    found: dict[str, list[float]] = {"PSNR": [], "SSIM": []}
+    for part in torch.arange(count).split(32):
+        images = dataset.images(part)
+        for a, b in zip(images[:, 0].numpy(), copies(vae, images)[:, 0].numpy(), strict=True):
+            found["PSNR"].append(psnr(a, b, span=2))
+            found["SSIM"].append(ssim(a, b, span=2))
+    report = {}
+    for name, values in found.items():
+        mean, half = np.mean(values), 1.96 * np.std(values, ddof=1) / count**0.5
+        report[name] = [round(float(x), 4) for x in (mean, mean - half, mean + half)]
+    return report
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""Measurements, on arrays and never on networks."""

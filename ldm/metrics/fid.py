@@ -1,0 +1,161 @@
+"""How far two sets of images are apart, by their features: Fréchet distance, KID, CMMD, and more.
+
+Features are [n, d] arrays of any extractor; everything is computed in float64, because covariances
+in float32 lose three digits of a Fréchet distance. No matrix square root is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist
+
+Array = NDArray[np.float64]
+ROWS = 1000  # of a distance matrix at a time, which bounds memory
+
+
+def features(values: ArrayLike, least: int = 2) -> Array:
+    """[n, d] in float64. Raises ValueError if they are not, are too few, or are not finite."""
+    x = np.asarray(values, np.float64)
+    if x.ndim != 2 or len(x) < least:
+        raise ValueError(f"features want the shape [n, d] with n >= {least}, got {list(x.shape)}")
+    if bad := int((~np.isfinite(x)).any(axis=1).sum()):
+        raise ValueError(f"features of {bad} of {len(x)} images are not finite")
+    return x
+
+
+def frechet(x: ArrayLike, y: ArrayLike) -> float:
+    """|mu_x - mu_y|^2 + tr S_x + tr S_y - 2 tr sqrt(S_x S_y)   (FID, arXiv:1706.08500, eq. 6)
+
+    S has divisor n - 1. With centred features X, Y, tr sqrt(S_x S_y) is the nuclear norm of X Y^T
+    over sqrt((n - 1)(m - 1)): singular values instead of roots of rounding errors, and for n < d
+    a small matrix.
+    """
+    x, y = features(x), features(y)
+    means = np.square(x.mean(axis=0) - y.mean(axis=0)).sum()
+    a, b = ((z - z.mean(axis=0)) / np.sqrt(len(z) - 1) for z in (x, y))
+    # a^T a is the covariance, and so is r^T r for the triangle r of a QR decomposition
+    p, q = (np.asarray(np.linalg.qr(z, "r")) if len(z) > z.shape[1] else z for z in (a, b))
+    overlap = np.linalg.svd(p @ q.T, compute_uv=False).sum()
+    return float(means + np.square(a).sum() + np.square(b).sum() - 2 * overlap)
+
+
+class Moments:
+    """Mean and covariance of features that come in batches; memory does not grow with n."""
+
+    def __init__(self, width: int) -> None:
+        self.count, self.mean = 0, np.zeros(width)
+        self.scatter = np.zeros((width, width))  # sum of (x - mean)(x - mean)^T
+
+    def update(self, batch: ArrayLike) -> None:
+        """Merge a batch [B, d] (Chan, Golub and LeVeque 1979): no sum of squares that cancels."""
+        x = features(batch, least=1)
+        mean, n = x.mean(axis=0), self.count + len(x)
+        shift = mean - self.mean
+        self.scatter += (x - mean).T @ (x - mean)
+        self.scatter += np.outer(shift, shift) * (self.count * len(x) / n)
+        self.mean = self.mean + shift * (len(x) / n)
+        self.count = n
+
+    def covariance(self) -> Array:
+        return self.scatter / (self.count - 1)
+
+
+def frechet_of_moments(x: Moments, y: Moments) -> float:
+    """`frechet` from means and covariances: tr sqrt(S_x S_y) = tr sqrt(R S_y R), R = sqrt(S_x).
+
+    Raises ValueError for fewer images than features, where the covariance is singular and the
+    distance says little; `frechet` gives it all the same.
+    """
+    for moments in (x, y):
+        if moments.count <= len(moments.mean):
+            raise ValueError(
+                f"{moments.count} images are too few for {len(moments.mean)} features; "
+                "a covariance wants more images than features"
+            )
+    values, vectors = np.linalg.eigh(x.covariance())
+    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+    overlap = np.sqrt(np.linalg.eigvalsh(root @ y.covariance() @ root).clip(min=0)).sum()
+    means = np.square(x.mean - y.mean).sum()
+    return float(means + np.trace(x.covariance()) + np.trace(y.covariance()) - 2 * overlap)
+
+
+def kid(x: ArrayLike, y: ArrayLike) -> float:
+    """Unbiased squared MMD with the kernel (a b / d + 1)^3   (KID, arXiv:1801.01401)
+
+    The whole sets, no subsets; may be slightly negative.
+    """
+    x, y = features(x), features(y)
+
+    def kernel(a: Array, b: Array) -> Array:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    def others(a: Array) -> float:
+        k = kernel(a, a)
+        return (k.sum() - np.trace(k)) / (len(a) * (len(a) - 1))
+
+    return float(others(x) + others(y) - 2 * kernel(x, y).mean())
+
+
+def cmmd(x: ArrayLike, y: ArrayLike, sigma: float = 10.0) -> float:
+    """1000 times the biased squared MMD with the kernel exp(-|a - b|^2 / (2 sigma^2))
+
+    CMMD (arXiv:2401.09603), on L2-normalised CLIP embeddings.
+    """
+    x, y = features(x), features(y)
+
+    def mean(a: Array, b: Array) -> float:
+        sums = [np.exp(d / (-2 * sigma**2)).sum() for _, d in _distances(a, b, "sqeuclidean")]
+        return sum(sums) / (len(a) * len(b))
+
+    return float(1000 * (mean(x, x) + mean(y, y) - 2 * mean(x, y)))
+
+
+class Coverage(NamedTuple):
+    """precision, density: how real the generated ones are; recall, coverage: how varied."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def neighbourhoods(real: ArrayLike, fake: ArrayLike, k: int = 3) -> Coverage:
+    """Balls around each image, out to its k-th nearest other one of its own set.
+
+    Precision: share of generated images in any real image's ball; recall: the other way round
+    (arXiv:1904.06991, eq. 1 and 2). Density: balls of real images around a generated one, over k;
+    coverage: share of real balls that hold a generated image (arXiv:2002.09797).
+    """
+    x, y = features(real, k + 1), features(fake, k + 1)
+    radius_x, radius_y = kth_neighbour(x, k), kth_neighbour(y, k)
+    in_real = np.zeros(len(y), bool)
+    recalled, covered, pairs = 0, 0, 0
+    for rows, distance in _distances(x, y):
+        around_x = radius_x[rows, None]
+        in_real |= (distance <= around_x).any(axis=0)
+        recalled += int((distance <= radius_y).any(axis=1).sum())
+        covered += int((distance < around_x).any(axis=1).sum())
+        pairs += int((distance < around_x).sum())
+    density = pairs / (k * len(y))
+    return Coverage(float(in_real.mean()), recalled / len(x), density, covered / len(x))
+
+
+def kth_neighbour(x: Array, k: int) -> Array:
+    """Distance of each row to the k-th nearest other row: [n]"""
+    parts = []
+    for rows, distance in _distances(x, x):
+        itself = np.arange(len(distance))  # is no neighbour
+        distance[itself, itself + rows.start] = np.inf
+        parts.append(np.partition(distance, k - 1, axis=1)[:, k - 1])
+    return np.concatenate(parts)
+
+
+def _distances(x: Array, y: Array, metric: str = "euclidean") -> Iterator[tuple[slice, Array]]:
+    """Rows of the distance matrix of x and y, ROWS at a time: which they are, and [rows, m]."""
+    for start in range(0, len(x), ROWS):
+        rows = slice(start, start + ROWS)
+        yield rows, cdist(x[rows], y, metric)

@@ -1,0 +1,217 @@
+"""The measurements against independent references, closed forms and their usual mistakes.
+
+Goldens: goldens/metrics.json and .npz, made with scikit-image, scikit-learn, torchmetrics and
+80-bit arithmetic from the same pseudo-random inputs.
+"""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import GOLDENS
+from pseudo import unit
+
+from ldm.metrics import classify, fid, image
+
+WANT = json.loads((GOLDENS / "metrics.json").read_text())
+CASES = sorted(set(WANT["distances"]["cases"]) - {"c"})  # c is large; see the slow test
+CLOSED = WANT["closed_forms"]
+
+
+def arrays() -> dict[str, np.ndarray]:
+    with np.load(GOLDENS / "metrics.npz") as stored:
+        return dict(stored)
+
+
+def sets(case: str) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Features of `real` and `generated` images, and what they must give."""
+    n, m, d = WANT["distances"]["sizes"][case]
+    scale, shift = WANT["distances"]["scale_shift"][case]
+
+    def u(name: str, *shape: int) -> np.ndarray:
+        return unit(f"dist.{case}.{name}", shape).astype(np.float64)
+
+    x, y = u("x", n, d), u("y", m, d)
+    if case == "c":  # decaying variances, mixed
+        weights = np.arange(1, d + 1) ** -0.75
+        mix = u("mix_x", d, d)
+        x = (x * weights) @ mix
+        y = (y * scale * weights) @ (0.7 * mix + 0.3 * u("mix_y", d, d)) + shift
+    else:
+        y = y * scale + shift
+    return x, y, WANT["distances"]["cases"][case]
+
+
+# --- sets of images ---
+
+
+@pytest.mark.parametrize("case", [*CASES, pytest.param("c", marks=pytest.mark.slow)])
+def test_distances_equal_the_references(case: str) -> None:
+    """Fréchet to 1e-8 (1e-7 for n < d), KID to 1e-10, CMMD to 1e-8; a divisor of n would show."""
+    x, y, want = sets(case)
+    close = 1e-7 if case == "b" else 1e-8
+    assert fid.frechet(x, y) == pytest.approx(want["frechet"], rel=close)
+    assert abs(want["wrong_ddof"] / want["frechet"] - 1) > 1e-4
+    assert fid.kid(x, y) == pytest.approx(want["kid"], rel=1e-10)
+    assert fid.cmmd(x, y) == pytest.approx(want["cmmd"], rel=1e-8)
+    rows = [z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y)]
+    assert fid.cmmd(*rows) == pytest.approx(want["cmmd_normalised"], rel=1e-8)
+
+
+@pytest.mark.parametrize("k", [3, 5])
+@pytest.mark.parametrize("case", CASES)
+def test_neighbourhoods_count_as_the_reference_does(case: str, k: int, monkeypatch) -> None:
+    """Precision, recall, density and coverage to the last count, also when rows come in parts."""
+    monkeypatch.setattr(fid, "ROWS", 37)
+    x, y, want = sets(case)
+    counts, found = want["counts"][f"k={k}"], fid.neighbourhoods(x, y, k)
+    assert round(found.precision * len(y)) == counts["precision"]
+    assert round(found.recall * len(x)) == counts["recall"]
+    assert round(found.density * k * len(y)) == counts["density"]
+    assert round(found.coverage * len(x)) == counts["coverage"]
+
+
+@pytest.mark.parametrize("case", CLOSED, ids=lambda c: c["name"])
+def test_frechet_of_known_gaussians(case: dict) -> None:
+    """Closed forms, one dimension and singular covariances among them."""
+    both = []
+    for i in ("1", "2"):
+        moments = fid.Moments(len(case[f"mu{i}"]))
+        moments.count, moments.mean = 10**6, np.array(case[f"mu{i}"])
+        moments.scatter = np.array(case[f"sigma{i}"]) * (10**6 - 1)
+        both.append(moments)
+    assert fid.frechet_of_moments(*both) == pytest.approx(case["exact"], abs=1e-6)
+
+
+def test_streamed_moments_give_the_same_distance() -> None:
+    """Batches of any size, far from the origin, give what the whole array gives."""
+    x, y, _ = sets("a")
+    x, y = x + 1e4, y + 1e4
+    both = [fid.Moments(64), fid.Moments(64)]
+    for moments, z in zip(both, (x, y), strict=True):
+        for part in np.split(z, [1, 100, 250]):
+            moments.update(part)
+        np.testing.assert_allclose(moments.covariance(), np.cov(z, rowvar=False), atol=1e-9)
+    assert fid.frechet_of_moments(*both) == pytest.approx(fid.frechet(x, y), rel=1e-8)
+
+
+def test_a_set_is_no_distance_from_itself() -> None:
+    """Fréchet and CMMD are 0 and precision and recall 1, for many images and for few."""
+    for case in ("a", "b"):
+        x = sets(case)[0]
+        assert fid.frechet(x, x) == pytest.approx(0, abs=1e-9)
+        assert fid.cmmd(x, x) == pytest.approx(0, abs=1e-9)
+        assert fid.neighbourhoods(x, x)[:2] == (1, 1)
+
+
+def test_features_that_cannot_be_measured_are_refused() -> None:
+    """Not finite, no table, a single image, fewer images than features: each says so."""
+    x = sets("e")[0]
+    broken = x.copy()
+    broken[3, 1] = np.nan
+    with pytest.raises(ValueError, match="features of 1 of 250 images are not finite"):
+        fid.frechet(x, broken)
+    with pytest.raises(ValueError, match=r"shape \[n, d\]"):
+        fid.kid(x, x[0])
+    with pytest.raises(ValueError, match="n >= 2"):
+        fid.cmmd(x[:1], x)
+    few = fid.Moments(8)
+    few.update(x[:8])
+    with pytest.raises(ValueError, match="8 images are too few for 8 features"):
+        fid.frechet_of_moments(few, few)
+
+
+# --- pairs of images ---
+
+
+@pytest.mark.parametrize("name", sorted(WANT["image"]))
+def test_images_equal_the_references(name: str) -> None:
+    """RMSE, PSNR and SSIM as scikit-image to 1e-9, MS-SSIM as torchmetrics to 1e-7."""
+    want, stored = WANT["image"][name], arrays()
+    pair = ("noise.a", "noise.a") if name == "identical" else (f"{name}.a", f"{name}.b")
+    a, b = (stored[key] / 255 for key in pair)
+    assert image.rmse(a, b) == pytest.approx(want["rmse"], rel=1e-9, abs=0)
+    # JSON has no infinity: PSNR of equal images
+    psnr = float("inf") if name == "identical" else want["psnr"]
+    assert image.psnr(a, b, 1) == pytest.approx(psnr, rel=1e-9)
+    assert image.ssim(a, b, 1) == pytest.approx(want["ssim"], rel=1e-9)
+    assert image.ms_ssim(a, b, 1) == pytest.approx(want["ms_ssim"], rel=1e-7)
+
+
+def test_figures_do_not_depend_on_the_unit() -> None:
+    """[0, 1] with span 1 and [-1, 1] with span 2 are the same image; the wrong span is not."""
+    stored = arrays()
+    a, b = (stored[f"noise.{x}"] / 255 for x in "ab")
+    for figure in (image.psnr, image.ssim, image.ms_ssim):
+        assert figure(2 * a, 2 * b, 2) == pytest.approx(figure(a, b, 1))
+    shifted = image.psnr(2 * a - 1, 2 * b - 1, 2)
+    assert shifted == pytest.approx(image.psnr(a, b, 1))
+    assert image.psnr(a, b, 2) > image.psnr(a, b, 1) + 6
+
+
+def test_images_that_cannot_be_compared_are_refused() -> None:
+    """Other shapes, a channel axis, too small for the window or for five scales."""
+    with pytest.raises(ValueError, match="one shape"):
+        image.ssim(np.zeros((20, 20)), np.zeros((20, 21)), 1)
+    with pytest.raises(ValueError, match=r"\[H, W\]"):
+        image.psnr(np.zeros((1, 20, 20)), np.zeros((1, 20, 20)), 1)
+    with pytest.raises(ValueError, match="11 pixels"):
+        image.ssim(np.zeros((8, 20)), np.zeros((8, 20)), 1)
+    with pytest.raises(ValueError, match="176 pixels"):
+        image.ms_ssim(np.zeros((128, 128)), np.zeros((128, 128)), 1)
+
+
+# --- scores ---
+
+
+@pytest.mark.parametrize("case", WANT["wilson"], ids=lambda c: f"{c['k']} of {c['n']}")
+def test_wilson_equals_the_reference(case: dict) -> None:
+    """Also at 0 and n hits, where the end is exactly 0 or 1."""
+    found = classify.wilson(case["k"], case["n"], case["confidence"])
+    assert found.low == pytest.approx(case["low"], abs=1e-12)
+    assert found.high == pytest.approx(case["high"], abs=1e-12)
+    assert (found.low == 0) == (case["k"] == 0)
+    assert (found.high == 1) == (case["k"] == case["n"])
+
+
+@pytest.mark.parametrize("case", WANT["auc"], ids=lambda c: c["name"])
+def test_auc_and_delongs_interval_equal_the_reference(case: dict) -> None:
+    """With ties, apart, all tied, below chance, and continuous scores."""
+    positives, negatives = case["positives"], case["negatives"]
+    if positives is None:
+        stored = arrays()
+        positives, negatives = stored["continuous_pos"], stored["continuous_neg"]
+        if "rounded" in case["name"]:
+            positives, negatives = (np.rint(2 * z) / 2 for z in (positives, negatives))
+    labels = [True] * len(positives) + [False] * len(negatives)
+    found = classify.auc(np.concatenate([positives, negatives]), labels)
+    assert found.value == pytest.approx(case["auc"], abs=1e-12)
+    assert [found.low, found.high] == pytest.approx(case["delong_95_clipped"], abs=1e-12)
+    assert found.n == len(labels)
+
+
+def test_two_scores_on_the_same_cases_are_compared_in_pairs() -> None:
+    """DeLong's paired interval uses the covariance: narrower here than if they were independent."""
+    stored, want = arrays(), WANT["auc_paired"]
+    one, two = (
+        np.concatenate([stored[f"continuous{x}_pos"], stored[f"continuous{x}_neg"]])
+        for x in ("", "_b")
+    )
+    labels = [True] * 157 + [False] * 243
+    found = classify.auc_difference(one, two, labels)
+    assert found.value == pytest.approx(want["auc_a"] - want["auc_b"], abs=1e-12)
+    error = np.sqrt(want["var_a"] + want["var_b"] - 2 * want["cov"])
+    assert found.high - found.value == pytest.approx(1.9599639845400545 * error, abs=1e-12)
+
+
+def test_scores_that_cannot_be_judged_are_refused() -> None:
+    """One class alone, other lengths, scores that are not finite, impossible counts."""
+    with pytest.raises(ValueError, match="two cases of each class"):
+        classify.auc([1, 2, 3], [True, True, False])
+    with pytest.raises(ValueError, match="one finite score for each label"):
+        classify.auc([1, 2], [True, False, True])
+    with pytest.raises(ValueError, match="one finite score for each label"):
+        classify.auc([1, np.nan, 2, 3], [True, False, True, False])
+    for hits, n in ((3, 2), (-1, 2), (0, 0)):
+        with pytest.raises(ValueError, match="a proportion wants"):
+            classify.wilson(hits, n)
