@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     cli.check_folder(run.train.out)
     watch = cli.Stopwatch()
     with watch("imports"):  # after the settings were read: these take seconds
-        from ldm.adapt.pretrain import build_method
+        from ldm.adapt import build_method
         from ldm.train.loop import Trainer, finished
     weights = finished(run)
     if weights is None:

@@ -1,11 +1,15 @@
 """How real are the phantoms? A small network learns effusions from phantoms and is tried on people.
 
-    python benchmarks/phantom_realism.py DATA [--phantoms 3000] [--epochs 12] [--split val]
+    python benchmarks/phantom_realism.py DATA [--phantoms 3000] [--epochs 12] [--model weights]
 
 DATA is a folder with `labels.csv` (columns filename, labels, split, quality_flag) and `images/`,
 such as a part of ChestX-ray14. Trained on phantoms alone, effusion against other findings; tried on
 the same question there (films without a finding are left out: they differ in more than fluid).
 Prints the area under the ROC curve with n and DeLong's interval, whatever it is.
+
+With --model it also judges what a model draws: images of a prompt with an effusion against images
+of prompts with other findings, in the phantom's style and in that of real films; seeds are fixed,
+nothing is selected.
 """
 
 from __future__ import annotations
@@ -21,12 +25,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from ldm.data.phantom import FINDINGS, render, sample_phantoms
+from ldm.data.phantom.captions import readable
+from ldm.data.transforms import vary
 from ldm.images import fit_square, load, to_channels
 from ldm.metrics.classify import auc
+from ldm.pipeline import LatentDiffusion, Sampling
 
 SIZE = 128
 EFFUSION = "pleural effusion"
@@ -62,6 +68,20 @@ def read_films(folder: Path, split: str) -> tuple[Tensor, Tensor]:
     return torch.stack(images), torch.tensor(labels)
 
 
+def draw_prompts(model: str, style: str, count: int) -> tuple[Tensor, Tensor]:
+    """What a model draws: `count` images with an effusion, as many with other findings."""
+    pipe = LatentDiffusion.load(model)
+    size, others = pipe.config.image_size, [name for name in FINDINGS if name != EFFUSION]
+    sampling = Sampling(guidance=pipe.config.guidance, height=size, width=size)
+    images = []
+    for words in ([EFFUSION] * count, [others[i % len(others)] for i in range(count)]):
+        prompts = [f"{style}lung xray with {readable(word)}" for word in words]
+        for some in torch.arange(count).split(16):
+            drawn = pipe.draw([prompts[i] for i in some], some.tolist(), sampling)
+            images.append(torch.stack([fit_square(to_channels(image, 1), SIZE) for image in drawn]))
+    return torch.cat(images), torch.cat([torch.ones(count), torch.zeros(count)])
+
+
 def network() -> nn.Sequential:
     """1.1 M parameters: five halvings, normalised per image so that its contrast hardly matters."""
     widths, layers = (1, 24, 48, 96, 160, 192), []
@@ -72,26 +92,6 @@ def network() -> nn.Sequential:
             layers += [nn.Conv2d(b, b, 3, 1, 1), nn.GroupNorm(8, b), nn.SiLU()]
     layers += [nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(4 * 192, 1)]
     return nn.Sequential(*layers)
-
-
-def vary(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Shifts, zooms, turns a little, changes contrast, blurs and adds noise; never mirrors."""
-    B = len(images)
-
-    def draw(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(B, generator=generator)
-
-    turn, zoom = draw(-0.08, 0.08), draw(0.85, 1.15)
-    first = torch.stack([zoom * turn.cos(), -turn.sin(), draw(-0.12, 0.12)], 1)
-    second = torch.stack([turn.sin(), zoom * turn.cos(), draw(-0.12, 0.12)], 1)
-    grid = F.affine_grid(torch.stack([first, second], 1), list(images.shape), align_corners=False)
-    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    grey = (images.clamp(-1, 1) + 1) / 2
-    grey = grey.clamp(1e-4, 1) ** rearrange(draw(0.6, 1.7), "B -> B 1 1 1")
-    soft = F.avg_pool2d(grey, 3, 1, 1)
-    grey = grey + rearrange(draw(-0.5, 1.0), "B -> B 1 1 1") * (soft - grey)
-    noise = torch.randn(grey.shape, generator=generator)
-    return standardise(grey + rearrange(draw(0, 0.04), "B -> B 1 1 1") * noise)
 
 
 def standardise(images: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ def train(images: Tensor, labels: Tensor, epochs: int, generator: torch.Generato
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=steps)
     for _ in range(steps):
         pick = torch.randint(len(images), (32,), generator=generator)
-        score = net(vary(images[pick], generator))[:, 0]
+        score = net(standardise(vary(images[pick], generator)))[:, 0]
         loss = F.binary_cross_entropy_with_logits(score, labels[pick] * 0.9 + 0.05)
         optimiser.zero_grad()
         loss.backward()
@@ -120,7 +120,7 @@ def train(images: Tensor, labels: Tensor, epochs: int, generator: torch.Generato
 @torch.no_grad()
 def score(net: nn.Sequential, images: Tensor) -> np.ndarray:
     """[B] the logit of an effusion."""
-    return torch.cat([net(standardise((part + 1) / 2))[:, 0] for part in images.split(64)]).numpy()
+    return torch.cat([net(standardise(part))[:, 0] for part in images.split(64)]).numpy()
 
 
 def main() -> None:
@@ -130,6 +130,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--split", default="val")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", help="also judge what these weights draw")
+    parser.add_argument("--drawn", type=int, default=100, help="images of each kind")
     options = parser.parse_args()
     torch.set_num_threads(1)
     films, film_labels = read_films(options.data, options.split)
@@ -143,6 +145,9 @@ def main() -> None:
         "unseen phantoms": (unseen, unseen_labels),
         f"real films, {options.split}": (films, film_labels),
     }
+    if options.model:
+        for style in ("phantom ", ""):
+            tried[f"drawn: {style}lung xray"] = draw_prompts(options.model, style, options.drawn)
     for name, (x, y) in tried.items():
         truth = y.numpy()
         found = auc(score(net, x), truth)

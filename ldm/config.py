@@ -68,6 +68,34 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
+class JudgeConfig:
+    """The DenseNet that looks for findings; their names are those of captions."""
+
+    findings: tuple[str, ...] = (
+        "pleural effusion",
+        "cardiomegaly",
+        "pneumothorax",
+        "consolidation",
+        "lung nodule",
+        "pulmonary edema",
+        "support device",
+        "atelectasis",
+        "lung mass",
+        "lung infiltrate",
+        "pneumonia",
+        "emphysema",
+        "pulmonary fibrosis",
+        "pleural thickening",
+        "hiatal hernia",
+    )
+    size: int = 128  # pixels
+    channels: int = 32  # after the first convolution
+    growth: int = 16  # channels that each layer adds
+    blocks: tuple[int, ...] = (4, 6, 8, 6)  # layers of each
+    groups: int = 4
+
+
+@dataclass(frozen=True)
 class ScheduleConfig:
     """The noise schedule: sqrt(beta) runs linearly from sqrt(beta_start) to sqrt(beta_end)."""
 
@@ -114,7 +142,7 @@ class ModelConfig:
 class TrainConfig:
     """How long and how fast; the same for every method."""
 
-    method: str = "unet"  # a key of ldm.adapt.pretrain.METHODS
+    method: str = "unet"  # a key of ldm.adapt.METHODS
     out: str = ""  # the run folder; empty: runs/<name of the config file>
     seed: int = 0
     device: str = ""  # cpu, cuda, cuda:1 or mps; empty: the best one here

@@ -16,8 +16,8 @@ from conftest import golden, reference_names, relative_l2
 from pseudo import unit
 
 from ldm import rename, weights
-from ldm.adapt import pretrain
-from ldm.adapt.pretrain import TrainUNet, build_method, diffusion_loss
+from ldm.adapt import build_method, pretrain
+from ldm.adapt.pretrain import TrainUNet, diffusion_loss
 from ldm.config import ConfigError, RunConfig, load_run
 from ldm.data.datasets import Batch
 from ldm.pipeline import LatentDiffusion

@@ -1,1 +1,24 @@
-"""What can be trained; each method is built from a RunConfig and handed to ldm.train."""
+"""What can be trained, by name; each method is built from a RunConfig and handed to ldm.train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ldm.adapt.judge import TrainJudge
+from ldm.adapt.pretrain import TrainText, TrainUNet, TrainVAE
+from ldm.config import ConfigError, RunConfig
+from ldm.train.loop import Method
+
+METHODS: dict[str, Callable[[RunConfig], Method]] = {
+    "vae": TrainVAE,
+    "text": TrainText,
+    "unet": TrainUNet,
+    "judge": TrainJudge,
+}
+
+
+def build_method(run: RunConfig) -> Method:
+    """The method that `train.method` names, with its data and its model."""
+    if run.train.method not in METHODS:
+        raise ConfigError(f"unknown train.method {run.train.method!r}; known: {', '.join(METHODS)}")
+    return METHODS[run.train.method](run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +54,9 @@ class Latents:
 
     def sample_id(self, index: int) -> str:
         return self.dataset.sample_id(index // self.variants)
+
+    def findings(self, index: int) -> Mapping[str, bool]:
+        return self.dataset.findings(index // self.variants)
+
+    def collection(self, index: int) -> str:
+        return self.dataset.collection(index // self.variants)

@@ -6,7 +6,7 @@ three. `model.path` names the file before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -240,17 +240,3 @@ class TrainUNet(Pretraining):
     def save(self, path: Path) -> None:
         found = {"guidance": self.options.guidance, "image_size": self.size}
         self.parts.save(path, "unet", self.module, **found)
-
-
-METHODS: dict[str, Callable[[RunConfig], Pretraining]] = {
-    "vae": TrainVAE,
-    "text": TrainText,
-    "unet": TrainUNet,
-}
-
-
-def build_method(run: RunConfig) -> Pretraining:
-    """The method that `train.method` names, with its data and its model."""
-    if run.train.method not in METHODS:
-        raise ConfigError(f"unknown train.method {run.train.method!r}; known: {', '.join(METHODS)}")
-    return METHODS[run.train.method](run)

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -30,6 +30,7 @@ class Batch(NamedTuple):
     images: Tensor  # [B, C, H, W] in [-1, 1], or what was made of them in advance
     captions: list[str]
     ids: list[str]  # sample ids, all that a log may say of a patient's image
+    findings: Sequence[Mapping[str, bool]] = ()  # as Dataset.findings
 
 
 class Dataset(Protocol):
@@ -48,6 +49,12 @@ class Dataset(Protocol):
 
     def sample_id(self, index: int) -> str:
         """What a log may say of it."""
+
+    def findings(self, index: int) -> Mapping[str, bool]:
+        """Is it there? for each finding that the source knows of; the words are the captions'."""
+
+    def collection(self, index: int) -> str:
+        """Where the image came from, if one dataset was put together of several."""
 
 
 def open_datasets(config: DataConfig, channels: int) -> list[tuple[Dataset, float]]:
@@ -81,20 +88,36 @@ def check_exclude(unwanted: set[str], labels: set[str]) -> None:
 
 
 def draw(datasets: Sequence[tuple[Dataset, float]], size: int, generator: torch.Generator) -> Batch:
-    """A batch of `size` images: each dataset gives its share, rounded, the last one the rest."""
+    """A batch of `size` images, any as likely as any other of its dataset."""
+    picks = [
+        (dataset, torch.randint(len(dataset), (count,), generator=generator))
+        for dataset, count in shares(datasets, size)
+    ]
+    return collect(picks, generator)
+
+
+def shares(datasets: Sequence[tuple[Dataset, float]], size: int) -> list[tuple[Dataset, int]]:
+    """How many of `size` images each dataset gives: its share, rounded, the last one the rest."""
+    counts = [round(share * size) for _, share in datasets[:-1]]
+    counts.append(size - sum(counts))
+    return [(dataset, count) for (dataset, _), count in zip(datasets, counts, strict=True)]
+
+
+def collect(picks: Sequence[tuple[Dataset, Tensor]], generator: torch.Generator) -> Batch:
+    """The batch of the images [count] picked from each dataset, with a wording drawn for each."""
     parts: list[Tensor] = []
-    captions: list[str] = []
+    texts: list[str] = []
     ids: list[str] = []
-    for i, (dataset, share) in enumerate(datasets):
-        count = size - len(ids) if i == len(datasets) - 1 else round(share * size)
-        indices = torch.randint(len(dataset), (count,), generator=generator)
-        wordings = torch.randint(1 << 30, (count,), generator=generator)
-        images = dataset.images(indices)
-        parts.append(augment(images, generator) if dataset.augmented else images)
+    findings: list[Mapping[str, bool]] = []
+    for dataset, indices in picks:
+        wordings = torch.randint(1 << 30, (len(indices),), generator=generator)
+        part = dataset.images(indices)
+        parts.append(augment(part, generator) if dataset.augmented else part)
         pairs = list(zip(indices.tolist(), wordings.tolist(), strict=True))
-        captions += [dataset.caption(index, wording) for index, wording in pairs]
+        texts += [dataset.caption(index, wording) for index, wording in pairs]
         ids += [dataset.sample_id(index) for index, _ in pairs]
-    return Batch(torch.cat(parts), captions, ids)
+        findings += [dataset.findings(index) for index, _ in pairs]
+    return Batch(torch.cat(parts), texts, ids, findings)
 
 
 def to_bytes(pixels: Tensor) -> np.ndarray:
@@ -138,6 +161,13 @@ class Phantoms:
     def sample_id(self, index: int) -> str:
         return f"phantom-{self.phantoms[index].seed}"
 
+    def findings(self, index: int) -> Mapping[str, bool]:
+        there = self.phantoms[index]
+        return {captions.readable(name): there.finding(name) is not None for name in FINDINGS}
+
+    def collection(self, index: int) -> str:
+        return "phantoms"
+
 
 class Files:
     """The images of a folder, or of the rows of a CSV, as central squares.
@@ -155,6 +185,7 @@ class Files:
             read_csv(source, config) if source.suffix == ".csv" else read_folder(source, config)
         )
         self.default_caption = config.caption
+        self.known = set().union(*(_words(row.get("labels")) for row in self.rows)) - {""}
         if not self.rows:
             raise ConfigError(f"{source} holds no usable images ({', '.join(SUFFIXES)})")
         states = [(row["path"], Path(row["path"]).stat()) for row in self.rows]
@@ -191,6 +222,18 @@ class Files:
     def sample_id(self, index: int) -> str:
         return Path(self.rows[index]["path"]).stem
 
+    def findings(self, index: int) -> Mapping[str, bool]:
+        labels = self.rows[index].get("labels")
+        return {word: word in _words(labels) for word in self.known} if labels else {}
+
+    def collection(self, index: int) -> str:
+        return self.rows[index].get("source_repo", "")
+
+
+def _words(labels: str | None) -> set[str]:
+    """ "Effusion|Mass" -> {"pleural effusion", "lung mass"}; No Finding is "" """
+    return {captions.readable(label) for label in (labels or "").split("|")}
+
 
 def read_folder(source: Path, config: DataConfig) -> list[dict[str, str]]:
     if not source.is_dir():
@@ -216,12 +259,11 @@ def read_csv(source: Path, config: DataConfig) -> list[dict[str, str]]:
     if not rows or "filename" not in rows[0]:
         raise ConfigError(f"{source} needs a header line with a column `filename`")
     unwanted, kept = excluded(config), []
-    known = {captions.readable(label) for row in rows for label in row.get("labels", "").split("|")}
-    check_exclude(unwanted, known)
+    check_exclude(unwanted, set().union(*(_words(row.get("labels")) for row in rows)))
     for number, row in enumerate(rows, start=2):
         where = f"{source}, line {number}"
         other_split = config.split and row.get("split") not in (None, "", config.split)
-        labels = {captions.readable(label) for label in (row.get("labels") or "").split("|")}
+        labels = _words(row.get("labels"))
         flagged = row.get("quality_flag") not in (None, "", "0")
         if other_split or flagged or labels & unwanted:
             continue

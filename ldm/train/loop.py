@@ -32,7 +32,9 @@ WEIGHTS = "model.safetensors"
 class Method(Protocol):
     """What is learned, from what, and by which loss."""
 
-    module: nn.Module  # its parameters are trained, its state is saved
+    @property
+    def module(self) -> nn.Module:
+        """Its parameters are trained, its state is kept in checkpoints."""
 
     def settings(self) -> dict[str, Any]:
         """What decides the result besides the RunConfig: sizes, frozen weights, the data's key."""

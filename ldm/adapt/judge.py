@@ -1,0 +1,132 @@
+"""Training the judge: many findings at once, on real films and phantoms, none of it generated."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ldm import atomic, devices
+from ldm.adapt.parts import random_weights
+from ldm.config import ConfigError, JudgeConfig, RunConfig, from_dict, to_dict
+from ldm.data import datasets
+from ldm.data.datasets import Batch, Dataset
+from ldm.data.transforms import vary
+from ldm.models.judge import Judge
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """The network's sizes, and how its batches are composed."""
+
+    network: JudgeConfig = field(default_factory=JudgeConfig)
+    balance: str = "pleural effusion"  # as many images with this finding as without
+    smoothing: float = 0.05  # labels are text-mined: 0.05 and 0.95 in the place of 0 and 1
+
+
+class TrainJudge:
+    """Binary cross-entropy over the findings that an image's source has labels for.
+
+    Batches are balanced within each collection (the CSV's `source_repo`): where nearly all
+    effusions come from one, a network would learn to tell the collections apart.
+    """
+
+    def __init__(self, run: RunConfig) -> None:
+        self.options = from_dict(JudgeOptions, run.method, "method")
+        network = self.options.network
+        if run.data.size != network.size:
+            raise ConfigError(f"data.size is {run.data.size}, method.network.size {network.size}")
+        with random_weights(run.train.seed, "judge"):
+            module = Judge(network)
+        device = devices.choose(run.train.device or None)
+        self.module = module.to(device).to(memory_format=torch.channels_last)
+        self.datasets = datasets.open_datasets(run.data, channels=1)
+        self.balanced = {
+            dataset.key: balance(dataset, self.options.balance) for dataset, _ in self.datasets
+        }
+
+    def settings(self) -> dict[str, Any]:
+        return {"method": to_dict(self.options), "data": [d.key for d, _ in self.datasets]}
+
+    def draw(self, size: int, generator: torch.Generator) -> Batch:
+        """Collections by their sizes; within each, half the images with the finding."""
+        picks = []
+        for dataset, count in datasets.shares(self.datasets, size):
+            collections = self.balanced[dataset.key]
+            sizes = torch.tensor([float(len(a) + len(b)) for a, b in collections])
+            which = torch.multinomial(sizes, count, replacement=True, generator=generator)
+            coins = torch.randint(2, (count,), generator=generator)
+            dice = torch.randint(1 << 30, (count,), generator=generator)
+            groups = [collections[w][c] for w, c in zip(which, coins, strict=True)]
+            indices = [group[die % len(group)] for group, die in zip(groups, dice, strict=True)]
+            picks.append((dataset, torch.tensor(indices)))
+        return datasets.collect(picks, generator)
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        target = targets(batch.findings, self.options.network.findings).to(batch.images.device)
+        known = target.isfinite()
+        smooth = (target * (1 - 2 * self.options.smoothing) + self.options.smoothing)[known]
+        logits = self.module(vary(batch.images, generator))[known]
+        right = ((logits > 0) == (target[known] > 0.5)).float().mean()
+        return F.binary_cross_entropy_with_logits(logits, smooth), {"accuracy": right.item()}
+
+    def preview(self) -> None:
+        return None
+
+    def save(self, path: Path) -> None:
+        save_judge(path, self.module)
+
+
+def balance(dataset: Dataset, finding: str) -> list[tuple[list[int], list[int]]]:
+    """For each collection the images with the finding, and those without; only where both are."""
+    groups: dict[str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    for index in range(len(dataset)):
+        there = dataset.findings(index).get(finding)
+        if there is not None:
+            groups[dataset.collection(index)][0 if there else 1].append(index)
+    both = [pair for pair in groups.values() if all(pair)]
+    if not both:
+        raise ConfigError(f"no collection has images both with and without {finding!r}")
+    return both
+
+
+def targets(findings: Sequence[Mapping[str, bool]], names: Sequence[str]) -> Tensor:
+    """1 there, 0 not there, NaN where the source does not know: [B, K]"""
+    return torch.tensor([[float(row.get(n, math.nan)) for n in names] for row in findings])
+
+
+def save_judge(path: Path, judge: Judge) -> None:
+    """Weights and config in one safetensors file."""
+    state = {name: tensor.contiguous() for name, tensor in judge.state_dict().items()}
+    with atomic.whole_file(path) as unfinished:
+        save_file(state, unfinished, metadata={"judge": json.dumps(to_dict(judge.config))})
+
+
+def load_judge(path: str | Path) -> Judge:
+    """The judge in a file or a run folder, in eval mode, float32, on the CPU.
+
+    Raises ValueError, in one line, for anything else.
+    """
+    path = Path(path)
+    file = path / "model.safetensors" if path.is_dir() else path
+    try:
+        with safe_open(file, framework="pt") as handle:
+            text = (handle.metadata() or {}).get("judge")
+            state = {name: handle.get_tensor(name).float() for name in handle.keys()}  # noqa: SIM118 - no dict
+        if text is None:
+            raise ValueError("it holds no judge; train one with configs/judge.yaml")
+        judge = Judge(from_dict(JudgeConfig, json.loads(text)))
+        judge.load_state_dict(state)
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise ValueError(f"cannot open the judge {file}: {str(error).splitlines()[0]}") from error
+    return judge.eval()

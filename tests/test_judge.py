@@ -1,0 +1,152 @@
+"""The judge: what it is taught, how its batches are balanced, and that it learns what is there."""
+
+import csv
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from ldm.adapt import build_method
+from ldm.adapt.judge import balance, load_judge, targets
+from ldm.config import ConfigError, DataConfig, JudgeConfig, load_run
+from ldm.data import datasets
+from ldm.data.transforms import vary
+from ldm.models.judge import Judge
+from ldm.train.loop import Trainer
+
+EFFUSION = "pleural effusion"
+FILMS = [  # collection, labels
+    *[("east", "Effusion")] * 3,
+    *[("east", "No Finding")] * 9,
+    *[("west", "Effusion|Mass")] * 6,
+    *[("west", "Nodule")] * 2,
+    *[("north", "No Finding")] * 20,  # one kind only: cannot be balanced
+]
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    """Films whose lower third is white where there is fluid."""
+    with (tmp_path / "films.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["filename", "labels", "source_repo"])
+        for i, (collection, labels) in enumerate(FILMS):
+            pixels = np.random.default_rng(i).integers(60, 120, (32, 32), np.uint8)
+            if "Effusion" in labels:
+                pixels[20:] = 240
+            Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+            writer.writerow([f"{i}.png", labels, collection])
+    return tmp_path / "films.csv"
+
+
+def config(tmp_path: Path, films: Path, **train) -> Path:
+    network = {"findings": [EFFUSION, "lung nodule"], "size": 32, "channels": 8, "growth": 8}
+    content = {
+        "train": {"method": "judge", "steps": 40, "batch_size": 16, "out": str(tmp_path / "run")},
+        "data": {"path": str(films), "size": 32, "augment": False, "cache": str(tmp_path / "c")},
+        "method": {"network": {**network, "blocks": [2, 2]}},
+    }
+    content["train"] |= {"learning_rate": 3e-3, "warmup": 2, "ema": 0.9, **train}
+    (tmp_path / "judge.yaml").write_text(yaml.safe_dump(content))
+    return tmp_path / "judge.yaml"
+
+
+def test_what_a_source_does_not_know_is_not_taught() -> None:
+    """1 there, 0 not there, NaN unknown: a label that a source never gives is no negative."""
+    found = targets(
+        [{EFFUSION: True}, {EFFUSION: False, "lung mass": True}, {}], [EFFUSION, "lung mass"]
+    )
+    expected = torch.tensor([[1, math.nan], [0, 1], [math.nan, math.nan]])
+    torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+def test_unknown_labels_leave_no_trace_in_the_gradient(tmp_path, films) -> None:
+    """The last layer's row of a finding that nobody labelled gets no gradient."""
+    method = build_method(
+        load_run(config(tmp_path, films), ["method.network.findings=[pleural effusion, goitre]"])
+    )
+    loss, _ = method.loss(method.draw(8, torch.Generator().manual_seed(0)), torch.Generator())
+    loss.backward()
+    gradient = method.module.out.weight.grad
+    assert gradient[0].abs().max() > 0
+    assert gradient[1].abs().max() == 0
+
+
+def test_batches_are_balanced_within_each_collection(tmp_path, films) -> None:
+    """Half of what comes from each collection has fluid; where all or none has, none is drawn."""
+    method = build_method(load_run(config(tmp_path, films)))
+    batch = method.draw(4000, torch.Generator().manual_seed(0))
+    seen = Counter(FILMS[int(name)] for name in batch.ids)
+    share = {c: sum(n for (place, _), n in seen.items() if place == c) for c in ("east", "west")}
+    assert sum(share.values()) == 4000
+    assert share["east"] == pytest.approx(4000 * 12 / 20, abs=150)  # 5 standard deviations
+    for place in share:
+        fluid = sum(n for (c, labels), n in seen.items() if c == place and "Effusion" in labels)
+        assert fluid == pytest.approx(share[place] / 2, abs=130)
+    assert (
+        method.draw(9, torch.Generator().manual_seed(5)).ids
+        == method.draw(9, torch.Generator().manual_seed(5)).ids
+    )
+
+
+def test_phantoms_know_their_own_findings_only(tmp_path) -> None:
+    """A phantom says yes or no to each of its findings and nothing of, say, a hiatal hernia."""
+    phantoms = datasets.Phantoms(DataConfig(phantoms=40, cache=str(tmp_path)), 1)
+    for i in range(40):
+        findings = phantoms.findings(i)
+        assert "hiatal hernia" not in findings
+        assert findings[EFFUSION] == (phantoms.phantoms[i].finding(EFFUSION) is not None)
+    ((with_fluid, without),) = balance(phantoms, EFFUSION)
+    assert len(with_fluid) + len(without) == 40
+
+
+def test_the_judge_learns_and_its_file_opens_again(tmp_path, films) -> None:
+    """Trained on films with a white base it knows others; the file gives the same verdicts."""
+    run = load_run(config(tmp_path, films))
+    method = build_method(run)
+    Trainer(run, method).fit()
+    judge = load_judge(tmp_path / "run")
+    x = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.4 - 0.5
+    x[:4, :, 20:] = 0.9
+    with torch.no_grad():
+        logits = judge(x)
+    assert logits[:4, 0].min() > logits[4:, 0].max()
+    assert judge.config.findings == (EFFUSION, "lung nodule")
+    with pytest.raises(ValueError, match="cannot open the judge"):
+        load_judge(tmp_path / "judge.yaml")
+
+
+def test_a_verdict_depends_on_the_image_alone() -> None:
+    """Not on the batch, nor on exposure; a range other than [-1, 1] is refused."""
+    judge = Judge(JudgeConfig()).eval()
+    x = torch.rand(3, 1, 128, 128, generator=torch.Generator().manual_seed(0)) - 0.5
+    with torch.no_grad():
+        torch.testing.assert_close(judge(x)[1:2], judge(x[1:2]), atol=1e-5, rtol=0)
+        torch.testing.assert_close(judge(x), judge(0.5 * x + 0.2), atol=0.02, rtol=0)
+        with pytest.raises(ValueError, match=r"\[-1, 1\], got \[3, 1, 128, 128\] in \["):
+            judge(255 * x)
+    assert sum(p.numel() for p in judge.parameters()) * 2 < 6e6  # bytes in half precision
+
+
+def test_settings_that_do_not_fit_are_refused(tmp_path, films) -> None:
+    """Another size than the network's, and a finding that no collection has both ways."""
+    with pytest.raises(ConfigError, match=r"data\.size is 64, method\.network\.size 32"):
+        build_method(load_run(config(tmp_path, films), ["data.size=64"]))
+    with pytest.raises(ConfigError, match="both with and without 'edema'"):
+        build_method(load_run(config(tmp_path, films), ["method.balance=edema"]))
+
+
+def test_variation_keeps_the_range_and_left_left() -> None:
+    """After any of it the image is in [-1, 1], and a bright spot is on the side where it was."""
+    x = torch.full((64, 1, 64, 64), -0.6)
+    x[..., 16:48, 44:60] = 0.9
+    y = vary(x, torch.Generator().manual_seed(0))
+    assert y.min() >= -1
+    assert y.max() <= 1
+    assert (y[..., 32:].mean(dim=(1, 2, 3)) > y[..., :32].mean(dim=(1, 2, 3))).all()
+    assert len({round(v, 4) for v in y.mean(dim=(1, 2, 3)).tolist()}) == 64
