@@ -1,6 +1,8 @@
 """Datasets: what is left out, what is kept, and that left stays left."""
 
 import csv
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +60,19 @@ def test_excluded_findings_are_never_seen_in_files_or_phantoms(labels, tmp_path)
     assert names(datasets.Files(config, 1)) == ["b", "e"]
     captions = datasets.Phantoms(config, 1)
     assert not any("effusion" in captions.caption(i, w) for i in range(40) for w in range(8))
+
+
+def test_the_same_images_elsewhere_are_the_same_dataset(labels, tmp_path) -> None:
+    """The key is that of pixels and labels, so a run resumes after its data were moved or copied;
+    another label is another dataset.
+    """
+    key = datasets.Files(settings(labels, tmp_path), 1).key
+    copied = shutil.copytree(labels.parent / "images", tmp_path / "moved" / "images")
+    table = shutil.copy(labels, copied.parent)
+    os.utime(copied / "a.png", (1, 1))
+    assert datasets.Files(settings(Path(table), tmp_path), 1).key == key
+    Path(table).write_text(labels.read_text().replace("Cardiomegaly", "Hernia"))
+    assert datasets.Files(settings(Path(table), tmp_path), 1).key != key
 
 
 @pytest.mark.parametrize("name", ["Nodule", "nodule", "lung nodule"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,13 @@ class CachedRows:
         missing = np.flatnonzero(self.made == 0)
         for index in tqdm(missing, self.path.name, unit="image", delay=2):
             self[np.array([index])]
+
+    def digest(self) -> str:
+        """12 hex digits that change with the content of any row; all rows must be there."""
+        digest = hashlib.sha256()
+        for row in tqdm(self.rows, f"hashing {self.path.name}", unit="image", delay=2, leave=False):
+            digest.update(row.tobytes())
+        return digest.hexdigest()[:12]
 
     def _write(self, place: int, content: bytes) -> None:
         try:

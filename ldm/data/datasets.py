@@ -190,16 +190,18 @@ class Files:
             raise ConfigError(f"{source} holds no usable images ({', '.join(SUFFIXES)})")
         states = [(row["path"], Path(row["path"]).stat()) for row in self.rows]
         stamps = [[path, state.st_size, state.st_mtime_ns] for path, state in states]
-        self.key = f"{digest(stamps)}-{config.size}-{channels}"
         shape = (len(self.rows), channels, config.size, config.size)
 
         def read(row: dict[str, str]) -> Tensor:
             image = images.fit_square(images.load(row["path"]), config.size)
             return images.to_channels(image, channels)
 
-        path = Path(config.cache) / f"files-{self.key}"
+        path = Path(config.cache) / f"files-{digest(stamps)}-{config.size}-{channels}"
         self.pixels = CachedRows(path, shape, np.uint8, lambda i: to_bytes(read(self.rows[i])))
         self.pixels.fill()  # a damaged file is found now, not hours later
+        # the key is that of the content: the same images elsewhere are the same dataset
+        words = [{**row, "path": Path(row["path"]).name} for row in self.rows]
+        self.key = f"{digest([words, config.caption])}-{self.pixels.digest()}"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -250,9 +252,8 @@ def read_folder(source: Path, config: DataConfig) -> list[dict[str, str]]:
 
 def read_csv(source: Path, config: DataConfig) -> list[dict[str, str]]:
     try:
-        with source.open(
-            newline="", encoding="utf-8-sig"
-        ) as file:  # Excel writes a byte-order mark
+        # utf-8-sig: Excel writes a byte-order mark
+        with source.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file, restval=""))
     except (OSError, csv.Error, UnicodeDecodeError) as e:
         raise ConfigError(f"cannot read {source}: {e}") from e

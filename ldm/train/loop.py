@@ -178,7 +178,7 @@ def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
 
 
 # what may change when a run goes on
-FREE = {
+FREE = {"data.cache"} | {
     f"train.{name}"
     for name in ("steps", "save_every", "sample_every", "out", "device", "learning_rate")
 }
