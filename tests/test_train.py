@@ -81,6 +81,14 @@ def test_an_interrupted_run_ends_in_the_same_bits(tmp_path, stop_at: int) -> Non
     assert without_time(whole) == without_time(cut)
 
 
+def test_what_a_kill_left_half_written_is_removed(tmp_path) -> None:
+    """A checkpoint can be gigabytes: those of killed writers do not pile up."""
+    fit(run_config(tmp_path), stop_at=9)
+    (tmp_path / f".{checkpoint.NAME}.4711.partial").write_bytes(b"half a checkpoint")
+    fit(run_config(tmp_path))
+    assert list(tmp_path.glob(".*")) == []
+
+
 def test_a_finished_run_changes_nothing(tmp_path) -> None:
     """Running a finished run again takes no step and touches no file."""
     config = run_config(tmp_path)

@@ -70,6 +70,8 @@ class Trainer:
     def fit(self) -> Path:
         """Train from where the folder stands to the last step; returns the path of the weights."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        for partial in self.folder.glob(".*.partial"):  # of a run that was killed while it wrote
+            partial.unlink()
         weights, start, steps = self.folder / WEIGHTS, self._resume(), self.settings.steps
         if start >= steps:  # cut off before the weights were written, or to be ended early
             self._finish(weights)
