@@ -2,9 +2,9 @@
 
     python benchmarks/phantom_realism.py DATA [--phantoms 3000] [--epochs 12] [--model weights]
 
-DATA is a folder with `labels.csv` (columns filename, labels, split, quality_flag) and `images/`,
-such as a part of ChestX-ray14. Trained on phantoms alone, effusion against other findings; tried on
-the same question there (films without a finding are left out: they differ in more than fluid).
+DATA is a CSV as for `data.path`, such as a part of ChestX-ray14. Trained on phantoms alone,
+effusion against other findings; tried on the same question there (films without a finding are left
+out: they differ in more than fluid).
 Prints the area under the ROC curve with n and DeLong's interval, whatever it is.
 
 With --model it also judges what a model draws: images of a prompt with an effusion against images
@@ -15,9 +15,7 @@ nothing is selected.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -27,10 +25,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldm.config import DataConfig
+from ldm.data.datasets import Files
 from ldm.data.phantom import FINDINGS, render, sample_phantoms
 from ldm.data.phantom.captions import readable
 from ldm.data.transforms import vary
-from ldm.images import fit_square, load, to_channels
+from ldm.images import fit_square, to_channels
 from ldm.metrics.classify import auc
 from ldm.pipeline import LatentDiffusion, Sampling
 
@@ -52,20 +52,12 @@ def draw_phantoms(count: int, first_seed: int) -> tuple[Tensor, Tensor]:
     return torch.cat(images), torch.tensor(labels)
 
 
-def read_films(folder: Path, split: str) -> tuple[Tensor, Tensor]:
+def read_films(table: Path, split: str) -> tuple[Tensor, Tensor]:
     """The same question on real films: images [B, 1, H, W] and labels [B]."""
-    table = folder / "labels.csv"
-    if not table.is_file():
-        sys.exit(f"no labels.csv in {folder}: give the folder of the real films as the argument")
-    images, labels = [], []
-    with table.open() as file:
-        for row in csv.DictReader(file):
-            if row["split"] != split or row["quality_flag"] or row["labels"] == "No Finding":
-                continue
-            film = fit_square(load(folder / "images" / row["filename"]), SIZE)
-            images.append(to_channels(film, 1))
-            labels.append(float("Effusion" in row["labels"].split("|")))
-    return torch.stack(images), torch.tensor(labels)
+    films = Files(DataConfig(path=str(table), split=split, size=SIZE), channels=1)
+    findings = [films.findings(i) for i in range(len(films))]
+    some = torch.tensor([i for i, row in enumerate(findings) if any(row.values())])
+    return films.images(some), torch.tensor([float(findings[i][EFFUSION]) for i in some])
 
 
 def draw_prompts(model: str, style: str, count: int) -> tuple[Tensor, Tensor]:

@@ -39,7 +39,7 @@ def measure(vae: VAE, dataset: Dataset, count: int) -> dict[str, list[float]]:
         images = dataset.images(part)
         for a, b in zip(images[:, 0].numpy(), copies(vae, images)[:, 0].numpy(), strict=True):
             found["PSNR"].append(psnr(a, b, span=2))
-            found["SSIM"].append(ssim(a, b, span=2))
+            found["SSIM"].append(ssim((a + 1) / 2, (b + 1) / 2, span=1))  # wants black to be 0
     report = {}
     for name, values in found.items():
         mean, half = np.mean(values), 1.96 * np.std(values, ddof=1) / count**0.5

@@ -139,13 +139,14 @@ def test_images_equal_the_references(name: str) -> None:
 
 
 def test_figures_do_not_depend_on_the_unit() -> None:
-    """[0, 1] with span 1 and [-1, 1] with span 2 are the same image; the wrong span is not."""
+    """Grey levels in any unit, with the span in the same unit, are the same image; for PSNR black
+    may be anywhere; the wrong span is 6 dB off.
+    """
     stored = arrays()
     a, b = (stored[f"noise.{x}"] / 255 for x in "ab")
     for figure in (image.psnr, image.ssim, image.ms_ssim):
-        assert figure(2 * a, 2 * b, 2) == pytest.approx(figure(a, b, 1))
-    shifted = image.psnr(2 * a - 1, 2 * b - 1, 2)
-    assert shifted == pytest.approx(image.psnr(a, b, 1))
+        assert figure(255 * a, 255 * b, 255) == pytest.approx(figure(a, b, 1))
+    assert image.psnr(2 * a - 1, 2 * b - 1, 2) == pytest.approx(image.psnr(a, b, 1))
     assert image.psnr(a, b, 2) > image.psnr(a, b, 1) + 6
 
 
@@ -212,6 +213,8 @@ def test_scores_that_cannot_be_judged_are_refused() -> None:
         classify.auc([1, 2], [True, False, True])
     with pytest.raises(ValueError, match="one finite score for each label"):
         classify.auc([1, np.nan, 2, 3], [True, False, True, False])
+    with pytest.raises(ValueError, match="0 or 1 each"):
+        classify.auc([1, 2, 3, 4], [1, 0, np.nan, 1])
     for hits, n in ((3, 2), (-1, 2), (0, 0)):
         with pytest.raises(ValueError, match="a proportion wants"):
             classify.wilson(hits, n)

@@ -42,7 +42,7 @@ def auc(scores: ArrayLike, labels: ArrayLike, confidence: float = 0.95) -> Estim
     DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988, by mid-ranks (Sun and Xu 2014). The
     interval has no width where the classes are apart, and n is that of both classes.
     """
-    scores, labels = np.asarray(scores, np.float64), np.asarray(labels, bool)
+    scores, labels = np.asarray(scores, np.float64), _classes(labels)
     _check(scores, labels)
     value, of_positives, of_negatives = _placements(scores[labels], scores[~labels])
     error = np.sqrt(_variance(of_positives) + _variance(of_negatives))
@@ -54,7 +54,7 @@ def auc_difference(
     a: ArrayLike, b: ArrayLike, labels: ArrayLike, confidence: float = 0.95
 ) -> Estimate:
     """AUC of scores a minus that of scores b on the same cases, with DeLong's paired interval."""
-    labels = np.asarray(labels, bool)
+    labels = _classes(labels)
     both = [np.asarray(scores, np.float64) for scores in (a, b)]
     for scores in both:
         _check(scores, labels)
@@ -63,6 +63,13 @@ def auc_difference(
     error = np.sqrt(_variance(one[1] - two[1]) + _variance(one[2] - two[2]))
     half, value = float(norm.isf((1 - confidence) / 2) * error), one[0] - two[0]
     return Estimate(value, value - half, value + half, len(labels))
+
+
+def _classes(labels: ArrayLike) -> NDArray[np.bool_]:
+    values = np.asarray(labels)
+    if not np.isin(values, (0, 1)).all():  # NaN, which many label tables hold, would become True
+        raise ValueError("labels want to be 0 or 1 each; leave out the cases that nobody labelled")
+    return values.astype(bool)
 
 
 def _check(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> None:

@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 ROWS = 1000  # of a distance matrix at a time, which bounds memory
 
 
-def features(values: ArrayLike, least: int = 2) -> Array:
+def checked(values: ArrayLike, least: int = 2) -> Array:
     """[n, d] in float64. Raises ValueError if they are not, are too few, or are not finite."""
     x = np.asarray(values, np.float64)
     if x.ndim != 2 or len(x) < least:
@@ -34,7 +34,7 @@ def frechet(x: ArrayLike, y: ArrayLike) -> float:
     over sqrt((n - 1)(m - 1)): singular values instead of roots of rounding errors, and for n < d
     a small matrix.
     """
-    x, y = features(x), features(y)
+    x, y = checked(x), checked(y)
     means = np.square(x.mean(axis=0) - y.mean(axis=0)).sum()
     a, b = ((z - z.mean(axis=0)) / np.sqrt(len(z) - 1) for z in (x, y))
     # a^T a is the covariance, and so is r^T r for the triangle r of a QR decomposition
@@ -52,7 +52,7 @@ class Moments:
 
     def update(self, batch: ArrayLike) -> None:
         """Merge a batch [B, d] (Chan, Golub and LeVeque 1979): no sum of squares that cancels."""
-        x = features(batch, least=1)
+        x = checked(batch, least=1)
         mean, n = x.mean(axis=0), self.count + len(x)
         shift = mean - self.mean
         self.scatter += (x - mean).T @ (x - mean)
@@ -88,7 +88,7 @@ def kid(x: ArrayLike, y: ArrayLike) -> float:
 
     The whole sets, no subsets; may be slightly negative.
     """
-    x, y = features(x), features(y)
+    x, y = checked(x), checked(y)
 
     def kernel(a: Array, b: Array) -> Array:
         return (a @ b.T / a.shape[1] + 1) ** 3
@@ -105,7 +105,7 @@ def cmmd(x: ArrayLike, y: ArrayLike, sigma: float = 10.0) -> float:
 
     CMMD (arXiv:2401.09603), on L2-normalised CLIP embeddings.
     """
-    x, y = features(x), features(y)
+    x, y = checked(x), checked(y)
 
     def mean(a: Array, b: Array) -> float:
         sums = [np.exp(d / (-2 * sigma**2)).sum() for _, d in _distances(a, b, "sqeuclidean")]
@@ -130,7 +130,7 @@ def neighbourhoods(real: ArrayLike, fake: ArrayLike, k: int = 3) -> Coverage:
     (arXiv:1904.06991, eq. 1 and 2). Density: balls of real images around a generated one, over k;
     coverage: share of real balls that hold a generated image (arXiv:2002.09797).
     """
-    x, y = features(real, k + 1), features(fake, k + 1)
+    x, y = checked(real, k + 1), checked(fake, k + 1)
     radius_x, radius_y = kth_neighbour(x, k), kth_neighbour(y, k)
     in_real = np.zeros(len(y), bool)
     recalled, covered, pairs = 0, 0, 0

@@ -30,6 +30,8 @@ def psnr(a: ArrayLike, b: ArrayLike, span: float) -> float:
 def ssim(a: ArrayLike, b: ArrayLike, span: float) -> float:
     """Structural similarity (Wang et al., IEEE TIP 13(4), 2004, eq. 13 and 17).
 
+    Black must be 0: the luminance term compares means, and around 0 their ratio means nothing.
+
     Gaussian windows of sigma 1.5, population covariance, K1 = 0.01, K2 = 0.03; the mean leaves
     out a border of 5 pixels, as scikit-image's gaussian_weights does. span: as for `psnr`.
     """
