@@ -30,6 +30,15 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Delete what writers left, in the folder or below it, that were killed while they wrote."""
+    for partial in folder.rglob(".*.partial"):
+        writer = int(partial.name.split(".")[-2])
+        if os.name == "posix" and Path(f"/proc/{writer}").exists():
+            continue  # it is still writing
+        partial.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """Put a file, or the names in a folder, on the disk.
 

@@ -54,7 +54,7 @@ def _explain(error: Exception) -> str | None:
     text = str(error)
     # CUDA and Apple say "out of memory", the CPU "can't allocate memory", all as RuntimeError
     if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", text):
-        return "out of memory; draw smaller or fewer images at once, or use another device"
+        return "out of memory; take fewer or smaller images at once, or another device"
     return None if isinstance(error, RuntimeError) else text
 
 

@@ -71,23 +71,7 @@ class TextConfig:
 class JudgeConfig:
     """The DenseNet that looks for findings; their names are those of captions."""
 
-    findings: tuple[str, ...] = (
-        "pleural effusion",
-        "cardiomegaly",
-        "pneumothorax",
-        "consolidation",
-        "lung nodule",
-        "pulmonary edema",
-        "support device",
-        "atelectasis",
-        "lung mass",
-        "lung infiltrate",
-        "pneumonia",
-        "emphysema",
-        "pulmonary fibrosis",
-        "pleural thickening",
-        "hiatal hernia",
-    )
+    findings: tuple[str, ...] = ("pleural effusion",)
     size: int = 128  # pixels
     channels: int = 32  # after the first convolution
     growth: int = 16  # channels that each layer adds
@@ -170,7 +154,7 @@ class DataConfig:
     exclude: tuple[str, ...] = ()  # findings that no image has, by label or phantom
     size: int = 128  # pixels
     augment: bool = True  # small shifts, zooms and contrast for files; never flips
-    cache: str = "cache"  # rendered phantoms and latents, safe to delete
+    cache: str = "cache"  # pixels (of patients, too) and latents; safe to delete
 
 
 @dataclass(frozen=True)
@@ -281,6 +265,8 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         for name in names:
             if (value := getattr(getattr(run, table), name)) < 1:
                 raise ConfigError(f"{table}.{name} wants 1 or more, got {value}")
+    if not run.train.clip > 0:
+        raise ConfigError(f"train.clip wants a norm above 0, got {run.train.clip}; 1e9 is off")
     out = run.train.out or f"runs/{Path(path).stem}"
     return dataclasses.replace(run, train=dataclasses.replace(run.train, out=out))
 

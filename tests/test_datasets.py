@@ -85,13 +85,14 @@ def test_exclude_knows_a_finding_by_each_of_its_names(labels, tmp_path, name: st
     assert not any(p.finding("nodule") for p in datasets.Phantoms(config, 1).phantoms)
 
 
-def test_pixels_survive_the_cache(labels, tmp_path) -> None:
+def test_pixels_survive_the_cache(labels, tmp_path, monkeypatch) -> None:
     """A cached image has the file's grey values, in [-1, 1]; the second opening reads the cache."""
     config = settings(labels, tmp_path)
     first = datasets.Files(config, 1).images(torch.arange(3))
     expected = torch.tensor([0, 40, 160]) / 127.5 - 1
     torch.testing.assert_close(first.mean(dim=(1, 2, 3)), expected, atol=1 / 255, rtol=0)
     assert len(list((tmp_path / "cache").iterdir())) == 1
+    monkeypatch.setattr(datasets.images, "load", None)  # no file is opened again
     again = datasets.Files(config, 1)
     assert torch.equal(again.images(torch.arange(3)), first)
 
@@ -162,6 +163,27 @@ def test_bad_settings_are_refused(labels, tmp_path, changes, message) -> None:
         datasets.open_datasets(settings(**{"path": labels, "tmp_path": tmp_path, **changes}), 1)
 
 
+def test_a_share_too_small_for_the_batch_is_refused(labels, tmp_path) -> None:
+    """Files that would be in no batch are not left out silently; a small one still draws."""
+    sources = datasets.open_datasets(settings(labels, tmp_path, share=0.05), 1)
+    with pytest.raises(ConfigError, match=r"data\.share=0\.05 of train\.batch_size=8"):
+        datasets.check_shares(sources, 8)
+    datasets.check_shares(sources, 16)
+    batch = datasets.draw(sources, 8, torch.Generator().manual_seed(0))  # say, for a preview
+    assert len(batch.ids) == len(batch.images) == 8
+
+
+def test_collections_know_their_own_labels_only(labels, tmp_path) -> None:
+    """What one collection never labels is unknown there, not absent."""
+    lines = labels.read_text().splitlines()
+    rows = [f"{lines[0]},source_repo"]
+    rows += [f"{line},{'one' if line[0] in 'ab' else 'two'}" for line in lines[1:]]
+    labels.write_text("\n".join(rows))
+    files = datasets.Files(settings(labels, tmp_path), 1)
+    assert files.findings(1) == {"pleural effusion": False, "lung mass": False}
+    assert files.findings(2) == {"cardiomegaly": True}
+
+
 def test_tables_from_other_programs_are_read(labels, tmp_path) -> None:
     """A byte-order mark, short rows and a flag of 0 are no obstacle; a wrong age is named."""
     header, first, *_ = labels.read_text().splitlines()
@@ -171,7 +193,7 @@ def test_tables_from_other_programs_are_read(labels, tmp_path) -> None:
     assert names(files) == ["a", "b"]
     assert all("mass" in files.caption(1, wording) for wording in range(8))
     labels.write_text("\n".join([header, first.replace(",61", ",061Y")]))
-    with pytest.raises(ConfigError, match=r"labels\.csv, line 2: the age '061Y'"):
+    with pytest.raises(ConfigError, match=r"labels\.csv, line 2: the age is no number"):
         datasets.Files(settings(labels, tmp_path), 1)
 
 

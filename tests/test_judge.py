@@ -67,10 +67,11 @@ def test_what_a_source_does_not_know_is_not_taught() -> None:
 
 def test_unknown_labels_leave_no_trace_in_the_gradient(tmp_path, films) -> None:
     """The last layer's row of a finding that nobody labelled gets no gradient."""
-    method = build_method(
-        load_run(config(tmp_path, films), ["method.network.findings=[pleural effusion, goitre]"])
-    )
-    loss, _ = method.loss(method.draw(8, torch.Generator().manual_seed(0)), torch.Generator())
+    names = "method.network.findings=[Effusion, Mass]"  # the CSV's spelling will do
+    method = build_method(load_run(config(tmp_path, films), [names]))
+    batch = method.draw(8, torch.Generator().manual_seed(0))
+    batch = batch._replace(findings=[{EFFUSION: row[EFFUSION]} for row in batch.findings])
+    loss, _ = method.loss(batch, torch.Generator())
     loss.backward()
     gradient = method.module.out.weight.grad
     assert gradient[0].abs().max() > 0
@@ -137,8 +138,10 @@ def test_settings_that_do_not_fit_are_refused(tmp_path, films) -> None:
     """Another size than the network's, and a finding that no collection has both ways."""
     with pytest.raises(ConfigError, match=r"data\.size is 64, method\.network\.size 32"):
         build_method(load_run(config(tmp_path, films), ["data.size=64"]))
-    with pytest.raises(ConfigError, match="both with and without 'edema'"):
+    with pytest.raises(ConfigError, match="both with and without 'pulmonary edema'"):
         build_method(load_run(config(tmp_path, films), ["method.balance=edema"]))
+    with pytest.raises(ConfigError, match="no image here says whether it shows goitre"):
+        build_method(load_run(config(tmp_path, films), ["method.network.findings=[goitre]"]))
 
 
 def test_variation_keeps_the_range_and_left_left() -> None:

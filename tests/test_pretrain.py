@@ -116,7 +116,7 @@ def test_a_part_alone_is_refused_by_name(chain) -> None:
 
 
 def test_the_diffusion_loss_of_a_perfect_network_is_zero(unet_run, monkeypatch) -> None:
-    """A U-Net that returns the target itself has loss 0; one that returns 0 has about 1."""
+    """A U-Net that returns the target itself has loss 0; one that returns 0, its mean square."""
     method = TrainUNet(unet_run)
     schedule, targets = method.pipe.schedule, []
     original = schedule.target
@@ -241,6 +241,9 @@ def test_a_missing_part_is_named(tmp_path) -> None:
         (["configs/scratch_vae.yaml", "model.path=/nowhere"], "/nowhere"),
         (["configs/scratch_vae.yaml", "data.size=50"], "data.size is 50; the VAE wants multiples"),
         (["configs/scratch_vae.yaml", "method.crop=20"], "method.crop is 20; the VAE wants"),
+        (["configs/scratch_vae.yaml", "method.crop=0"], "method.crop is 0; the VAE wants"),
+        (["configs/scratch_vae.yaml", "train.clip=0"], "train.clip wants a norm above 0"),
+        (["configs/scratch_unet.yaml", "method.prompts=[]"], "method.prompts at least one"),
         (["configs/scratch_unet.yaml", "data.size=72"], "multiples of 16, not 72x72"),
         (["configs/scratch_unet.yaml", "model.parts=[vea]"], "model.parts names vea"),
     ],

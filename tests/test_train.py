@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,7 +86,9 @@ def test_an_interrupted_run_ends_in_the_same_bits(tmp_path, stop_at: int) -> Non
 def test_what_a_kill_left_half_written_is_removed(tmp_path) -> None:
     """A checkpoint can be gigabytes: those of killed writers do not pile up."""
     fit(run_config(tmp_path), stop_at=9)
-    (tmp_path / f".{checkpoint.NAME}.4711.partial").write_bytes(b"half a checkpoint")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / f".{checkpoint.NAME}.{gone.pid}.partial").write_bytes(b"half a checkpoint")
     fit(run_config(tmp_path))
     assert list(tmp_path.glob(".*")) == []
 
@@ -185,6 +189,40 @@ def test_a_run_made_longer_and_cut_off_is_not_finished(tmp_path, monkeypatch) ->
     assert finished(run_config(tmp_path, steps=16)) is not None
 
 
+def test_weights_of_an_earlier_end_are_not_taken_for_later_ones(tmp_path) -> None:
+    """Finished, made longer, killed, and ended early: the weights are those of the last step
+    taken, not of the first end.
+    """
+    fit(run_config(tmp_path))
+    before = (tmp_path / WEIGHTS).read_bytes()
+    fit(run_config(tmp_path, steps=40), stop_at=10)
+    assert checkpoint.load(tmp_path)["step"] == 20
+    shorter = run_config(tmp_path, steps=15)
+    assert finished(shorter) is None
+    fit(shorter)
+    assert (tmp_path / WEIGHTS).read_bytes() != before
+
+
+def test_a_damaged_checkpoint_never_pushes_out_the_good_one(tmp_path) -> None:
+    """After a fall back to the one before, the next save keeps that, and sets the other aside."""
+    checkpoint.save(tmp_path, {"step": 1})
+    checkpoint.save(tmp_path, {"step": 2})
+    (tmp_path / checkpoint.NAME).write_bytes(b"damaged")
+    assert checkpoint.load(tmp_path) == {"step": 1}
+    checkpoint.save(tmp_path, {"step": 3})
+    (tmp_path / checkpoint.NAME).write_bytes(b"damaged again")
+    assert checkpoint.load(tmp_path) == {"step": 1}
+
+
+def test_data_that_moved_are_no_obstacle(tmp_path) -> None:
+    """Another data.path goes on, because what lies there is compared; it is not called finished."""
+    moved = dataclasses.replace(run_config(tmp_path), data=DataConfig(path="elsewhere"))
+    fit(run_config(tmp_path), stop_at=6)
+    assert fit(moved).steps == 8
+    assert finished(moved) is not None
+    assert finished(run_config(tmp_path)) is None
+
+
 def test_a_run_made_shorter_ends_with_what_it_has(tmp_path) -> None:
     """Fewer steps than were taken: the weights are written, no step and no checkpoint is."""
     fit(run_config(tmp_path), stop_at=9)
@@ -246,10 +284,11 @@ def test_a_log_line_cut_off_by_a_crash_is_dropped(tmp_path) -> None:
     assert [row["step"] for row in rows] == [0, 5]
 
 
-def test_the_loss_curve_is_drawn(tmp_path) -> None:
-    """curve.png appears and is a picture with more than one colour."""
-    from PIL import Image
-
-    fit(run_config(tmp_path))
-    with Image.open(tmp_path / "curve.png") as curve:
-        assert len(curve.convert("RGB").getcolors(1 << 20)) > 10
+def test_the_loss_curve_shows_the_losses(tmp_path) -> None:
+    """curve.png is a picture, and another one for a run of other losses."""
+    curves = []
+    for name, seed in (("one", 0), ("again", 0), ("other", 1)):
+        fit(run_config(tmp_path / name, seed=seed))
+        curves.append((tmp_path / name / "curve.png").read_bytes())
+    assert curves[0] == curves[1] != curves[2]
+    assert curves[0].startswith(b"\x89PNG")

@@ -6,7 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ldm.adapt.parts import random_weights
 from ldm.config import ConfigError, JudgeConfig, RunConfig, from_dict, to_dict
 from ldm.data import datasets
 from ldm.data.datasets import Batch, Dataset
+from ldm.data.phantom.captions import readable
 from ldm.data.transforms import vary
 from ldm.models.judge import Judge
 
@@ -42,8 +43,10 @@ class TrainJudge:
     """
 
     def __init__(self, run: RunConfig) -> None:
-        self.options = from_dict(JudgeOptions, run.method, "method")
-        network = self.options.network
+        options = from_dict(JudgeOptions, run.method, "method")
+        words = tuple(readable(name) for name in options.network.findings)
+        network = replace(options.network, findings=words)
+        self.options = replace(options, network=network, balance=readable(options.balance))
         if run.data.size != network.size:
             raise ConfigError(f"data.size is {run.data.size}, method.network.size {network.size}")
         with random_weights(run.train.seed, "judge"):
@@ -51,6 +54,13 @@ class TrainJudge:
         device = devices.choose(run.train.device or None)
         self.module = module.to(device).to(memory_format=torch.channels_last)
         self.datasets = datasets.open_datasets(run.data, channels=1)
+        datasets.check_shares(self.datasets, run.train.batch_size)
+        known = {word for d, _ in self.datasets for i in range(len(d)) for word in d.findings(i)}
+        if unknown := sorted(set(words) - known):
+            raise ConfigError(
+                f"no image here says whether it shows {', '.join(unknown)}; leave that out of "
+                f"method.network.findings, there are {', '.join(sorted(known))}"
+            )
         self.balanced = {
             dataset.key: balance(dataset, self.options.balance) for dataset, _ in self.datasets
         }

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ldm import rng
+from ldm.data import transforms
 from ldm.data.cache import CachedRows
-from ldm.data.datasets import Dataset
-from ldm.data.transforms import augment
+from ldm.data.datasets import Dataset, code_version
 from ldm.models.vae import VAE
 
 
@@ -29,7 +29,8 @@ class Latents:
     ) -> None:
         self.dataset, self.vae = dataset, vae
         self.variants = variants if dataset.augmented else 1
-        self.key = f"{dataset.key}-{variants if dataset.augmented else 'plain'}-{vae_hash}"
+        how = f"{variants}-{code_version(transforms.__file__)}" if dataset.augmented else "plain"
+        self.key = f"{dataset.key}-{how}-{vae_hash}"
         side = size // vae.config.factor
         shape = (len(dataset) * self.variants, 2 * vae.config.latent_channels, side, side)
         self.moments = CachedRows(Path(cache) / f"latents-{self.key}", shape, np.float16, self.make)
@@ -39,7 +40,7 @@ class Latents:
         """Encoded alone, because in a batch the last bits would depend on its other images."""
         image = self.dataset.images(torch.tensor([index // self.variants]))
         if self.dataset.augmented:
-            image = augment(image, rng.generator(0, "latents", index))
+            image = transforms.augment(image, rng.generator(0, "latents", index))
         posterior = self.vae.encode(image.to(next(self.vae.parameters()).device))
         return torch.cat([posterior.mean, posterior.logvar], dim=1)[0].half().cpu().numpy()
 

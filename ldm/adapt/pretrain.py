@@ -7,7 +7,7 @@ three. `model.path` names the file before it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Pretraining:
 
     def settings(self) -> dict[str, Any]:
         return {
-            "method": asdict(self.options),
+            "method": to_dict(self.options),
             "sizes": to_dict(self.parts.config),
             "start": self.parts.start,
             "data": [dataset.key for dataset, _ in self.datasets],
@@ -74,11 +74,12 @@ class TrainVAE(Pretraining):
         self.parts = Parts(run, "vae")
         self.module: VAE = self.parts.fresh("vae", run.train.seed)
         for name, pixels in (("data.size", run.data.size), ("method.crop", self.options.crop)):
-            if pixels % self.module.config.factor:
+            if pixels < 1 or pixels % self.module.config.factor:
                 raise ConfigError(
                     f"{name} is {pixels}; the VAE wants multiples of {self.module.config.factor}"
                 )
         self.datasets = datasets.open_datasets(run.data, self.module.config.image_channels)
+        datasets.check_shares(self.datasets, run.train.batch_size)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         options, vae = self.options, self.module
@@ -130,6 +131,7 @@ class TrainText(Pretraining):
         self.parts = Parts(run, "text")
         channels = self.parts.config.vae.image_channels
         self.datasets = datasets.open_datasets(run.data, channels)
+        datasets.check_shares(self.datasets, run.train.batch_size)
         text = self.parts.fresh("text", run.train.seed)
         with random_weights(run.train.seed, "image"):
             image = image_tower(channels, self.options.channels, self.parts.config.text.width)
@@ -206,10 +208,13 @@ class TrainUNet(Pretraining):
         self.size = run.data.size
         self.pipe.latent_shape(self.size, self.size)  # raises before hours of work, not after
         start, options = self.parts.start["vae"], self.options
+        if options.variants < 1 or not options.prompts:
+            raise ConfigError("method.variants wants 1 or more, method.prompts at least one")
         self.datasets = [
             (Latents(dataset, vae, start, options.variants, self.size, run.data.cache), share)
             for dataset, share in datasets.open_datasets(run.data, vae.config.image_channels)
         ]
+        datasets.check_shares(self.datasets, run.train.batch_size)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         schedule, size = self.pipe.schedule, len(batch.ids)

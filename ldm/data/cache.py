@@ -13,9 +13,10 @@ from tqdm import tqdm
 class CachedRows:
     """An array [N, ...] whose row i is `make(i)`: made once, whatever is asked for and when.
 
-    The file holds N bytes, 1 where the row is there, then the rows; it is safe to delete. What was
-    made before an interruption is kept. Several processes may fill it at the same time, because a
-    row is the same whoever makes it.
+    The file holds N bytes, 1 where the row is there, then the rows; it is safe to delete, and
+    should be after a power cut, which may keep the 1 and lose the row. What was made before a kill
+    is kept. Several processes on one device may fill it at the same time: a row is the same
+    whoever makes it.
     """
 
     def __init__(

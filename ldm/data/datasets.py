@@ -100,7 +100,16 @@ def shares(datasets: Sequence[tuple[Dataset, float]], size: int) -> list[tuple[D
     """How many of `size` images each dataset gives: its share, rounded, the last one the rest."""
     counts = [round(share * size) for _, share in datasets[:-1]]
     counts.append(size - sum(counts))
-    return [(dataset, count) for (dataset, _), count in zip(datasets, counts, strict=True)]
+    return [(d, count) for (d, _), count in zip(datasets, counts, strict=True) if count > 0]
+
+
+def check_shares(datasets: Sequence[tuple[Dataset, float]], batch_size: int) -> None:
+    """Raises ConfigError if a dataset would have no image in any batch."""
+    if len(shares(datasets, batch_size)) < len(datasets):
+        raise ConfigError(
+            f"data.share={datasets[0][1]} of train.batch_size={batch_size} leaves no image for "
+            "the files or for the phantoms; take a larger batch, or one of them alone"
+        )
 
 
 def collect(picks: Sequence[tuple[Dataset, Tensor]], generator: torch.Generator) -> Batch:
@@ -185,11 +194,16 @@ class Files:
             read_csv(source, config) if source.suffix == ".csv" else read_folder(source, config)
         )
         self.default_caption = config.caption
-        self.known = set().union(*(_words(row.get("labels")) for row in self.rows)) - {""}
+        # what one collection never labels is not absent from its films
+        self.known: dict[str, set[str]] = {}
+        for i, row in enumerate(self.rows):
+            there = self.known.setdefault(self.collection(i), set())
+            there |= _words(row.get("labels")) - {""}
         if not self.rows:
             raise ConfigError(f"{source} holds no usable images ({', '.join(SUFFIXES)})")
         states = [(row["path"], Path(row["path"]).stat()) for row in self.rows]
         stamps = [[path, state.st_size, state.st_mtime_ns] for path, state in states]
+        stamps.append([code_version(images.__file__)])
         shape = (len(self.rows), channels, config.size, config.size)
 
         def read(row: dict[str, str]) -> Tensor:
@@ -226,7 +240,8 @@ class Files:
 
     def findings(self, index: int) -> Mapping[str, bool]:
         labels = self.rows[index].get("labels")
-        return {word: word in _words(labels) for word in self.known} if labels else {}
+        known = self.known[self.collection(index)] if labels else ()
+        return {word: word in _words(labels) for word in known}
 
     def collection(self, index: int) -> str:
         return self.rows[index].get("source_repo", "")
@@ -245,7 +260,10 @@ def read_folder(source: Path, config: DataConfig) -> list[dict[str, str]]:
     rows = []
     for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES):
         text = path.with_suffix(".txt")
-        caption = text.read_text(encoding="utf-8").strip() if text.exists() else ""
+        try:
+            caption = text.read_text(encoding="utf-8-sig").strip() if text.exists() else ""
+        except UnicodeDecodeError as e:
+            raise ConfigError(f"{text} is no UTF-8 text; save it as such") from e
         rows.append({"path": str(path), "caption": caption})
     return rows
 
@@ -271,9 +289,7 @@ def read_csv(source: Path, config: DataConfig) -> list[dict[str, str]]:
         if unwanted and not row.get("labels"):
             raise ConfigError(f"{where}: without labels nobody knows if data.exclude concerns it")
         if row.get("age") and not re.fullmatch(r"\d{1,3}(\.\d*)?", row["age"]):
-            raise ConfigError(
-                f"{where}: the age {row['age']!r} is no number of years; leave it empty"
-            )
+            raise ConfigError(f"{where}: the age is no number of years; empty is allowed")
         beside = source.parent / row["filename"]
         path = beside if beside.is_file() else source.parent / "images" / row["filename"]
         if not path.is_file():
@@ -291,8 +307,12 @@ def read_csv(source: Path, config: DataConfig) -> list[dict[str, str]]:
 
 def phantom_version() -> str:
     """A hash of the phantom's code, so that no cache outlives a change of it."""
-    sources = sorted(Path(phantom.__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    return code_version(*sorted(Path(phantom.__file__).parent.glob("*.py")))
+
+
+def code_version(*paths: str | Path) -> str:
+    """A hash of source files."""
+    return hashlib.sha256(b"".join(Path(path).read_bytes() for path in paths)).hexdigest()[:12]
 
 
 def digest(value: object) -> str:

@@ -31,7 +31,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 def vary(images: Tensor, generator: torch.Generator) -> Tensor:
     """Stronger changes than `augment`, for networks that shall not mind how a film was made.
 
-    Shifts (12 %), zooms (15 %), turns (5 degrees), gamma (0.6 to 1.7), blur or sharpening, noise.
+    Shifts (6 %), zooms (15 %), turns (5 degrees), gamma (0.6 to 1.7), blur or sharpening, noise.
 
     images: [B, C, H, W] in [-1, 1];  returns the same; never mirrored
     """

@@ -141,13 +141,12 @@ class Shortcut(nn.Module):
         waves = waves[:, None].expand(-1, image, -1, -1) / math.sqrt(image)
         # high frequencies are weak: strengthened, they are not lost in the last steps of sampling
         gain = (1 + frequencies)[:, None, None, None]
-        small = torch.cat([torch.zeros(latent), torch.full((latent,), -6.0)])  # logvar comes second
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.zero_()
             self.encode.weight[: len(waves)] = gain * waves
             self.decode.weight[: len(waves)] = waves / gain
-            self.encode.bias = nn.Parameter(small)
+            self.state_dict()["encode.bias"][latent:] = -6.0  # the logarithm of a small variance
 
 
 def cosine_waves(size: int) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from ldm import atomic
 
 log = logging.getLogger(__name__)
 
-NAME, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+NAME, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
@@ -25,6 +25,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     try:
         with atomic.whole_file(path) as unfinished:
             torch.save(state, unfinished)
+            atomic.sync(unfinished)  # before the older one gives up its name
             if path.exists():
                 path.replace(folder / PREVIOUS)
     except (OSError, RuntimeError) as e:  # torch reports a full disk as RuntimeError
@@ -36,9 +37,13 @@ def load(folder: Path) -> dict[str, Any] | None:
     found = [p for p in (folder / NAME, folder / PREVIOUS) if p.exists()]
     for path in found:
         try:
-            return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+            state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as e:
             log.warning("%s is damaged (%s); trying the one before", path, type(e).__name__)
+            continue
+        if path != found[0]:  # or the next checkpoint would push the good one out
+            found[0].replace(folder / DAMAGED)
+        return state
     if found:
         raise ValueError(f"no checkpoint in {folder} can be read; delete the folder to start again")
     return None

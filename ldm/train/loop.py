@@ -1,7 +1,7 @@
 """The training loop. It knows nothing of diffusion: it is handed a Method.
 
 Every draw is a function of (seed, step), so a checkpoint needs no random state, and a run that was
-cut off goes on, with the same command, to the same bits.
+cut off goes on, with the same command, to the same bits (a GPU may add up in another order).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Method(Protocol):
         """A picture [C, H, W] of what was learned so far, and what it shows."""
 
     def save(self, path: Path) -> None:
-        """Write the weights that others open with LatentDiffusion.load."""
+        """Write the weights, which others open without knowing how they were trained."""
 
 
 class Trainer:
@@ -70,10 +70,9 @@ class Trainer:
     def fit(self) -> Path:
         """Train from where the folder stands to the last step; returns the path of the weights."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for partial in self.folder.glob(".*.partial"):  # of a run that was killed while it wrote
-            partial.unlink()
+        atomic.remove_leftovers(self.folder)
         weights, start, steps = self.folder / WEIGHTS, self._resume(), self.settings.steps
-        if start >= steps:  # cut off before the weights were written, or to be ended early
+        if start >= steps:  # to be ended early
             self._finish(weights)
             return weights
         with atomic.whole_file(self.folder / "config.yaml") as path:
@@ -165,9 +164,13 @@ def finished(config: RunConfig) -> Path | None:
     state = checkpoint.load(folder)
     if state is None:
         return None
-    refuse_other_settings(folder, state["config"], to_dict(config))
+    before, now = state["config"], to_dict(config)
+    refuse_other_settings(folder, before, now)
     weights = folder / WEIGHTS
-    if state["step"] < config.train.steps or not weights.exists():
+    moved = [before[table]["path"] != now[table]["path"] for table in ("data", "model")]
+    # stopped short of what was asked for then, the weights are of an earlier time
+    cut_off = state["step"] < max(config.train.steps, before["train"]["steps"])
+    if cut_off or any(moved) or not weights.exists():
         return None
     log.info("%s is finished: %d steps, weights in %s", folder, state["step"], weights)
     return weights
@@ -180,7 +183,7 @@ def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
 
 
 # what may change when a run goes on
-FREE = {"data.cache"} | {
+FREE = {"data.cache", "data.path", "model.path"} | {  # what lies at the paths is compared itself
     f"train.{name}"
     for name in ("steps", "save_every", "sample_every", "out", "device", "learning_rate")
 }
@@ -189,7 +192,7 @@ FREE = {"data.cache"} | {
 def refuse_other_settings(folder: Path, before: Any, now: Any, where: str = "") -> None:
     """Raise ConfigError if a run folder was begun with settings that would change its weights."""
     if isinstance(before, dict) and isinstance(now, dict):
-        for key in before.keys() | now.keys():
+        for key in sorted(before.keys() | now.keys()):
             place = f"{where}.{key}" if where else key
             if place not in FREE:
                 refuse_other_settings(folder, before.get(key), now.get(key), place)
