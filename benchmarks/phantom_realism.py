@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.config import DataConfig
-from ldm.data.datasets import Files
+from ldm.data.films import Files
 from ldm.data.phantom import FINDINGS, render, sample_phantoms
 from ldm.data.phantom.captions import readable
 from ldm.data.transforms import vary

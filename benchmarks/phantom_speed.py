@@ -16,7 +16,7 @@ import time
 import numpy as np
 import torch
 
-from ldm.data.datasets import to_bytes
+from ldm.data.films import to_bytes
 from ldm.data.phantom import render, sample_phantoms
 
 

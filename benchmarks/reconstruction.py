@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from ldm.config import DataConfig
-from ldm.data.datasets import Dataset, Files, Phantoms
+from ldm.data.datasets import Dataset
+from ldm.data.films import Files, Phantoms
 from ldm.metrics.image import psnr, ssim
 from ldm.models.vae import VAE
 from ldm.pipeline import build

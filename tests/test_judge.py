@@ -14,7 +14,7 @@ from PIL import Image
 from ldm.adapt import build_method
 from ldm.adapt.judge import balance, load_judge, targets
 from ldm.config import ConfigError, DataConfig, JudgeConfig, load_run
-from ldm.data import datasets
+from ldm.data.films import Phantoms
 from ldm.data.transforms import vary
 from ldm.models.judge import Judge
 from ldm.train.loop import Trainer
@@ -97,7 +97,7 @@ def test_batches_are_balanced_within_each_collection(tmp_path, films) -> None:
 
 def test_phantoms_know_their_own_findings_only(tmp_path) -> None:
     """A phantom says yes or no to each of its findings and nothing of, say, a hiatal hernia."""
-    phantoms = datasets.Phantoms(DataConfig(phantoms=40, cache=str(tmp_path)), 1)
+    phantoms = Phantoms(DataConfig(phantoms=40, cache=str(tmp_path)), 1)
     for i in range(40):
         findings = phantoms.findings(i)
         assert "hiatal hernia" not in findings

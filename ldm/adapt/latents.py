@@ -12,7 +12,8 @@ from torch import Tensor
 from ldm import rng
 from ldm.data import transforms
 from ldm.data.cache import CachedRows
-from ldm.data.datasets import Dataset, code_version
+from ldm.data.datasets import Dataset
+from ldm.data.films import code_version
 from ldm.models.vae import VAE
 
 
