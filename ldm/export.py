@@ -40,11 +40,13 @@ def export(
     config: ModelConfig,
     parts: Parts,
     dtype: torch.dtype | None = None,
+    rest: str | None = None,
 ) -> list[Path]:
     """Write a model in a layout; returns the files. Only our own layout takes single parts.
 
     compvis: a .ckpt, or a .safetensors with the same names;  diffusers: a folder, new or empty;
     ours: a .safetensors, or a folder to hold a model.safetensors
+    rest: the name of a file of our layout in the same folder, from which readers take other parts
     """
     path = Path(path)
     tensors = _renamed(layout, config, parts, dtype)
@@ -57,7 +59,7 @@ def export(
         if path.suffix != ".safetensors":
             path.mkdir(exist_ok=True)
             path = path / "model.safetensors"
-        return [_write_file(path, config, tensors)]
+        return [_write_file(path, config, tensors, rest)]
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk has many names
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise WeightsError(f"cannot write {path}: {reason}") from error
@@ -116,8 +118,10 @@ def _position_ids(config: ModelConfig) -> Tensor:
     return torch.arange(config.text.context_length)[None]
 
 
-def _write_file(path: Path, config: ModelConfig, tensors: dict[str, Tensor]) -> Path:
-    text = json.dumps(to_dict(config))
+def _write_file(
+    path: Path, config: ModelConfig, tensors: dict[str, Tensor], rest: str | None = None
+) -> Path:
+    text = json.dumps(to_dict(config) | ({} if rest is None else {"rest": rest}))
     if path.suffix == ".safetensors":
         # one entry: safetensors writes several in any order, and files are compared by their hash
         _write_safetensors(path, tensors, {"config": text})

@@ -63,10 +63,25 @@ def read(path: str | Path) -> Source:
     config = None
     if config_text is not None:
         try:
-            config = from_dict(ModelConfig, json.loads(config_text))
-        except (TypeError, ValueError) as error:
+            values = json.loads(config_text)
+            rest = values.pop("rest", None)
+            config = from_dict(ModelConfig, values)
+        except (AttributeError, TypeError, ValueError) as error:
             raise WeightsError(f"the config in {file} cannot be used: {error}") from error
+        if rest is not None and layout == "ours":
+            tensors = _rest(file, str(rest), tensors) | tensors
     return Source(layout, tensors, config)
+
+
+def _rest(file: Path, name: str, tensors: Tensors) -> Tensors:
+    """The parts that `file` leaves to another one beside it, which several models may share."""
+    other = file.parent / name
+    if name != other.name or not other.is_file():
+        raise WeightsError(
+            f"{file} holds a part of a model; the rest should be in {other}, which is not there"
+        )
+    own = {tensor.partition(".")[0] for tensor in tensors}
+    return {n: t for n, t in _open(other)[0].items() if n.partition(".")[0] not in own}
 
 
 def _read_diffusers(folder: Path) -> Source:

@@ -188,16 +188,32 @@ def convert(
     config: ModelConfig | None = None,
     ema: bool = False,
     dtype: torch.dtype | None = None,
+    rest: str | Path | None = None,
 ) -> list[Path]:
     """Write weights anew in another layout, bit for bit; returns the files written.
 
     dtype: None keeps each tensor's own
     to: by default what the target's name says: .ckpt is compvis, .safetensors ours, else diffusers
+    rest: a file beside the target; parts that are the same there are left to it, which only our
+        own layout can say
     """
     by_suffix: dict[str, Layout] = {".ckpt": "compvis", ".safetensors": "ours"}
     layout = to or by_suffix.get(Path(target).suffix, "diffusers")
     found, parts = load_parts(source, config, ema=ema, dtype=dtype)
-    return export(layout, target, found, parts)
+    if rest is None:
+        return export(layout, target, found, parts)
+    target, rest = Path(target), Path(rest)
+    if layout != "ours" or rest.resolve() != target.resolve().parent / rest.name:
+        raise WeightsError(f"{target} can leave parts to {rest} only as a .safetensors beside it")
+    others = load_parts(rest)[1]
+    own = {
+        part: state
+        for part, state in parts.items()
+        if part not in others or weights_hash({part: state}) != weights_hash({part: others[part]})
+    }
+    if not own or len(own) == len(parts):
+        raise WeightsError(f"{source} and {rest} have {'all' if not own else 'no'} parts in common")
+    return export(layout, target, found, own, rest=rest.name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -217,6 +233,9 @@ def command_line(arguments: Sequence[str] | None) -> int:
         "--ema", action="store_true", help="take the averaged weights (model_ema.*)"
     )
     command.add_argument("--dtype", choices=DTYPES, help="default: bit for bit as in IN")
+    command.add_argument(
+        "--rest", metavar="FILE", help="beside OUT: leave out the parts that are the same there"
+    )
     command.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format=f"{PROGRAM}: %(message)s", stream=sys.stderr)
@@ -224,7 +243,15 @@ def command_line(arguments: Sequence[str] | None) -> int:
     with watch("convert"):
         config = load_config(ModelConfig, options.config) if options.config else None
         dtype = DTYPES.get(options.dtype)
-        written = convert(options.source, options.target, options.to, config, options.ema, dtype)
+        written = convert(
+            options.source,
+            options.target,
+            options.to,
+            config,
+            options.ema,
+            dtype,
+            options.rest,
+        )
     paths = [str(path) for path in written]
     report = {"paths": paths, "seconds": watch.rounded()}
     sys.stdout.write((json.dumps(report) if options.json else "\n".join(paths)) + "\n")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ldm.config import ModelConfig, load_config
-from ldm.weights import convert, export, load_parts, main, read, save
+from ldm.weights import WeightsError, convert, export, load_parts, main, read, save, weights_hash
 
 
 @pytest.mark.parametrize(
@@ -167,3 +167,40 @@ def test_convert_to_half_precision_on_request(tmp_path: Path, tiny_diffusers: Pa
     assert main(["convert", str(tiny_diffusers), str(target), "--dtype", "float16"]) == 0
     whole, half = load_parts(tiny_diffusers)[1], load_parts(target, dtype=None)[1]
     assert_same(flat(half), {name: tensor.half() for name, tensor in flat(whole).items()})
+
+
+def test_a_model_leaves_to_a_file_beside_it_what_they_share(
+    tmp_path: Path, tiny_diffusers: Path
+) -> None:
+    """A second model with the same text tower and autoencoder stores its U-Net alone."""
+    config, parts = load_parts(tiny_diffusers)
+    save(tmp_path / "model.safetensors", config, parts)
+    parts["unet"] = {name: tensor + 1 for name, tensor in parts["unet"].items()}
+    save(tmp_path / "whole", config, parts)
+    target = tmp_path / "base.safetensors"
+    order = ["convert", str(tmp_path / "whole"), str(target)]
+    assert main([*order, "--rest", str(tmp_path / "model.safetensors")]) == 0
+    assert {name.partition(".")[0] for name in load_file(target)} == {"unet"}
+    assert weights_hash(target) == weights_hash(parts)
+    assert load_parts(target)[0] == config
+
+
+def test_a_model_without_the_file_that_holds_its_rest_is_refused(
+    tmp_path: Path, tiny_diffusers: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It names the missing file; a file elsewhere, or one with nothing in common, is no rest."""
+    config, parts = load_parts(tiny_diffusers)
+    save(tmp_path / "model.safetensors", config, parts)
+    changed = {name: tensor + 1 for name, tensor in parts["unet"].items()}
+    save(tmp_path / "whole", config, {**parts, "unet": changed})
+    target, other = tmp_path / "base.safetensors", tmp_path / "model.safetensors"
+    (tmp_path / "far").mkdir()
+    order = ["convert", str(tmp_path / "whole")]
+    assert main([*order, str(tmp_path / "far" / "base.safetensors"), "--rest", str(other)]) == 2
+    assert "beside it" in capsys.readouterr().err
+    assert main([*order[:1], str(other), str(target), "--rest", str(other)]) == 2
+    assert "all parts in common" in capsys.readouterr().err
+    assert main([*order, str(target), "--rest", str(other)]) == 0
+    other.unlink()
+    with pytest.raises(WeightsError, match=r"should be in .*model\.safetensors, which is not"):
+        load_parts(target)
