@@ -218,3 +218,37 @@ def test_scores_that_cannot_be_judged_are_refused() -> None:
     for hits, n in ((3, 2), (-1, 2), (0, 0)):
         with pytest.raises(ValueError, match="a proportion wants"):
             classify.wilson(hits, n)
+
+
+def test_decisions_equal_scikit_learns() -> None:
+    """Accuracy, F1, precision and recall of a random case, and of one with nothing called."""
+    from sklearn import metrics
+
+    rng = np.random.default_rng(0)
+    labels = rng.random(50) < 0.4
+    scores = labels + rng.normal(0, 1, 50) - 0.5
+    found = classify.decisions(scores, labels)
+    called = scores > 0
+    expected = {
+        "accuracy": metrics.accuracy_score(labels, called),
+        "F1": metrics.f1_score(labels, called),
+        "precision": metrics.precision_score(labels, called),
+        "recall": metrics.recall_score(labels, called),
+    }
+    for name, value in expected.items():
+        assert found[name].value == pytest.approx(value, abs=1e-12)
+        assert found[name].low < value < found[name].high
+    none = classify.decisions(np.full(50, -1.0), labels)
+    assert none["precision"] == classify.Estimate(0.0, 0.0, 1.0, 0)
+    assert none["F1"].value == none["recall"].value == 0
+
+
+def test_the_jackknife_covers_a_known_distance() -> None:
+    """Of two Gaussian sets a known mean apart, 95 % of intervals for the mean distance hold it."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(200):
+        x, y = rng.normal(0, 1, (100, 1)), rng.normal(2, 1, (100, 1))
+        found = fid.jackknife(lambda a, b: float(abs(a.mean() - b.mean())), x, y)
+        inside += found.low < 2 < found.high
+    assert inside / 200 == pytest.approx(0.95, abs=0.06)

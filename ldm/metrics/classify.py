@@ -36,6 +36,28 @@ def wilson(hits: int, n: int, confidence: float = 0.95) -> Estimate:
     return Estimate(p, low, high, n)
 
 
+def decisions(scores: ArrayLike, labels: ArrayLike, threshold: float = 0.0) -> dict[str, Estimate]:
+    """Accuracy, F1, precision and recall of calling scores above the threshold positive.
+
+    Proportions with Wilson's intervals. F1 = 2 J / (1 + J), and J = TP / (TP + FP + FN) is one.
+    Precision is 0 of 0 cases where nothing is called positive, as tables commonly have it.
+    """
+    scores, labels = np.asarray(scores, np.float64), _classes(labels)
+    _check(scores, labels)
+    called = scores > threshold
+    hits, n = int((called & labels).sum()), len(labels)
+    either = int((called | labels).sum())
+    jaccard = wilson(hits, either)
+    f1 = [2 * j / (1 + j) for j in jaccard[:3]]
+    positives = int(called.sum())
+    return {
+        "accuracy": wilson(int((called == labels).sum()), n),
+        "F1": Estimate(f1[0], f1[1], f1[2], either),
+        "precision": wilson(hits, positives) if positives else Estimate(0.0, 0.0, 1.0, 0),
+        "recall": wilson(hits, int(labels.sum())),
+    }
+
+
 def auc(scores: ArrayLike, labels: ArrayLike, confidence: float = 0.95) -> Estimate:
     """P(score of a positive > of a negative) + P(tie) / 2, with DeLong's interval, cut to [0, 1].
 
