@@ -34,6 +34,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--model", metavar="PATH", help="file or folder of weights (the built-in model)")
     add("--config", metavar="YAML", help="sizes of a CompVis file that is not SD v1.4")
     add("--ema", action="store_true", help="averaged weights of a CompVis file with both")
+    what = "a learned word, from textual inversion; repeat for more"
+    add("--embedding", dest="words", action="append", default=[], metavar="PATH", help=what)
+    what = "a LoRA for the U-Net; repeat for more"
+    add("--lora", dest="loras", action="append", default=[], metavar="PATH", help=what)
     add("--out", type=Path, metavar="FOLDER", help="where to (samples; with --from: redrawn)")
     add("--device", metavar="D", help="cpu, cuda, cuda:1 or mps (the best one here)")
     add("--dtype", metavar="D", help="float32, float16 or bfloat16 (float32)")
@@ -55,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     logging.basicConfig(format="sample.py: %(message)s", stream=sys.stderr)
     with watch("imports"):  # after the options were read: these take seconds
-        from ldm import devices, gallery
+        from ldm import adapters, devices, gallery, world
         from ldm.models import clip
         from ldm.pipeline import LatentDiffusion
 
@@ -66,9 +70,14 @@ def main(arguments: list[str] | None = None) -> int:
     model = BUILT_IN if options.model is None else Path(options.model)
     with watch("load"):
         pipe = LatentDiffusion.load(model, options.config, options.ema)
+        adapters.apply(pipe, options.words, options.loras)
         gallery.check_weights(order, pipe, chosen=options.model is not None)
         pipe.to(device, devices.DTYPES[order.dtype])
-    paths = gallery.draw(pipe, order, options.out, model.resolve().name, watch, options.trajectory)
+    here, name = world.join(), model.resolve().name
+    paths = gallery.draw(pipe, order, options.out, name, watch, options.trajectory, here)
+    world.leave()
+    if not here.leads:
+        return 0
     report = {"paths": [str(path) for path in paths], "seconds": watch.rounded()}
     print(json.dumps(report) if options.json else "\n".join(report["paths"]))
     return 0

@@ -21,14 +21,21 @@ def main(arguments: list[str] | None = None) -> int:
     cli.check_folder(run.train.out)
     watch = cli.Stopwatch()
     with watch("imports"):  # after the settings were read: these take seconds
+        from ldm import world
         from ldm.adapt import build_method
         from ldm.train.loop import Trainer, finished
+    here = world.join()
+    if not here.leads:
+        logging.getLogger().setLevel(logging.WARNING)
     weights = finished(run)
     if weights is None:
         with watch("data"):
             method = build_method(run)
         with watch("training"):
-            weights = Trainer(run, method).fit()
+            weights = Trainer(run, method, here).fit()
+    world.leave()
+    if not here.leads:
+        return 0
     report = {"paths": [str(weights)], "seconds": watch.rounded()}
     print(json.dumps(report) if options.json else weights)
     return 0

@@ -132,6 +132,9 @@ class TrainConfig:
     device: str = ""  # cpu, cuda, cuda:1 or mps; empty: the best one here
     steps: int = 1000
     batch_size: int = 16
+    accumulate: int = 1  # batches in a step, shared out among the processes of torchrun
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass (autocast)
+    checkpointing: bool = False  # compute the U-Net's blocks twice rather than keep them: memory
     learning_rate: float = 1e-4
     warmup: int = 100  # steps of linear rise; a cosine falls to zero at `steps`
     weight_decay: float = 0.01

@@ -19,6 +19,7 @@ from ldm.config import ConfigError, ModelConfig
 from ldm.devices import DTYPES
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.samplers import Step
+from ldm.world import World
 
 log = logging.getLogger(__name__)
 
@@ -178,8 +179,11 @@ def draw(
     model: str,
     watch: Stopwatch,
     trajectory: bool = False,
+    world: World | None = None,
 ) -> list[Path]:
     """Draw and save: 00000.png ..., grid.png and, on request, trajectory.png; returns the paths.
+
+    Each process of the world draws its share of the batches; the leading one writes the sheets.
 
     model: the name that the PNG text gives the weights
     watch: gets the seconds for text, steps, decode and save
@@ -190,16 +194,17 @@ def draw(
     with watch("text"):
         contexts = pipe.encode_each(order.prompts)
         negative = None if sampling.guidance == 1 else pipe.encode_each([sampling.negative])
-    batches = order.batches(sampling)
-    paths: list[Path] = []
-    sheet: list[Tensor] = []
+    world = world or World()
+    everything = order.batches(sampling)
+    batches = everything[world.rank :: world.size]
     frames: list[Tensor] = []
     wanted = torch.linspace(0, sampling.steps - 1, min(FRAMES, sampling.steps)).round().tolist()
     total = len(batches) * sampling.steps
     with tqdm(total=total, desc="drawing", unit="step", disable=None, leave=False) as bar:
 
         def on_step(step: Step) -> None:
-            if trajectory and step.i in wanted and len(frames) < len(wanted):  # first batch only
+            if trajectory and step.i in wanted and world.leads and len(frames) < len(wanted):
+                # of the first batch, which the leading process draws
                 frames.append(step.x0[[batches[0].index(order.start)]])
             bar.update()
 
@@ -212,15 +217,17 @@ def draw(
             with watch("save"):
                 folder.mkdir(parents=True, exist_ok=True)
                 for i in [i for i in batch if i in order.indices]:
-                    paths.append(folder / f"{i:05d}.png")
                     text = describe(order, pipe, model, range(i, i + 1), batch)
-                    images.save(drawn[i], paths[-1], text)
-                    if len(sheet) < SHEET:
-                        sheet.append(drawn[i])
+                    images.save(drawn[i], folder / f"{i:05d}.png", text)
+    world.wait()
+    paths = [folder / f"{i:05d}.png" for i in order.indices]
+    if not world.leads:
+        return paths
     with watch("decode"):
         strip = [pipe.decode(x0)[0] for x0 in frames]
     with watch("save"):
         columns = order.n if 1 < order.n <= 8 else None
+        sheet = [images.load(path) for path in paths[:SHEET]]
         paths.append(folder / "grid.png")
         text = describe(order, pipe, model, order.indices, order.company)
         images.save(images.grid(sheet, columns), paths[-1], text)

@@ -10,19 +10,39 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from pseudo import fill
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ldm.config import ModelConfig, load_config
-from ldm.export import Parts
+from ldm.export import Parts, save
 from ldm.pipeline import LatentDiffusion
-from ldm.weights import read
+from ldm.weights import PARTS, read
 
 GOLDENS = Path(__file__).parent / "goldens"
 POSITION_IDS = "cond_stage_model.transformer.text_model.embeddings.position_ids"
 # what diffusers called the VAE's attention before its version 0.17
 OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+SIZES = {
+    "image_size": 32,
+    "vae": {"image_channels": 1, "channels": [8], "res_blocks": 1, "groups": 4, "patch": 4},
+    "text": {"width": 16, "layers": 1, "heads": 2},
+    "unet": {
+        "channels": [16, 32],
+        "attention": [False, True],
+        "res_blocks": 1,
+        "heads": 2,
+        "context_dim": 16,
+        "groups": 4,
+    },
+    "schedule": {"prediction": "v", "final_alpha_bar": "one"},
+}
+KINDS = [
+    {"finding": "no finding", "images": 2},
+    {"finding": "Effusion", "images": 2, "suffix": " X"},
+]
 
 
 def golden(name: str) -> dict[str, Tensor]:
@@ -99,6 +119,20 @@ def assert_one_line(error: str, *words: str) -> None:
         assert word in error
 
 
+def adaptation(folder: Path, start: Path, method: str, options: dict, **train) -> Path:
+    """A config file in the folder, for few steps and a small model."""
+    common = {"steps": 4, "batch_size": 2, "learning_rate": 1e-2, "warmup": 1, "ema": 0.0}
+    config = {
+        "train": {"method": method, "out": str(folder / "run"), **common, **train},
+        "data": {"phantoms": 40, "size": 32, "cache": str(start.parent / "cache")},
+        "model": {"path": str(start)},
+        "method": {"kinds": KINDS, **options},
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder / "config.yaml"
+
+
 @pytest.fixture(scope="session")
 def tiny_yaml() -> Path:
     return GOLDENS / "tiny.yaml"
@@ -132,6 +166,17 @@ def tiny_diffusers(tmp_path_factory: pytest.TempPathFactory, tiny_state: dict[st
 def tiny(tiny_ckpt: Path, tiny_yaml: Path) -> LatentDiffusion:
     """The tiny twin, loaded. Shared by all tests: leave it as it is."""
     return LatentDiffusion.load(tiny_ckpt, tiny_yaml)
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole small model with random weights."""
+    folder = tmp_path_factory.mktemp("start")
+    (folder / "sizes.yaml").write_text(yaml.safe_dump({**SIZES, "guidance": 2.0}))
+    config = load_config(ModelConfig, folder / "sizes.yaml")
+    torch.manual_seed(0)
+    parts = {name: build(config).state_dict() for name, build in PARTS.items()}
+    return save(folder / "model.safetensors", config, parts)
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,10 @@ HEAVY = {"torchxrayvision", "pydicom", "matplotlib", "sklearn", "open_clip"}
 SCRIPTS = {"train", "sample", "evaluate"}
 # modules and packages of ldm/, lowest first; those in one string may import each other
 FLOORS = [
-    ["config rng images cli devices atomic"],
+    ["config rng images cli devices atomic world"],
     ["schedule", "models kernels", "data", "metrics"],
     ["guidance samplers weights rename sources safe_pickle folder_configs export"],
-    ["features pipeline edit gallery"],
+    ["features pipeline edit gallery adapters"],
     ["train"],  # is handed a Method, so it knows none
     ["adapt report"],
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import golden, reference_names, relative_l2
+from conftest import SIZES, golden, reference_names, relative_l2
 from pseudo import unit
 
 from ldm import rename, weights
@@ -25,20 +25,6 @@ from ldm.train import log
 from ldm.train.loop import Trainer
 
 ROOT = Path(__file__).parents[1]
-SIZES = {
-    "image_size": 32,
-    "vae": {"image_channels": 1, "channels": [8], "res_blocks": 1, "groups": 4, "patch": 4},
-    "text": {"width": 16, "layers": 1, "heads": 2},
-    "unet": {
-        "channels": [16, 32],
-        "attention": [False, True],
-        "res_blocks": 1,
-        "heads": 2,
-        "context_dim": 16,
-        "groups": 4,
-    },
-    "schedule": {"prediction": "v", "final_alpha_bar": "one"},
-}
 
 
 def write_config(folder: Path, method: str, start: Path | None, **train) -> Path:

@@ -47,6 +47,9 @@ class Line:
     def preview(self):
         return None
 
+    def summary(self) -> str:
+        return "a line"
+
     def save(self, path: Path) -> None:
         save_file(self.module.state_dict(), path)
 

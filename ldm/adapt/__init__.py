@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ldm.adapt.finetune import FineTune, TextualInversion
 from ldm.adapt.judge import TrainJudge
 from ldm.adapt.pretrain import TrainText, TrainUNet, TrainVAE
 from ldm.config import ConfigError, RunConfig
@@ -14,6 +15,8 @@ METHODS: dict[str, Callable[[RunConfig], Method]] = {
     "text": TrainText,
     "unet": TrainUNet,
     "judge": TrainJudge,
+    "textual_inversion": TextualInversion,
+    "finetune": FineTune,
 }
 
 

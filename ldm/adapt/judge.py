@@ -93,6 +93,9 @@ class TrainJudge:
     def preview(self) -> None:
         return None
 
+    def summary(self) -> str:
+        return f"to look for {', '.join(self.options.network.findings)}"
+
     def save(self, path: Path) -> None:
         save_judge(path, self.module)
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm import images, rng
+from ldm.adapt import memory
 from ldm.adapt.latents import Latents
 from ldm.adapt.parts import Parts, random_weights
 from ldm.config import ConfigError, RunConfig, from_dict, to_dict
@@ -47,6 +48,9 @@ class Pretraining:
 
     def draw(self, size: int, generator: torch.Generator) -> Batch:
         return datasets.draw(self.datasets, size, generator)
+
+    def summary(self) -> str:
+        return f"{sum(p.numel() for p in self.module.parameters()):,} weights"
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,20 @@ def diffusion_loss(
     return error.square().mean(dim=(1, 2, 3))
 
 
+def noised(
+    pipe: LatentDiffusion, moments: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x0 and eps [B, C, h, w], and t [B], for `diffusion_loss`.
+
+    moments: [B, 2 C, h, w], mean and logvar as ldm.adapt.latents.Latents has them
+    """
+    mean, logvar = moments.chunk(2, dim=1)
+    noise, eps = torch.randn(2, *mean.shape, generator=generator).to(mean.device)
+    x0 = pipe.scale_factor * (mean + torch.exp(0.5 * logvar) * noise)
+    t = torch.randint(pipe.schedule.steps, (len(mean),), generator=generator).to(mean.device)
+    return x0, eps, t
+
+
 class TrainUNet(Pretraining):
     """The diffusion loss on latents that were made once, with captions dropped now and then."""
 
@@ -204,6 +222,7 @@ class TrainUNet(Pretraining):
         vae: VAE = self.parts.frozen("vae")
         text: TextEncoder = self.parts.frozen("text")
         self.module: UNet = self.parts.fresh("unet", self.seed)
+        self.module.set_checkpointing(run.train.checkpointing)
         self.pipe = LatentDiffusion(self.parts.config, self.module, vae, text)
         self.size = run.data.size
         self.pipe.latent_shape(self.size, self.size)  # raises before hours of work, not after
@@ -215,20 +234,18 @@ class TrainUNet(Pretraining):
             for dataset, share in datasets.open_datasets(run.data, vae.config.image_channels)
         ]
         datasets.check_shares(self.datasets, run.train.batch_size)
+        memory.check(self.pipe, run.train, self.module, run.train.batch_size, self.size)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        schedule, size = self.pipe.schedule, len(batch.ids)
-        mean, logvar = batch.images.chunk(2, dim=1)
-        noise, eps = torch.randn(2, *mean.shape, generator=generator).to(mean.device)
-        x0 = self.pipe.scale_factor * (mean + torch.exp(0.5 * logvar) * noise)
-        t = torch.randint(schedule.steps, (size,), generator=generator).to(mean.device)
+        size = len(batch.ids)
+        x0, eps, t = noised(self.pipe, batch.images, generator)
         dropped = torch.rand(size, generator=generator) < self.options.drop_caption
         captions = ["" if drop else c for drop, c in zip(dropped, batch.captions, strict=True)]
         with torch.no_grad():
             context = self.pipe.encode_text(captions, tell=False)
-        each = diffusion_loss(self.module, schedule, x0, eps, t, context)
+        each = diffusion_loss(self.module, self.pipe.schedule, x0, eps, t, context)
         if self.options.min_snr:
-            each = each * schedule.min_snr_weight(t, self.options.min_snr)
+            each = each * self.pipe.schedule.min_snr_weight(t, self.options.min_snr)
         return each.mean(), {}
 
     def preview(self) -> tuple[Tensor, str]:

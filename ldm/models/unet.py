@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ldm.config import UNetConfig
 from ldm.models.attention import SpatialTransformer
@@ -35,6 +36,14 @@ class Level(nn.Module):
             for _, b in widths[:transformers]
         )
         self.resample = resample
+        self.checkpointing = False
+
+    def _run(self, layer: nn.Module, *inputs: Tensor) -> Tensor:
+        """The layer's output; with checkpointing computed again when the gradient wants it."""
+        if self.checkpointing and torch.is_grad_enabled():
+            # nothing in a layer is random
+            return checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return layer(*inputs)
 
     def forward(
         self,
@@ -51,9 +60,9 @@ class Level(nn.Module):
         for i, res in enumerate(self.res):
             if take is not None:
                 x = torch.cat([x, take.pop()], dim=1)
-            x = res(x, time)
+            x = self._run(res, x, time)
             if i < len(self.attn):
-                x = self.attn[i](x, context)
+                x = self._run(self.attn[i], x, context)
             if keep is not None:
                 keep.append(x)
         if self.resample is not None:
@@ -101,6 +110,12 @@ class UNet(nn.Module):
 
         self.norm_out = group_norm(first, cfg.groups, eps=1e-5)
         self.conv_out = nn.Conv2d(first, cfg.out_channels * cfg.patch**2, 3, padding=1)
+
+    def set_checkpointing(self, on: bool) -> None:
+        """Keep of each block only its input for the backward pass (arXiv:1604.06174)."""
+        for module in self.modules():
+            if isinstance(module, Level):
+                module.checkpointing = on
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
         """x: [B, C, h, w];  t: [B] integers;  context: [B, S, D];  returns [B, C, h, w]"""

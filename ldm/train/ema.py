@@ -19,10 +19,13 @@ class EMA:
         if not 0 <= decay < 1:
             raise ValueError(f"train.ema wants a decay from 0 (off) to below 1, got {decay}")
         self.parameters, self.decay = list(parameters), decay
-        self.shadow = [p.detach().clone() for p in parameters]
+        # off: the average is the parameters, and no second copy of them is kept
+        self.shadow = [p.detach().clone() if decay else p.detach() for p in parameters]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
+        if not self.decay:
+            return
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.shadow, self.parameters, 1 - decay)
 
@@ -37,6 +40,8 @@ class EMA:
 
     @torch.no_grad()
     def _swap(self) -> None:
+        if not self.decay:
+            return
         for parameter, shadow in zip(self.parameters, self.shadow, strict=True):
             kept = parameter.clone()
             parameter.copy_(shadow)

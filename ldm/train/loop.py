@@ -6,6 +6,7 @@ cut off goes on, with the same command, to the same bits (a GPU may add up in an
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -23,6 +24,7 @@ from ldm.data.datasets import Batch
 from ldm.train import checkpoint
 from ldm.train.ema import EMA
 from ldm.train.log import Log
+from ldm.world import World
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +53,25 @@ class Method(Protocol):
     def save(self, path: Path) -> None:
         """Write the weights, which others open without knowing how they were trained."""
 
+    def summary(self) -> str:
+        """What was learned and how to use it, in one line."""
+
 
 class Trainer:
-    """Owns optimizer, average, log and checkpoints of one run folder."""
+    """Owns optimizer, average, log and checkpoints of one run folder.
 
-    def __init__(self, config: RunConfig, method: Method) -> None:
+    A step is `accumulate` batches. Each has its own draws, so it does not matter which of the
+    processes in `world` computes it: their number changes the result by rounding alone.
+    """
+
+    def __init__(self, config: RunConfig, method: Method, world: World | None = None) -> None:
         self.config, self.settings, self.method = config, config.train, method
+        self.world = world or World()
+        if config.train.accumulate < 1 or config.train.accumulate % self.world.size:
+            raise ConfigError(
+                f"train.accumulate is {config.train.accumulate}; with {self.world.size} processes "
+                f"it wants {self.world.size} or a multiple: as many batches for each of them"
+            )
         self.folder = Path(config.train.out)
         self.parameters = [p for p in method.module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -64,16 +79,24 @@ class Trainer:
             lr=self.settings.learning_rate,
             betas=(0.9, 0.99),
             weight_decay=self.settings.weight_decay,
+            fused=self.parameters[0].device.type != "mps",
         )
         self.ema = EMA(self.parameters, self.settings.ema)
 
     def fit(self) -> Path:
         """Train from where the folder stands to the last step; returns the path of the weights."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        atomic.remove_leftovers(self.folder)
         weights, start, steps = self.folder / WEIGHTS, self._resume(), self.settings.steps
+        self.world.wait()  # all have read the checkpoint before a newer one is written
+        if not self.world.leads:
+            for step in range(start, steps):
+                self._step(step)
+            self.world.wait()
+            return weights
+        atomic.remove_leftovers(self.folder)
         if start >= steps:  # to be ended early
             self._finish(weights)
+            self.world.wait()
             return weights
         with atomic.whole_file(self.folder / "config.yaml") as path:
             path.write_text(yaml.safe_dump(to_dict(self.config)))
@@ -97,6 +120,8 @@ class Trainer:
             raise
         finally:
             journal.close()
+        self.world.wait()
+        log.info("learned: %s", self.method.summary())
         return weights
 
     def _step(self, step: int) -> dict[str, float]:
@@ -104,22 +129,55 @@ class Trainer:
         rate = settings.learning_rate * learning_rate_factor(step, settings.warmup, settings.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batch = self.method.draw(settings.batch_size, rng.generator(settings.seed, "batch", step))
-        batch = batch._replace(images=batch.images.to(self.parameters[0].device))
-        loss, figures = self.method.loss(batch, rng.generator(settings.seed, "loss", step))
-        loss.backward()
+        rows, ids = [], []
+        for part in range(self.world.rank, settings.accumulate, self.world.size):
+            figures, names = self._accumulate(step, part)
+            rows.append(figures)
+            ids += names
+        figures = self._mean(rows)
+        gradients = []
+        for parameter in self.parameters:
+            if parameter.grad is None:  # on this process alone, perhaps
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+        self.world.add(gradients)
         norm = nn.utils.clip_grad_norm_(self.parameters, settings.clip)
-        if not (loss.isfinite() and norm.isfinite()):
-            raise FloatingPointError(
-                f"step {step} has loss {loss.item()} and gradient norm {norm.item()}; samples: "
-                f"{', '.join(batch.ids)}. Look at these samples, or go on from the last "
-                "checkpoint, which is kept, with a lower train.learning_rate"
-            )
+        if not (math.isfinite(figures["loss"]) and norm.isfinite()):
+            self._refuse(step, figures["loss"], norm.item(), ids)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(step)
         seconds = round(time.perf_counter() - began, 4)
-        return {"step": step, "loss": loss.item(), **figures, "lr": rate, "seconds": seconds}
+        return {"step": step, **figures, "lr": rate, "seconds": seconds}
+
+    def _accumulate(self, step: int, part: int) -> tuple[dict[str, float], list[str]]:
+        """Add the gradient of one batch to the step's; returns figures and sample ids."""
+        settings, device = self.settings, self.parameters[0].device
+        key = (step, part) if part else (step,)
+        batch = self.method.draw(settings.batch_size, rng.generator(settings.seed, "batch", *key))
+        batch = batch._replace(images=batch.images.to(device))
+        half = settings.precision == "bfloat16"
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            loss, figures = self.method.loss(batch, rng.generator(settings.seed, "loss", *key))
+        (loss / settings.accumulate).backward()
+        return {"loss": loss.item(), **figures}, batch.ids
+
+    def _mean(self, rows: list[dict[str, float]]) -> dict[str, float]:
+        """Over the batches of all processes."""
+        sums = torch.tensor([sum(row[name] for row in rows) for name in rows[0]]).double()
+        sums = sums.to(self.parameters[0].device) if self.world.size > 1 else sums
+        self.world.add([sums])
+        return dict(zip(rows[0], (sums / self.settings.accumulate).tolist(), strict=True))
+
+    def _refuse(self, step: int, loss: float, norm: float, ids: list[str]) -> None:
+        report = self.folder / f"not_finite_{self.world.rank}.json"
+        facts = {"step": step, "loss": str(loss), "gradient_norm": str(norm), "samples": ids}
+        report.write_text(json.dumps(facts) + "\n")
+        raise FloatingPointError(
+            f"step {step} has loss {loss} and gradient norm {norm}; samples: {', '.join(ids)} "
+            f"(kept in {report}). Look at these samples, or go on from the last checkpoint, which "
+            "is kept, with a lower train.learning_rate"
+        )
 
     def _finish(self, weights: Path) -> None:
         with self.ema.swapped():

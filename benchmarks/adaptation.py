@@ -1,0 +1,142 @@
+"""What adaptation does to the built-in base: a table like the paper's Tables 4 and 5.
+
+    python benchmarks/adaptation.py [RUN ...] [--n 100] [--data labels.csv] [--seed 1000]
+
+Each RUN is a run folder of configs/textual_inversion.yaml, unet*.yaml or lora.yaml; the base comes
+first, unasked. For each: n images of "a photo of a lung xray", n with "a visible pleural effusion"
+(with its new word for textual inversion), judged by the built-in judge; and the Fréchet distance
+of all 2 n, in the judge's features, to as many unseen images: phantoms, or with --data films of
+the val split, half of them with an effusion where there are so many.
+Ends with Kendall's tau between the order of the methods here and in the paper (arXiv:2210.04133).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import kendalltau
+from torch import Tensor
+from tqdm import tqdm
+
+from ldm import adapters
+from ldm.adapt.judge import load_judge
+from ldm.config import DataConfig
+from ldm.data.films import Files, Phantoms
+from ldm.metrics.classify import auc, decisions
+from ldm.metrics.fid import frechet, jackknife
+from ldm.models.judge import Judge
+from ldm.pipeline import LatentDiffusion, Sampling
+
+EFFUSION = "pleural effusion"
+SUFFIX = " with a visible pleural effusion"
+PAPER = {  # FID of the two prompts (Table 4), AUC (Table 5)
+    "base": (0.097, 0.151, 0.514),
+    "textual_inversion": (0.135, 0.135, 0.742),
+    "unet_no_findings": (0.057, 0.043, None),
+    "unet": (0.034, 0.041, 0.459),
+    "unet_prior": (0.170, 0.086, 0.984),
+}
+
+
+def open_run(run: str | None, base: str) -> tuple[LatentDiffusion, str]:
+    """The model of a run folder, and the noun its prompts use."""
+    noun = "lung xray"
+    if run is None:
+        return LatentDiffusion.load(base), noun
+    pipe = LatentDiffusion.load(base)
+    for kind in ("word", "lora"):
+        try:
+            _, facts = adapters.load(run, kind)
+        except ValueError:
+            continue
+        adapters.apply(pipe, *([run], []) if kind == "word" else ([], [run]))
+        return pipe, facts.get("word", noun)
+    return LatentDiffusion.load(run), noun
+
+
+def draw(pipe: LatentDiffusion, prompt: str, count: int, seed: int) -> Tensor:
+    size, guidance = pipe.config.image_size, pipe.config.guidance
+    sampling = Sampling(seed, guidance=guidance, height=size, width=size)
+    parts = torch.arange(count).split(16)
+    return torch.cat([pipe.draw([prompt] * len(part), part.tolist(), sampling) for part in parts])
+
+
+@torch.inference_mode()
+def judged(judge: Judge, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of an effusion [B], and features [B, C]."""
+    parts = [judge.features(part) for part in images.split(32)]
+    features = torch.cat(parts)
+    column = judge.config.findings.index(EFFUSION)
+    return judge.out(features)[:, column].numpy(), features.numpy().astype(np.float64)
+
+
+def reference(data: str | None, count: int) -> tuple[Tensor, Tensor]:
+    """Unseen images without a finding, and with an effusion: at most `count` of each."""
+    source: Files | Phantoms
+    if data:
+        source = Files(DataConfig(path=data, split="val"), channels=1)
+    else:
+        source = Phantoms(DataConfig(phantoms=12 * count, phantom_seed=900_000_000), channels=1)
+    rows = [source.findings(i) for i in range(len(source))]
+    normal = [i for i, row in enumerate(rows) if not any(row.values())][:count]
+    fluid = [i for i, row in enumerate(rows) if row.get(EFFUSION)][:count]
+    return source.images(torch.tensor(normal)), source.images(torch.tensor(fluid))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="*", metavar="RUN")
+    parser.add_argument("--base", default="weights/base.safetensors")
+    parser.add_argument("--judge", default="weights/judge.safetensors")
+    parser.add_argument("--data", help="a CSV: measure against its val split, not phantoms")
+    parser.add_argument("--n", type=int, default=100, help="images of each prompt")
+    parser.add_argument("--seed", type=int, default=1000, help="of the drawn images")
+    parser.add_argument("--out", type=Path, default="runs/adaptation.json")
+    options = parser.parse_args()
+    judge = load_judge(options.judge)
+    normal, fluid = reference(options.data, options.n)
+    truth = np.repeat([0, 1], [len(normal), len(fluid)])
+    logits, real = judged(judge, torch.cat([normal, fluid]))
+    report: dict[str, dict[str, str]] = {
+        "reference": {"AUC": str(auc(logits, truth)), "n": f"{len(normal)} + {len(fluid)}"}
+    }
+    figures: dict[str, tuple[float, float, float]] = {}
+    for run in tqdm([None, *options.runs], unit="model"):
+        pipe, noun = open_run(run, options.base)
+        prompts = [f"a photo of a {noun}{suffix}" for suffix in ("", SUFFIX)]
+        drawn = [draw(pipe, prompt, options.n, options.seed) for prompt in prompts]
+        logits, features = judged(judge, torch.cat(drawn))
+        labels = np.repeat([0, 1], options.n)
+        name = "base" if run is None else Path(run).name
+        halves = [
+            jackknife(frechet, features[labels == label], real[truth == label]) for label in (0, 1)
+        ]
+        area = auc(logits, labels)
+        figures[name] = (halves[0].value, halves[1].value, area.value)
+        report[name] = {
+            "AUC": str(area),
+            **{key: str(value) for key, value in decisions(logits, labels).items()},
+            "distance, all": str(jackknife(frechet, features, real)),
+            "distance, no suffix": str(halves[0]),
+            "distance, effusion": str(halves[1]),
+        }
+    for column, what in enumerate(("distance, no suffix", "distance, effusion", "AUC")):
+        both = [n for n in figures if n in PAPER and PAPER[n][column] is not None]
+        if len(both) > 2:
+            ours, theirs = ([d[n][column] for n in both] for d in (figures, PAPER))
+            tau = kendalltau(ours, theirs)
+            report[f"Kendall's tau to the paper, {what}"] = {
+                "tau": f"{tau.statistic:.2f} (p = {tau.pvalue:.2f}, {len(both)} methods)"
+            }
+    text = json.dumps(report, indent=1)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The processes of one run: torchrun starts several, and each takes its share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+# others may draw or save for long; one that has ended is noticed at once
+LONGEST_WAIT = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class World:
+    """Which of how many processes this is."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """The one that writes files and draws progress bars."""
+        return self.rank == 0
+
+    def add(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by its sum over all processes."""
+        if self.size > 1:
+            try:
+                for tensor in tensors:
+                    dist.all_reduce(tensor)
+            except RuntimeError as error:
+                raise self._lost() from error
+
+    def wait(self) -> None:
+        """Go on when all processes have come here."""
+        if self.size > 1:
+            try:
+                dist.barrier()
+            except RuntimeError as error:
+                raise self._lost() from error
+
+    def _lost(self) -> OSError:
+        return OSError(
+            f"process {self.rank} of {self.size} lost the others: one of them has ended, see its "
+            "message; the same command goes on from the last checkpoint"
+        )
+
+
+def join() -> World:
+    """The world that torchrun made; without torchrun, this process alone."""
+    if "RANK" not in os.environ or not dist.is_available():
+        return World()
+    if not dist.is_initialized():
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=LONGEST_WAIT)
+    return World(dist.get_rank(), dist.get_world_size())
+
+
+def leave() -> None:
+    """Let the other processes go."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,298 @@
+"""Adapting a finished model: what is trained, what stays, and what the small files do."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import adaptation
+from safetensors.torch import load_file
+
+import train as train_script
+from ldm import adapters, weights
+from ldm.adapt import build_method, memory
+from ldm.adapt.instances import Instances, Kind, pick
+from ldm.config import ConfigError, DataConfig, load_run
+from ldm.data.films import Phantoms
+from ldm.models import lora
+from ldm.models.clip import TextEncoder
+from ldm.pipeline import LatentDiffusion
+from ldm.rng import generator
+from ldm.train import log
+from ldm.train.loop import Trainer
+
+ROOT = Path(__file__).parents[1]
+
+
+def fit(path: Path) -> Path:
+    run = load_run(path)
+    return Trainer(run, build_method(run)).fit()
+
+
+def test_only_the_new_word_is_trained(tmp_path: Path, start: Path) -> None:
+    """After textual inversion every weight of the model is bit for bit what it was."""
+    run = load_run(adaptation(tmp_path, start, "textual_inversion", {"vectors": 2}))
+    method = build_method(run)
+    before = copy.deepcopy([m.state_dict() for m in (method.unet, method.pipe.text)])
+    vectors = method.module.vectors.detach().clone()
+    path = Trainer(run, method).fit()
+    for module, old in zip((method.unet, method.pipe.text), before, strict=True):
+        assert module.state_dict().keys() == old.keys()
+        assert all(torch.equal(now, old[name]) for name, now in module.state_dict().items())
+    assert not torch.equal(method.module.vectors, vectors)
+    assert path.stat().st_size < 4096
+    assert torch.equal(load_file(path)["vectors"], method.module.vectors)
+
+
+def test_the_distance_from_the_first_word_is_reported(tmp_path: Path, start: Path) -> None:
+    """It is the Euclidean distance of the vectors from the concept's own, in log and summary."""
+    run = load_run(adaptation(tmp_path, start, "textual_inversion", {"concept": "lung"}))
+    method = build_method(run)
+    table = method.pipe.text.token_embedding.weight
+    (token,) = method.pipe.text.tokenize(["lung"])[0, 1:2]
+    assert torch.equal(method.module.vectors[0], table[token])
+    Trainer(run, method).fit()
+    far = (method.module.vectors[0] - table[token]).norm().item()
+    assert far > 0
+    assert f"{far:.3g} from 'lung'" in method.summary()
+    assert log.read(tmp_path / "run" / "log.jsonl")[0]["distance"] == 0
+
+
+def test_a_word_works_in_the_middle_of_a_prompt(start: Path) -> None:
+    """A new word with the vectors of old ones gives the text of the old ones, to the last bit."""
+    text = LatentDiffusion.load(start).text
+    ids = text.tokenize(["pleural effusion"])[0, 1:]
+    ids = ids[: ids.tolist().index(49407)]
+    text.words["<fluid>"] = text.token_embedding.weight[ids].detach()
+    one, other = (
+        text(text.tokenize([f"a photo of a lung with {word} on the left"]))
+        for word in ("<fluid>", "pleural effusion")
+    )
+    assert torch.equal(one, other)
+    assert torch.equal(text.tokenize(["a lung"]), TextEncoder.tokenize(text, ["a lung"]))
+
+
+def test_a_word_that_does_not_fit_is_named(start: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A new word of several vectors that is cut in the middle is told to be lost."""
+    text = LatentDiffusion.load(start).text
+    text.words["<fluid>"] = torch.zeros(3, text.config.width)
+    text.tokenize(["lung " * 73 + "<fluid> heart"])
+    assert caplog.messages[0].endswith("ignored: <fluid> heart")
+    caplog.clear()
+    text.tokenize(["lung " * 72 + "<fluid> heart"])
+    assert caplog.messages[0].endswith("ignored: heart")
+
+
+@pytest.mark.parametrize("what", ["all", "cross-attention", "lora"])
+def test_only_what_was_asked_for_is_trained(tmp_path: Path, start: Path, what: str) -> None:
+    """VAE and text tower stay; of the U-Net all, the cross-attention, or LoRAs beside it."""
+    path = fit(adaptation(tmp_path, start, "finetune", {"train": what}))
+    before = weights.load_parts(start)[1]
+    if what == "lora":
+        facts = adapters.load(path, "lora")[1]
+        assert facts == {"rank": 4, "alpha": 4.0}
+        assert path.stat().st_size < start.stat().st_size / 4
+        return
+    after = weights.load_parts(path)[1]
+    for part in ("vae", "text"):
+        assert all(torch.equal(after[part][name], old) for name, old in before[part].items())
+    moved = {n for n, old in before["unet"].items() if not torch.equal(after["unet"][n], old)}
+    inside = {n for n in before["unet"] if ".cross_attn." in n}
+    assert moved == (inside if what == "cross-attention" else set(before["unet"]))
+
+
+def test_a_prior_weight_of_zero_is_off_bit_for_bit(tmp_path: Path, start: Path) -> None:
+    """It gives the weights of a run that says nothing of a prior, and draws no class image."""
+    plain = fit(adaptation(tmp_path / "plain", start, "finetune", {}))
+    options = {"prior_weight": 0.0, "prior_prompt": "a heart", "prior_images": 3}
+    assert fit(adaptation(tmp_path / "zero", start, "finetune", options)).read_bytes() == (
+        plain.read_bytes()
+    )
+    options["prior_weight"] = 1e-3
+    path = fit(adaptation(tmp_path / "some", start, "finetune", options))
+    assert path.read_bytes() != plain.read_bytes()
+
+
+def test_the_loss_is_that_of_instances_plus_the_weighted_prior(tmp_path: Path, start: Path) -> None:
+    """Both are in the log, and loss = instance + weight x prior (arXiv:2208.12242, eq. 2)."""
+    fit(adaptation(tmp_path, start, "finetune", {"prior_weight": 0.5, "prior_images": 3}))
+    for row in log.read(tmp_path / "run" / "log.jsonl"):
+        assert row["loss"] == pytest.approx(row["instance"] + 0.5 * row["prior"], rel=1e-6)
+        assert row["instance"] != row["prior"]
+
+
+def test_class_images_are_the_start_models_and_are_drawn_once(
+    tmp_path: Path, start: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They equal what the untouched model draws; another run, another rate, finds them drawn."""
+    options = {"prior_weight": 1.0, "prior_images": 3, "prior_prompt": "a chest"}
+    run = load_run(adaptation(tmp_path / "a", start, "finetune", options))
+    method = build_method(run)
+    drawn = LatentDiffusion.load(start).draw(["a chest"], [1], method.sampling())
+    kept = method.prior.dataset.images(torch.tensor([1]))
+    torch.testing.assert_close(kept, drawn, rtol=0, atol=1.01 / 255)
+    Trainer(run, method).fit()
+    monkeypatch.setattr(LatentDiffusion, "draw", lambda *_: pytest.fail("drawn again"))
+    build_method(load_run(adaptation(tmp_path / "b", start, "finetune", options, seed=0, steps=9)))
+    other = load_run(adaptation(tmp_path / "c", start, "finetune", {**options, "prior_images": 4}))
+    with pytest.raises(pytest.fail.Exception):
+        build_method(other)
+
+
+def test_a_lora_starts_as_the_network_and_merges_as_it_was_trained(start: Path) -> None:
+    """B = 0 changes nothing; merged weights compute what the trained layers did; unmerging undoes.
+
+    Rounding: sums of up to 128 products in float32, and one addition there and back.
+    """
+    pipe, other = (LatentDiffusion.load(start) for _ in range(2))
+    g = torch.Generator().manual_seed(0)
+    x, context = torch.randn(2, 4, 8, 8, generator=g), torch.randn(2, 77, 16, generator=g)
+    inputs = (x, torch.tensor([3, 500]), context)
+    plain = pipe.unet(*inputs)
+    lora.inject(pipe.unet, rank=3, alpha=6)
+    assert torch.equal(pipe.unet(*inputs), plain)
+    for tensor in lora.weights(pipe.unet).values():
+        torch.nn.init.normal_(tensor, std=0.2, generator=g)
+    tensors = {name: t.detach() for name, t in lora.weights(pipe.unet).items()}
+    assert {t.shape[0] for name, t in tensors.items() if name.endswith("down")} == {3}
+    trained, before = pipe.unet(*inputs), copy.deepcopy(other.unet.state_dict())
+    lora.merge(other.unet, tensors, scale=2)
+    assert (trained - plain).abs().max() > 1e-2
+    torch.testing.assert_close(other.unet(*inputs), trained, rtol=1e-4, atol=1e-5)
+    lora.merge(other.unet, tensors, scale=-2)
+    for name, tensor in other.unet.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=2e-7)
+
+
+def test_small_files_change_the_model_that_they_are_for(tmp_path: Path, start: Path) -> None:
+    """`apply` teaches words and adds LoRAs; the hash in PNGs then names them, in any folder."""
+    word = fit(adaptation(tmp_path / "word", start, "textual_inversion", {}))
+    small = fit(adaptation(tmp_path / "lora", start, "finetune", {"train": "lora"}))
+    pipe, plain = (LatentDiffusion.load(start) for _ in range(2))
+    adapters.apply(pipe, [str(word)], [str(small.parent)])
+    assert "<lung-xray>" in pipe.text.words
+    assert pipe.weights_hash.startswith(plain.weights_hash)
+    assert pipe.weights_hash.count("+") == 2
+    a, b = (m.unet.state_dict() for m in (pipe, plain))
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+    with pytest.raises(ValueError, match="a second meaning"):
+        adapters.apply(pipe, [str(word)])
+
+
+def test_small_files_of_another_model_are_refused(
+    tmp_path: Path, start: Path, tiny: LatentDiffusion
+) -> None:
+    """Another width, other layers, or a file that is something else: one line says which."""
+    word = fit(adaptation(tmp_path / "word", start, "textual_inversion", {}))
+    small = fit(adaptation(tmp_path / "lora", start, "finetune", {"train": "lora"}))
+    kept = copy.deepcopy(tiny.unet.state_dict())
+    with pytest.raises(ValueError, match="of width 16, this text tower of"):
+        adapters.apply(tiny, [str(word)])
+    with pytest.raises(ValueError, match="of another model"):
+        adapters.apply(tiny, [], [str(small)])
+    assert all(torch.equal(t, kept[n]) for n, t in tiny.unet.state_dict().items())
+    with pytest.raises(ValueError, match=r"holds no lora; train one with configs/lora\.yaml"):
+        adapters.apply(tiny, [], [str(word)])
+    (tmp_path / "no").write_text("no")
+    with pytest.raises(ValueError, match="cannot open"):
+        adapters.apply(tiny, [str(tmp_path / "no")])
+
+
+def test_instances_are_those_with_the_fewest_other_findings(tmp_path: Path) -> None:
+    """Five with an effusion, alone where that can be had; none that has anything for no finding."""
+    phantoms = Phantoms(DataConfig(phantoms=60, size=16, cache=str(tmp_path)), channels=1)
+    fluid, normal = pick(phantoms, Kind("Effusion", 5)), pick(phantoms, Kind("No Finding", 5))
+    assert [sum(phantoms.findings(i).values()) for i in fluid] == [1] * 5
+    assert not any(any(phantoms.findings(i).values()) for i in normal)
+    with pytest.raises(ConfigError, match="wants 50 images with pleural effusion"):
+        pick(phantoms, Kind("pleural effusion", 50))
+    kinds = [Kind("No Finding", 2), Kind("Effusion", 1, " with fluid")]
+    some = Instances(phantoms, kinds, ["lung{}", "chest{} of a man"])
+    assert some.indices == [*normal[:2], fluid[0]]
+    assert some.caption(0, 0) == "lung"
+    assert some.caption(2, 3) == "chest with fluid of a man"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train": "text"}, "method.train is 'text'; choose one of"),
+        ({"prior_weight": -1}, "method.prior_weight wants 0"),
+        ({"kinds": [{"finding": "Effusion", "images": 99}]}, "wants 99 images with pleural"),
+        ({"train": "lora", "rank": 0}, "a rank of 1 or more"),
+        ({"priorweight": 1}, "did you mean 'prior_weight'"),
+    ],
+)
+def test_bad_options_are_one_line(tmp_path: Path, start: Path, options: dict, message: str) -> None:
+    """Each is refused before anything is drawn or trained, by name."""
+    with pytest.raises(ValueError, match=message):
+        build_method(load_run(adaptation(tmp_path, start, "finetune", options)))
+
+
+@pytest.mark.parametrize("name", ["textual_inversion", "unet_no_findings", "unet", "unet_prior"])
+def test_the_shipped_configs_run(tmp_path: Path, name: str, monkeypatch, capsys) -> None:
+    """Two steps of each on the built-in base, with no data at hand, end in a file."""
+    monkeypatch.chdir(ROOT)
+    few = ["train.steps=2", "data.phantoms=40", f"data.cache={tmp_path}/cache"]
+    if name == "unet_prior":
+        few.append("method.prior_images=2")
+    assert (
+        train_script.main([f"configs/{name}.yaml", *few, f"train.out={tmp_path}/run", "--json"])
+        == 0
+    )
+    (path,) = json.loads(capsys.readouterr().out)["paths"]
+    assert Path(path).exists()
+
+
+def test_checkpointing_changes_memory_and_nothing_else(tmp_path: Path, start: Path) -> None:
+    """The gradients with blocks computed twice are the same bits."""
+    kept = []
+    for on in (False, True):
+        run = load_run(adaptation(tmp_path, start, "finetune", {}, checkpointing=on))
+        method = build_method(run)
+        batch = method.draw(2, generator(0, "batch", 0))
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, sizes=sizes: sizes.append(t.nbytes) or t, lambda t: t
+        ):
+            loss, _ = method.loss(batch, generator(0, "loss", 0))
+        loss.backward()
+        kept.append((sum(sizes), [p.grad for p in method.unet.parameters()]))
+    (much, a), (little, b) = kept
+    assert little < much / 2
+    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_a_run_that_cannot_fit_is_refused_before_it_starts(
+    tmp_path: Path, start: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With less memory than the estimate the message says how much, and what would help."""
+    monkeypatch.setattr(memory, "available", lambda _: 10**6)
+    options = {"prior_weight": 1.0}
+    with pytest.raises(ConfigError, match=r"this run wants about .* 0\.001 GB are to be") as e:
+        build_method(load_run(adaptation(tmp_path, start, "finetune", options, ema=0.9)))
+    for hint in ("train.checkpointing=true", "train.ema=0", "accumulate", "method.train=lora"):
+        assert hint in str(e.value)
+    assert not list((start.parent / "cache").glob("prior*-64"))  # nothing was drawn first
+
+
+def test_the_estimate_of_activations_is_what_is_kept(tmp_path: Path, start: Path) -> None:
+    """Counted without memory, it is what a real forward pass keeps, give or take 15 %.
+
+    Attention keeps a little less with the kernel of a real device.
+    """
+    method = build_method(load_run(adaptation(tmp_path, start, "finetune", {})))
+    own = {p.untyped_storage().data_ptr() for p in method.unet.parameters()}
+    kept = {}
+    g = torch.Generator().manual_seed(0)
+    x, context = torch.randn(3, 4, 8, 8, generator=g), torch.randn(3, 77, 16, generator=g)
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        method.unet(x, torch.tensor([1, 2, 3]), context.requires_grad_())
+    real = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own)
+    assert memory.activations(method.pipe, 3, 32) == pytest.approx(real, rel=0.15)
