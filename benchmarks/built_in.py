@@ -1,0 +1,294 @@
+"""What the built-in model can do, in figures: those of weights/README.md.
+
+    python benchmarks/built_in.py labels.csv [--out runs/built_in]
+
+labels.csv is the table of films that the model was trained on, with a `val` split that it was not.
+Image indices 0 to 99 of seed 0 for each prompt, default settings, nothing selected. Drawn images
+are kept in --out, where the closest pairs and the contact sheets are written, too; these show real
+films, so they are for looking at, not for publishing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+from tqdm import tqdm
+
+from ldm import images, rng
+from ldm.adapt.judge import load_judge
+from ldm.config import DataConfig
+from ldm.data.films import Files, Phantoms, digest, from_bytes, to_bytes
+from ldm.data.transforms import augment
+from ldm.gallery import SYNTHETIC
+from ldm.metrics.classify import auc, auc_difference
+from ldm.metrics.fid import frechet, jackknife
+from ldm.metrics.memorization import Neighbours, audit
+from ldm.models.judge import Judge
+from ldm.pipeline import LatentDiffusion, Sampling
+
+EFFUSION = "pleural effusion"
+FINDINGS = (EFFUSION, "cardiomegaly", "pneumothorax")  # of both worlds, and asked for here
+OTHERS = {  # what else a prompt can ask for
+    "phantom": ("consolidation", "lung nodule", "pulmonary edema", "support device"),
+    "film": ("atelectasis", "consolidation", "lung infiltrate", "lung nodule", "pneumonia"),
+}
+PREFIX = {"phantom": "phantom lung xray", "film": "lung xray"}
+UNSEEN = 900_000_000  # first seed of phantoms that nothing was trained on
+COMPONENTS = 120
+SAMPLES = 500  # for distances
+
+
+class Artist:
+    """A model, and the folder that keeps what it has drawn."""
+
+    def __init__(self, weights: str, folder: Path, seed: int = 0, **settings: float) -> None:
+        """settings: of Sampling, in the place of the default ones"""
+        self.pipe = LatentDiffusion.load(weights)
+        self.folder, size = folder, self.pipe.config.image_size
+        settings = {"guidance": self.pipe.config.guidance, **settings}
+        self.sampling = Sampling(seed, height=size, width=size, **settings)
+
+    def draw(self, prompts: Sequence[str]) -> Tensor:
+        """Image i shows prompt i: [B, 1, H, W]"""
+        what = digest([self.pipe.weights_hash, repr(self.sampling), list(prompts)])
+        path = self.folder / "drawn" / f"{what}.npy"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            parts = [
+                self.pipe.draw([prompts[i] for i in part], part.tolist(), self.sampling)
+                for part in tqdm(torch.arange(len(prompts)).split(16), "drawing", leave=False)
+            ]
+            np.save(path, to_bytes(torch.cat(parts)))
+        return from_bytes(np.load(path))
+
+    def pair(self, world: str, finding: str, count: int) -> tuple[Tensor, np.ndarray]:
+        """`count` images of the finding, as many of other ones, and which are which."""
+        others = [word for word in (*FINDINGS, *OTHERS[world]) if word != finding]
+        words = [others[i % len(others)] for i in range(count)]
+        drawn = [
+            self.draw([f"{PREFIX[world]} with {word}" for word in some])
+            for some in ([finding] * count, words)
+        ]
+        return torch.cat(drawn), np.repeat([1, 0], count)
+
+
+class Simple:
+    """Simple features: the first 120 principal components of 64-px images, in grey levels."""
+
+    def __init__(self, real: Tensor) -> None:
+        pixels = self.pixels(real)
+        self.mean = pixels.mean(axis=0)
+        self.axes = np.linalg.svd(pixels - self.mean, full_matrices=False)[2][:COMPONENTS]
+
+    @staticmethod
+    def pixels(pictures: Tensor) -> np.ndarray:
+        small = torch.stack([images.resize(image, 64, 64) for image in pictures])
+        return small.flatten(1).numpy().astype(np.float64)
+
+    def __call__(self, pictures: Tensor) -> np.ndarray:
+        return (self.pixels(pictures) - self.mean) @ self.axes.T
+
+
+def films(table: str, split: str) -> Files:
+    return Files(DataConfig(path=table, split=split), channels=1)
+
+
+def everything(dataset: Files | Phantoms) -> Tensor:
+    return dataset.images(torch.arange(len(dataset)))
+
+
+@torch.inference_mode()
+def scores(judge: Judge, pictures: Tensor, finding: str) -> np.ndarray:
+    """[B] the judge's logit"""
+    logits = torch.cat([judge(part) for part in pictures.split(32)])
+    return logits[:, judge.config.findings.index(finding)].numpy()
+
+
+def judge_report(judge: Judge, sets: Mapping[str, Files | Phantoms]) -> dict[str, str]:
+    """The judge's AUC for each finding: against all other images, and against other findings."""
+    report = {}
+    for name, dataset in sets.items():
+        pictures, rows = everything(dataset), [dataset.findings(i) for i in range(len(dataset))]
+        some = np.array([any(row.values()) for row in rows])
+        for finding in judge.config.findings:
+            truth = np.array([row.get(finding, False) for row in rows])
+            if truth.sum() < 2:
+                continue
+            found = scores(judge, pictures, finding)
+            report[f"{name}: {finding}"] = (
+                f"{auc(found, truth)}; against other findings {auc(found[some], truth[some])}, "
+                f"{truth.sum()} with it"
+            )
+    return report
+
+
+def prompts_report(judge: Judge, model: Artist, base: Artist, count: int) -> dict[str, str]:
+    """Does the model draw what the prompt says? A finding against other findings, by the judge."""
+    report = {}
+    for world in PREFIX:
+        for finding in FINDINGS:
+            drawn, truth = model.pair(world, finding, count)
+            found = scores(judge, drawn, finding)
+            report[f"{world}: {finding}, model"] = str(auc(found, truth))
+            if finding == EFFUSION:
+                before = scores(judge, base.pair(world, finding, count)[0], finding)
+                report[f"{world}: {finding}, base"] = str(auc(before, truth))
+                report[f"{world}: {finding}, model - base"] = str(
+                    auc_difference(found, before, truth)
+                )
+    return report
+
+
+def probe_report(
+    simple: Simple, train: Files, val: Files, artists: Mapping[str, Artist], count: int
+) -> dict[str, str]:
+    """Effusion against no findings, by a linear probe on simple features of real films."""
+
+    def asked(dataset: Files) -> tuple[Tensor, np.ndarray]:
+        rows = [dataset.findings(i) for i in range(len(dataset))]
+        keep = [i for i, row in enumerate(rows) if row.get(EFFUSION) or not any(row.values())]
+        truth = np.array([bool(rows[i].get(EFFUSION)) for i in keep])
+        return dataset.images(torch.tensor(keep)), truth
+
+    pictures, truth = asked(train)
+    scale = simple(pictures).std(axis=0)
+    probe = LogisticRegression(C=0.1, max_iter=1000).fit(simple(pictures) / scale, truth)
+
+    def judged(some: Tensor, truth: np.ndarray) -> str:
+        return str(auc(probe.decision_function(simple(some) / scale), truth))
+
+    report = {"real val": judged(*asked(val))}
+    for name, artist in artists.items():
+        drawn = [
+            artist.draw([f"lung xray{words}"] * count)
+            for words in (f" with {EFFUSION}", ", no findings")
+        ]
+        report[name] = judged(torch.cat(drawn), np.repeat([1, 0], count))
+    return report
+
+
+def distance_report(
+    simple: Simple, train: Files, val: Files, unseen: Tensor, artists: Mapping[str, Artist]
+) -> dict[str, str]:
+    """Fréchet distances to the real val films: of the model, of real films, of phantoms."""
+    captions, picks = captions_of(train, SAMPLES)
+    target = simple(everything(val))
+    sets = {"real train (floor)": train.images(picks), "phantoms (ceiling)": unseen}
+    sets |= {name: artist.draw(captions) for name, artist in artists.items()}
+    found = {name: jackknife(frechet, simple(some), target) for name, some in sets.items()}
+    floor, ceiling = (e.value for e in list(found.values())[:2])
+    return {
+        name: f"{e}, {100 * (e.value - floor) / (ceiling - floor):.0f} % of the way up"
+        for name, e in found.items()
+    }
+
+
+def captions_of(train: Files, count: int) -> tuple[list[str], Tensor]:
+    """Captions of training films, and which films they are of."""
+    generator = rng.generator(0, "films for captions")
+    picks = torch.randperm(len(train), generator=generator)[:count]
+    return [train.caption(int(i), wording) for wording, i in enumerate(picks)], picks
+
+
+def copies_report(artist: Artist, train: Files, val: Files, count: int, variants: int) -> dict:
+    """Are samples nearer to what was trained on than unseen films are? In pixels and in latents.
+
+    Trained on: each film, and the changed copies of it that the U-Net saw. The unseen films pass
+    through the autoencoder as the samples did, because blur alone brings images nearer.
+    """
+    samples, vae = artist.draw(captions_of(train, SAMPLES)[0])[:count], artist.pipe.vae
+
+    @torch.inference_mode()
+    def encode(pictures: Tensor) -> Tensor:
+        return torch.cat([vae.encode(part).mean for part in pictures.split(32)])
+
+    with torch.inference_mode():
+        held_out = vae.decode(encode(everything(val))).clamp(-1, 1)
+    seen = [everything(train)]
+    for i in range(variants):
+        streams = [rng.generator(0, "latents", j * variants + i) for j in range(len(train))]
+        seen.append(torch.cat([augment(x[None], g) for x, g in zip(seen[0], streams, strict=True)]))
+    spaces = {"pixels": lambda x: x, "latents": encode}
+    report = {}
+    for name, space in spaces.items():
+        rows = torch.cat([space(part) for part in seen])
+        found = audit(space(samples).numpy(), rows.numpy(), space(held_out).numpy())
+        order = np.argsort(found.samples.distance)[:16]
+        nearest = torch.cat(seen)[found.samples.which[order]]
+        sheet = torch.stack([x for pair in zip(samples[order], nearest, strict=True) for x in pair])
+        save_sheet(sheet, artist.folder / f"closest_{name}.png", "pairs: drawn, nearest real film")
+        quantiles = [0, 0.01, 0.1, 0.5]
+        report[name] = {
+            "nearer than 1 % of unseen films": str(found.copies),
+            "distance: minimum, 1 %, 10 %, median of samples": quantile(found.samples, quantiles),
+            "of unseen films": quantile(found.held_out, quantiles),
+        }
+    return report
+
+
+def quantile(neighbours: Neighbours, at: Sequence[float]) -> list[float]:
+    return [round(float(x), 2) for x in np.quantile(neighbours.distance, at)]
+
+
+def save_sheet(pictures: Tensor, path: Path, what: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images.save(images.grid(pictures, 8), path, {"content": what})
+
+
+def contact_sheets(artist: Artist, val: Files, folder: Path) -> None:
+    """Prompt by prompt, images 0 to 15; and real films with the same label, not to be published."""
+    for world, prefix in PREFIX.items():
+        for words in (", no findings", *(f" with {finding}" for finding in FINDINGS)):
+            drawn = artist.draw([prefix + words] * 16)
+            path = folder / f"sheet_{world}_{words.split(' ', 1)[1].replace(' ', '_')}.png"
+            images.save(images.grid(drawn, 8), path, {"synthetic": SYNTHETIC})
+    for finding in ("", *FINDINGS):
+        rows = [val.findings(i) for i in range(len(val))]
+        picks = [i for i, r in enumerate(rows) if (r[finding] if finding else not any(r.values()))]
+        real = val.images(torch.tensor(picks[:16]))
+        name = finding.replace(" ", "_") or "no_findings"
+        save_sheet(real, folder / f"sheet_real_{name}.png", "real films of the val split")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", help="the CSV of films")
+    parser.add_argument("--model", default="weights")
+    parser.add_argument("--base", default="weights/base.safetensors")
+    parser.add_argument("--judge", default="weights/judge.safetensors")
+    parser.add_argument("--out", type=Path, default="runs/built_in")
+    parser.add_argument("--n", type=int, default=100, help="images of each prompt")
+    options = parser.parse_args()
+    torch.set_grad_enabled(False)
+    judge, train, val = (
+        load_judge(options.judge),
+        films(options.data, "train"),
+        films(options.data, "val"),
+    )
+    unseen = Phantoms(DataConfig(phantoms=SAMPLES, phantom_seed=UNSEEN), channels=1)
+    model, base = (Artist(path, options.out) for path in (options.model, options.base))
+    artists = {"model": model, "base": base}
+    contact_sheets(model, val, options.out)
+    simple = Simple(everything(train))
+    report = {
+        "weights": {name: artist.pipe.weights_hash for name, artist in artists.items()},
+        "the judge itself": judge_report(judge, {"phantoms": unseen, "real val": val}),
+        "a finding against others": prompts_report(judge, model, base, options.n),
+        "linear probe": probe_report(simple, train, val, artists, options.n),
+        "distance": distance_report(simple, train, val, everything(unseen), artists),
+        "copies": copies_report(model, train, val, count=200, variants=8),
+    }
+    text = json.dumps(report, indent=1)
+    (options.out / "report.json").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
