@@ -242,19 +242,19 @@ def save_sheet(pictures: Tensor, path: Path, what: str) -> None:
     images.save(images.grid(pictures, 8), path, {"content": what})
 
 
-def contact_sheets(artist: Artist, val: Files, folder: Path) -> None:
+def contact_sheets(artist: Artist, val: Files, count: int) -> None:
     """Prompt by prompt, images 0 to 15; and real films with the same label, not to be published."""
     for world, prefix in PREFIX.items():
         for words in (", no findings", *(f" with {finding}" for finding in FINDINGS)):
-            drawn = artist.draw([prefix + words] * 16)
-            path = folder / f"sheet_{world}_{words.split(' ', 1)[1].replace(' ', '_')}.png"
+            drawn = artist.draw([prefix + words] * count)[:16]
+            path = artist.folder / f"sheet_{world}_{words.split(' ', 1)[1].replace(' ', '_')}.png"
             images.save(images.grid(drawn, 8), path, {"synthetic": SYNTHETIC})
     for finding in ("", *FINDINGS):
         rows = [val.findings(i) for i in range(len(val))]
         picks = [i for i, r in enumerate(rows) if (r[finding] if finding else not any(r.values()))]
         real = val.images(torch.tensor(picks[:16]))
         name = finding.replace(" ", "_") or "no_findings"
-        save_sheet(real, folder / f"sheet_real_{name}.png", "real films of the val split")
+        save_sheet(real, artist.folder / f"sheet_real_{name}.png", "real films of the val split")
 
 
 def main() -> None:
@@ -275,7 +275,7 @@ def main() -> None:
     unseen = Phantoms(DataConfig(phantoms=SAMPLES, phantom_seed=UNSEEN), channels=1)
     model, base = (Artist(path, options.out) for path in (options.model, options.base))
     artists = {"model": model, "base": base}
-    contact_sheets(model, val, options.out)
+    contact_sheets(model, val, options.n)
     simple = Simple(everything(train))
     report = {
         "weights": {name: artist.pipe.weights_hash for name, artist in artists.items()},

@@ -183,7 +183,7 @@ class UNetOptions:
     drop_caption: float = 0.1  # share of captions replaced by "", for classifier-free guidance
     min_snr: float = 0.0  # gamma of min-SNR weighting; 0 is off
     variants: int = 8  # augmented copies of each file among the cached latents
-    guidance: float = 3.0
+    guidance: float = 2.0
     prompts: tuple[str, ...] = ("lung xray with pleural effusion", "lung xray, no findings")
 
 
