@@ -29,14 +29,14 @@ from ldm.data.transforms import augment
 from ldm.gallery import SYNTHETIC
 from ldm.metrics.classify import auc, auc_difference
 from ldm.metrics.fid import frechet, jackknife
-from ldm.metrics.memorization import Neighbours, audit
+from ldm.metrics.memorization import Neighbours, audit, nearest
 from ldm.models.judge import Judge
 from ldm.pipeline import LatentDiffusion, Sampling
 
 EFFUSION = "pleural effusion"
-FINDINGS = (EFFUSION, "cardiomegaly", "pneumothorax")  # of both worlds, and asked for here
+FINDINGS = (EFFUSION, "cardiomegaly", "pulmonary edema")  # of both worlds, and asked for here
 OTHERS = {  # what else a prompt can ask for
-    "phantom": ("consolidation", "lung nodule", "pulmonary edema", "support device"),
+    "phantom": ("consolidation", "lung nodule", "pneumothorax", "support device"),
     "film": ("atelectasis", "consolidation", "lung infiltrate", "lung nodule", "pneumonia"),
 }
 PREFIX = {"phantom": "phantom lung xray", "film": "lung xray"}
@@ -221,8 +221,8 @@ def copies_report(artist: Artist, train: Files, val: Files, count: int, variants
         rows = torch.cat([space(part) for part in seen])
         found = audit(space(samples).numpy(), rows.numpy(), space(held_out).numpy())
         order = np.argsort(found.samples.distance)[:16]
-        nearest = torch.cat(seen)[found.samples.which[order]]
-        sheet = torch.stack([x for pair in zip(samples[order], nearest, strict=True) for x in pair])
+        real = torch.cat(seen)[found.samples.which[order]]
+        sheet = torch.stack([x for pair in zip(samples[order], real, strict=True) for x in pair])
         save_sheet(sheet, artist.folder / f"closest_{name}.png", "pairs: drawn, nearest real film")
         quantiles = [0, 0.01, 0.1, 0.5]
         report[name] = {
@@ -251,10 +251,23 @@ def contact_sheets(artist: Artist, val: Files, count: int) -> None:
             images.save(images.grid(drawn, 8), path, {"synthetic": SYNTHETIC})
     for finding in ("", *FINDINGS):
         rows = [val.findings(i) for i in range(len(val))]
-        picks = [i for i, r in enumerate(rows) if (r[finding] if finding else not any(r.values()))]
+        wanted = [r.get(finding) if finding else not any(r.values()) for r in rows]
+        picks = [i for i, there in enumerate(wanted) if there]
         real = val.images(torch.tensor(picks[:16]))
         name = finding.replace(" ", "_") or "no_findings"
         save_sheet(real, artist.folder / f"sheet_real_{name}.png", "real films of the val split")
+
+
+def failures(
+    artist: Artist, judge: Judge, simple: Simple, train: Files, val: Files, count: int
+) -> None:
+    """Above, the effusions that the judge believes least; below, what is least like a real film."""
+    fluid = artist.draw([f"{PREFIX['film']} with {EFFUSION}"] * count)
+    unseen = np.argsort(scores(judge, fluid, EFFUSION))[:8]
+    samples = artist.draw(captions_of(train, SAMPLES)[0])
+    odd = np.argsort(nearest(simple(samples), simple(everything(val))).distance)[-8:]
+    sheet = torch.cat([fluid[unseen], samples[odd]])
+    images.save(images.grid(sheet, 8), artist.folder / "failures.png", {"synthetic": SYNTHETIC})
 
 
 def main() -> None:
@@ -285,6 +298,7 @@ def main() -> None:
         "distance": distance_report(simple, train, val, everything(unseen), artists),
         "copies": copies_report(model, train, val, count=200, variants=8),
     }
+    failures(model, judge, simple, train, val, options.n)
     text = json.dumps(report, indent=1)
     (options.out / "report.json").write_text(text + "\n")
     print(text)
