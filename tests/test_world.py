@@ -70,7 +70,8 @@ def test_two_processes_train_what_one_does(tmp_path: Path, start: Path) -> None:
 def test_two_processes_draw_what_one_does(tmp_path: Path, start: Path) -> None:
     """The same files, bit for bit, sheet included."""
     (tmp_path / "prompts.txt").write_text("a lung\na heart\n")
-    for name, command in (("one", [sys.executable]), ("two", TORCHRUN)):
+    # the -- keeps torchrun from taking --n for an option of its own
+    for name, command in (("one", [sys.executable]), ("two", [*TORCHRUN, "--"])):
         options = ["--prompts", str(tmp_path / "prompts.txt"), "--n", "300", "--steps", "2"]
         options += ["--model", str(start), "--out", str(tmp_path / name)]
         command = [*command, "sample.py", *options]
