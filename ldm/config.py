@@ -141,7 +141,7 @@ class TrainConfig:
     clip: float = 1.0  # largest gradient norm
     ema: float = 0.999  # decay of the averaged weights, which are the ones kept
     save_every: int = 200
-    sample_every: int = 500
+    sample_every: int = 500  # steps between previews, and one at the end; 0: none
 
 
 @dataclass(frozen=True)

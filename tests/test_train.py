@@ -295,3 +295,11 @@ def test_the_loss_curve_shows_the_losses(tmp_path) -> None:
         curves.append((tmp_path / name / "curve.png").read_bytes())
     assert curves[0] == curves[1] != curves[2]
     assert curves[0].startswith(b"\x89PNG")
+
+
+def test_previews_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With train.sample_every=0 none is drawn, not even at the end."""
+    monkeypatch.setattr(Line, "preview", lambda _: pytest.fail("drawn"))
+    run = RunConfig(TrainConfig(out=str(tmp_path), steps=3, sample_every=0))
+    Trainer(run, Line()).fit()
+    assert (tmp_path / "model.safetensors").exists()

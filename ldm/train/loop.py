@@ -113,7 +113,8 @@ class Trainer:
                 if last or done % self.settings.save_every == 0:
                     self._save(done)
                     journal.draw()
-                if last or done % self.settings.sample_every == 0:
+                every = self.settings.sample_every
+                if every and (last or done % every == 0):
                     self._preview(done)
         except KeyboardInterrupt:
             log.warning("stopped; the same command goes on from the last checkpoint, if any")
