@@ -262,12 +262,14 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """A training run; without `train.out` it lives in runs/<name of the config file>."""
     run = load_config(RunConfig, path, overrides)
     for table, names in {
-        "train": ("steps", "batch_size", "save_every", "sample_every"),
+        "train": ("steps", "batch_size", "accumulate", "save_every"),
         "data": ("phantoms", "size"),
     }.items():
         for name in names:
             if (value := getattr(getattr(run, table), name)) < 1:
                 raise ConfigError(f"{table}.{name} wants 1 or more, got {value}")
+    if run.train.sample_every < 0:
+        raise ConfigError(f"train.sample_every is {run.train.sample_every}; 0 is none")
     if not run.train.clip > 0:
         raise ConfigError(f"train.clip wants a norm above 0, got {run.train.clip}; 1e9 is off")
     out = run.train.out or f"runs/{Path(path).stem}"
