@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -203,7 +203,7 @@ class InversionOptions:
     concept: str = "lung"  # existing words whose vectors it starts from
     vectors: int = 1
     template: Literal["object", "style"] = "object"
-    kinds: tuple[Kind, ...] = field(default_factory=lambda: KINDS)
+    kinds: tuple[Kind, ...] = KINDS
 
 
 class NewWord(nn.Module):

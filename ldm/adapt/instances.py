@@ -15,7 +15,6 @@ from ldm.data.cache import CachedRows
 from ldm.data.datasets import Dataset
 from ldm.data.films import digest, from_bytes, to_bytes
 from ldm.data.phantom.captions import readable
-from ldm.images import to_channels
 from ldm.pipeline import LatentDiffusion, Sampling
 
 
@@ -111,8 +110,7 @@ class Prior:
         self.pixels = CachedRows(path, shape, np.uint8, self.make)
 
     def make(self, index: int) -> np.ndarray:
-        drawn = self.pipe.draw([self.prompt], [index], self.sampling)[0]
-        return to_bytes(to_channels(drawn, self.pipe.config.vae.image_channels))
+        return to_bytes(self.pipe.draw([self.prompt], [index], self.sampling)[0])
 
     def __len__(self) -> int:
         return len(self.pixels)
