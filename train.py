@@ -1,4 +1,4 @@
-"""Train one part of the model:  python train.py configs/scratch_vae.yaml [train.steps=100 ...]"""
+"""Train or adapt a model:  python train.py configs/scratch_vae.yaml [train.steps=100 ...]"""
 
 from __future__ import annotations
 

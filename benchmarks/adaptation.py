@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from drawn import EFFUSION, UNSEEN, Artist, scores
 from scipy.stats import kendalltau
 from torch import Tensor
 from tqdm import tqdm
@@ -29,9 +30,7 @@ from ldm.data.films import Files, Phantoms
 from ldm.metrics.classify import auc, decisions
 from ldm.metrics.fid import frechet, jackknife
 from ldm.models.judge import Judge
-from ldm.pipeline import LatentDiffusion, Sampling
 
-EFFUSION = "pleural effusion"
 SUFFIX = " with a visible pleural effusion"
 PAPER = {  # FID of the two prompts (Table 4), AUC (Table 5)
     "base": (0.097, 0.151, 0.514),
@@ -42,36 +41,25 @@ PAPER = {  # FID of the two prompts (Table 4), AUC (Table 5)
 }
 
 
-def open_run(run: str | None, base: str) -> tuple[LatentDiffusion, str]:
-    """The model of a run folder, and the noun its prompts use."""
+def open_run(run: str | None, base: str, folder: Path, seed: int) -> tuple[Artist, str]:
+    """Who draws with the model of a run folder, and the noun its prompts use."""
     noun = "lung xray"
-    if run is None:
-        return LatentDiffusion.load(base), noun
-    pipe = LatentDiffusion.load(base)
     for kind in ("word", "lora"):
         try:
-            _, facts = adapters.load(run, kind)
+            _, facts = adapters.load(run or "", kind)
         except ValueError:
             continue
-        adapters.apply(pipe, *([run], []) if kind == "word" else ([], [run]))
-        return pipe, facts.get("word", noun)
-    return LatentDiffusion.load(run), noun
-
-
-def draw(pipe: LatentDiffusion, prompt: str, count: int, seed: int) -> Tensor:
-    size, guidance = pipe.config.image_size, pipe.config.guidance
-    sampling = Sampling(seed, guidance=guidance, height=size, width=size)
-    parts = torch.arange(count).split(16)
-    return torch.cat([pipe.draw([prompt] * len(part), part.tolist(), sampling) for part in parts])
+        artist = Artist(base, folder, seed)
+        adapters.apply(artist.pipe, *([run], []) if kind == "word" else ([], [run]))
+        return artist, facts.get("word", noun)
+    return Artist(run or base, folder, seed), noun
 
 
 @torch.inference_mode()
-def judged(judge: Judge, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of an effusion [B], and features [B, C]."""
+def judged(judge: Judge, images: Tensor) -> np.ndarray:
+    """The judge's features [B, C]."""
     parts = [judge.features(part) for part in images.split(32)]
-    features = torch.cat(parts)
-    column = judge.config.findings.index(EFFUSION)
-    return judge.out(features)[:, column].numpy(), features.numpy().astype(np.float64)
+    return torch.cat(parts).numpy().astype(np.float64)
 
 
 def reference(data: str | None, count: int) -> tuple[Tensor, Tensor]:
@@ -80,7 +68,7 @@ def reference(data: str | None, count: int) -> tuple[Tensor, Tensor]:
     if data:
         source = Files(DataConfig(path=data, split="val"), channels=1)
     else:
-        source = Phantoms(DataConfig(phantoms=12 * count, phantom_seed=900_000_000), channels=1)
+        source = Phantoms(DataConfig(phantoms=12 * count, phantom_seed=UNSEEN), channels=1)
     rows = [source.findings(i) for i in range(len(source))]
     normal = [i for i, row in enumerate(rows) if not any(row.values())][:count]
     fluid = [i for i, row in enumerate(rows) if row.get(EFFUSION)][:count]
@@ -95,21 +83,22 @@ def main() -> None:
     parser.add_argument("--data", help="a CSV: measure against its val split, not phantoms")
     parser.add_argument("--n", type=int, default=100, help="images of each prompt")
     parser.add_argument("--seed", type=int, default=1000, help="of the drawn images")
-    parser.add_argument("--out", type=Path, default="runs/adaptation.json")
+    parser.add_argument("--out", type=Path, default="runs/adaptation")
     options = parser.parse_args()
     judge = load_judge(options.judge)
     normal, fluid = reference(options.data, options.n)
     truth = np.repeat([0, 1], [len(normal), len(fluid)])
-    logits, real = judged(judge, torch.cat([normal, fluid]))
+    both = torch.cat([normal, fluid])
+    logits, real = scores(judge, both, EFFUSION), judged(judge, both)
     report: dict[str, dict[str, str]] = {
         "reference": {"AUC": str(auc(logits, truth)), "n": f"{len(normal)} + {len(fluid)}"}
     }
     figures: dict[str, tuple[float, float, float]] = {}
     for run in tqdm([None, *options.runs], unit="model"):
-        pipe, noun = open_run(run, options.base)
+        artist, noun = open_run(run, options.base, options.out, options.seed)
         prompts = [f"a photo of a {noun}{suffix}" for suffix in ("", SUFFIX)]
-        drawn = [draw(pipe, prompt, options.n, options.seed) for prompt in prompts]
-        logits, features = judged(judge, torch.cat(drawn))
+        drawn = torch.cat([artist.draw([prompt] * options.n) for prompt in prompts])
+        logits, features = scores(judge, drawn, EFFUSION), judged(judge, drawn)
         labels = np.repeat([0, 1], options.n)
         name = "base" if run is None else Path(run).name
         halves = [
@@ -125,16 +114,15 @@ def main() -> None:
             "distance, effusion": str(halves[1]),
         }
     for column, what in enumerate(("distance, no suffix", "distance, effusion", "AUC")):
-        both = [n for n in figures if n in PAPER and PAPER[n][column] is not None]
-        if len(both) > 2:
-            ours, theirs = ([d[n][column] for n in both] for d in (figures, PAPER))
+        known = [n for n in figures if n in PAPER and PAPER[n][column] is not None]
+        if len(known) > 2:
+            ours, theirs = ([d[n][column] for n in known] for d in (figures, PAPER))
             tau = kendalltau(ours, theirs)
             report[f"Kendall's tau to the paper, {what}"] = {
-                "tau": f"{tau.statistic:.2f} (p = {tau.pvalue:.2f}, {len(both)} methods)"
+                "tau": f"{tau.statistic:.2f} (p = {tau.pvalue:.2f}, {len(known)} methods)"
             }
     text = json.dumps(report, indent=1)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text + "\n")
+    (options.out / "report.json").write_text(text + "\n")
     print(text)
 
 

@@ -17,98 +17,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from drawn import EFFUSION, FINDINGS, PREFIX, UNSEEN, Artist, Simple, everything, films, scores
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
-from tqdm import tqdm
 
 from ldm import images, rng
 from ldm.adapt.judge import load_judge
 from ldm.config import DataConfig
-from ldm.data.films import Files, Phantoms, digest, from_bytes, to_bytes
+from ldm.data.films import Files, Phantoms
 from ldm.data.transforms import augment
 from ldm.gallery import SYNTHETIC
 from ldm.metrics.classify import auc, auc_difference
 from ldm.metrics.fid import frechet, jackknife
 from ldm.metrics.memorization import Neighbours, audit, nearest
 from ldm.models.judge import Judge
-from ldm.pipeline import LatentDiffusion, Sampling
 
-EFFUSION = "pleural effusion"
-FINDINGS = (EFFUSION, "cardiomegaly", "pulmonary edema")  # of both worlds, and asked for here
-OTHERS = {  # what else a prompt can ask for
-    "phantom": ("consolidation", "lung nodule", "pneumothorax", "support device"),
-    "film": ("atelectasis", "consolidation", "lung infiltrate", "lung nodule", "pneumonia"),
-}
-PREFIX = {"phantom": "phantom lung xray", "film": "lung xray"}
-UNSEEN = 900_000_000  # first seed of phantoms that nothing was trained on
-COMPONENTS = 120
 SAMPLES = 500  # for distances
-
-
-class Artist:
-    """A model, and the folder that keeps what it has drawn."""
-
-    def __init__(self, weights: str, folder: Path, seed: int = 0, **settings: float) -> None:
-        """settings: of Sampling, in the place of the default ones"""
-        self.pipe = LatentDiffusion.load(weights)
-        self.folder, size = folder, self.pipe.config.image_size
-        settings = {"guidance": self.pipe.config.guidance, **settings}
-        self.sampling = Sampling(seed, height=size, width=size, **settings)
-
-    def draw(self, prompts: Sequence[str]) -> Tensor:
-        """Image i shows prompt i: [B, 1, H, W]"""
-        what = digest([self.pipe.weights_hash, repr(self.sampling), list(prompts)])
-        path = self.folder / "drawn" / f"{what}.npy"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            parts = [
-                self.pipe.draw([prompts[i] for i in part], part.tolist(), self.sampling)
-                for part in tqdm(torch.arange(len(prompts)).split(16), "drawing", leave=False)
-            ]
-            np.save(path, to_bytes(torch.cat(parts)))
-        return from_bytes(np.load(path))
-
-    def pair(self, world: str, finding: str, count: int) -> tuple[Tensor, np.ndarray]:
-        """`count` images of the finding, as many of other ones, and which are which."""
-        others = [word for word in (*FINDINGS, *OTHERS[world]) if word != finding]
-        words = [others[i % len(others)] for i in range(count)]
-        drawn = [
-            self.draw([f"{PREFIX[world]} with {word}" for word in some])
-            for some in ([finding] * count, words)
-        ]
-        return torch.cat(drawn), np.repeat([1, 0], count)
-
-
-class Simple:
-    """Simple features: the first 120 principal components of 64-px images, in grey levels."""
-
-    def __init__(self, real: Tensor) -> None:
-        pixels = self.pixels(real)
-        self.mean = pixels.mean(axis=0)
-        self.axes = np.linalg.svd(pixels - self.mean, full_matrices=False)[2][:COMPONENTS]
-
-    @staticmethod
-    def pixels(pictures: Tensor) -> np.ndarray:
-        small = torch.stack([images.resize(image, 64, 64) for image in pictures])
-        return small.flatten(1).numpy().astype(np.float64)
-
-    def __call__(self, pictures: Tensor) -> np.ndarray:
-        return (self.pixels(pictures) - self.mean) @ self.axes.T
-
-
-def films(table: str, split: str) -> Files:
-    return Files(DataConfig(path=table, split=split), channels=1)
-
-
-def everything(dataset: Files | Phantoms) -> Tensor:
-    return dataset.images(torch.arange(len(dataset)))
-
-
-@torch.inference_mode()
-def scores(judge: Judge, pictures: Tensor, finding: str) -> np.ndarray:
-    """[B] the judge's logit"""
-    logits = torch.cat([judge(part) for part in pictures.split(32)])
-    return logits[:, judge.config.findings.index(finding)].numpy()
 
 
 def judge_report(judge: Judge, sets: Mapping[str, Files | Phantoms]) -> dict[str, str]:
@@ -200,8 +124,9 @@ def captions_of(train: Files, count: int) -> tuple[list[str], Tensor]:
 def copies_report(artist: Artist, train: Files, val: Files, count: int, variants: int) -> dict:
     """Are samples nearer to what was trained on than unseen films are? In pixels and in latents.
 
-    Trained on: each film, and the changed copies of it that the U-Net saw. The unseen films pass
-    through the autoencoder as the samples did, because blur alone brings images nearer.
+    Trained on: each film, and the changed copies of it that the U-Net saw; its changes are drawn by
+    a film's number, which was another one for the base, without the films with an effusion. The
+    unseen films pass through the autoencoder as the samples did: blur alone brings images nearer.
     """
     samples, vae = artist.draw(captions_of(train, SAMPLES)[0])[:count], artist.pipe.vae
 
@@ -211,10 +136,17 @@ def copies_report(artist: Artist, train: Files, val: Files, count: int, variants
 
     with torch.inference_mode():
         held_out = vae.decode(encode(everything(val))).clamp(-1, 1)
-    seen = [everything(train)]
+    pictures = everything(train)
+    dry = [not train.findings(i).get(EFFUSION) for i in range(len(train))]
+    seen = [pictures]
     for i in range(variants):
-        streams = [rng.generator(0, "latents", j * variants + i) for j in range(len(train))]
-        seen.append(torch.cat([augment(x[None], g) for x, g in zip(seen[0], streams, strict=True)]))
+        for films_of_one in (pictures, pictures[torch.tensor(dry)]):
+            numbers = range(i, variants * len(films_of_one), variants)
+            changed = [
+                augment(x[None], rng.generator(0, "latents", number))
+                for x, number in zip(films_of_one, numbers, strict=True)
+            ]
+            seen.append(torch.cat(changed))
     spaces = {"pixels": lambda x: x, "latents": encode}
     report = {}
     for name, space in spaces.items():

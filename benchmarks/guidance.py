@@ -2,7 +2,7 @@
 
     python benchmarks/guidance.py labels.csv [--guidance 1.5 2 3 4] [--steps 20 50] [--n 200]
 
-For each: the Fréchet distance in simple features (built_in.py) of n images, drawn with captions of
+For each: the Fréchet distance in simple features (drawn.py) of n images, drawn with captions of
 half of the training films, to the other half; and the judge's AUC, effusion against other findings,
 of n / 2 + n / 2 images. Seed 1; the figures of the model card are of seed 0 and the val split.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from built_in import EFFUSION, Artist, Simple, everything, films, scores
+from drawn import EFFUSION, Artist, Simple, everything, films, scores
 
 from ldm import rng
 from ldm.adapt.judge import load_judge

@@ -241,6 +241,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(tmp_path)
     method.module.weight.data.fill_(math.nan)
     with pytest.raises(FloatingPointError, match=r"loss nan .*samples: point-0, point-1"):
         Trainer(run_config(tmp_path, batch_size=2), method).fit()
+    kept = json.loads((tmp_path / "not_finite_0.json").read_text())
+    assert kept["samples"] == ["point-0", "point-1"]
     assert not (tmp_path / checkpoint.NAME).exists()
 
 

@@ -1,0 +1,93 @@
+"""What the scripts here share: pictures drawn once, simple features, the judge's scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ldm import images
+from ldm.config import DataConfig
+from ldm.data.films import Files, Phantoms, digest, from_bytes, to_bytes
+from ldm.models.judge import Judge
+from ldm.pipeline import LatentDiffusion, Sampling
+
+EFFUSION = "pleural effusion"
+FINDINGS = (EFFUSION, "cardiomegaly", "pulmonary edema")  # of both worlds, and asked for here
+OTHERS = {  # what else a prompt can ask for
+    "phantom": ("consolidation", "lung nodule", "pneumothorax", "support device"),
+    "film": ("atelectasis", "consolidation", "lung infiltrate", "lung nodule", "pneumonia"),
+}
+PREFIX = {"phantom": "phantom lung xray", "film": "lung xray"}
+UNSEEN = 900_000_000  # first seed of phantoms that nothing was trained on
+COMPONENTS = 120
+
+
+class Artist:
+    """A model, and the folder that keeps what it has drawn."""
+
+    def __init__(self, weights: str, folder: Path, seed: int = 0, **settings: float) -> None:
+        """settings: of Sampling, in the place of the default ones"""
+        self.pipe = LatentDiffusion.load(weights)
+        self.folder, size = folder, self.pipe.config.image_size
+        settings = {"guidance": self.pipe.config.guidance, **settings}
+        self.sampling = Sampling(seed, height=size, width=size, **settings)
+
+    def draw(self, prompts: Sequence[str]) -> Tensor:
+        """Image i shows prompt i: [B, 1, H, W]"""
+        what = digest([self.pipe.weights_hash, repr(self.sampling), list(prompts)])
+        path = self.folder / "drawn" / f"{what}.npy"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            parts = [
+                self.pipe.draw([prompts[i] for i in part], part.tolist(), self.sampling)
+                for part in tqdm(torch.arange(len(prompts)).split(16), "drawing", leave=False)
+            ]
+            np.save(path, to_bytes(torch.cat(parts)))
+        return from_bytes(np.load(path))
+
+    def pair(self, world: str, finding: str, count: int) -> tuple[Tensor, np.ndarray]:
+        """`count` images of the finding, as many of other ones, and which are which."""
+        others = [word for word in (*FINDINGS, *OTHERS[world]) if word != finding]
+        words = [others[i % len(others)] for i in range(count)]
+        drawn = [
+            self.draw([f"{PREFIX[world]} with {word}" for word in some])
+            for some in ([finding] * count, words)
+        ]
+        return torch.cat(drawn), np.repeat([1, 0], count)
+
+
+class Simple:
+    """Simple features: the first 120 principal components of 64-px images, in grey levels."""
+
+    def __init__(self, real: Tensor) -> None:
+        pixels = self.pixels(real)
+        self.mean = pixels.mean(axis=0)
+        self.axes = np.linalg.svd(pixels - self.mean, full_matrices=False)[2][:COMPONENTS]
+
+    @staticmethod
+    def pixels(pictures: Tensor) -> np.ndarray:
+        small = torch.stack([images.resize(image, 64, 64) for image in pictures])
+        return small.flatten(1).numpy().astype(np.float64)
+
+    def __call__(self, pictures: Tensor) -> np.ndarray:
+        return (self.pixels(pictures) - self.mean) @ self.axes.T
+
+
+def films(table: str, split: str) -> Files:
+    return Files(DataConfig(path=table, split=split), channels=1)
+
+
+def everything(dataset: Files | Phantoms) -> Tensor:
+    return dataset.images(torch.arange(len(dataset)))
+
+
+@torch.inference_mode()
+def scores(judge: Judge, pictures: Tensor, finding: str) -> np.ndarray:
+    """[B] the judge's logit"""
+    logits = torch.cat([judge(part) for part in pictures.split(32)])
+    return logits[:, judge.config.findings.index(finding)].numpy()
