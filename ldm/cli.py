@@ -132,18 +132,13 @@ def check_folder(path: str | Path) -> None:
     """
     folder = Path(path)
     # os.path, because Path.exists and its like raise for names that are too long
-    absent = [p for p in (folder, *folder.parents) if not os.path.exists(p)]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+    there = next(p for p in (folder, *folder.parents) if os.path.exists(p))
+    try:  # under another name: somebody else may be making the same folder
+        with tempfile.TemporaryDirectory(dir=there) as trial:
+            (Path(trial) / folder.relative_to(there)).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = "it is a file" if os.path.isfile(folder) else error.strerror
         raise ValueError(f"cannot write into {folder}: {reason}; name another folder") from error
-    finally:
-        for made in absent:
-            if os.path.isdir(made):
-                made.rmdir()
 
 
 class Stopwatch:

@@ -197,15 +197,19 @@ class LatentDiffusion:
     def decode(self, z: Tensor) -> Tensor:
         """Scaled latents [B, C_z, h, w] -> float32 images [B, C, H, W] in [-1, 1], on the CPU.
 
-        In half precision SD's decoder can overflow, which shows as a black image: such a batch is
+        One at a time: at 512 px SD's decoder wants a gigabyte for each.
+        In half precision it can overflow, which shows as a black image: such a batch is
         decoded again in float32. Raises FloatingPointError if that does not help either.
         """
-        images = self.vae.decode(z / self.scale_factor)
+        images = self._decode(z)
         if not images.isfinite().all() and self.dtype != torch.float32:
             log.warning("the decoder overflowed in %s; decoding again in float32", self.dtype)
             self.vae.float()
-            images = self.vae.decode(z.float() / self.scale_factor)
+            images = self._decode(z.float())
             self.vae.to(self.dtype)
         if not images.isfinite().all():
             raise FloatingPointError("the image is not finite: the decoder's weights are broken")
         return images.float().clamp(-1, 1).cpu()
+
+    def _decode(self, z: Tensor) -> Tensor:
+        return torch.cat([self.vae.decode(one / self.scale_factor) for one in z.split(1)])

@@ -30,10 +30,12 @@ def check(
     states = sum(learned.values()) * (4 if train.ema else 3)
     share = 2 if train.precision == "bfloat16" else 1
     kept = activations(pipe, images, size) // share
-    need, room = weights + states + kept, available(pipe.device)
+    coding = codec(pipe, size)  # for previews, between the steps
+    need, room = weights + states + max(kept, coding), available(pipe.device)
     told = (
         f"about {need / 1e9:.3g} GB (weights {weights / 1e9:.3g}, gradients and optimizer "
-        f"{states / 1e9:.3g}, activations {kept / 1e9:.3g})"
+        f"{states / 1e9:.3g}, activations {kept / 1e9:.3g}, or {coding / 1e9:.3g} to encode or "
+        "decode an image)"
     )
     if need > room:
         hints = ["train.checkpointing=true"] * (not train.checkpointing)
@@ -67,6 +69,17 @@ def activations(pipe: LatentDiffusion, images: int, size: int) -> int:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         functional_call(pipe.unet, weights, (x, t, context))
     return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own)
+
+
+def codec(pipe: LatentDiffusion, size: int) -> int:
+    """Bytes that the autoencoder needs for one image.
+
+    Six tensors of its widest layer at full size, while it encodes; hardly more while it decodes,
+    where four of twice the width are alive at once (measured with SD v1.4's at 512 px: 0.80 and
+    1.04 GB, where this says 0.81).
+    """
+    config = pipe.config.vae
+    return 6 * config.channels[0] * (size // config.patch) ** 2 * 4
 
 
 def available(device: torch.device) -> int:

@@ -52,8 +52,8 @@ class Parts:
 
     def fresh(self, part: str, seed: int) -> Any:
         """The part to be trained: taken over if it exists, else with random weights."""
-        if part in self.states:
-            module = build(part, self.config, self.states[part])
+        if part in self.states:  # which then lets go of them: training changes the numbers in place
+            module = build(part, self.config, self.states.pop(part))
         else:
             with random_weights(seed, part):
                 module = weights.PARTS[part](self.config)
