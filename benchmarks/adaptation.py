@@ -6,7 +6,8 @@ Each RUN is a run folder of configs/textual_inversion.yaml, unet*.yaml or lora.y
 first, unasked. For each: n images of "a photo of a lung xray", n with "a visible pleural effusion"
 (with its new word for textual inversion), judged by the built-in judge; and the Fréchet distance
 of all 2 n, in the judge's features, to as many unseen images: phantoms, or with --data films of
-the val split, half of them with an effusion where there are so many.
+the val split, half of them with an effusion where there are so many. A third n ask for other
+findings in the same words, to see whether "pleural effusion" was learned, or "with a visible".
 Ends with Kendall's tau between the order of the methods here and in the paper (arXiv:2210.04133).
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from drawn import EFFUSION, UNSEEN, Artist, scores
+from drawn import EFFUSION, FINDINGS, OTHERS, UNSEEN, Artist, scores
 from scipy.stats import kendalltau
 from torch import Tensor
 from tqdm import tqdm
@@ -31,7 +32,8 @@ from ldm.metrics.classify import auc, decisions
 from ldm.metrics.fid import frechet, jackknife
 from ldm.models.judge import Judge
 
-SUFFIX = " with a visible pleural effusion"
+SUFFIX = " with a visible "
+OTHER = (*FINDINGS[1:], *OTHERS["phantom"])
 PAPER = {  # FID of the two prompts (Table 4), AUC (Table 5)
     "base": (0.097, 0.151, 0.514),
     "textual_inversion": (0.135, 0.135, 0.742),
@@ -62,13 +64,18 @@ def judged(judge: Judge, images: Tensor) -> np.ndarray:
     return torch.cat(parts).numpy().astype(np.float64)
 
 
-def reference(data: str | None, count: int) -> tuple[Tensor, Tensor]:
-    """Unseen images without a finding, and with an effusion: at most `count` of each."""
+def reference(data: str | None, count: int, seed: int, other: bool = False) -> tuple[Tensor, ...]:
+    """Unseen images without a finding, and with an effusion: at most `count` of each.
+
+    other: more of them, for the distance that sets of real images have: phantoms of other seeds,
+        or films of the train split
+    """
     source: Files | Phantoms
     if data:
-        source = Files(DataConfig(path=data, split="val"), channels=1)
+        source = Files(DataConfig(path=data, split="train" if other else "val"), channels=1)
     else:
-        source = Phantoms(DataConfig(phantoms=12 * count, phantom_seed=UNSEEN), channels=1)
+        first = seed + other * 12 * count
+        source = Phantoms(DataConfig(phantoms=12 * count, phantom_seed=first), channels=1)
     rows = [source.findings(i) for i in range(len(source))]
     normal = [i for i, row in enumerate(rows) if not any(row.values())][:count]
     fluid = [i for i, row in enumerate(rows) if row.get(EFFUSION)][:count]
@@ -83,23 +90,34 @@ def main() -> None:
     parser.add_argument("--data", help="a CSV: measure against its val split, not phantoms")
     parser.add_argument("--n", type=int, default=100, help="images of each prompt")
     parser.add_argument("--seed", type=int, default=1000, help="of the drawn images")
+    parser.add_argument("--phantom-seed", type=int, default=UNSEEN, help="of what they should be")
     parser.add_argument("--out", type=Path, default="runs/adaptation")
     options = parser.parse_args()
     judge = load_judge(options.judge)
-    normal, fluid = reference(options.data, options.n)
+    asked = (options.data, options.n, options.phantom_seed)
+    normal, fluid = reference(*asked)
+    floor = judged(judge, torch.cat(reference(*asked, other=True)))
     truth = np.repeat([0, 1], [len(normal), len(fluid)])
     both = torch.cat([normal, fluid])
     logits, real = scores(judge, both, EFFUSION), judged(judge, both)
     report: dict[str, dict[str, str]] = {
-        "reference": {"AUC": str(auc(logits, truth)), "n": f"{len(normal)} + {len(fluid)}"}
+        "reference": {
+            "n": f"{len(normal)} + {len(fluid)}",
+            "AUC": str(auc(logits, truth)),
+            **{key: str(value) for key, value in decisions(logits, truth).items()},
+            "distance, all": str(jackknife(frechet, floor, real)),
+        }
     }
     figures: dict[str, tuple[float, float, float]] = {}
     for run in tqdm([None, *options.runs], unit="model"):
         artist, noun = open_run(run, options.base, options.out, options.seed)
-        prompts = [f"a photo of a {noun}{suffix}" for suffix in ("", SUFFIX)]
-        drawn = torch.cat([artist.draw([prompt] * options.n) for prompt in prompts])
+        prompt = f"a photo of a {noun}"
+        others = [f"{prompt}{SUFFIX}{OTHER[i % len(OTHER)]}" for i in range(options.n)]
+        prompts = [prompt] * options.n + [f"{prompt}{SUFFIX}{EFFUSION}"] * options.n
+        drawn, beside = artist.draw(prompts), artist.draw(others)
         logits, features = scores(judge, drawn, EFFUSION), judged(judge, drawn)
         labels = np.repeat([0, 1], options.n)
+        against = np.concatenate([scores(judge, beside, EFFUSION), logits[options.n :]])
         name = "base" if run is None else Path(run).name
         halves = [
             jackknife(frechet, features[labels == label], real[truth == label]) for label in (0, 1)
@@ -108,6 +126,7 @@ def main() -> None:
         figures[name] = (halves[0].value, halves[1].value, area.value)
         report[name] = {
             "AUC": str(area),
+            "AUC, other findings": str(auc(against, labels)),
             **{key: str(value) for key, value in decisions(logits, labels).items()},
             "distance, all": str(jackknife(frechet, features, real)),
             "distance, no suffix": str(halves[0]),

@@ -4,8 +4,9 @@
 
 The run is killed by SIGKILL at moments uniform over what is left of it, started again each time
 with the same command until it has been killed often enough and has ended; then a new run begins.
-Prints how many kills came after a checkpoint, how many left a half-written file, and how many
-bytes of the final weights differ from those of a run that nobody disturbed.
+Prints how many kills came after a checkpoint, how many left a half-written file, how many starts
+went on from a checkpoint, and how many bytes of the final weights differ from those of a run that
+nobody disturbed.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def main() -> None:
     options = parser.parse_args()
     rng = random.Random(options.seed)
     overrides = [f"train.steps={options.steps}", f"train.save_every={options.save_every}"]
-    report = {"kills": 0, "after a checkpoint": 0, "inside a write": 0, "runs": 0}
+    report = {"kills": 0, "after a checkpoint": 0, "inside a write": 0, "resumed": 0, "runs": 0}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         overrides.append(f"data.cache={folder / 'cache'}")
@@ -64,6 +65,7 @@ def main() -> None:
         while report["kills"] < options.kills:
             out = folder / f"run{report['runs']}"
             for _ in range(5):  # then let it end, or it never would
+                report["resumed"] += (out / "checkpoint.pt").exists()
                 process = start(options.config, out, overrides)
                 try:
                     process.wait(rng.uniform(0, seconds))
@@ -75,6 +77,7 @@ def main() -> None:
                 report["after a checkpoint"] += (out / "checkpoint.pt").exists()
                 report["inside a write"] += any(out.glob(".*.partial"))
                 bar.update()
+            report["resumed"] += (out / "checkpoint.pt").exists()
             different += differing(finish(options.config, out, overrides), whole)
             report["runs"] += 1
         bar.close()
