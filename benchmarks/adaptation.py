@@ -8,7 +8,9 @@ first, unasked. For each: n images of "a photo of a lung xray", n with "a visibl
 of all 2 n, in the judge's features, to as many unseen images: phantoms, or with --data films of
 the val split, half of them with an effusion where there are so many. A third n ask for other
 findings in the same words, to see whether "pleural effusion" was learned, or "with a visible".
-Ends with Kendall's tau between the order of the methods here and in the paper (arXiv:2210.04133).
+"Copies" are images nearer
+to one that was trained on than 1 % of unseen ones are. Draws the first to OUT/sheet.png, and ends
+with Kendall's tau between the order of the methods here and in the paper (arXiv:2210.04133).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import argparse
 import json
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from drawn import EFFUSION, FINDINGS, OTHERS, UNSEEN, Artist, scores
@@ -24,13 +27,17 @@ from scipy.stats import kendalltau
 from torch import Tensor
 from tqdm import tqdm
 
-from ldm import adapters
+from ldm import adapters, images
+from ldm.adapt.instances import Instances, Kind
 from ldm.adapt.judge import load_judge
-from ldm.config import DataConfig
+from ldm.config import DataConfig, from_dict, load_run
+from ldm.data.datasets import open_datasets
 from ldm.data.films import Files, Phantoms
 from ldm.metrics.classify import auc, decisions
 from ldm.metrics.fid import frechet, jackknife
+from ldm.metrics.memorization import audit
 from ldm.models.judge import Judge
+from ldm.models.vae import VAE
 
 SUFFIX = " with a visible "
 OTHER = (*FINDINGS[1:], *OTHERS["phantom"])
@@ -58,10 +65,28 @@ def open_run(run: str | None, base: str, folder: Path, seed: int) -> tuple[Artis
 
 
 @torch.inference_mode()
-def judged(judge: Judge, images: Tensor) -> np.ndarray:
+def judged(judge: Judge, pictures: Tensor) -> np.ndarray:
     """The judge's features [B, C]."""
-    parts = [judge.features(part) for part in images.split(32)]
+    parts = [judge.features(part) for part in pictures.split(32)]
     return torch.cat(parts).numpy().astype(np.float64)
+
+
+def taught(run: str) -> Tensor:
+    """The images that a run was trained on."""
+    config = load_run(Path(run) / "config.yaml")
+    [(dataset, _)] = open_datasets(config.data, channels=1)
+    kinds = [from_dict(Kind, kind, "method.kinds") for kind in config.method["kinds"]]
+    instances = Instances(dataset, kinds, ["{}"])
+    return instances.images(torch.arange(len(instances)))
+
+
+@torch.inference_mode()
+def copies(vae: VAE, drawn: Tensor, trained: Tensor, unseen: Tensor) -> dict[str, str]:
+    """Nearer to a trained image than 1 % of unseen ones are, which also pass through the VAE."""
+    latents = [vae.encode(x).mean for x in (drawn, trained, unseen)]
+    pixels = [drawn, trained, vae.decode(latents[2]).clamp(-1, 1)]
+    spaces = {"pixels": pixels, "latents": latents}
+    return {f"copies, {n}": str(audit(*(x.numpy() for x in s)).copies) for n, s in spaces.items()}
 
 
 def reference(data: str | None, count: int, seed: int, other: bool = False) -> tuple[Tensor, ...]:
@@ -82,6 +107,17 @@ def reference(data: str | None, count: int, seed: int, other: bool = False) -> t
     return source.images(torch.tensor(normal)), source.images(torch.tensor(fluid))
 
 
+def sheet(path: Path, rows: dict[str, Tensor]) -> None:
+    """A row for each model: four images of the plain prompt, four with an effusion."""
+    figure, axes = plt.subplots(len(rows), 1, figsize=(8.8, 1.16 * len(rows)), squeeze=False)
+    for axis, (name, drawn) in zip(axes[:, 0], rows.items(), strict=True):
+        axis.imshow(images.grid(drawn, columns=8)[0], cmap="gray", vmin=-1, vmax=1)
+        axis.set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center", fontsize=8)
+        axis.set(xticks=[], yticks=[])
+    figure.suptitle("synthetic; left no suffix, right a visible pleural effusion", fontsize=8)
+    figure.savefig(path, dpi=130, bbox_inches="tight")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="*", metavar="RUN")
@@ -96,7 +132,8 @@ def main() -> None:
     judge = load_judge(options.judge)
     asked = (options.data, options.n, options.phantom_seed)
     normal, fluid = reference(*asked)
-    floor = judged(judge, torch.cat(reference(*asked, other=True)))
+    more = torch.cat(reference(*asked, other=True))
+    floor = judged(judge, more)
     truth = np.repeat([0, 1], [len(normal), len(fluid)])
     both = torch.cat([normal, fluid])
     logits, real = scores(judge, both, EFFUSION), judged(judge, both)
@@ -109,6 +146,7 @@ def main() -> None:
         }
     }
     figures: dict[str, tuple[float, float, float]] = {}
+    rows: dict[str, Tensor] = {}
     for run in tqdm([None, *options.runs], unit="model"):
         artist, noun = open_run(run, options.base, options.out, options.seed)
         prompt = f"a photo of a {noun}"
@@ -123,6 +161,7 @@ def main() -> None:
             jackknife(frechet, features[labels == label], real[truth == label]) for label in (0, 1)
         ]
         area = auc(logits, labels)
+        rows[name] = torch.cat([drawn[:4], drawn[options.n :][:4]])
         figures[name] = (halves[0].value, halves[1].value, area.value)
         report[name] = {
             "AUC": str(area),
@@ -132,6 +171,9 @@ def main() -> None:
             "distance, no suffix": str(halves[0]),
             "distance, effusion": str(halves[1]),
         }
+        if run:
+            unseen = torch.cat([both, *[more] * (options.data is None)])  # films: not those of train
+            report[name] |= copies(artist.pipe.vae, drawn, taught(run), unseen)
     for column, what in enumerate(("distance, no suffix", "distance, effusion", "AUC")):
         known = [n for n in figures if n in PAPER and PAPER[n][column] is not None]
         if len(known) > 2:
@@ -140,6 +182,7 @@ def main() -> None:
             report[f"Kendall's tau to the paper, {what}"] = {
                 "tau": f"{tau.statistic:.2f} (p = {tau.pvalue:.2f}, {len(known)} methods)"
             }
+    sheet(options.out / "sheet.png", rows)
     text = json.dumps(report, indent=1)
     (options.out / "report.json").write_text(text + "\n")
     print(text)

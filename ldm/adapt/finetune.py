@@ -34,7 +34,11 @@ KINDS = (Kind(), Kind("pleural effusion", 5, EFFUSION))  # the paper's 5 + 5 ima
 class Adaptation(Pretraining):
     """What both ways have in common: a finished model, a few images, and the denoising loss."""
 
-    def __init__(self, run: RunConfig, kinds: Sequence[Kind], prompts: Sequence[str]) -> None:
+    def __init__(
+        self, run: RunConfig, kinds: Sequence[Kind], prompts: Sequence[str], variants: int
+    ) -> None:
+        if variants < 1:
+            raise ConfigError("method.variants wants 1 (the images as they are) or more")
         self.run = run
         self.parts = Parts(run, "unet")
         text: TextEncoder = self.parts.frozen("text")
@@ -52,13 +56,14 @@ class Adaptation(Pretraining):
         (dataset, _), *more = datasets.open_datasets(run.data, channels)
         if more:
             raise ConfigError("adaptation wants files or phantoms, not both; leave out data.share")
-        self.instances = self.latents(Instances(dataset, kinds, prompts))
+        instances = Instances(dataset, kinds, prompts, augmented=variants > 1)
+        self.instances = self.latents(instances, variants)
         self.datasets = [(self.instances, 1.0)]
         self.contexts: dict[str, Tensor] = {}
 
-    def latents(self, dataset: Any) -> Latents:
+    def latents(self, dataset: Any, variants: int = 1) -> Latents:
         vae, cache = self.pipe.vae, self.run.data.cache
-        return Latents(dataset, vae, self.parts.start["vae"], 1, self.size, cache)
+        return Latents(dataset, vae, self.parts.start["vae"], variants, self.size, cache)
 
     def prepare(self, trained: nn.Module, images: int) -> None:
         """Refuse a run that cannot fit, else encode the instances before it fills the memory."""
@@ -104,6 +109,7 @@ class FineTuneOptions:
     prior_weight: float = 0.0  # 0 is off
     prior_prompt: str = "a photo of a lung xray"
     prior_images: int = 64
+    variants: int = 1  # of each instance, shifted, zoomed and exposed a little differently
     drop_caption: float = 0.0
 
 
@@ -116,7 +122,7 @@ class FineTune(Adaptation):
     def __init__(self, run: RunConfig) -> None:
         self.options = from_dict(FineTuneOptions, run.method, "method")
         options = self.options
-        super().__init__(run, options.kinds, [options.prompt])
+        super().__init__(run, options.kinds, [options.prompt], options.variants)
         if options.prior_weight < 0 or (options.prior_weight and options.prior_images < 1):
             raise ConfigError(
                 "method.prior_weight wants 0 (off) or more, and then method.prior_images 1 or more"
@@ -208,6 +214,7 @@ class InversionOptions:
     vectors: int = 1
     template: Literal["object", "style"] = "object"
     kinds: tuple[Kind, ...] = KINDS
+    variants: int = 1  # of each image, shifted, zoomed and exposed a little differently
 
 
 class NewWord(nn.Module):
@@ -227,7 +234,7 @@ class TextualInversion(Adaptation):
         if not options.word.strip() or options.vectors < 1:
             raise ConfigError("method.word wants a name, method.vectors 1 or more")
         prompts = [text.replace("{0}", options.word) for text in TEMPLATES[options.template]]
-        super().__init__(run, options.kinds, prompts)
+        super().__init__(run, options.kinds, prompts, options.variants)
         ids = tokenizer().encode(options.concept)
         if not ids:
             raise ConfigError("method.concept is empty; name a word to start from, such as lung")

@@ -35,11 +35,15 @@ class Kind:
 class Instances:
     """The images of a dataset picked for each kind, with the prompts of that kind."""
 
-    augmented = False
-
-    def __init__(self, dataset: Dataset, kinds: Sequence[Kind], prompts: Sequence[str]) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        kinds: Sequence[Kind],
+        prompts: Sequence[str],
+        augmented: bool = False,
+    ) -> None:
         """prompts: templates with {} where a kind's suffix goes; no kinds: all, as captioned"""
-        self.dataset, self.kinds = dataset, kinds
+        self.dataset, self.kinds, self.augmented = dataset, kinds, augmented
         if kinds:
             picks = [pick(dataset, kind) for kind in kinds]
             self.indices = [index for some in picks for index in some]
