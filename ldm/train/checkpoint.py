@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,11 @@ def save(folder: Path, state: dict[str, Any]) -> None:
             if path.exists():
                 path.replace(folder / PREVIOUS)
     except (OSError, RuntimeError) as e:  # torch reports a full disk as RuntimeError
-        raise OSError(f"cannot write the checkpoint {path}: {e}; earlier ones are kept") from e
+        free = shutil.disk_usage(folder).free / 1e6
+        raise OSError(
+            f"cannot write the checkpoint {path}: {e} ({free:.0f} MB are free there); "
+            "earlier ones are kept"
+        ) from e
 
 
 def load(folder: Path) -> dict[str, Any] | None:
