@@ -1,6 +1,6 @@
 """Is anything lost? A training is killed at random moments, resumed, and compared bit for bit.
 
-    python benchmarks/kills.py [--kills 100] [--steps 200] [--save-every 10] [--config YAML ...]
+    python benchmarks/kills.py [--kills 100] [--steps 200] [--save-every 10] [key=value ...]
 
 The run is killed by SIGKILL at moments uniform over what is left of it, started again each time
 with the same command until it has been killed often enough and has ended; then a new run begins.
@@ -50,9 +50,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--save-every", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.phantoms=40")
     options = parser.parse_args()
     rng = random.Random(options.seed)
     overrides = [f"train.steps={options.steps}", f"train.save_every={options.save_every}"]
+    overrides += options.overrides
     report = {"kills": 0, "after a checkpoint": 0, "inside a write": 0, "resumed": 0, "runs": 0}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
