@@ -8,9 +8,9 @@ first, unasked. For each: n images of "a photo of a lung xray", n with "a visibl
 of all 2 n, in the judge's features, to as many unseen images: phantoms, or with --data films of
 the val split, half of them with an effusion where there are so many. A third n ask for other
 findings in the same words, to see whether "pleural effusion" was learned, or "with a visible".
-"Copies" are images nearer
-to one that was trained on than 1 % of unseen ones are. Draws the first to OUT/sheet.png, and ends
-with Kendall's tau between the order of the methods here and in the paper (arXiv:2210.04133).
+Copies are images nearer to one that was trained on than 1 % of unseen ones are. The first images
+go to OUT/sheet.png, a table to OUT/table.md and all of it to OUT/report.json, with Kendall's tau
+between the order of the methods here and in the paper (arXiv:2210.04133).
 """
 
 from __future__ import annotations
@@ -41,16 +41,21 @@ from ldm.models.vae import VAE
 
 SUFFIX = " with a visible "
 OTHER = (*FINDINGS[1:], *OTHERS["phantom"])
-PAPER = {  # FID of the two prompts (Table 4), AUC (Table 5)
+PAPER = {  # FID of the two prompts (Table 4), AUC (Table 5, which does not say which word it used)
     "base": (0.097, 0.151, 0.514),
-    "textual_inversion": (0.135, 0.135, 0.742),
+    "object_radiology": (0.108, 0.058, None),
+    "object_lung": (0.135, 0.135, 0.742),
+    "style_radiology": (0.101, 0.057, None),
+    "style_lung": (0.130, 0.083, None),
     "unet_no_findings": (0.057, 0.043, None),
     "unet": (0.034, 0.041, 0.459),
     "unet_prior": (0.170, 0.086, 0.984),
 }
 
 
-def open_run(run: str | None, base: str, folder: Path, seed: int) -> tuple[Artist, str]:
+def open_run(
+    run: str | None, base: str, folder: Path, seed: int, **settings: float
+) -> tuple[Artist, str]:
     """Who draws with the model of a run folder, and the noun its prompts use."""
     noun = "lung xray"
     for kind in ("word", "lora"):
@@ -58,10 +63,10 @@ def open_run(run: str | None, base: str, folder: Path, seed: int) -> tuple[Artis
             _, facts = adapters.load(run or "", kind)
         except ValueError:
             continue
-        artist = Artist(base, folder, seed)
+        artist = Artist(base, folder, seed, **settings)
         adapters.apply(artist.pipe, *([run], []) if kind == "word" else ([], [run]))
         return artist, facts.get("word", noun)
-    return Artist(run or base, folder, seed), noun
+    return Artist(run or base, folder, seed, **settings), noun
 
 
 @torch.inference_mode()
@@ -118,6 +123,14 @@ def sheet(path: Path, rows: dict[str, Tensor]) -> None:
     figure.savefig(path, dpi=130, bbox_inches="tight")
 
 
+def table(report: dict[str, dict[str, str]]) -> str:
+    """Markdown: a row for each model, the intervals in brackets."""
+    columns = list(max(report.values(), key=len))
+    lines = [["", *columns], ["---"] * (len(columns) + 1)]
+    lines += [[name, *(row.get(c, "") for c in columns)] for name, row in report.items()]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="*", metavar="RUN")
@@ -125,10 +138,12 @@ def main() -> None:
     parser.add_argument("--judge", default="weights/judge.safetensors")
     parser.add_argument("--data", help="a CSV: measure against its val split, not phantoms")
     parser.add_argument("--n", type=int, default=100, help="images of each prompt")
+    parser.add_argument("--guidance", type=float, help="default: the model's")
     parser.add_argument("--seed", type=int, default=1000, help="of the drawn images")
     parser.add_argument("--phantom-seed", type=int, default=UNSEEN, help="of what they should be")
     parser.add_argument("--out", type=Path, default="runs/adaptation")
     options = parser.parse_args()
+    settings = {} if options.guidance is None else {"guidance": options.guidance}
     judge = load_judge(options.judge)
     asked = (options.data, options.n, options.phantom_seed)
     normal, fluid = reference(*asked)
@@ -148,7 +163,7 @@ def main() -> None:
     figures: dict[str, tuple[float, float, float]] = {}
     rows: dict[str, Tensor] = {}
     for run in tqdm([None, *options.runs], unit="model"):
-        artist, noun = open_run(run, options.base, options.out, options.seed)
+        artist, noun = open_run(run, options.base, options.out, options.seed, **settings)
         prompt = f"a photo of a {noun}"
         others = [f"{prompt}{SUFFIX}{OTHER[i % len(OTHER)]}" for i in range(options.n)]
         prompts = [prompt] * options.n + [f"{prompt}{SUFFIX}{EFFUSION}"] * options.n
@@ -172,7 +187,7 @@ def main() -> None:
             "distance, effusion": str(halves[1]),
         }
         if run:
-            unseen = torch.cat([both, *[more] * (options.data is None)])  # films: not those of train
+            unseen = both if options.data else torch.cat([both, more])  # more: films of train
             report[name] |= copies(artist.pipe.vae, drawn, taught(run), unseen)
     for column, what in enumerate(("distance, no suffix", "distance, effusion", "AUC")):
         known = [n for n in figures if n in PAPER and PAPER[n][column] is not None]
@@ -183,6 +198,9 @@ def main() -> None:
                 "tau": f"{tau.statistic:.2f} (p = {tau.pvalue:.2f}, {len(known)} methods)"
             }
     sheet(options.out / "sheet.png", rows)
+    (options.out / "table.md").write_text(
+        table({name: row for name, row in report.items() if "AUC" in row})
+    )
     text = json.dumps(report, indent=1)
     (options.out / "report.json").write_text(text + "\n")
     print(text)

@@ -214,6 +214,21 @@ def test_instances_are_those_with_the_fewest_other_findings(tmp_path: Path) -> N
     assert some.caption(2, 3) == "chest with fluid of a man"
 
 
+def test_instances_may_vary_but_not_their_prompts(tmp_path: Path, start: Path) -> None:
+    """With method.variants=3 each image is there three times, each time a little different."""
+    one, three = (
+        build_method(load_run(adaptation(tmp_path, start, "finetune", {"variants": n}))).instances
+        for n in (1, 3)
+    )
+    assert len(three) == 3 * len(one)
+    x, y, z = three.images(torch.arange(3))
+    assert not torch.equal(x, y)
+    assert not torch.equal(y, z)
+    for i in range(len(three)):
+        assert three.caption(i, 0) == one.caption(i // 3, 0)
+        assert three.sample_id(i) == one.sample_id(i // 3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -221,6 +236,7 @@ def test_instances_are_those_with_the_fewest_other_findings(tmp_path: Path) -> N
         ({"prior_weight": -1}, "method.prior_weight wants 0"),
         ({"kinds": [{"finding": "Effusion", "images": 99}]}, "wants 99 images with pleural"),
         ({"train": "lora", "rank": 0}, "a rank of 1 or more"),
+        ({"variants": 0}, "method.variants wants 1"),
         ({"priorweight": 1}, "did you mean 'prior_weight'"),
     ],
 )

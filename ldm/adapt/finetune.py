@@ -65,10 +65,8 @@ class Adaptation(Pretraining):
         vae, cache = self.pipe.vae, self.run.data.cache
         return Latents(dataset, vae, self.parts.start["vae"], variants, self.size, cache)
 
-    def prepare(self, trained: nn.Module, images: int) -> None:
-        """Refuse a run that cannot fit, else encode the instances before it fills the memory."""
+    def check_memory(self, trained: nn.Module, images: int) -> None:
         memory.check(self.pipe, self.run.train, trained, images, self.size)
-        self.instances.moments.fill()
 
     def sampling(self) -> Sampling:
         """The model's own way of drawing, at the size of this run."""
@@ -136,14 +134,13 @@ class FineTune(Adaptation):
                 parameter.requires_grad_(options.train == "all" or ".cross_attn." in name)
         if not any(p.requires_grad for p in self.module.parameters()):
             raise ConfigError(f"this U-Net has nothing to train as method.train={options.train!r}")
-        self.prepare(self.module, run.train.batch_size * (2 if options.prior_weight else 1))
+        self.check_memory(self.module, run.train.batch_size * (2 if options.prior_weight else 1))
         self.prior: Latents | None = None
         if options.prior_weight:
             pipe, count, cache = self.pipe, options.prior_images, run.data.cache
             drawn = Prior(pipe, options.prior_prompt, count, self.sampling(), cache)
             drawn.pixels.fill()  # before any weight changes
             self.prior = self.latents(drawn)
-            self.prior.moments.fill()
 
     def settings(self) -> dict[str, Any]:
         prior = None if self.prior is None else self.prior.key
@@ -242,7 +239,7 @@ class TextualInversion(Adaptation):
         self.start = torch.stack([table[ids[i % len(ids)]] for i in range(options.vectors)])
         self.module: NewWord = NewWord(self.start.to(self.parts.device))
         self.pipe.text.words[options.word] = self.module.vectors
-        self.prepare(self.module, run.train.batch_size)
+        self.check_memory(self.module, run.train.batch_size)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         context = self.pipe.encode_text(batch.captions, tell=False)

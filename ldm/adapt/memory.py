@@ -30,7 +30,7 @@ def check(
     states = sum(learned.values()) * (4 if train.ema else 3)
     share = 2 if train.precision == "bfloat16" else 1
     kept = activations(pipe, images, size) // share
-    coding = codec(pipe, size)  # for previews, between the steps
+    coding = codec(pipe, size)  # of images and previews, between the steps
     need, room = weights + states + max(kept, coding), available(pipe.device)
     told = (
         f"about {need / 1e9:.3g} GB (weights {weights / 1e9:.3g}, gradients and optimizer "
