@@ -151,6 +151,23 @@ def test_intervals_depend_on_the_seed_alone(reports) -> None:
     assert merged.classes[0] == a.classes[0]
 
 
+def test_chance_is_the_mean_over_shuffled_labels(reports) -> None:
+    """For every class and the macro; intervals for one collection hold it in most, not in 95 %."""
+    e, labels = reports
+    rng, similar = np.random.default_rng(0), precomputed(e @ e.T)
+    found = [chexpert_at_k(similar, rng.permutation(labels), 10, draws=200) for _ in range(200)]
+    chance = found[0].chance
+    for c, size in enumerate(WANT["class_sizes"]):
+        values = [score.classes[c].value for score in found]
+        assert chance[c] == pytest.approx((size - 1) / 199)
+        # four standard errors; the class of one is at 0 exactly
+        assert abs(np.mean(values) - chance[c]) <= 4 * np.std(values) / np.sqrt(200)
+    level = found[0].macro_chance
+    assert np.mean([score.macro.value for score in found]) == pytest.approx(level, abs=2e-3)
+    inside = np.mean([score.macro.low <= level <= score.macro.high for score in found])
+    assert 0.75 < inside < 0.95
+
+
 # --- the bag of words ---
 
 
