@@ -68,6 +68,27 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
+class BertConfig:
+    """A BERT that reads reports; the defaults are BERT-base's (110 M parameters)."""
+
+    vocab_size: int = 30522
+    context_length: int = 512
+    segments: int = 2
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    feedforward: int = 3072
+    eps: float = 1e-12  # of the layer norms
+    pooler: bool = True  # a layer that makes one vector of [CLS]; many files come without
+    masked_lm: bool = False  # the head that guesses masked words
+    projection: int | None = None  # width of CXR-BERT's head for comparison with images
+
+    def __post_init__(self) -> None:
+        if self.heads < 1 or self.width % self.heads:
+            raise ConfigError(f"a width of {self.width} does not split into {self.heads} heads")
+
+
+@dataclass(frozen=True)
 class JudgeConfig:
     """The DenseNet that looks for findings; their names are those of captions."""
 

@@ -50,7 +50,7 @@ def read(path: str | Path) -> Source:
     if path.is_dir() and not (path / "model.safetensors").exists():
         return _read_diffusers(path)
     file = path / "model.safetensors" if path.is_dir() else path
-    tensors, config_text = _open(file)
+    tensors, config_text = open_tensors(file)
     if any(name.startswith(("unet.", "vae.", "text.")) for name in tensors):
         layout: Layout = "ours"
     elif any(re.match(r"model\.diffusion_model\.|(first|cond)_stage_model\.", n) for n in tensors):
@@ -81,7 +81,7 @@ def _rest(file: Path, name: str, tensors: Tensors) -> Tensors:
             f"{file} holds a part of a model; the rest should be in {other}, which is not there"
         )
     own = {tensor.partition(".")[0] for tensor in tensors}
-    return {n: t for n, t in _open(other)[0].items() if n.partition(".")[0] not in own}
+    return {n: t for n, t in open_tensors(other)[0].items() if n.partition(".")[0] not in own}
 
 
 def _read_diffusers(folder: Path) -> Source:
@@ -96,7 +96,7 @@ def _read_diffusers(folder: Path) -> Source:
         paths = [folder / part / file for file in files]
         if not (there := [path for path in paths if path.exists()]):
             raise WeightsError(f"{folder / part} holds neither {' nor '.join(files)}")
-        for name, tensor in _open(there[0])[0].items():
+        for name, tensor in open_tensors(there[0])[0].items():
             if part == "vae" and ".attentions." in name:
                 for old, new in rename.OLD_DIFFUSERS.items():
                     name = name.replace(old, new)
@@ -104,8 +104,8 @@ def _read_diffusers(folder: Path) -> Source:
     return Source("diffusers", tensors, folder_configs.read_configs(folder))
 
 
-def _open(file: Path) -> tuple[Tensors, str | None]:
-    """The tensors of one file, and the config in it if it has one."""
+def open_tensors(file: Path) -> tuple[Tensors, str | None]:
+    """The tensors of one file, and the config in it if it has one; its names may be any."""
     try:
         with file.open("rb") as handle:
             head = handle.read(9)
