@@ -41,8 +41,10 @@ def watch(command: list[str], log: Path) -> tuple[int, int]:
     return process.returncode, most
 
 
-def weights(folder: Path) -> Path:
+def weights(path: Path) -> Path:
     """A whole model of the real sizes; small random values, so that nothing overflows."""
+    if path.exists():
+        return path
     torch.manual_seed(0)
     config = ModelConfig()
     parts = {}
@@ -50,20 +52,21 @@ def weights(folder: Path) -> Path:
         with torch.device("meta"):
             shapes = {key: tensor.shape for key, tensor in build(config).state_dict().items()}
         parts[name] = {key: 0.02 * torch.randn(shape) for key, shape in shapes.items()}
-    return save(folder / "model.safetensors", config, parts)
+    return save(path, config, parts)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", default="finetune", choices=["finetune", "textual_inversion"])
     parser.add_argument("--train", default="all", choices=["all", "cross-attention", "lora"])
+    parser.add_argument("--model", type=Path, help="the 4.3 GB, kept there for the next call")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--prior", action="store_true", help="with one class image, drawn first")
     parser.add_argument("--ema", type=float, default=0.0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        path = weights(folder)
+        path = weights(options.model or folder / "model.safetensors")
         config = "unet" if options.method == "finetune" else "textual_inversion"
         command = [sys.executable, "train.py", f"configs/{config}.yaml", f"model.path={path}"]
         command += [f"train.out={folder / 'run'}", f"data.cache={folder / 'cache'}"]
@@ -84,7 +87,7 @@ def main() -> None:
         log = (folder / "run" / "log.jsonl").read_text().splitlines()
         estimate = re.search(r"memory: about ([\d.]+) GB", told)
         report = {
-            **vars(options),
+            **{name: value for name, value in vars(options).items() if name != "model"},
             "seconds of the step": json.loads(log[-1])["seconds"],
             "seconds of the whole command": round(time.monotonic() - began, 1),
             "peak GB": round(most / 1e9, 2),
