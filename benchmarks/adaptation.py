@@ -122,7 +122,7 @@ def sheet(path: Path, rows: dict[str, Tensor]) -> None:
         axis.set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center", fontsize=8)
         axis.set(xticks=[], yticks=[])
     figure.suptitle("synthetic; left no suffix, right a visible pleural effusion", fontsize=8)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     Image.open(path).convert("L").save(path, optimize=True)  # a third of the bytes
 
 
