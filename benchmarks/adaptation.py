@@ -8,9 +8,10 @@ first, unasked. For each: n images of "a photo of a lung xray", n with "a visibl
 of all 2 n, in the judge's features, to as many unseen images: phantoms, or with --data films of
 the val split, half of them with an effusion where there are so many. A third n ask for other
 findings in the same words, to see whether "pleural effusion" was learned, or "with a visible".
-Copies are images nearer to one that was trained on than 1 % of unseen ones are. The first images
-go to OUT/sheet.png, a table to OUT/table.md and all of it to OUT/report.json, with Kendall's tau
-between the order of the methods here and in the paper (arXiv:2210.04133).
+Copies are images nearer to one that was trained on, or to one of 64 versions of it a little
+changed, than 1 % of unseen ones are. The first images go to OUT/sheet.png, a table to OUT/table.md
+and all of it to OUT/report.json, with Kendall's tau between the order of the methods here and in
+the paper (arXiv:2210.04133).
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from scipy.stats import kendalltau
 from torch import Tensor
 from tqdm import tqdm
 
-from ldm import adapters, images
+from ldm import adapters, images, rng
 from ldm.adapt.instances import Instances, Kind
 from ldm.adapt.judge import load_judge
 from ldm.config import DataConfig, from_dict, load_run
 from ldm.data.datasets import open_datasets
 from ldm.data.films import Files, Phantoms
+from ldm.data.transforms import augment
 from ldm.metrics.classify import auc, decisions
 from ldm.metrics.fid import frechet, jackknife
 from ldm.metrics.memorization import audit
@@ -41,6 +43,7 @@ from ldm.models.judge import Judge
 from ldm.models.vae import VAE
 
 SUFFIX = " with a visible "
+VARIANTS = 64  # as many as the configs train on
 OTHER = (*FINDINGS[1:], *OTHERS["phantom"])
 PAPER = {  # FID of the two prompts (Table 4), AUC (Table 5, which does not say which word it used)
     "base": (0.097, 0.151, 0.514),
@@ -78,18 +81,30 @@ def judged(judge: Judge, pictures: Tensor) -> np.ndarray:
 
 
 def taught(run: str) -> Tensor:
-    """The images that a run was trained on."""
+    """The images that a run was trained on, and 64 changed versions of each: those are copies, too.
+
+    A run with method.variants=64 saw these very ones; next to the unchanged image alone a copy of a
+    shifted one would pass for new.
+    """
     config = load_run(Path(run) / "config.yaml")
     [(dataset, _)] = open_datasets(config.data, channels=1)
     kinds = [from_dict(Kind, kind, "method.kinds") for kind in config.method["kinds"]]
     instances = Instances(dataset, kinds, ["{}"])
-    return instances.images(torch.arange(len(instances)))
+    plain = instances.images(torch.arange(len(instances)))
+    changed = [
+        augment(image[None], rng.generator(0, "latents", i * VARIANTS + variant))
+        for i, image in enumerate(plain)
+        for variant in range(VARIANTS)
+    ]
+    return torch.cat([plain, *changed])
 
 
 @torch.inference_mode()
 def copies(vae: VAE, drawn: Tensor, trained: Tensor, unseen: Tensor) -> dict[str, str]:
     """Nearer to a trained image than 1 % of unseen ones are, which also pass through the VAE."""
-    latents = [vae.encode(x).mean for x in (drawn, trained, unseen)]
+    latents = [
+        torch.cat([vae.encode(part).mean for part in x.split(32)]) for x in (drawn, trained, unseen)
+    ]
     pixels = [drawn, trained, vae.decode(latents[2]).clamp(-1, 1)]
     spaces = {"pixels": pixels, "latents": latents}
     return {f"copies, {n}": str(audit(*(x.numpy() for x in s)).copies) for n, s in spaces.items()}

@@ -12,9 +12,7 @@ from safetensors.torch import load_file
 import train as train_script
 from ldm import adapters, weights
 from ldm.adapt import build_method, memory
-from ldm.adapt.instances import Instances, Kind, pick
-from ldm.config import ConfigError, DataConfig, load_run
-from ldm.data.films import Phantoms
+from ldm.config import ConfigError, load_run
 from ldm.models import lora
 from ldm.models.clip import TextEncoder
 from ldm.pipeline import LatentDiffusion
@@ -197,36 +195,6 @@ def test_small_files_of_another_model_are_refused(
     (tmp_path / "no").write_text("no")
     with pytest.raises(ValueError, match="cannot open"):
         adapters.apply(tiny, [str(tmp_path / "no")])
-
-
-def test_instances_are_those_with_the_fewest_other_findings(tmp_path: Path) -> None:
-    """Five with an effusion, alone where that can be had; none that has anything for no finding."""
-    phantoms = Phantoms(DataConfig(phantoms=60, size=16, cache=str(tmp_path)), channels=1)
-    fluid, normal = pick(phantoms, Kind("Effusion", 5)), pick(phantoms, Kind("No Finding", 5))
-    assert [sum(phantoms.findings(i).values()) for i in fluid] == [1] * 5
-    assert not any(any(phantoms.findings(i).values()) for i in normal)
-    with pytest.raises(ConfigError, match="wants 50 images with pleural effusion"):
-        pick(phantoms, Kind("pleural effusion", 50))
-    kinds = [Kind("No Finding", 2), Kind("Effusion", 1, " with fluid")]
-    some = Instances(phantoms, kinds, ["lung{}", "chest{} of a man"])
-    assert some.indices == [*normal[:2], fluid[0]]
-    assert some.caption(0, 0) == "lung"
-    assert some.caption(2, 3) == "chest with fluid of a man"
-
-
-def test_instances_may_vary_but_not_their_prompts(tmp_path: Path, start: Path) -> None:
-    """With method.variants=3 each image is there three times, each time a little different."""
-    one, three = (
-        build_method(load_run(adaptation(tmp_path, start, "finetune", {"variants": n}))).instances
-        for n in (1, 3)
-    )
-    assert len(three) == 3 * len(one)
-    x, y, z = three.images(torch.arange(3))
-    assert not torch.equal(x, y)
-    assert not torch.equal(y, z)
-    for i in range(len(three)):
-        assert three.caption(i, 0) == one.caption(i // 3, 0)
-        assert three.sample_id(i) == one.sample_id(i // 3)
 
 
 @pytest.mark.parametrize(
