@@ -14,7 +14,9 @@ from test_bert import SMALL, VOCAB, pseudo_state
 from test_safe_pickle import Call
 from torch import Tensor
 
-from ldm.text_weights import load_bert, names
+from ldm.models.bert import Bert
+from ldm.models.wordpiece import WordPiece
+from ldm.text_weights import load_bert, names, save_bert
 
 SMALL_JSON = {
     "model_type": "cxr-bert",
@@ -68,6 +70,18 @@ def without_bias(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     tensors = with_extras(tensors)
     del tensors["cls.predictions.bias"]
     return tensors
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("lower", [True, False])
+def test_what_is_saved_opens_as_it_was(tmp_path: Path, dtype: torch.dtype, lower: bool) -> None:
+    """Weights, sizes, heads and tokenizer come back, in half precision rounded once."""
+    bert = Bert(SMALL)
+    save_bert(tmp_path, bert, WordPiece(VOCAB, lower), dtype)
+    found, wordpiece = load_bert(tmp_path)
+    assert found.config == SMALL
+    assert_same(found.state_dict(), {n: t.to(dtype).float() for n, t in bert.state_dict().items()})
+    assert (list(wordpiece.ids), wordpiece.lower) == (VOCAB, lower)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".bin"])

@@ -38,7 +38,7 @@ def slow(texts: list[str], size: int) -> list[str]:
 def test_the_paper_s_example() -> None:
     """The words of arXiv:1508.07909, algorithm 1, give es, est, then low, as there.
 
-    Of l o and o w, equally frequent, ours begins with the other; nor has it a sign for a word's end.
+    Of l o and o w, equally frequent, ours takes the other first; and a word has no end sign.
     """
     texts = ["low"] * 5 + ["lower"] * 2 + ["newest"] * 6 + ["widest"] * 3
     letters = set("".join(texts))
