@@ -12,7 +12,8 @@ from ldm import cli
 from ldm.adapt import bert as training
 from ldm.adapt import build_method
 from ldm.adapt.bert import MASK, TrainBert, encode, guess, hide
-from ldm.config import ConfigError, RunConfig, load_run
+from ldm.config import ConfigError, DataConfig, RunConfig, load_run
+from ldm.data.texts import open_texts
 from ldm.metrics.hidden_words import CONTEXTS, by_counting, share_of_groups
 from ldm.models.wordpiece import SPECIAL, WordPiece
 from ldm.text_features import pad
@@ -113,20 +114,21 @@ def test_rows_without_a_token_to_guess_are_left_out() -> None:
 
 
 def test_all_rows_are_drawn_alike(run: RunConfig) -> None:
-    """Over 600 batches no row is drawn more or less often than chance allows; a batch is even."""
+    """Over 4,000 batches no row comes more or less often than chance allows; a batch is even."""
     method = TrainBert(run)
     rows, _ = method.rows[0]
     drawn, spread = torch.zeros(len(rows)), []
-    for step in range(600):
-        batch = method.draw(16, torch.Generator().manual_seed(step))
+    for step in range(4000):
+        batch = method.draw(4, torch.Generator().manual_seed(step))
         for name in batch.ids:
             drawn[int(name.split()[1])] += 1
         lengths = (batch.images != 0).sum(dim=1)
         spread.append((lengths.max() - lengths.min()).item())
-    expected = 600 * 16 / len(rows)
-    # a batch's rows are neighbours, so counts vary a little more than independent ones
-    assert ((drawn - expected).abs() < 6 * expected**0.5).all()
-    assert sum(spread) / 600 < (len(rows[-1]) - len(rows[0])) * 0.75
+    expected = 4000 * 4 / len(rows)
+    # rows of one batch are neighbours, so counts vary a little more than independent ones
+    assert ((drawn - expected).abs() < 5 * expected**0.5).all()
+    # four of all rows would be 9.8 tokens apart on average
+    assert sum(spread) / 4000 < 4
 
 
 def test_shares_are_kept_in_every_batch(tmp_path: Path) -> None:
@@ -228,7 +230,6 @@ def test_guesses_are_those_of_the_network_at_hidden_places(trained: Path) -> Non
         ("method.netwrok.width=8", "did you mean 'network'"),
         ("method.dtype=float8", "method.dtype is 'float8'"),
         ("data.path=/nowhere.csv", "cannot read /nowhere.csv"),
-        ("data.phantoms=1", "distinct texts are too few"),
     ],
 )
 def test_bad_settings_are_one_line(
@@ -258,9 +259,6 @@ def test_other_words_are_refused_on_resume(tmp_path: Path, monkeypatch) -> None:
 
 def test_the_shipped_bert_knows_held_out_phantom_captions() -> None:
     """On phantom captions that were held out it guesses far more than any count does."""
-    from ldm.config import DataConfig
-    from ldm.data.texts import open_texts
-
     bert, wordpiece = load_bert(Path(__file__).parents[1] / "weights" / "bert")
     texts = open_texts(DataConfig(phantoms=2000))
     rows = encode(wordpiece, texts.held_out[:200], bert.config.context_length)
