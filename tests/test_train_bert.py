@@ -228,6 +228,7 @@ def test_guesses_are_those_of_the_network_at_hidden_places(trained: Path) -> Non
         ("method.network.context_length=2", "context_length wants 3 or more"),
         ("method.network.heads=5", "does not split into 5 heads"),
         ("method.netwrok.width=8", "did you mean 'network'"),
+        ("model.path=weights", "model.path is set, but"),
         ("method.dtype=float8", "method.dtype is 'float8'"),
         ("data.path=/nowhere.csv", "cannot read /nowhere.csv"),
     ],

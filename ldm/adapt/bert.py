@@ -56,6 +56,8 @@ class TrainBert:
         network = replace(options.network, **heads)
         if network.context_length < 3:
             raise ConfigError("method.network.context_length wants 3 or more: [CLS], a word, [SEP]")
+        if run.model.path is not None:
+            raise ConfigError("model.path is set, but method bert starts from random weights")
         sources = texts.open_shares(run.data)
         datasets.check_shares(sources, run.train.batch_size)
         vocab = learn([t for source, _ in sources for t in source.train], network.vocab_size)
