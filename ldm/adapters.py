@@ -1,4 +1,4 @@
-"""Small files that change a model that is there already: new words, and LoRA."""
+"""Small files that change a model that is there already: new words, LoRA, projections."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ from ldm import atomic
 from ldm.models import lora
 from ldm.pipeline import LatentDiffusion
 
+HOW = {  # what there is, and how to get one
+    "word": "configs/textual_inversion.yaml",
+    "lora": "configs/lora.yaml",
+    "projection": "configs/projection_document.yaml",
+}
+
 
 def save(path: Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write one; kind: "word" or "lora";  facts: what a reader must know, ready for JSON."""
+    """Write one; kind: a key of HOW;  facts: what a reader must know, ready for JSON."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic.whole_file(path) as unfinished:
         save_file(plain, unfinished, metadata={kind: json.dumps(dict(facts))})
@@ -33,8 +39,7 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
             text = (handle.metadata() or {}).get(kind)
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - no dict
         if text is None:
-            how = {"word": "configs/textual_inversion.yaml", "lora": "configs/lora.yaml"}[kind]
-            raise ValueError(f"it holds no {kind}; train one with {how}")
+            raise ValueError(f"it holds no {kind}; train one with {HOW[kind]}")
         return tensors, json.loads(text)
     except (OSError, SafetensorError, ValueError) as error:
         reason = str(error).splitlines()[0]

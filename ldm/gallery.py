@@ -121,6 +121,8 @@ def describe(
         "model": model,
         "software": f"ldm {__version__}",
     }
+    if pipe.projected is not None:
+        text["text encoder"] = pipe.projected.provenance()
     return text | ({} if company is None else {"batch": _write_range(company)})
 
 
@@ -167,7 +169,7 @@ def check_weights(order: Order, pipe: LatentDiffusion, chosen: bool) -> None:
         return
     message = f"the image was drawn with weights {order.weights}, these are {pipe.weights_hash}"
     if not chosen:
-        raise ValueError(f"{message}; name its own with --model")
+        raise ValueError(f"{message}; name its own with --model, or what was added to it")
     log.warning("%s: it will be another picture", message)
 
 

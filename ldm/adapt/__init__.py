@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ldm.adapt.finetune import FineTune, TextualInversion
 from ldm.adapt.judge import TrainJudge
 from ldm.adapt.pretrain import TrainText, TrainUNet, TrainVAE
+from ldm.adapt.projection import Project
 from ldm.config import ConfigError, RunConfig
 from ldm.train.loop import Method
 
@@ -17,6 +18,7 @@ METHODS: dict[str, Callable[[RunConfig], Method]] = {
     "judge": TrainJudge,
     "textual_inversion": TextualInversion,
     "finetune": FineTune,
+    "projection": Project,
 }
 
 
