@@ -90,8 +90,13 @@ class Order:
         return [range(i, min(i + many, end)) for i in range(first, end, many)]
 
 
-def order(given: Mapping[str, Any], image: str | Path | None = None) -> Order:
-    """An Order of the `given` fields; what is not given is as `image` says, if there is one."""
+def order(options: Mapping[str, Any], image: str | Path | None = None) -> Order:
+    """An Order of the options that are its fields; those not given are as `image` says, if any.
+
+    Not given is None, or no prompt.
+    """
+    fields = [field.name for field in dataclasses.fields(Order)]
+    given = {name: options[name] for name in fields if options.get(name) not in (None, [])}
     if image is None:
         return Order(**given)
     # other settings are other pictures: which batch the old ones were in is of no use then

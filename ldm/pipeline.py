@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +16,9 @@ from ldm.guidance import guide
 from ldm.models.clip import TextEncoder
 from ldm.models.unet import UNet
 from ldm.models.vae import VAE
+from ldm.projected_text import ProjectedText
 from ldm.samplers import SAMPLERS, Step, sample
 from ldm.schedule import NoiseSchedule
-
-if TYPE_CHECKING:  # it imports this module
-    from ldm.projected_text import ProjectedText
 
 log = logging.getLogger(__name__)
 

@@ -12,22 +12,20 @@ Chambon et al., arXiv:2210.04133, section 2.5. The paper leaves open what the U-
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ldm import adapters
-from ldm.config import from_dict, to_dict
+from ldm.config import from_dict
 from ldm.data.films import digest
 from ldm.models.bert import Bert
 from ldm.models.clip import TextEncoder, tokenizer
 from ldm.models.projection import TextProjection
 from ldm.models.wordpiece import WordPiece
-from ldm.pipeline import LatentDiffusion
 from ldm.text_features import How, pad, pool
 from ldm.text_weights import load_bert
 from ldm.weights import weights_hash
@@ -120,10 +118,10 @@ class Reader(nn.Module):
 def clip_states(text: TextEncoder, texts: Sequence[str], level: Level) -> Tensor:
     """What is projected to: [B, 77, D], or at document level the end-of-text state, [B, 1, D]."""
     tokens = text.tokenize(texts, tell=False).to(text.token_embedding.weight.device)
-    states = text(tokens)
     if level == "token":
-        return states
+        return text(tokens)
     ends = (tokens == tokenizer().eot_token_id).int().argmax(dim=1)  # the first of them
+    states = text(tokens[:, : ends.max() + 1])  # what comes after it does not matter to it
     return states[torch.arange(len(tokens), device=ends.device), ends][:, None]
 
 
@@ -143,17 +141,11 @@ class About:
 
 
 class ProjectedText(nn.Module):
-    """Prompts -> what the U-Net attends to, without CLIP's text tower.
-
-    weights_hash: 8 hex digits that name encoder and projection
-    """
+    """Prompts -> what the U-Net attends to, without CLIP's text tower."""
 
     def __init__(self, reader: Reader, projection: nn.Module, about: About) -> None:
         super().__init__()
         self.reader, self.projection, self.about = reader, projection, about
-        facts = {**to_dict(about), "encoder": ""}  # wherever it lies
-        state = projection.state_dict()
-        self.weights_hash = digest([facts, adapters.digest(state)])[:8]
 
     def forward(self, prompts: Sequence[str], tell: bool = True) -> Tensor:
         """[B, 1, D] at document level, [B, 77, D] at token level; `tell` as in Reader."""
@@ -161,10 +153,10 @@ class ProjectedText(nn.Module):
 
     def provenance(self) -> str:
         """For the PNG text of what is drawn with it."""
-        how = f"{self.about.how}, " if self.about.level == "document" else ""
-        encoder = f"{Path(self.about.encoder).name} {self.about.encoder_hash}"
-        kind = f"{self.about.level} level, {how}{self.about.fit}"
-        return f"{encoder}, projected ({kind}) by {self.weights_hash}"
+        about = self.about
+        how = f"{about.how}, " if about.level == "document" else ""
+        encoder = f"{Path(about.encoder).name} {about.encoder_hash}"
+        return f"{encoder}, projected to CLIP: {about.level} level, {how}{about.fit}"
 
 
 def open_reader(folder: str, level: Level, how: How) -> tuple[Reader, str]:
@@ -179,20 +171,18 @@ def open_reader(folder: str, level: Level, how: How) -> tuple[Reader, str]:
     return Reader(bert, wordpiece, level, how), f"{name}-{digest(vocabulary)}"
 
 
-def save(path: Path, projection: nn.Module, about: About) -> None:
-    adapters.save(path, "projection", projection.state_dict(), to_dict(about))
+def build(
+    path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
+) -> ProjectedText:
+    """The projection that a file holds, and its encoder: float32, eval mode, on the CPU.
 
-
-def load(path: str | Path) -> ProjectedText:
-    """The projection in a file or a run folder, and its encoder: float32, eval mode, on the CPU.
-
-    Raises ValueError, in one line, if either is not there or the encoder is another one.
+    path: of the file, for messages;  tensors, facts: as ldm.adapters.load has them
+    Raises ValueError, in one line, if the encoder is not there or is another one.
     """
-    tensors, facts = adapters.load(path, "projection")
     try:
         about = from_dict(About, facts)
         reader, found = open_reader(about.encoder, about.level, about.how)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"cannot use the projection {path}: {error}") from error
     if found != about.encoder_hash:
         raise ValueError(
@@ -205,23 +195,3 @@ def load(path: str | Path) -> ProjectedText:
     except RuntimeError as error:
         raise ValueError(f"{path} holds other tensors than its own settings want") from error
     return ProjectedText(reader, projection.requires_grad_(False), about).eval()
-
-
-def attach(pipe: LatentDiffusion, path: str | Path) -> None:
-    """Let the projection of a run read the prompts; the model's `weights_hash` then names it.
-
-    Raises ValueError for the projection of another model's text tower, or where the tower has
-    learned words, which the other encoder would not know.
-    """
-    projected = load(path)
-    if pipe.text.words:
-        words = ", ".join(pipe.text.words)
-        raise ValueError(f"{words} is a word of CLIP's; leave out the embedding or {path}")
-    found = weights_hash({"text": pipe.text.state_dict()})
-    if found != projected.about.clip_hash:
-        raise ValueError(
-            f"{path} projects to the text tower {projected.about.clip_hash}, this model has "
-            f"{found}: name the model that it was trained for, or train it for this one"
-        )
-    pipe.projected = projected
-    pipe.weights_hash += f"+{projected.weights_hash}"

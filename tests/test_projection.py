@@ -81,7 +81,9 @@ def test_ridge_refuses_what_it_cannot_decide() -> None:
         few.solve(-1.0)
 
 
-@pytest.mark.parametrize(("width_out", "expected"), [(2, [1, 2]), (3, [1, 2, 3]), (4, [1, 2, 3, 0])])
+@pytest.mark.parametrize(
+    ("width_out", "expected"), [(2, [1, 2]), (3, [1, 2, 3]), (4, [1, 2, 3, 0])]
+)
 def test_without_a_projection_the_vector_is_padded_or_cut(
     width_out: int, expected: list[float]
 ) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ldm import projected_text
+from ldm import adapters, projected_text
 from ldm.adapt.parts import Parts, random_weights
 from ldm.config import ConfigError, RunConfig, from_dict, to_dict
+from ldm.data.cache import CachedRows
 from ldm.data.datasets import Batch
+from ldm.data.films import code_version, digest
 from ldm.data.texts import open_texts
 from ldm.models.clip import TextEncoder, tokenizer
 from ldm.models.projection import Ridge, TextProjection, padded_or_cut
@@ -75,6 +78,8 @@ class Project:
         self.train, self.held_out = self._whole(texts.train), self._whole(texts.held_out)
         if not self.train:
             raise ConfigError(f"no text is short enough for {PLACES} places; give shorter ones")
+        self.widths = (self.reader.width, self.text.config.width)
+        self.states = self._cached(["", *self.train], Path(run.data.cache))
         self.module = self._begin(run.train.seed).to(self.parts.device)
 
     def settings(self) -> dict[str, Any]:
@@ -87,16 +92,16 @@ class Project:
         }
 
     def draw(self, size: int, generator: torch.Generator) -> Batch:
-        """Texts, and the encoder's states of them in the place of images."""
-        picks = torch.randint(len(self.train), (size,), generator=generator).tolist()
+        """In the place of images the states of both encoders, [B, S, E + D]."""
+        picks = 1 + torch.randint(len(self.train), (size,), generator=generator)
         dropped = torch.rand(size, generator=generator) < self.options.drop_caption
-        texts = ["" if d else self.train[i] for d, i in zip(dropped, picks, strict=True)]
-        return Batch(self.reader(texts, tell=False), texts, [f"text-{i}" for i in picks])
+        picks[dropped] = 0
+        texts = ["" if i == 0 else self.train[i - 1] for i in picks.tolist()]
+        return Batch(self._both(picks), texts, [f"text-{i}" for i in picks.tolist()])
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        with torch.no_grad():
-            target = clip_states(self.text, batch.captions, self.options.level)
-        projected = self.module(batch.images)
+        states, target = batch.images.split(self.widths, dim=-1)
+        projected = self.module(states)
         cosine = F.cosine_similarity(projected.detach(), target, dim=-1).mean()
         return F.mse_loss(projected, target), {"cosine": cosine.item()}
 
@@ -109,7 +114,7 @@ class Project:
         return f"{kind}, from {len(self.train)} texts; sample.py --text-encoder {self.out}"
 
     def save(self, path: Path) -> None:
-        projected_text.save(path, self.module, self._about())
+        adapters.save(path, "projection", self.module.state_dict(), to_dict(self._about()))
 
     def projected(self) -> ProjectedText:
         """What `save` keeps, as it is now."""
@@ -141,23 +146,48 @@ class Project:
             log.warning("%d of %d texts are too long: left out", len(texts) - len(kept), len(texts))
         return kept
 
+    def _cached(self, texts: Sequence[str], folder: Path) -> list[CachedRows]:
+        """The states of the encoder [n, S, E] and of CLIP [n, S, D]: they do not change.
+
+        Each text is read alone, so that it has the same numbers in whatever order they are drawn.
+        """
+        options, places = self.options, PLACES if self.options.level == "token" else 1
+        code = code_version(projected_text.__file__)
+        keys = (
+            ("states", self.encoder_hash, options.level, options.how),
+            ("clip", self.parts.start["text"], options.level),
+        )
+        reads: tuple[Callable[[str], Tensor], ...] = (
+            lambda text: self.reader([text], tell=False),
+            lambda text: clip_states(self.text, [text], options.level),
+        )
+
+        def rows(key: tuple[str, ...], width: int, read: Callable[[str], Tensor]) -> CachedRows:
+            path = folder / f"{key[0]}-{digest([code, *key, list(texts)])}"
+
+            @torch.no_grad()
+            def make(index: int) -> np.ndarray:
+                return read(texts[index])[0].cpu().numpy()
+
+            return CachedRows(path, (len(texts), places, width), np.float32, make)
+
+        return [rows(*one) for one in zip(keys, self.widths, reads, strict=True)]
+
+    def _both(self, picks: Tensor) -> Tensor:
+        """[B, S, E + D]"""
+        return torch.cat([torch.from_numpy(rows[picks.numpy()]) for rows in self.states], dim=-1)
+
     def _begin(self, seed: int) -> TextProjection:
         """The projection before the first step."""
-        options, widths = self.options, (self.reader.width, self.text.config.width)
+        options = self.options
         if options.fit == "none":
-            return padded_or_cut(*widths)
+            return padded_or_cut(*self.widths)
         if options.fit == "mlp":
             with random_weights(seed, "projection"):
-                return TextProjection(*widths, options.layers, options.hidden)
-        ridge = Ridge(*widths)
-        for start in range(0, len(self.train), 64):
-            self._add(ridge, self.train[start : start + 64])
+                return TextProjection(*self.widths, options.layers, options.hidden)
+        ridge = Ridge(*self.widths)
         share = options.drop_caption
-        self._add(ridge, [""], round(len(self.train) * share / (1 - share)))
+        empty = torch.zeros(round(len(self.train) * share / (1 - share)), dtype=torch.int64)
+        for picks in torch.cat([empty, torch.arange(1, len(self.train) + 1)]).split(64):
+            ridge.add(*self._both(picks).split(self.widths, dim=-1))
         return ridge.solve(options.penalty)
-
-    @torch.no_grad()
-    def _add(self, ridge: Ridge, texts: Sequence[str], times: int = 1) -> None:
-        x = self.reader(texts, tell=False)
-        y = clip_states(self.text, texts, self.options.level)
-        ridge.add(*(z.expand(times, *z.shape) for z in (x, y)))
