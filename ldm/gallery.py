@@ -174,8 +174,10 @@ def check_weights(order: Order, pipe: LatentDiffusion, chosen: bool) -> None:
         return
     message = f"the image was drawn with weights {order.weights}, these are {pipe.weights_hash}"
     if not chosen:
-        ways = "name its own with --model, and with --text-encoder, --embedding or --lora if it had one"
-        raise ValueError(f"{message}; {ways}")
+        raise ValueError(
+            f"{message}; name its own with --model, and what was added to them with "
+            "--text-encoder, --embedding or --lora"
+        )
     log.warning("%s: it will be another picture", message)
 
 

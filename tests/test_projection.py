@@ -1,10 +1,21 @@
-"""The maps between two text encoders: the paper's network, and ridge regression."""
+"""The maps between two text encoders: the paper's network, ridge regression, and their training."""
+
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from conftest import projection
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ldm.adapt import build_method
+from ldm.adapt.projection import Project
+from ldm.config import ConfigError, load_run
 from ldm.models.projection import Ridge, TextProjection, padded_or_cut
+from ldm.projected_text import clip_states
+from ldm.rng import generator
+from ldm.train.loop import Trainer
 
 
 def planted(n: int, width_in: int, width_out: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -90,3 +101,138 @@ def test_without_a_projection_the_vector_is_padded_or_cut(
     """The first numbers stay where they are; what is not there is zero."""
     projected = padded_or_cut(3, width_out)(torch.tensor([1.0, 2, 3]))
     assert projected.tolist() == expected
+
+
+# --- training ---
+
+
+def build(path: Path) -> Project:
+    method = build_method(load_run(path))
+    assert isinstance(method, Project)
+    return method
+
+
+@torch.no_grad()
+def held_out_error(method: Project) -> float:
+    """Mean squared error on texts that were not trained on."""
+    target = clip_states(method.text, method.held_out, method.options.level)
+    return (method.projected()(method.held_out) - target).square().mean().item()
+
+
+@pytest.mark.parametrize("level", ["document", "token"])
+def test_training_lowers_the_error_on_unseen_texts(
+    tmp_path: Path, start: Path, encoder: Path, level: str
+) -> None:
+    """After 30 steps the error on held-out texts is less than half; only the projection changed."""
+    options = {"level": level, "layers": 2}
+    path = projection(tmp_path, start, encoder, options, steps=30)
+    method = build(path)
+    assert len(method.held_out) >= 5
+    assert not set(method.held_out) & set(method.train)
+    before = held_out_error(method)
+    frozen = [p.clone() for part in (method.text, method.reader) for p in part.parameters()]
+    file = Trainer(load_run(path), method).fit()
+    assert held_out_error(method) < before / 2
+    now = [p for part in (method.text, method.reader) for p in part.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(frozen, now, strict=True))
+    assert load_file(file).keys() == method.module.state_dict().keys()
+
+
+def test_ridge_is_the_best_linear_map_of_the_training_texts(
+    tmp_path: Path, start: Path, encoder: Path
+) -> None:
+    """No small change of its weights lowers the penalty-free error on what it was fitted to."""
+    options = {"fit": "ridge", "penalty": 1e-9, "drop_caption": 0.0}
+    method = build(projection(tmp_path, start, encoder, options))
+    states, target = method._both(torch.arange(1, len(method.train) + 1)).split(method.widths, -1)
+    parameters = list(method.module.parameters())
+    error = (method.module.double()(states.double()) - target.double()).square().mean()
+    gradients = torch.autograd.grad(error, parameters)
+    assert error < 0.9 * target.var()
+    assert max(g.abs().max() for g in gradients) < 1e-5
+    none = build(projection(tmp_path / "none", start, encoder, {"fit": "none"}))
+    assert held_out_error(none) > 2 * error
+
+
+@pytest.mark.parametrize("fit", ["ridge", "none"])
+def test_a_closed_form_is_saved_as_it_was_found(
+    tmp_path: Path, start: Path, encoder: Path, fit: str
+) -> None:
+    """The one step of a closed form, averages included, changes no bit; and it wants just that."""
+    path = projection(tmp_path, start, encoder, {"fit": fit}, ema=0.9, weight_decay=0.5)
+    method = build(path)
+    found = {name: x.clone() for name, x in method.module.state_dict().items()}
+    saved = load_file(Trainer(load_run(path), method).fit())
+    assert all(torch.equal(saved[name], x) for name, x in found.items())
+    with pytest.raises(ConfigError, match=r"add train\.steps=1 train\.learning_rate=0"):
+        build_method(load_run(path, ["train.steps=2"]))
+
+
+def test_a_stopped_training_goes_on_to_the_same_bits(
+    tmp_path: Path, start: Path, encoder: Path
+) -> None:
+    """2 steps, then 2 more in another process with an empty cache, are 4 steps."""
+    options = {"level": "token"}
+    whole = projection(tmp_path / "whole", start, encoder, options)
+    parts = projection(tmp_path / "parts", start, encoder, options, save_every=1)
+    expected = Trainer(load_run(whole), build(whole)).fit().read_bytes()
+    trainer = Trainer(load_run(parts), build(parts))
+    trainer.folder.mkdir()
+    for step in range(2):
+        trainer._step(step)
+    trainer._save(2)
+    again = load_run(parts, [f"data.cache={tmp_path / 'cache'}"])
+    assert Trainer(again, build_method(again)).fit().read_bytes() == expected
+
+
+def test_texts_are_dropped_at_their_share(tmp_path: Path, start: Path, encoder: Path) -> None:
+    """About drop_caption of a batch are the empty text, with its own states and no others'."""
+    method = build(projection(tmp_path, start, encoder, {"drop_caption": 0.25}))
+    batch = method.draw(400, generator(0, "test"))
+    empty = [i for i, text in enumerate(batch.captions) if text == ""]
+    assert 70 < len(empty) < 130  # 100 expected, deviation 8.7
+    states, target = batch.images.split(method.widths, dim=-1)
+    torch.testing.assert_close(states[empty[0]], method.reader([""])[0])
+    torch.testing.assert_close(target[empty[0]], clip_states(method.text, [""], "document")[0])
+    other = next(i for i, text in enumerate(batch.captions) if text)
+    torch.testing.assert_close(states[other], method.reader([batch.captions[other]])[0])
+
+
+def test_texts_without_room_are_left_out_and_counted(
+    tmp_path: Path, start: Path, encoder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A text too long for CLIP or for the encoder is not learned from; none of it is logged."""
+    rows = [f"lung number {chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(60)]
+    rows += [f"{'lung ' * 80}{letter}" for letter in "abc"]
+    (tmp_path / "texts.csv").write_text("caption\n" + "\n".join(rows) + "\n")
+    method = build(_with(projection(tmp_path, start, encoder, {}), tmp_path / "texts.csv"))
+    assert len(method.train) + len(method.held_out) == 60
+    assert any("texts are too long: left out" in message for message in caplog.messages)
+    assert "lung" not in caplog.text
+
+
+def _with(config: Path, table: Path) -> Path:
+    values = yaml.safe_load(config.read_text())
+    values["data"]["path"] = str(table)
+    config.write_text(yaml.safe_dump(values))
+    return config
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"encoder": "nowhere"}, "nowhere/config.json cannot be read"),
+        ({"level": "sentence"}, "method.level is 'sentence'"),
+        ({"how": "projection"}, "no projection head"),
+        ({"drop_caption": 1.0}, "drop_caption wants a share"),
+        ({"layers": 0}, "layers and hidden 1 or more"),
+        ({"fit": "ridge", "penalty": -1.0}, "0 or more"),
+    ],
+)
+def test_bad_options_are_refused(
+    tmp_path: Path, start: Path, encoder: Path, options: dict, words: str
+) -> None:
+    """One line, before anything is trained."""
+    with pytest.raises(ValueError, match=words) as error:
+        build(projection(tmp_path, start, encoder, options))
+    assert "\n" not in str(error.value)
