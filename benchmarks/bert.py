@@ -5,8 +5,9 @@
 The BERT was trained by configs/scratch_bert.yaml on the same CSV, phantoms or both: then no text
 that is asked here was learned from. 15 % of a text's tokens, one at least, are hidden behind
 [MASK]. Beside it stands what is most frequent in the texts that are not held out: overall, at the
-token's place, and between its two neighbours. Prints shares of the hidden tokens guessed, with 95 %
-intervals over texts; n is the number of texts (rows of them, where one is longer than the context).
+token's place, and between its neighbours (beside one of them, where both together are new).
+Prints shares of the hidden tokens guessed, with 95 % intervals over texts; n is the number of
+texts (of rows, where a text is longer than the context).
 """
 
 from __future__ import annotations
@@ -30,17 +31,14 @@ def measure(
     texts, context = open_texts(data), bert.config.context_length
     rows = encode(wordpiece, texts.held_out, context)
     asked = guess(bert, rows, seed)
-    counts = [len(guesses) for guesses in asked]
     learned = encode(wordpiece, texts.train, context)
     ways = {name: by_counting(learned, where) for name, where in CONTEXTS.items()}
-    hits = {
-        name: [sum(way(row, p) == row[p] for p in g) for row, g in zip(rows, asked, strict=True)]
-        for name, way in ways.items()
-    }
-    hits["this BERT"] = [
-        sum(token == row[p] for p, token in guesses.items())
-        for row, guesses in zip(rows, asked, strict=True)
-    ]
+    hits: dict[str, list[int]] = {name: [] for name in (*ways, "this BERT")}
+    for row, (shown, guesses) in zip(rows, asked, strict=True):
+        for name, way in ways.items():
+            hits[name].append(sum(way(shown, place) == row[place] for place in guesses))
+        hits["this BERT"].append(sum(row[place] == token for place, token in guesses.items()))
+    counts = [len(guesses) for _, guesses in asked]
     return {name: share_of_groups(found, counts) for name, found in hits.items()}
 
 

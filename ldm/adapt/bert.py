@@ -151,16 +151,20 @@ def hide(ids: Tensor, vocab_size: int, generator: torch.Generator) -> tuple[Tens
 
 
 @torch.inference_mode()
-def guess(bert: Bert, rows: Sequence[Row], seed: int = 0) -> list[dict[int, int]]:
-    """For each row {place of a hidden token: the guess}; all that is hidden is [MASK].
+def guess(bert: Bert, rows: Sequence[Row], seed: int = 0) -> list[tuple[Row, dict[int, int]]]:
+    """For each row, how it was shown, and {place of a hidden token: the guess}.
 
+    All that is hidden is shown as [MASK], none as a random token or as it was.
     rows: as `encode` gives them for a BERT whose vocabulary begins with the special tokens
     """
     found = []
     for start in range(0, len(rows), 32):
-        ids, mask = pad(rows[start : start + 32], SPECIAL.index("[PAD]"))
+        part = rows[start : start + 32]
+        ids, mask = pad(part, SPECIAL.index("[PAD]"))
         _, hidden = hide(ids, bert.config.vocab_size, rng.generator(seed, "hide", start))
-        states = bert(ids.masked_fill(hidden, MASK), mask)
-        guesses = iter(bert.guess(states[hidden]).argmax(dim=-1).tolist())
-        found += [{p: next(guesses) for p in places.nonzero()[:, 0].tolist()} for places in hidden]
+        shown = ids.masked_fill(hidden, MASK)
+        best = iter(bert.guess(bert(shown, mask)[hidden]).argmax(dim=-1).tolist())
+        for row, line, places in zip(part, shown.tolist(), hidden, strict=True):
+            guesses = {place: next(best) for place in places.nonzero()[:, 0].tolist()}
+            found.append((line[: len(row)], guesses))
     return found
