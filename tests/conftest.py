@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from string import ascii_lowercase
 
 import numpy as np
 import pytest
@@ -15,9 +16,13 @@ from pseudo import fill
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ldm.config import ModelConfig, load_config
+from ldm.config import BertConfig, DataConfig, ModelConfig, load_config
+from ldm.data.texts import open_texts
 from ldm.export import Parts, save
+from ldm.models.bert import Bert
+from ldm.models.wordpiece import SPECIAL, WordPiece, words
 from ldm.pipeline import LatentDiffusion
+from ldm.text_weights import save_bert
 from ldm.weights import PARTS, read
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -133,6 +138,21 @@ def adaptation(folder: Path, start: Path, method: str, options: dict, **train) -
     return folder / "config.yaml"
 
 
+def projection(folder: Path, start: Path, encoder: Path, options: dict, **train) -> Path:
+    """A config file in the folder that learns to replace the text tower of `start`."""
+    closed = {"steps": 1, "learning_rate": 0.0} if options.get("fit", "mlp") != "mlp" else {}
+    common = {"steps": 4, "batch_size": 8, "learning_rate": 1e-2, "warmup": 1, "ema": 0.0}
+    config = {
+        "train": {"method": "projection", "out": str(folder / "run"), **common, **closed, **train},
+        "data": {"phantoms": 40, "cache": str(start.parent / "cache")},
+        "model": {"path": str(start), "parts": ["text"]},
+        "method": {"encoder": str(encoder), "hidden": 32, **options},
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder / "config.yaml"
+
+
 @pytest.fixture(scope="session")
 def tiny_yaml() -> Path:
     return GOLDENS / "tiny.yaml"
@@ -177,6 +197,20 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     parts = {name: build(config).state_dict() for name, build in PARTS.items()}
     return save(folder / "model.safetensors", config, parts)
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT with random weights that knows the words of phantoms and single letters."""
+    texts = open_texts(DataConfig(phantoms=40)).train
+    known = sorted({word for text in texts for word in words(text)} - set(ascii_lowercase))
+    vocab = [*SPECIAL, *known, *ascii_lowercase, *(f"##{letter}" for letter in ascii_lowercase)]
+    sizes = {"width": 16, "layers": 1, "heads": 2, "feedforward": 32}
+    torch.manual_seed(0)
+    bert = Bert(BertConfig(vocab_size=len(vocab), context_length=100, **sizes))
+    folder = tmp_path_factory.mktemp("encoder")
+    save_bert(folder, bert, WordPiece(vocab))
+    return folder
 
 
 @pytest.fixture(scope="session")

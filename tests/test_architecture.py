@@ -14,7 +14,7 @@ FLOORS = [
     ["config rng images cli devices atomic world"],
     ["schedule", "models kernels", "data", "metrics"],
     ["guidance samplers weights text_weights rename sources safe_pickle folder_configs export"],
-    ["features text_features pipeline edit gallery adapters"],
+    ["features text_features pipeline edit gallery adapters projected_text"],
     ["train"],  # is handed a Method, so it knows none
     ["adapt report"],
 ]

@@ -8,6 +8,7 @@ from ldm.adapt.bert import TrainBert
 from ldm.adapt.finetune import FineTune, TextualInversion
 from ldm.adapt.judge import TrainJudge
 from ldm.adapt.pretrain import TrainText, TrainUNet, TrainVAE
+from ldm.adapt.projection import Project
 from ldm.config import ConfigError, RunConfig
 from ldm.train.loop import Method
 
@@ -19,6 +20,7 @@ METHODS: dict[str, Callable[[RunConfig], Method]] = {
     "bert": TrainBert,
     "textual_inversion": TextualInversion,
     "finetune": FineTune,
+    "projection": Project,
 }
 
 
