@@ -127,11 +127,11 @@ def open_encoder(name: str, seed: int = 0) -> Encoder:
     if kind == "open_clip":
         return Clip(_open_clip(rest))
     if kind == "random":
-        config = weights.load_parts(_existing(rest) if rest else WEIGHTS)[0].text
+        sizes = weights.load_parts(_existing(rest) if rest else WEIGHTS)[0].text
         with random_weights(seed, "text"):
-            return Clip(TextEncoder(config).eval())
+            return Clip(TextEncoder(sizes).eval())
     path = {"built-in": WEIGHTS, "bert": WEIGHTS / "bert"}.get(name) or _existing(name)
-    if name == "bert" or any((path / file).exists() for file in ("config.json", "vocab.txt")):
+    if name == "bert" or _is_bert(path):
         return BertEncoder(path)
     config, states = weights.load_parts(path)
     if "text" not in states:
@@ -142,9 +142,13 @@ def open_encoder(name: str, seed: int = 0) -> Encoder:
 def _existing(name: str) -> Path:
     if not name or not Path(name).exists():
         raise ValueError(f"unknown text encoder {name!r}; choose {KNOWN}")
-    if Path(name).is_dir() and not any(Path(name).iterdir()):
-        raise ValueError(f"{name} is empty; name the folder of a BERT or a model")
     return Path(name)
+
+
+def _is_bert(path: Path) -> bool:
+    """Whether it is to be opened as one; of a folder that is nothing, a BERT's message says why."""
+    names = {file.name for file in path.iterdir()} if path.is_dir() else {"model.safetensors"}
+    return bool(names & {"config.json", "vocab.txt"} or not names & {"model.safetensors", "unet"})
 
 
 def _open_clip(name: str) -> TextEncoder:
@@ -162,9 +166,7 @@ def _open_clip(name: str) -> TextEncoder:
     other = sizes.keys() - ours.keys()
     config = TextConfig(**{key: sizes.get(key, default) for key, default in ours.items()})
     if other or config.vocab_size != ours["vocab_size"]:
-        raise ValueError(
-            f"the text tower of open_clip's {model_name} is not CLIP's; choose another"
-        )
+        raise ValueError(f"open_clip's {model_name} has no text tower of CLIP's kind; take another")
     logging.disable()  # it tells of every retry
     try:
         model = open_clip.create_model(model_name, pretrained=tag)

@@ -5,6 +5,7 @@ Chambon et al., arXiv:2210.04133, sections 2.4 and 3.3, tables 2 and 3.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Sequence
@@ -22,11 +23,13 @@ from ldm.metrics.classify import Estimate
 from ldm.report.encoders import Clip, Encoder, open_encoder
 from ldm.report.page import Table
 
+log = logging.getLogger(__name__)
+
 WORDS = "words"
-# Macro CheXpert@10 in percent. "eot" is its "pooler output", "start" its "CLS hidden state" of CLIP.
+# Macro CheXpert@10 in percent; of CLIP, "eot" is its "pooler output", "start" its "CLS"
 CLIP = {"start": 7.0, "mean": 42.8, "eot": 52.9}  # table 2
 BASELINE = 41.5  # table 3, "Base"
-BERTS = {  # table 2, under what a folder's name holds; SapBERT's holds PubMedBERT, too
+BERTS = {  # table 2, by what a label holds; SapBERT-from-PubMedBERT holds two
     "cxrbertspecialized": {"cls": 61.1, "mean": 34.5, "projection": 50.3},
     "cxrbertgeneral": {"cls": 32.4, "mean": 25.4, "pooler": 31.6},
     "sapbert": {"cls": 49.1, "mean": 48.7, "pooler": 41.0},
@@ -89,6 +92,11 @@ def measure(
         score = chexpert_at_k(shared_words(reports.texts), reports.labels, k, seed=seed)
         return [Row(choice.label, hows[0], score, None, 0, BASELINE if k == 10 else None)]
     vectors, cut = encoder.embed(reports.texts, hows, choice.label)
+    if cut:
+        log.warning(
+            "%d of %d impressions are longer than the %d tokens of %s: their ends are cut off",
+            *(cut, len(reports.texts), encoder.limit, choice.label),
+        )
     rows = []
     for how, e in vectors.items():
         if not np.isfinite(e).all():
@@ -96,19 +104,19 @@ def measure(
                 f"{choice.label}@{how} gives numbers that are not finite; its weights are broken"
             )
         score = chexpert_at_k(e, reports.labels, k, seed=seed)
-        paper = paper_figure(choice.name, encoder, how) if k == 10 else None
+        paper = paper_figure(choice, encoder, how) if k == 10 else None
         rows.append(Row(choice.label, how, score, e, cut, paper))
     return rows
 
 
-def paper_figure(name: str, encoder: Encoder, how: str) -> float | None:
+def paper_figure(choice: Choice, encoder: Encoder, how: str) -> float | None:
     """Macro CheXpert@10 in percent of the row of table 2 that compares, if one does.
 
-    Any trained tower of CLIP's kind stands beside the paper's, a BERT beside that of its name.
+    Any trained tower of CLIP's kind stands beside the paper's, a BERT beside that of its label.
     """
     if isinstance(encoder, Clip):
-        return None if name.partition(":")[0] == "random" else CLIP[how]
-    plain = re.sub(r"[^a-z]", "", name.lower())
+        return None if choice.name.partition(":")[0] == "random" else CLIP[how]
+    plain = re.sub(r"[^a-z]", "", choice.label.lower())
     figures = next((there for key, there in BERTS.items() if key in plain), {})
     return figures.get(how)
 
@@ -186,7 +194,7 @@ def class_table(rows: Sequence[Row]) -> Table:
 
 
 def order_table(rows: Sequence[Row]) -> Table | str:
-    """The rows that compare with the paper's, best first; a sentence if there are fewer than two."""
+    """The rows that compare with the paper's, best first; a sentence if they are not two."""
     compared = [row for row in rows if row.paper is not None]
     if len(compared) < 2:
         return "No two rows compare with the paper's."

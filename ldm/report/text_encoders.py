@@ -112,8 +112,8 @@ def about(options: argparse.Namespace, chosen: Labelled, rows: Sequence[Row]) ->
     return [
         f"CheXpert@{options.k} is the share, of the {options.k} reports most like a report, that "
         f"have its class (arXiv:2210.04133, section 2.4): n = {len(chosen.ids)} impressions, at "
-        f"most {options.per_class} of a class, drawn with seed {options.seed}. A random order gives "
-        f"{chance:.1f} % on average over the classes.",
+        f"most {options.per_class} of a class, drawn with seed {options.seed}. A random order "
+        f"gives {chance:.1f} % on average over the classes.",
         "Intervals of 95 % are percentiles over 1,000 resamples of the queries within each class. "
         "They are for this collection of reports, too narrow for another. Vectors are compared by "
         "dot products, as in the paper; words by the share that two impressions have in common. "
