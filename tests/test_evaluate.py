@@ -93,9 +93,13 @@ CSVS = {
 
 @pytest.mark.parametrize("case", CSVS)
 def test_bad_reports_are_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    case: str,
 ) -> None:
-    """Status 2, one line that says what and where, never a text; nothing is written."""
+    """Before any encoder is opened: one line of what and where, never a text; nothing written."""
+    monkeypatch.setattr("ldm.report.meaning.open_all", None)
     content, message = CSVS[case]
     (tmp_path / "bad.csv").write_text(content)
     assert_refused(tmp_path, capsys, message, "--reports", tmp_path / "bad.csv")
@@ -188,7 +192,7 @@ def test_bad_options_are_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["toys.csv"]
 
 
-def test_trouble_while_drawing_leaves_the_old_files(
+def test_trouble_leaves_the_old_files(
     toys: Path,
     bert: Path,
     tmp_path: Path,
@@ -208,3 +212,9 @@ def test_trouble_while_drawing_leaves_the_old_files(
     assert status(*command, "--encoders", bert) == 2
     assert "out of memory" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    (tmp_path / "out" / "text_encoders.txt").unlink()
+    (tmp_path / "out" / "text_encoders.txt").mkdir()  # the third of four files cannot be written
+    assert status(*command, "--encoders", "words", "--seed", 1) == 2
+    assert "text_encoders.txt: it is a folder" in capsys.readouterr().err
+    for path in (path for path in before if path.suffix != ".txt"):
+        assert path.read_bytes() == before[path]

@@ -19,7 +19,7 @@ def clusters() -> tuple[np.ndarray, np.ndarray]:
     return (centres + np.random.default_rng(0).normal(size=(36, 16))).astype(np.float32), labels
 
 
-def test_tsne_keeps_neighbours_and_depends_on_the_seed_alone(clusters) -> None:
+def test_tsne_keeps_neighbours_and_is_the_same_again(clusters) -> None:
     """The nearest point on the plane is of the same cluster; the same call gives the same bits."""
     e, labels = clusters
     points = tsne(e, seed=3)
