@@ -50,6 +50,26 @@ KINDS = [
 ]
 
 
+# made up: two impressions of each class, of which some words differ
+TOY = {
+    "Cardiomegaly": ("The heart is enlarged.", "Stable cardiomegaly, lungs clear."),
+    "No Finding": ("No acute disease.", "Normal chest."),
+    "Pleural Effusion": ("Small left pleural effusion.", "Fluid in the right pleural space."),
+    "Pneumothorax": ("Air beside the lung: pneumothorax.", "A small pneumothorax at the apex."),
+}
+
+
+def write_reports(path: Path, of_each: int = 6) -> Path:
+    """A CSV of made-up impressions with their labels, of one class after the other and back."""
+    rows = [
+        f'"{texts[i % 2]} Series {i}.",{name}'
+        for i in range(of_each)
+        for name, texts in TOY.items()
+    ]
+    path.write_text("\n".join(["impression,label", *rows]) + "\n", encoding="utf-8")
+    return path
+
+
 def golden(name: str) -> dict[str, Tensor]:
     """What the reference computed, from `goldens/<name>.npz`."""
     with np.load(GOLDENS / f"{name}.npz") as arrays:
@@ -118,7 +138,7 @@ def relative_l2(found: Tensor, expected: Tensor) -> float:
 
 def assert_one_line(error: str, *words: str) -> None:
     """Standard error after a refusal: the program, one line, no traceback, and these words."""
-    assert re.match(r"(python -m )?[\w.]+( \w+)?: ", error), error
+    assert re.match(r"(python -m )?[\w.]+( [\w-]+)?: ", error), error
     assert error.count("\n") == 1, error
     for word in words:
         assert word in error
