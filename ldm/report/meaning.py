@@ -188,7 +188,10 @@ def class_table(rows: Sequence[Row]) -> Table:
     ]
     macro = ("macro", str(first.macro.n), f"{100 * first.macro_chance:.1f}")
     cells.append((*macro, *(_cell(row.score.macro) for row in rows)))
-    caption = "By class, each encoder by the vector with its best macro average; % (95 % interval)."
+    caption = (
+        "By class, each encoder by the vector with its best macro average, chosen on these very "
+        "reports; % (95 % interval)."
+    )
     names = [f"{row.label}@{row.how}" for row in rows]
     return Table(caption, ("class", "n", "chance", *names), cells)
 
