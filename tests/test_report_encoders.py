@@ -136,3 +136,11 @@ def test_a_file_without_a_text_tower_is_refused(start: Path, tmp_path: Path) -> 
     path = save(tmp_path / "vae.safetensors", config, {"vae": parts["vae"]})
     with pytest.raises(ValueError, match=r"vae\.safetensors has no text tower"):
         open_encoder(str(path))
+
+
+def test_a_diffusers_folder_is_a_model_and_no_bert(
+    tiny: LatentDiffusion, tiny_diffusers: Path
+) -> None:
+    """Stable Diffusion's layouts give the tower that the pipeline has."""
+    found = open_encoder(str(tiny_diffusers)).embed(TEXTS, ("eot",)).vectors["eot"]
+    assert np.array_equal(found, Clip(tiny.text).embed(TEXTS, ("eot",)).vectors["eot"])
