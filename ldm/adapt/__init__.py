@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ldm.adapt.bert import TrainBert
 from ldm.adapt.finetune import FineTune, TextualInversion
 from ldm.adapt.judge import TrainJudge
 from ldm.adapt.pretrain import TrainText, TrainUNet, TrainVAE
@@ -15,6 +16,7 @@ METHODS: dict[str, Callable[[RunConfig], Method]] = {
     "text": TrainText,
     "unet": TrainUNet,
     "judge": TrainJudge,
+    "bert": TrainBert,
     "textual_inversion": TextualInversion,
     "finetune": FineTune,
 }
