@@ -89,6 +89,21 @@ def test_random_weights_have_the_sizes_of_the_model_and_depend_on_the_seed(start
     assert not np.allclose(zero.vectors["eot"], trained.vectors["eot"], atol=1e-2)
 
 
+def test_a_random_bert_reads_the_same_tokens_with_other_weights(tmp_path: Path) -> None:
+    """The control of a BERT has its vocabulary, sizes and heads, and depends on the seed."""
+    folder = write_bert(tmp_path, small_file())
+    trained, zero, again, one = (
+        open_encoder(name, seed)
+        for name, seed in ((f"{folder}", 0), *((f"random:{folder}", seed) for seed in (0, 0, 1)))
+    )
+    assert zero.hows == trained.hows
+    assert zero.tokens("lungs clear") == trained.tokens("lungs clear")
+    expected = zero.embed(["lungs clear"], ["cls"]).vectors["cls"]
+    for encoder, same in ((again, True), (one, False), (trained, False)):
+        found = encoder.embed(["lungs clear"], ["cls"]).vectors["cls"]
+        assert np.allclose(found, expected, atol=1e-3) == same
+
+
 def test_a_tower_of_open_clip_keeps_its_activation() -> None:
     """With GELU, as LAION's towers have it, end-of-text is open_clip's own pooled vector."""
     from open_clip.transformer import TextTransformer

@@ -35,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what = "impressions (or whole reports) with labels; without it, Open-I of torchxrayvision"
     add("--reports", metavar="CSV", help=what)
     what = (
-        "[LABEL=]ENCODER[@VECTOR]: words, built-in, random[:MODEL], bert, open_clip:MODEL/TAG, a "
+        "[LABEL=]ENCODER[@VECTOR]: words, built-in, random[:ENCODER], bert, open_clip:MODEL/TAG, a "
         "BERT's folder or a model's path; VECTOR is eot, mean or start of CLIP, cls, mean, pooler "
         f"or projection of a BERT, all without it ({' '.join(DEFAULT)})"
     )
