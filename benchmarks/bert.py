@@ -7,7 +7,8 @@ that is asked here was learned from. 15 % of a text's tokens, one at least, are 
 [MASK]. Beside it stands what is most frequent in the texts that are not held out: overall, at the
 token's place, and between its neighbours (beside one of them, where both together are new).
 Prints shares of the hidden tokens guessed, with 95 % intervals over texts; n is the number of
-texts (of rows, where a text is longer than the context).
+texts (of rows, where a text is longer than the context). The last line says how much the network
+knows by heart: the same of texts it learned from.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ldm.adapt.bert import encode, guess
 from ldm.config import DataConfig
 from ldm.data.texts import open_texts
 from ldm.metrics.classify import Estimate
-from ldm.metrics.hidden_words import CONTEXTS, by_counting, share_of_groups
+from ldm.metrics.hidden_words import CONTEXTS, Guess, by_counting, share_of_groups
 from ldm.models.bert import Bert
 from ldm.models.wordpiece import WordPiece
 from ldm.text_weights import load_bert
@@ -30,16 +31,28 @@ def measure(
     """{who guesses: the share guessed} of the texts held out of `data`."""
     texts, context = open_texts(data), bert.config.context_length
     rows = encode(wordpiece, texts.held_out, context)
-    asked = guess(bert, rows, seed)
     learned = encode(wordpiece, texts.train, context)
-    ways = {name: by_counting(learned, where) for name, where in CONTEXTS.items()}
-    hits: dict[str, list[int]] = {name: [] for name in (*ways, "this BERT")}
+    asked = guess(bert, rows, seed)
+    shares = {
+        name: share(rows, asked, by_counting(learned, where)) for name, where in CONTEXTS.items()
+    }
+    shares["this BERT"] = share(rows, asked)
+    some = learned[:: max(1, len(learned) // len(rows))]  # about as many, of all lengths
+    shares["this BERT, of texts it learned from"] = share(some, guess(bert, some, seed))
+    return shares
+
+
+def share(
+    rows: list[list[int]],
+    asked: list[tuple[list[int], dict[int, int]]],
+    instead: Guess | None = None,
+) -> Estimate:
+    """Of the hidden tokens that were guessed: by the network, or `instead` of it."""
+    hits = []
     for row, (shown, guesses) in zip(rows, asked, strict=True):
-        for name, way in ways.items():
-            hits[name].append(sum(way(shown, place) == row[place] for place in guesses))
-        hits["this BERT"].append(sum(row[place] == token for place, token in guesses.items()))
-    counts = [len(guesses) for _, guesses in asked]
-    return {name: share_of_groups(found, counts) for name, found in hits.items()}
+        answers = {place: instead(shown, place) for place in guesses} if instead else guesses
+        hits.append(sum(row[place] == token for place, token in answers.items()))
+    return share_of_groups(hits, [len(guesses) for _, guesses in asked])
 
 
 def main() -> None:
@@ -54,8 +67,8 @@ def main() -> None:
         sources[options.data] = DataConfig(path=options.data)
     for source, data in sources.items():
         print(source)
-        for name, share in measure(bert, wordpiece, data, options.seed).items():
-            print(f"  {name:<38}{share}")
+        for name, estimate in measure(bert, wordpiece, data, options.seed).items():
+            print(f"  {name:<38}{estimate}")
 
 
 if __name__ == "__main__":
