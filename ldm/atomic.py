@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,27 @@ def whole_file(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write files into, which all move to `folder` once they are on the disk.
+
+    If anything fails while they are written nothing is left, and an older `folder` stays as it was.
+    Older files of other names stay in any case.
+    """
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=there) as name:
+        yield Path(name)
+        files = sorted(Path(name).iterdir())
+        if blocked := [file.name for file in files if (folder / file.name).is_dir()]:
+            raise IsADirectoryError(f"cannot write {folder / blocked[0]}: it is a folder")
+        for file in files:
+            sync(file)
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            file.replace(folder / file.name)
+        sync(folder)
 
 
 def remove_leftovers(folder: Path) -> None:

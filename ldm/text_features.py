@@ -44,7 +44,7 @@ def embed(
             "%d of %d texts are longer than %d tokens; tokens dropped: %d",
             *(len(dropped), len(rows), limit, sum(dropped)),
         )
-    rows = [row if len(row) <= limit else [*row[: limit - 1], row[-1]] for row in rows]
+    rows = [shorten(row, limit) for row in rows]
     device = bert.token_embedding.weight.device
     vectors = []
     for start in range(0, len(rows), batch_size):
@@ -52,6 +52,11 @@ def embed(
         ids, mask = ids.to(device), mask.to(device)
         vectors.append(pool(bert, bert(ids, mask), mask, how))
     return torch.cat(vectors)
+
+
+def shorten(row: Sequence[int], limit: int) -> list[int]:
+    """At most `limit` tokens of a text, of which the last, an end mark, always stays."""
+    return list(row) if len(row) <= limit else [*row[: limit - 1], row[-1]]
 
 
 def pad(rows: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:
@@ -75,10 +80,15 @@ def pool(bert: Bert, hidden: Tensor, mask: Tensor, how: How) -> Tensor:
     if how == "cls":
         return hidden[:, 0]
     if how == "mean":
-        kept = mask[..., None].to(hidden.dtype)  # [B, S, 1]
-        return (hidden * kept).sum(1) / kept.sum(1)
+        return mean(hidden, mask)
     if how == "pooler":
         return bert.pooled(hidden)
     if how == "projection":
         return bert.projected(hidden)
     raise ValueError(f"how is {how!r}; choose one of {', '.join(get_args(How))}")
+
+
+def mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    """The mean over the tokens that the mask [B, S] keeps: hidden [B, S, D] -> [B, D]."""
+    kept = mask[..., None].to(hidden.dtype)  # [B, S, 1]
+    return (hidden * kept).sum(1) / kept.sum(1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import re
 import tarfile
+import unicodedata
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,6 +39,9 @@ _END = re.compile(
     "|".join([_START.pattern, _HEADING.format(_OTHERS), r"^[ \t]*[A-Z][A-Z &/()-]{2,40}:"]),
     re.MULTILINE,
 )
+
+
+LONGEST = 1000  # words of an impression; Open-I's longest has 82
 
 
 class Report(NamedTuple):
@@ -88,6 +92,27 @@ def single_label(reports: Iterable[Report]) -> Labelled:
         np.array([row[2] for row in kept], np.int64),
         left_out,
     )
+
+
+def checked(labelled: Labelled) -> Labelled:
+    """The same; ValueError, naming the first report whose text can be no impression, or if none is.
+
+    Far too many words are a quotation mark that was never closed, control characters another file.
+    """
+    if not labelled.ids:
+        counts = ", ".join(f"{reason} {count}" for reason, count in labelled.left_out.items())
+        raise ValueError(f"no report has an impression and exactly one label ({counts})")
+    for name, text in zip(labelled.ids, labelled.texts, strict=True):
+        if (count := len(text.split())) > LONGEST:
+            raise ValueError(
+                f"the impression of report {name} has {count} words, over {LONGEST}; look for a "
+                "missing quotation mark in the table"
+            )
+        if any(unicodedata.category(character) == "Cc" for character in text):
+            raise ValueError(
+                f"the impression of report {name} holds control characters; save it as plain text"
+            )
+    return labelled
 
 
 def balanced(labelled: Labelled, per_class: int = 50, seed: int = 0) -> Labelled:

@@ -54,7 +54,7 @@ def chexpert_at_k(
     for this collection and are too narrow for another one (over shuffled labels 80 to 90 %, not
     95 %, hold chance), as they are for a handful of reports; equal shares have no width.
     """
-    labels = _checked(labels)
+    labels = checked(labels, k)
     found = shares(of, labels, k)
     n, members = len(labels), {int(c): found[labels == c] for c in np.unique(labels)}
     again = {c: _redrawn_means(there, draws, seed, c) for c, there in members.items()}
@@ -74,10 +74,8 @@ def chexpert_at_k(
 
 def shares(of: ArrayLike | Similarities, labels: ArrayLike, k: int) -> Array:
     """[n]: of the k other reports most similar to each, the share with its label."""
-    labels = _checked(labels)
+    labels = checked(labels, k)
     n = len(labels)
-    if not 1 <= k <= n - 1:
-        raise ValueError(f"k wants to be 1 to {n - 1}, the number of other reports, got {k}")
     similarities = of if callable(of) else dot_products(of)
     hits = np.empty(n, np.int64)
     for start in range(0, n, ROWS):
@@ -144,7 +142,8 @@ def _estimate(value: np.floating, again: Array, n: int) -> Estimate:
     return Estimate(float(value), float(low), float(high), n)
 
 
-def _checked(labels: ArrayLike) -> Labels:
+def checked(labels: ArrayLike, k: int) -> Labels:
+    """The labels [n]; ValueError, before any work, if no CheXpert@k can be had of them."""
     values = np.asarray(labels)
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
         raise ValueError(
@@ -152,6 +151,10 @@ def _checked(labels: ArrayLike) -> Labels:
         )
     if len(np.unique(values)) < 2:
         raise ValueError("labels want two classes or more: with one, every neighbour is right")
+    if not 1 <= k <= len(values) - 1:
+        raise ValueError(
+            f"k wants to be 1 to {len(values) - 1}, the number of other reports, got {k}"
+        )
     return values.astype(np.int64)
 
 

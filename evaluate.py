@@ -1,0 +1,45 @@
+"""Measure:  python evaluate.py text-encoders"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from ldm import atomic, cli
+from ldm.report import text_encoders
+
+ABOUT = "Measure a model or its parts; results are tables, pictures and a page in --out."
+SUBCOMMANDS: dict[str, Any] = {"text-encoders": text_encoders}  # modules, see ldm/report
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = cli.Parser("evaluate.py", ABOUT)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="WHAT")
+    for name, module in SUBCOMMANDS.items():
+        command = commands.add_parser(name, description=module.ABOUT, help=module.ABOUT)
+        module.arguments(command)
+        out = Path("runs", name.replace("-", "_"))
+        command.add_argument(
+            "--out", type=Path, default=out, metavar="FOLDER", help=f"where to ({out})"
+        )
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(format="evaluate.py: %(message)s", stream=sys.stderr)
+    cli.check_folder(options.out)
+    watch = cli.Stopwatch()
+    with watch("measuring"):
+        report = SUBCOMMANDS[options.command].run(options)
+    with atomic.whole_folder(options.out) as folder:
+        for name, content in report.files.items():
+            (folder / name).write_bytes(content)
+    paths = [str(options.out / name) for name in report.files]
+    values = {**report.values, "paths": paths, "seconds": watch.rounded()}
+    print(json.dumps(values) if options.json else "\n".join([report.text, *paths]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, "evaluate.py"))

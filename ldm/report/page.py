@@ -1,0 +1,112 @@
+"""Results as a page: sentences, tables and pictures in one HTML file, in Markdown, in plain text."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
+  color: #111; background: #fff; }
+p { max-width: 45rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.85em; }
+figure { margin: 1.5rem 0; overflow-x: auto; }
+figcaption { font-size: 0.9em; margin: 0.3rem 0; }
+th, td { padding: 0.2rem 0.6rem; border-bottom: 1px solid #ccc; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+img { max-width: 100%; }
+@page { size: A4 landscape; margin: 12mm; }
+@media print {
+  body { margin: 0; font-size: 10pt; }
+  figure { break-inside: avoid; overflow: visible; }
+  img { max-height: 165mm; }
+}
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """rows: cells as they are shown, as many as the header has"""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """name: of its PNG file, which lies beside the Markdown;  caption: also for who cannot see it"""
+
+    name: str
+    png: bytes
+    caption: str
+
+
+Block = str | Table | Picture  # a str is a paragraph
+
+
+def html(title: str, blocks: Sequence[Block]) -> str:
+    """One file that needs no other and no network; it prints on A4."""
+    body = "\n".join(map(_html, blocks))
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def markdown(title: str, blocks: Sequence[Block]) -> str:
+    return "\n\n".join([f"# {title}", *map(_markdown, blocks)]) + "\n"
+
+
+def text(title: str, blocks: Sequence[Block]) -> str:
+    """For a terminal; of a picture, its file and caption."""
+    return "\n\n".join([title, *map(_text, blocks)]) + "\n"
+
+
+def _html(block: Block) -> str:
+    if isinstance(block, str):
+        return f"<p>{escape(block)}</p>"
+    caption = escape(block.caption)
+    if isinstance(block, Picture):
+        data = base64.b64encode(block.png).decode()
+        image = f'<img src="data:image/png;base64,{data}" alt="{caption}">'
+        return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+    head, rows = row(block.header, "th"), "\n".join(row(cells, "td") for cells in block.rows)
+    table = f"<table>\n<thead>{head}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+    return f"<figure><figcaption>{caption}</figcaption>{table}</figure>"
+
+
+def _markdown(block: Block) -> str:
+    if isinstance(block, str):
+        return block
+    if isinstance(block, Picture):
+        return f"![{block.caption}]({block.name})"
+
+    def row(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+    rule = "|---|" + "---:|" * (len(block.header) - 1)
+    return "\n".join([f"*{block.caption}*\n", row(block.header), rule, *map(row, block.rows)])
+
+
+def _text(block: Block) -> str:
+    if isinstance(block, str):
+        return block
+    if isinstance(block, Picture):
+        return f"{block.name}: {block.caption}"
+    lines = [block.header, *block.rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+    def row(cells: Sequence[str]) -> str:
+        first, *rest = cells
+        return "  ".join([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])])
+
+    return "\n".join([block.caption, *map(row, lines)])

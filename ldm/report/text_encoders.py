@@ -1,0 +1,153 @@
+"""evaluate.py text-encoders: CheXpert@k of text encoders, and their embeddings on a plane."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ldm import cli
+from ldm.report import Report
+
+if TYPE_CHECKING:
+    from ldm.data.reports import Labelled
+    from ldm.report.meaning import Choice, Row
+    from ldm.report.page import Picture
+
+ABOUT = "Which text encoder keeps clinical meaning? CheXpert@k and t-SNE (arXiv:2210.04133)."
+TITLE = "Which text encoder keeps clinical meaning?"
+VECTORS = ("IoU", "eot", "mean", "start", "cls", "pooler", "projection")
+DEFAULT = ("words", "built-in", "random", "bert")
+LABELS = (
+    "A report counts under its one CheXpert class: of Open-I's MeSH terms a negated one is passed "
+    "over, an uncertain one counts as positive, and a class of which another one present is an "
+    "instance (an opacity that is pneumonia) is dropped; a CSV's labels are taken as they stand. "
+    "Reports of several classes even so, or of none, are left out, and so are those without an "
+    "impression."
+)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    what = "impressions (or whole reports) with labels; without it, Open-I of torchxrayvision"
+    add("--reports", metavar="CSV", help=what)
+    what = (
+        "[LABEL=]ENCODER[@VECTOR]: words, built-in, random[:MODEL], bert, open_clip:MODEL/TAG, a "
+        "BERT's folder or a model's path; VECTOR is eot, mean or start of CLIP, cls, mean, pooler "
+        f"or projection of a BERT, all without it ({' '.join(DEFAULT)})"
+    )
+    add("--encoders", nargs="+", type=cli.line, default=DEFAULT, metavar="ENCODER", help=what)
+    add("--k", type=cli.whole(1), default=10, metavar="N", help="neighbours to look at (10)")
+    what = "reports of each class at most (50)"
+    add("--per-class", type=cli.whole(1), default=50, metavar="N", help=what)
+    what = "which reports, resamples and random weights (0)"
+    add("--seed", type=cli.whole(), default=0, metavar="N", help=what)
+
+
+def run(options: argparse.Namespace) -> Report:
+    """Raises ValueError, before any file is written, for reports or encoders that will not do."""
+    from ldm.data import reports
+    from ldm.metrics.chexpert import checked
+    from ldm.report import meaning, page
+
+    if options.reports:
+        everything = reports.single_label(reports.read_csv(options.reports))
+    else:
+        everything = reports.openi()
+    chosen = reports.balanced(reports.checked(everything), options.per_class, options.seed)
+    checked(chosen.labels, options.k)
+    choices = [choice(text) for text in options.encoders]
+    rows: list[Row] = []
+    for one, encoder in zip(choices, meaning.open_all(choices, options.seed), strict=True):
+        rows += meaning.measure(one, encoder, chosen, options.k, options.seed)
+    pictures = draw(list(meaning.best(rows).values()), chosen, options.seed)
+    sentences = [*about(options, chosen, rows), LABELS, left_out(chosen)]
+    tables = [
+        meaning.macro_table(rows, options.k),
+        meaning.order_table(rows),
+        meaning.class_table(list(meaning.best(rows).values())),
+    ]
+    values = {
+        "reports": Path(options.reports).name if options.reports else "Open-I",
+        "n": len(chosen.ids),
+        "k": options.k,
+        "per_class": options.per_class,
+        "seed": options.seed,
+        "left_out": chosen.left_out,
+        "chance": rows[0].score.macro_chance,
+        "rows": [meaning.as_json(row) for row in rows],
+        "agreement": meaning.agreement(rows),
+    }
+    blocks = [*sentences, *tables, *pictures]
+    contents = {
+        "html": page.html(TITLE, blocks),
+        "md": page.markdown(TITLE, blocks),
+        "txt": page.text(TITLE, blocks),
+        "json": json.dumps(values, indent=1) + "\n",
+    }
+    files = {f"text_encoders.{kind}": content.encode() for kind, content in contents.items()}
+    files |= {picture.name: picture.png for picture in pictures}
+    return Report(page.text(TITLE, [*sentences[:1], *tables]), values, files)
+
+
+def choice(text: str) -> Choice:
+    """[LABEL=]ENCODER[@VECTOR]; without a label a path goes by its last name."""
+    from ldm.report.meaning import Choice
+
+    label, equals, rest = text.partition("=")
+    if not equals:
+        label, rest = "", text
+    name, _, how = rest.rpartition("@")
+    if how not in VECTORS:
+        name, how = rest, ""
+    return Choice(label or (name if ":" in name else Path(name).name), name, how or None)
+
+
+def about(options: argparse.Namespace, chosen: Labelled, rows: Sequence[Row]) -> list[str]:
+    """What was measured, and on what."""
+    chance = 100 * rows[0].score.macro_chance
+    return [
+        f"CheXpert@{options.k} is the share, of the {options.k} reports most like a report, that "
+        f"have its class (arXiv:2210.04133, section 2.4): n = {len(chosen.ids)} impressions, at "
+        f"most {options.per_class} of a class, drawn with seed {options.seed}. A random order gives "
+        f"{chance:.1f} % on average over the classes.",
+        "Intervals of 95 % are percentiles over 1,000 resamples of the queries within each class. "
+        "They are for this collection of reports, too narrow for another. Vectors are compared by "
+        "dot products, as in the paper; words by the share that two impressions have in common. "
+        "Random weights are a control. The column cut counts the impressions too long for an "
+        "encoder, whose end it did not see.",
+    ]
+
+
+def left_out(chosen: Labelled) -> str:
+    counts = ", ".join(f"{reason} {count}" for reason, count in chosen.left_out.items())
+    return f"Reports left out: {counts}."
+
+
+def draw(rows: Sequence[Row], chosen: Labelled, seed: int) -> list[Picture]:
+    """A picture of each encoder's best vectors, and one of all beside each other.
+
+    None of words, which are no vectors, nor of vectors that are all the same.
+    """
+    from tqdm import tqdm
+
+    from ldm.data.mesh import CLASSES
+    from ldm.report.page import Picture
+    from ldm.report.scatter import Panel, draw, tsne
+
+    panels = []
+    for row in tqdm(rows, "drawing", delay=2, disable=None, leave=False):
+        if row.vectors is not None and (points := tsne(row.vectors, seed)) is not None:
+            panels.append(Panel(f"{row.label}@{row.how}", points))
+    pictures = []
+    for i, panel in enumerate(panels, start=1):
+        name = f"tsne_{i}_{re.sub(r'[^A-Za-z0-9]+', '_', panel.title)}.png"
+        caption = f"t-SNE of {panel.title}, n = {len(chosen.ids)}, seed {seed}: near is alike."
+        pictures.append(Picture(name, draw([panel], chosen.labels, CLASSES), caption))
+    if len(panels) > 1:
+        caption = f"The same beside each other: {', '.join(panel.title for panel in panels)}."
+        pictures.append(Picture("tsne.png", draw(panels, chosen.labels, CLASSES), caption))
+    return pictures
