@@ -44,9 +44,13 @@ class FileSet:
     `quality_flag` or as another `split`.
     """
 
-    def __init__(self, source: str, split: str | None = None) -> None:
-        self.name, path = source, Path(source)
-        config = DataConfig(path=source, split=split)
+    def __init__(self, source: str) -> None:
+        self.name = source
+        before, table, split = source.rpartition(".csv@")
+        path = Path(f"{before}.csv" if table else source)
+        if not path.exists():
+            raise ConfigError(f"{path} does not exist; name a folder, a CSV or phantoms:N")
+        config = DataConfig(path=str(path), split=split if table else None)
         rows = read_csv(path, config) if path.suffix == ".csv" else read_folder(path, config)
         self.rows = [row for row in rows if Path(row["path"]).name not in SHEETS]
         if not self.rows:
@@ -97,9 +101,9 @@ class PhantomSet:
 UNSEEN = 900_000_000  # first seed of phantoms that nothing of ours was trained on
 
 
-def open_set(source: str, split: str | None = None) -> ImageSet:
-    """The set that a folder, a CSV or `phantoms:N` names; ConfigError if there is none."""
-    return PhantomSet(source) if source.startswith("phantoms:") else FileSet(source, split)
+def open_set(source: str) -> ImageSet:
+    """The set that a folder, a CSV, CSV@SPLIT or `phantoms:N` names; ConfigError for none."""
+    return PhantomSet(source) if source.startswith("phantoms:") else FileSet(source)
 
 
 def load_each(

@@ -153,6 +153,13 @@ class Tenths:
             self.groups[i].update(x[which == i])
         self.count += len(x)
 
+    def __add__(self, other: Tenths) -> Tenths:
+        """Group by group."""
+        both = Tenths(len(self.groups[0].mean))
+        both.groups = [a + b for a, b in zip(self.groups, other.groups, strict=True)]
+        both.count = self.count + other.count
+        return both
+
     def of(self, groups: Iterable[int]) -> Moments:
         """The moments of these groups together."""
         return functools.reduce(operator.add, (self.groups[i] for i in groups))
