@@ -61,7 +61,7 @@ def test_figures_are_those_of_the_features() -> None:
 def test_the_floor_is_below_another_set() -> None:
     """Brighter images are farther from the real ones than real ones are among themselves."""
     real, fake = (
-        Seen(Drawn("", x), [PIXELS]).views["pixels"] for x in (noise(100, 0), noise(100, 1, 0.3))
+        Seen(Drawn("", x), [PIXELS]).views["pixels"] for x in (noise(400, 0), noise(400, 1, 0.3))
     )
     found, floor = (
         distances.distances(real, fake, False),
