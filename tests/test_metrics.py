@@ -105,7 +105,7 @@ def test_tenths_give_the_jackknife_of_all_features() -> None:
             tenths.update(part)
     found, want = fid.frechet_of_tenths(*both), fid.jackknife(fid.frechet, x, y)
     assert found.n == want.n
-    np.testing.assert_allclose(found[:3], want[:3], rtol=1e-8)
+    np.testing.assert_allclose(found[:3], want[:3], rtol=1e-7)  # a zero's root is rounding
 
 
 def test_a_set_is_no_distance_from_itself() -> None:
