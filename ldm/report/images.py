@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any file is written, for sets that cannot be measured."""
     from ldm.data.sets import open_set
     from ldm.features import open_extractor
-    from ldm.report import distances, page
+    from ldm.report import distances, memorization, page
 
     sets = [open_set(source) for source in (options.real, options.fake)]
     extractors = [
@@ -75,6 +75,10 @@ def run(options: argparse.Namespace) -> Report:
     values["MS-SSIM"] = as_json(varied)
     tables.append(variety(varied, distances.SIDE))
     blocks: list[Block] = [*about(values), *tables]
+    if audited := memorization.beside(options, sets[1]):
+        values["memorization"] = audited.values
+        blocks += audited.blocks
+        tables += audited.blocks[:2]
     files = page.files("images", TITLE, blocks, values)
     return Report(page.text(TITLE, [blocks[0], *tables]), values, files)
 
