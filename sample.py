@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import logging
 import sys
 from pathlib import Path
@@ -19,8 +17,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options; None is left to the image of --from, then to the model and the defaults."""
     parser = cli.Parser("sample.py", ABOUT)
     add = parser.add_argument
-    what = "what to draw; repeat for more"
-    add("--prompt", dest="prompts", action="append", metavar="TEXT", type=cli.prompt, help=what)
+    parser.add_many("--prompt", "prompts", "TEXT", "what to draw", cli.prompt)
     add("--prompts", dest="file", metavar="FILE", help="a text file with one prompt a line")
     add("--from", dest="image", metavar="PNG", help="draw it again, but for the options given")
     add("--negative", metavar="TEXT", type=cli.line, help="what not to draw")
@@ -34,10 +31,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--model", metavar="PATH", help="file or folder of weights (the built-in model)")
     add("--config", metavar="YAML", help="sizes of a CompVis file that is not SD v1.4")
     add("--ema", action="store_true", help="averaged weights of a CompVis file with both")
-    what = "a learned word, from textual inversion; repeat for more"
-    add("--embedding", dest="words", action="append", default=[], metavar="PATH", help=what)
-    what = "a LoRA for the U-Net; repeat for more"
-    add("--lora", dest="loras", action="append", default=[], metavar="PATH", help=what)
+    parser.add_many("--embedding", "words", "PATH", "a learned word, from textual inversion")
+    parser.add_many("--lora", "loras", "PATH", "a LoRA for the U-Net")
+    add("--text-encoder", metavar="PATH", help="a projection, whose encoder then reads the prompts")
     add("--out", type=Path, metavar="FOLDER", help="where to (samples; with --from: redrawn)")
     add("--device", metavar="D", help="cpu, cuda, cuda:1 or mps (the best one here)")
     add("--dtype", metavar="D", help="float32, float16 or bfloat16 (float32)")
@@ -45,7 +41,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--json", action="store_true", help="print one JSON object: paths and seconds")
     options = parser.parse_args(arguments)
     if options.file:
-        options.prompts = (options.prompts or []) + cli.read_prompts(options.file)
+        options.prompts = options.prompts + cli.read_prompts(options.file)
     if not (options.prompts or options.image):
         parser.error("nothing to draw; give --prompt, --prompts or --from")
     # an image of samples/ redrawn there would replace the grid it was in
@@ -64,22 +60,19 @@ def main(arguments: list[str] | None = None) -> int:
         from ldm.pipeline import LatentDiffusion
 
         clip.tokenizer()
-    fields = [field.name for field in dataclasses.fields(gallery.Order)]
-    order = gallery.order(cli.given(options, fields), options.image)
+    order = gallery.order(vars(options), options.image)
     device = devices.choose(order.device)
     model = BUILT_IN if options.model is None else Path(options.model)
     with watch("load"):
         pipe = LatentDiffusion.load(model, options.config, options.ema)
-        adapters.apply(pipe, options.words, options.loras)
+        adapters.apply(pipe, options.words, options.loras, options.text_encoder)
         gallery.check_weights(order, pipe, chosen=options.model is not None)
         pipe.to(device, devices.DTYPES[order.dtype])
     here, name = world.join(), model.resolve().name
     paths = gallery.draw(pipe, order, options.out, name, watch, options.trajectory, here)
     world.leave()
-    if not here.leads:
-        return 0
-    report = {"paths": [str(path) for path in paths], "seconds": watch.rounded()}
-    print(json.dumps(report) if options.json else "\n".join(report["paths"]))
+    if here.leads:
+        print(cli.report(paths, watch, options.json))
     return 0
 
 

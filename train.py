@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 
@@ -34,10 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
         with watch("training"):
             weights = Trainer(run, method, here).fit()
     world.leave()
-    if not here.leads:
-        return 0
-    report = {"paths": [str(weights)], "seconds": watch.rounded()}
-    print(json.dumps(report) if options.json else weights)
+    if here.leads:
+        print(cli.report([weights], watch, options.json))
     return 0
 
 

@@ -128,7 +128,7 @@ def reference(data: str | None, count: int, seed: int, other: bool = False) -> t
     return source.images(torch.tensor(normal)), source.images(torch.tensor(fluid))
 
 
-def sheet(path: Path, rows: dict[str, Tensor]) -> None:
+def sheet(path: Path, rows: dict[str, Tensor], title: str) -> None:
     """A row for each model: four images of the plain prompt, four with an effusion."""
     size = (8.8, 1.1 * len(rows) + 0.3)
     figure, axes = plt.subplots(len(rows), 1, figsize=size, squeeze=False, layout="constrained")
@@ -136,7 +136,7 @@ def sheet(path: Path, rows: dict[str, Tensor]) -> None:
         axis.imshow(images.grid(drawn, columns=8)[0], cmap="gray", vmin=-1, vmax=1)
         axis.set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center", fontsize=8)
         axis.set(xticks=[], yticks=[])
-    figure.suptitle("synthetic; left no suffix, right a visible pleural effusion", fontsize=8)
+    figure.suptitle(title, fontsize=8)
     figure.savefig(path, dpi=110, bbox_inches="tight")
     Image.open(path).convert("L").save(path, optimize=True)  # a third of the bytes
 
@@ -215,7 +215,8 @@ def main() -> None:
             report[f"Kendall's tau to the paper, {what}"] = {
                 "tau": f"{tau.statistic:.2f} (p = {tau.pvalue:.2f}, {len(known)} methods)"
             }
-    sheet(options.out / "sheet.png", rows)
+    title = "synthetic; left no suffix, right a visible pleural effusion"
+    sheet(options.out / "sheet.png", rows, title)
     (options.out / "table.md").write_text(
         table({name: row for name, row in report.items() if "AUC" in row})
     )

@@ -1,4 +1,4 @@
-"""Small files that change a model that is there already: new words, and LoRA."""
+"""Small files that change a model that is there already: new words, LoRA, projections."""
 
 from __future__ import annotations
 
@@ -12,13 +12,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ldm import atomic
+from ldm import atomic, projected_text
+from ldm.data import films
 from ldm.models import lora
 from ldm.pipeline import LatentDiffusion
+from ldm.weights import weights_hash
+
+HOW = {  # what there is, and how to get one
+    "word": "configs/textual_inversion.yaml",
+    "lora": "configs/lora.yaml",
+    "projection": "configs/projection_document.yaml",
+}
 
 
 def save(path: Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write one; kind: "word" or "lora";  facts: what a reader must know, ready for JSON."""
+    """Write one; kind: a key of HOW;  facts: what a reader must know, ready for JSON."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic.whole_file(path) as unfinished:
         save_file(plain, unfinished, metadata={kind: json.dumps(dict(facts))})
@@ -33,18 +41,22 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
             text = (handle.metadata() or {}).get(kind)
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - no dict
         if text is None:
-            how = {"word": "configs/textual_inversion.yaml", "lora": "configs/lora.yaml"}[kind]
-            raise ValueError(f"it holds no {kind}; train one with {how}")
+            raise ValueError(f"it holds no {kind}; train one with {HOW[kind]}")
         return tensors, json.loads(text)
     except (OSError, SafetensorError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"cannot open {file} as a {kind}: {reason}") from error
 
 
-def apply(pipe: LatentDiffusion, words: Sequence[str] = (), loras: Sequence[str] = ()) -> None:
-    """Teach the model new words, and add LoRAs to its U-Net; its `weights_hash` then names them.
+def apply(
+    pipe: LatentDiffusion,
+    words: Sequence[str] = (),
+    loras: Sequence[str] = (),
+    text_encoder: str | None = None,
+) -> None:
+    """Teach the model new words, add LoRAs to its U-Net, let a projection's encoder read prompts.
 
-    words, loras: files or run folders
+    The model's `weights_hash` then names them. All are files or run folders.
     """
     for path in words:
         tensors, facts = load(path, "word")
@@ -57,6 +69,29 @@ def apply(pipe: LatentDiffusion, words: Sequence[str] = (), loras: Sequence[str]
         except ValueError as error:
             raise ValueError(f"{path} is of another model: {error}") from error
         pipe.weights_hash += f"+{digest(tensors)}"
+    if text_encoder is not None:
+        replace_text(pipe, text_encoder)
+
+
+def replace_text(pipe: LatentDiffusion, path: str) -> None:
+    """Let the encoder of a projection read the prompts, in the place of CLIP's text tower.
+
+    Raises ValueError for the projection of another model's tower, or where the tower has learned
+    words, which the other encoder does not know.
+    """
+    tensors, facts = load(path, "projection")
+    projected = projected_text.build(path, tensors, facts)
+    if pipe.text.words:
+        raise ValueError(f"{path} does not know {', '.join(pipe.text.words)}; use one or the other")
+    tower = weights_hash({"text": pipe.text.state_dict()})
+    if tower != projected.about.clip_hash:
+        raise ValueError(
+            f"{path} projects to the text tower {projected.about.clip_hash}, but this model has "
+            f"{tower}; name the model that it was trained for, or train it for this one"
+        )
+    pipe.projected = projected
+    about = {**facts, "encoder": ""}  # wherever it lies
+    pipe.weights_hash += f"+{films.digest([about, digest(tensors)])[:8]}"
 
 
 def add_word(pipe: LatentDiffusion, word: str, vectors: Tensor, where: str) -> None:

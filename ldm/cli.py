@@ -6,6 +6,7 @@ Imports nothing heavy, so that --help and a mistyped option answer at once.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import re
@@ -23,6 +24,15 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str, description: str | None = None, **more: Any) -> None:
         super().__init__(prog, description=description, allow_abbrev=False, **more)
+
+    def add_many(
+        self, flag: str, dest: str, metavar: str, what: str, read: Callable[[str], Any] = str
+    ) -> None:
+        """An option that may be repeated; it gives a list."""
+        what += "; repeat for more"
+        self.add_argument(
+            flag, dest=dest, action="append", default=[], metavar=metavar, type=read, help=what
+        )
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {_one_line(message)}; {self.prog} --help lists the options\n")
@@ -161,6 +171,7 @@ class Stopwatch:
         return {part: round(seconds, 3) for part, seconds in self.seconds.items()}
 
 
-def given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, object]:
-    """Those of the named options that were given, i.e. are not None."""
-    return {name: value for name in names if (value := getattr(options, name, None)) is not None}
+def report(paths: Sequence[Path], watch: Stopwatch, as_json: bool) -> str:
+    """For stdout: the paths that were written, one a line; or one JSON object, with the seconds."""
+    names = [str(path) for path in paths]
+    return json.dumps({"paths": names, "seconds": watch.rounded()}) if as_json else "\n".join(names)

@@ -90,8 +90,13 @@ class Order:
         return [range(i, min(i + many, end)) for i in range(first, end, many)]
 
 
-def order(given: Mapping[str, Any], image: str | Path | None = None) -> Order:
-    """An Order of the `given` fields; what is not given is as `image` says, if there is one."""
+def order(options: Mapping[str, Any], image: str | Path | None = None) -> Order:
+    """An Order of the options that are its fields; those not given are as `image` says, if any.
+
+    Not given is None, or no prompt.
+    """
+    fields = [field.name for field in dataclasses.fields(Order)]
+    given = {name: options[name] for name in fields if options.get(name) not in (None, [])}
     if image is None:
         return Order(**given)
     # other settings are other pictures: which batch the old ones were in is of no use then
@@ -121,6 +126,8 @@ def describe(
         "model": model,
         "software": f"ldm {__version__}",
     }
+    if pipe.projected is not None:
+        text["text encoder"] = pipe.projected.provenance()
     return text | ({} if company is None else {"batch": _write_range(company)})
 
 
@@ -167,7 +174,10 @@ def check_weights(order: Order, pipe: LatentDiffusion, chosen: bool) -> None:
         return
     message = f"the image was drawn with weights {order.weights}, these are {pipe.weights_hash}"
     if not chosen:
-        raise ValueError(f"{message}; name its own with --model")
+        raise ValueError(
+            f"{message}; name its own with --model, and what was added to them with "
+            "--text-encoder, --embedding or --lora"
+        )
     log.warning("%s: it will be another picture", message)
 
 

@@ -16,6 +16,7 @@ from ldm.guidance import guide
 from ldm.models.clip import TextEncoder
 from ldm.models.unet import UNet
 from ldm.models.vae import VAE
+from ldm.projected_text import ProjectedText
 from ldm.samplers import SAMPLERS, Step, sample
 from ldm.schedule import NoiseSchedule
 
@@ -73,6 +74,7 @@ class LatentDiffusion:
         self.schedule = NoiseSchedule.from_config(config.schedule)
         self.scale_factor = config.scale_factor
         self.weights_hash = weights_hash
+        self.projected: ProjectedText | None = None  # reads the prompts in the place of `text`
 
     @classmethod
     def load(
@@ -97,8 +99,9 @@ class LatentDiffusion:
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> LatentDiffusion:
         """Move the networks; returns self."""
-        for module in (self.unet, self.vae, self.text):
-            module.to(device=device, dtype=dtype)
+        for module in (self.unet, self.vae, self.text, self.projected):
+            if module is not None:
+                module.to(device=device, dtype=dtype)
         return self
 
     @property
@@ -111,6 +114,8 @@ class LatentDiffusion:
 
     def encode_text(self, prompts: Sequence[str], tell: bool = True) -> Tensor:
         """[B, S, D], what the U-Net attends to; `tell` as in TextEncoder.tokenize."""
+        if self.projected is not None:
+            return self.projected(prompts, tell)
         return self.text(self.text.tokenize(prompts, tell).to(self.device))
 
     def encode_each(self, prompts: Sequence[str]) -> Tensor:

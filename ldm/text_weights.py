@@ -1,4 +1,4 @@
-"""Opens a published BERT: a folder of config.json, vocab.txt and weights, in its usual forms."""
+"""Opens a published BERT: a folder of config.json, vocab.txt and weights; writes one of our own."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from ldm import atomic
 from ldm.config import BertConfig, ConfigError, from_dict
 from ldm.models.bert import Bert
 from ldm.models.wordpiece import WordPiece
@@ -89,6 +91,41 @@ def load_bert(folder: str | Path) -> tuple[Bert, WordPiece]:
         bert = Bert(config)
     bert.load_state_dict(_state(there[0], bert, tensors), assign=True)
     return bert.eval(), wordpiece
+
+
+def save_bert(
+    folder: Path, bert: Bert, wordpiece: WordPiece, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a folder that `load_bert` opens, and Hugging Face's BertForMaskedLM.
+
+    The weights come last: a folder that has them is whole.
+    """
+    config = bert.config
+    values = {theirs: getattr(config, ours) for ours, theirs in SIZES.items()} | {
+        "architectures": ["BertForMaskedLM"],
+        "model_type": "bert",
+        "hidden_act": "gelu",
+        "type_vocab_size": config.segments,
+        "layer_norm_eps": config.eps,
+        "pad_token_id": wordpiece.pad,
+    }
+    if config.projection is not None:
+        values |= {"model_type": "cxr-bert", "projection_size": config.projection}
+    for name, text in (
+        ("config.json", json.dumps(values, indent=1)),
+        ("tokenizer_config.json", json.dumps({"do_lower_case": wordpiece.lower})),
+        ("vocab.txt", "\n".join(wordpiece.ids)),
+    ):
+        with atomic.whole_file(folder / name) as path:
+            path.write_text(text + "\n", encoding="utf-8")
+    table = names(config)
+    tensors = {
+        theirs if theirs.startswith("cls") else f"bert.{theirs}": tensor.to(dtype).contiguous()
+        for ours, tensor in bert.state_dict().items()
+        for theirs in (table[ours],)
+    }
+    with atomic.whole_file(folder / FILES[0]) as path:
+        save_file(tensors, path, metadata={"format": "pt"})
 
 
 def names(config: BertConfig) -> dict[str, str]:

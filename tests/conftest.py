@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from string import ascii_lowercase
 
 import numpy as np
 import pytest
@@ -15,9 +16,13 @@ from pseudo import fill
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ldm.config import ModelConfig, load_config
+from ldm.config import BertConfig, DataConfig, ModelConfig, load_config
+from ldm.data.texts import open_texts
 from ldm.export import Parts, save
+from ldm.models.bert import Bert
+from ldm.models.wordpiece import SPECIAL, WordPiece, words
 from ldm.pipeline import LatentDiffusion
+from ldm.text_weights import save_bert
 from ldm.weights import PARTS, read
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -43,6 +48,26 @@ KINDS = [
     {"finding": "no finding", "images": 2},
     {"finding": "Effusion", "images": 2, "suffix": " X"},
 ]
+
+
+# made up: two impressions of each class, of which some words differ
+TOY = {
+    "Cardiomegaly": ("The heart is enlarged.", "Stable cardiomegaly, lungs clear."),
+    "No Finding": ("No acute disease.", "Normal chest."),
+    "Pleural Effusion": ("Small left pleural effusion.", "Fluid in the right pleural space."),
+    "Pneumothorax": ("Air beside the lung: pneumothorax.", "A small pneumothorax at the apex."),
+}
+
+
+def write_reports(path: Path, of_each: int = 6) -> Path:
+    """A CSV of made-up impressions with their labels, of one class after the other and back."""
+    rows = [
+        f'"{texts[i % 2]} Series {i}.",{name}'
+        for i in range(of_each)
+        for name, texts in TOY.items()
+    ]
+    path.write_text("\n".join(["impression,label", *rows]) + "\n", encoding="utf-8")
+    return path
 
 
 def golden(name: str) -> dict[str, Tensor]:
@@ -113,7 +138,7 @@ def relative_l2(found: Tensor, expected: Tensor) -> float:
 
 def assert_one_line(error: str, *words: str) -> None:
     """Standard error after a refusal: the program, one line, no traceback, and these words."""
-    assert re.match(r"(python -m )?[\w.]+( \w+)?: ", error), error
+    assert re.match(r"(python -m )?[\w.]+( [\w-]+)?: ", error), error
     assert error.count("\n") == 1, error
     for word in words:
         assert word in error
@@ -127,6 +152,21 @@ def adaptation(folder: Path, start: Path, method: str, options: dict, **train) -
         "data": {"phantoms": 40, "size": 32, "cache": str(start.parent / "cache")},
         "model": {"path": str(start)},
         "method": {"kinds": KINDS, **options},
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder / "config.yaml"
+
+
+def projection(folder: Path, start: Path, encoder: Path, options: dict, **train) -> Path:
+    """A config file in the folder that learns to replace the text tower of `start`."""
+    closed = {"steps": 1, "learning_rate": 0.0} if options.get("fit", "mlp") != "mlp" else {}
+    common = {"steps": 4, "batch_size": 8, "learning_rate": 1e-2, "warmup": 1, "ema": 0.0}
+    config = {
+        "train": {"method": "projection", "out": str(folder / "run"), **common, **closed, **train},
+        "data": {"phantoms": 40, "cache": str(start.parent / "cache")},
+        "model": {"path": str(start), "parts": ["text"]},
+        "method": {"encoder": str(encoder), "hidden": 32, **options},
     }
     folder.mkdir(exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -177,6 +217,20 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     parts = {name: build(config).state_dict() for name, build in PARTS.items()}
     return save(folder / "model.safetensors", config, parts)
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT with random weights that knows the words of phantoms and single letters."""
+    texts = open_texts(DataConfig(phantoms=40)).train
+    known = sorted({word for text in texts for word in words(text)} - set(ascii_lowercase))
+    vocab = [*SPECIAL, *known, *ascii_lowercase, *(f"##{letter}" for letter in ascii_lowercase)]
+    sizes = {"width": 16, "layers": 1, "heads": 2, "feedforward": 32}
+    torch.manual_seed(0)
+    bert = Bert(BertConfig(vocab_size=len(vocab), context_length=100, **sizes))
+    folder = tmp_path_factory.mktemp("encoder")
+    save_bert(folder, bert, WordPiece(vocab))
+    return folder
 
 
 @pytest.fixture(scope="session")

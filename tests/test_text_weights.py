@@ -3,18 +3,21 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import assert_same
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from test_bert import SMALL, VOCAB, pseudo_state
 from test_safe_pickle import Call
 from torch import Tensor
 
-from ldm.text_weights import load_bert, names
+from ldm.models.bert import Bert
+from ldm.models.wordpiece import WordPiece
+from ldm.text_weights import load_bert, names, save_bert
 
 SMALL_JSON = {
     "model_type": "cxr-bert",
@@ -68,6 +71,34 @@ def without_bias(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     tensors = with_extras(tensors)
     del tensors["cls.predictions.bias"]
     return tensors
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("lower", [True, False])
+def test_what_is_saved_opens_as_it_was(tmp_path: Path, dtype: torch.dtype, lower: bool) -> None:
+    """Weights, sizes, heads and tokenizer come back, in half precision rounded once."""
+    bert = Bert(SMALL)
+    save_bert(tmp_path, bert, WordPiece(VOCAB, lower), dtype)
+    found, wordpiece = load_bert(tmp_path)
+    assert found.config == SMALL
+    assert_same(found.state_dict(), {n: t.to(dtype).float() for n, t in bert.state_dict().items()})
+    assert (list(wordpiece.ids), wordpiece.lower) == (VOCAB, lower)
+
+
+def test_saved_tensors_have_the_names_of_bert_for_masked_lm(tmp_path: Path) -> None:
+    """The encoder lies under `bert.`, the head beside it: so Hugging Face's class finds them."""
+    config = replace(SMALL, projection=None)
+    save_bert(tmp_path, Bert(config), WordPiece(VOCAB))
+    tensors = load_file(tmp_path / "model.safetensors")
+    tops = {name.partition(".")[0] for name in tensors}
+    assert tops == {"bert", "cls"}
+    assert {
+        "bert.embeddings.word_embeddings.weight",
+        "bert.encoder.layer.0.attention.self.query.bias",
+        "cls.predictions.bias",
+        "cls.predictions.transform.LayerNorm.weight",
+    } <= tensors.keys()
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "bert"
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".bin"])

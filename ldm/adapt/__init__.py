@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ldm.adapt.bert import TrainBert
 from ldm.adapt.finetune import FineTune, TextualInversion
 from ldm.adapt.judge import TrainJudge
 from ldm.adapt.pretrain import TrainText, TrainUNet, TrainVAE
+from ldm.adapt.projection import Project
 from ldm.config import ConfigError, RunConfig
 from ldm.train.loop import Method
 
@@ -15,8 +17,10 @@ METHODS: dict[str, Callable[[RunConfig], Method]] = {
     "text": TrainText,
     "unet": TrainUNet,
     "judge": TrainJudge,
+    "bert": TrainBert,
     "textual_inversion": TextualInversion,
     "finetune": FineTune,
+    "projection": Project,
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from torch import Tensor
 from ldm.config import ConfigError, DataConfig
 from ldm.data.films import Files, Phantoms, check_exclude, excluded
 from ldm.data.transforms import augment
+
+T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -70,19 +72,19 @@ def draw(datasets: Sequence[tuple[Dataset, float]], size: int, generator: torch.
     return collect(picks, generator)
 
 
-def shares(datasets: Sequence[tuple[Dataset, float]], size: int) -> list[tuple[Dataset, int]]:
-    """How many of `size` images each dataset gives: its share, rounded, the last one the rest."""
+def shares(datasets: Sequence[tuple[T, float]], size: int) -> list[tuple[T, int]]:
+    """How many of `size` samples each dataset gives: its share, rounded, the last one the rest."""
     counts = [round(share * size) for _, share in datasets[:-1]]
     counts.append(size - sum(counts))
     return [(d, count) for (d, _), count in zip(datasets, counts, strict=True) if count > 0]
 
 
-def check_shares(datasets: Sequence[tuple[Dataset, float]], batch_size: int) -> None:
-    """Raises ConfigError if a dataset would have no image in any batch."""
+def check_shares(datasets: Sequence[tuple[object, float]], batch_size: int) -> None:
+    """Raises ConfigError if a dataset would have no sample in any batch."""
     if len(shares(datasets, batch_size)) < len(datasets):
         raise ConfigError(
-            f"data.share={datasets[0][1]} of train.batch_size={batch_size} leaves no image for "
-            "the files or for the phantoms; take a larger batch, or one of them alone"
+            f"data.share={datasets[0][1]} of train.batch_size={batch_size} leaves none of "
+            "the files or none of the phantoms; take a larger batch, or one of them alone"
         )
 
 

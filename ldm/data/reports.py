@@ -41,7 +41,7 @@ _END = re.compile(
 )
 
 
-LONGEST = 1000  # words of an impression; Open-I's longest has 82
+LONGEST = 1000  # words of an impression; Open-I's longest has 130
 
 
 class Report(NamedTuple):

@@ -59,7 +59,7 @@ class MaskedLM(nn.Module):
         self.bias = nn.Parameter(torch.zeros(cfg.vocab_size))
 
     def forward(self, hidden: Tensor, tokens: Tensor) -> Tensor:
-        """hidden: [B, S, D];  tokens: [V, D], the embedding;  returns logits [B, S, V]"""
+        """hidden: [..., D];  tokens: [V, D], the embedding;  returns logits [..., V]"""
         return F.linear(self.norm(F.gelu(self.dense(hidden))), tokens, self.bias)
 
 
@@ -135,7 +135,7 @@ class Bert(nn.Module):
         return self.projection(hidden[:, 0])
 
     def guess(self, hidden: Tensor) -> Tensor:
-        """Logits of the token at each place: [B, S, D] -> [B, S, V]. Raises as `projected` does."""
+        """Logits of the token at each place: [..., D] -> [..., V]. Raises as `projected` does."""
         if self.masked_lm is None:
             raise ValueError("this BERT has no masked-LM head; set masked_lm in its config")
         return self.masked_lm(hidden, self.token_embedding.weight)

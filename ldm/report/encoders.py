@@ -2,7 +2,7 @@
 
 words                   no encoder: the share of words in common
 built-in, PATH          CLIP's text tower of a model in any layout that ldm.weights reads
-random, random:PATH     the same tower with random weights, a control
+random, random:PATH     the same tower, or BERT, with random weights: a control
 open_clip:MODEL/TAG     a tower that open_clip fetches, as open_clip:ViT-B-32/openai
 bert, FOLDER            a BERT: config.json, vocab.txt and weights
 """
@@ -23,11 +23,14 @@ from tqdm import tqdm
 from ldm import text_features, weights
 from ldm.adapt.parts import random_weights
 from ldm.config import TextConfig
+from ldm.models.bert import Bert
 from ldm.models.clip import TextEncoder, tokenizer
+from ldm.models.wordpiece import WordPiece
 from ldm.pipeline import build
 from ldm.text_weights import load_bert
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
+PLACES = {"built-in": WEIGHTS, "bert": WEIGHTS / "bert"}
 KNOWN = "words, built-in, random, bert, open_clip:MODEL/TAG, or the path of a BERT or a model"
 
 
@@ -100,8 +103,8 @@ class Clip(Encoder):
 class BertEncoder(Encoder):
     """A BERT; what its file has no head for is not among the hows. See ldm.text_features.pool."""
 
-    def __init__(self, folder: Path) -> None:
-        self.bert, self.wordpiece = load_bert(folder)
+    def __init__(self, bert: Bert, wordpiece: WordPiece) -> None:
+        self.bert, self.wordpiece = bert, wordpiece
         self.limit = self.bert.config.context_length
         heads = {"pooler": self.bert.pooler, "projection": self.bert.projection}
         self.hows = ("cls", "mean", *(how for how, head in heads.items() if head is not None))
@@ -126,25 +129,34 @@ def open_encoder(name: str, seed: int = 0) -> Encoder:
     kind, _, rest = name.partition(":")
     if kind == "open_clip":
         return Clip(_open_clip(rest))
-    if kind == "random":
-        config = weights.load_parts(_existing(rest) if rest else WEIGHTS)[0].text
-        with random_weights(seed, "text"):
-            return Clip(TextEncoder(config).eval())
-    path = {"built-in": WEIGHTS, "bert": WEIGHTS / "bert"}.get(name) or _existing(name)
-    if name == "bert" or any((path / file).exists() for file in ("config.json", "vocab.txt")):
-        return BertEncoder(path)
+    path = _place((rest or "built-in") if kind == "random" else name)
+    if _is_bert(path):
+        bert, wordpiece = load_bert(path)
+        if kind == "random":
+            with random_weights(seed, "bert"):
+                bert = Bert(bert.config).eval()
+        return BertEncoder(bert, wordpiece)
     config, states = weights.load_parts(path)
     if "text" not in states:
         raise ValueError(f"{path} has no text tower; name a file that has one")
+    if kind == "random":
+        with random_weights(seed, "text"):
+            return Clip(TextEncoder(config.text).eval())
     return Clip(build("text", config, states["text"]))  # type: ignore[arg-type]  # by name
 
 
-def _existing(name: str) -> Path:
+def _place(name: str) -> Path:
+    if name in PLACES:
+        return PLACES[name]
     if not name or not Path(name).exists():
         raise ValueError(f"unknown text encoder {name!r}; choose {KNOWN}")
-    if Path(name).is_dir() and not any(Path(name).iterdir()):
-        raise ValueError(f"{name} is empty; name the folder of a BERT or a model")
     return Path(name)
+
+
+def _is_bert(path: Path) -> bool:
+    """Whether it is to be opened as one; of a folder that is nothing, a BERT's message says why."""
+    names = {file.name for file in path.iterdir()} if path.is_dir() else {"model.safetensors"}
+    return bool(names & {"config.json", "vocab.txt"} or not names & {"model.safetensors", "unet"})
 
 
 def _open_clip(name: str) -> TextEncoder:
@@ -162,9 +174,7 @@ def _open_clip(name: str) -> TextEncoder:
     other = sizes.keys() - ours.keys()
     config = TextConfig(**{key: sizes.get(key, default) for key, default in ours.items()})
     if other or config.vocab_size != ours["vocab_size"]:
-        raise ValueError(
-            f"the text tower of open_clip's {model_name} is not CLIP's; choose another"
-        )
+        raise ValueError(f"open_clip's {model_name} has no text tower of CLIP's kind; take another")
     logging.disable()  # it tells of every retry
     try:
         model = open_clip.create_model(model_name, pretrained=tag)

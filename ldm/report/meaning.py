@@ -1,12 +1,12 @@
 """Which text encoder keeps clinical meaning: rows of CheXpert@k, beside the paper's.
 
-Chambon et al., arXiv:2210.04133, sections 2.4 and 3.3, tables 2 and 3.
+Chambon et al., arXiv:2210.04133, sections 2.4 and 3.3.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,21 +19,13 @@ from ldm.data.mesh import CLASSES
 from ldm.data.reports import Labelled
 from ldm.metrics.chexpert import Score, chexpert_at_k, shared_words
 from ldm.metrics.classify import Estimate
+from ldm.report import chambon
 from ldm.report.encoders import Clip, Encoder, open_encoder
 from ldm.report.page import Table
 
+log = logging.getLogger(__name__)
+
 WORDS = "words"
-# Macro CheXpert@10 in percent. "eot" is its "pooler output", "start" its "CLS hidden state" of CLIP.
-CLIP = {"start": 7.0, "mean": 42.8, "eot": 52.9}  # table 2
-BASELINE = 41.5  # table 3, "Base"
-BERTS = {  # table 2, under what a folder's name holds; SapBERT's holds PubMedBERT, too
-    "cxrbertspecialized": {"cls": 61.1, "mean": 34.5, "projection": 50.3},
-    "cxrbertgeneral": {"cls": 32.4, "mean": 25.4, "pooler": 31.6},
-    "sapbert": {"cls": 49.1, "mean": 48.7, "pooler": 41.0},
-    "radbert": {"cls": 54.2, "mean": 32.8, "pooler": 34.7},
-    "clinicalbert": {"cls": 26.3, "mean": 35.1, "pooler": 14.3},
-    "pubmedbert": {"cls": 30.8, "mean": 23.6, "pooler": 20.6},
-}
 
 
 class Choice(NamedTuple):
@@ -81,36 +73,49 @@ def hows_of(encoder: Encoder | None) -> tuple[str, ...]:
 
 
 def measure(
-    choice: Choice, encoder: Encoder | None, reports: Labelled, k: int, seed: int
+    choice: Choice,
+    encoder: Encoder | None,
+    reports: Labelled,
+    k: int,
+    seed: int,
+    cosine: bool = False,
 ) -> list[Row]:
-    """One row for each way of the choice to make a vector of a text."""
+    """One row for each way of the choice to make a vector of a text.
+
+    cosine: divide vectors by their lengths, which the paper does not: it then gets no figure
+    """
+    as_paper = k == 10 and not cosine
     hows = hows_of(encoder) if choice.how is None else (choice.how,)
     if encoder is None:
         score = chexpert_at_k(shared_words(reports.texts), reports.labels, k, seed=seed)
-        return [Row(choice.label, hows[0], score, None, 0, BASELINE if k == 10 else None)]
+        return [Row(choice.label, hows[0], score, None, 0, chambon.WORDS if as_paper else None)]
     vectors, cut = encoder.embed(reports.texts, hows, choice.label)
+    if cut:
+        log.warning(
+            "%d of %d impressions are longer than the %d tokens of %s: their ends are cut off",
+            *(cut, len(reports.texts), encoder.limit, choice.label),
+        )
     rows = []
     for how, e in vectors.items():
         if not np.isfinite(e).all():
             raise ValueError(
                 f"{choice.label}@{how} gives numbers that are not finite; its weights are broken"
             )
-        score = chexpert_at_k(e, reports.labels, k, seed=seed)
-        paper = paper_figure(choice.name, encoder, how) if k == 10 else None
+        lengths = np.linalg.norm(e, axis=1, keepdims=True) if cosine else 1
+        score = chexpert_at_k(e / lengths, reports.labels, k, seed=seed)
+        paper = paper_figure(choice, encoder, how) if as_paper else None
         rows.append(Row(choice.label, how, score, e, cut, paper))
     return rows
 
 
-def paper_figure(name: str, encoder: Encoder, how: str) -> float | None:
+def paper_figure(choice: Choice, encoder: Encoder, how: str) -> float | None:
     """Macro CheXpert@10 in percent of the row of table 2 that compares, if one does.
 
-    Any trained tower of CLIP's kind stands beside the paper's, a BERT beside that of its name.
+    Any trained tower of CLIP's kind stands beside the paper's, a BERT beside that of its label.
     """
     if isinstance(encoder, Clip):
-        return None if name.partition(":")[0] == "random" else CLIP[how]
-    plain = re.sub(r"[^a-z]", "", name.lower())
-    figures = next((there for key, there in BERTS.items() if key in plain), {})
-    return figures.get(how)
+        return None if choice.name.partition(":")[0] == "random" else chambon.CLIP[how]
+    return chambon.bert(choice.label, how)
 
 
 def best(rows: Sequence[Row]) -> dict[str, Row]:
@@ -180,13 +185,16 @@ def class_table(rows: Sequence[Row]) -> Table:
     ]
     macro = ("macro", str(first.macro.n), f"{100 * first.macro_chance:.1f}")
     cells.append((*macro, *(_cell(row.score.macro) for row in rows)))
-    caption = "By class, each encoder by the vector with its best macro average; % (95 % interval)."
+    caption = (
+        "By class, each encoder by the vector with its best macro average, chosen on these very "
+        "reports; % (95 % interval)."
+    )
     names = [f"{row.label}@{row.how}" for row in rows]
     return Table(caption, ("class", "n", "chance", *names), cells)
 
 
 def order_table(rows: Sequence[Row]) -> Table | str:
-    """The rows that compare with the paper's, best first; a sentence if there are fewer than two."""
+    """The rows that compare with the paper's, best first; a sentence if they are not two."""
     compared = [row for row in rows if row.paper is not None]
     if len(compared) < 2:
         return "No two rows compare with the paper's."

@@ -1,4 +1,4 @@
-"""Results as a page: sentences, tables and pictures in one HTML file, in Markdown, in plain text."""
+"""Sentences, tables and pictures as one HTML file, as Markdown and as plain text."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """name: of its PNG file, which lies beside the Markdown;  caption: also for who cannot see it"""
+    """name: of its PNG file beside the Markdown;  caption: also read to who cannot see it"""
 
     name: str
     png: bytes

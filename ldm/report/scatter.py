@@ -15,7 +15,7 @@ COLOURS = (
     *("#000000", "#E69F00", "#56B4E9", "#009E73"),
     *("#F0E442", "#0072B2", "#D55E00", "#CC79A7"),
 )
-MARKERS = "os^DvPX*<p>hd8"
+MARKERS = (*"os^DvPX*<p>hd", (4, 1, 0))  # the last is a star of four points
 
 
 class Panel(NamedTuple):

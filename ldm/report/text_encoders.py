@@ -34,12 +34,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what = "impressions (or whole reports) with labels; without it, Open-I of torchxrayvision"
     add("--reports", metavar="CSV", help=what)
     what = (
-        "[LABEL=]ENCODER[@VECTOR]: words, built-in, random[:MODEL], bert, open_clip:MODEL/TAG, a "
+        "[LABEL=]ENCODER[@VECTOR]: words, built-in, random[:ENCODER], bert, open_clip:MODEL/TAG, a "
         "BERT's folder or a model's path; VECTOR is eot, mean or start of CLIP, cls, mean, pooler "
         f"or projection of a BERT, all without it ({' '.join(DEFAULT)})"
     )
     add("--encoders", nargs="+", type=cli.line, default=DEFAULT, metavar="ENCODER", help=what)
     add("--k", type=cli.whole(1), default=10, metavar="N", help="neighbours to look at (10)")
+    what = "compare by cosines, so that the lengths of vectors do not count (dot products)"
+    add("--cosine", action="store_true", help=what)
     what = "reports of each class at most (50)"
     add("--per-class", type=cli.whole(1), default=50, metavar="N", help=what)
     what = "which reports, resamples and random weights (0)"
@@ -61,7 +63,7 @@ def run(options: argparse.Namespace) -> Report:
     choices = [choice(text) for text in options.encoders]
     rows: list[Row] = []
     for one, encoder in zip(choices, meaning.open_all(choices, options.seed), strict=True):
-        rows += meaning.measure(one, encoder, chosen, options.k, options.seed)
+        rows += meaning.measure(one, encoder, chosen, options.k, options.seed, options.cosine)
     pictures = draw(list(meaning.best(rows).values()), chosen, options.seed)
     sentences = [*about(options, chosen, rows), LABELS, left_out(chosen)]
     tables = [
@@ -73,6 +75,7 @@ def run(options: argparse.Namespace) -> Report:
         "reports": Path(options.reports).name if options.reports else "Open-I",
         "n": len(chosen.ids),
         "k": options.k,
+        "similarity": "cosine" if options.cosine else "dot product",
         "per_class": options.per_class,
         "seed": options.seed,
         "left_out": chosen.left_out,
@@ -101,14 +104,15 @@ def choice(text: str) -> Choice:
 def about(options: argparse.Namespace, chosen: Labelled, rows: Sequence[Row]) -> list[str]:
     """What was measured, and on what."""
     chance = 100 * rows[0].score.macro_chance
+    similarity = "cosines" if options.cosine else "dot products, as in the paper"
     return [
         f"CheXpert@{options.k} is the share, of the {options.k} reports most like a report, that "
         f"have its class (arXiv:2210.04133, section 2.4): n = {len(chosen.ids)} impressions, at "
-        f"most {options.per_class} of a class, drawn with seed {options.seed}. A random order gives "
-        f"{chance:.1f} % on average over the classes.",
+        f"most {options.per_class} of a class, drawn with seed {options.seed}. A random order "
+        f"gives {chance:.1f} % on average over the classes.",
         "Intervals of 95 % are percentiles over 1,000 resamples of the queries within each class. "
         "They are for this collection of reports, too narrow for another. Vectors are compared by "
-        "dot products, as in the paper; words by the share that two impressions have in common. "
+        f"{similarity}; words by the share that two impressions have in common. "
         "Random weights are a control. The column cut counts the impressions too long for an "
         "encoder, whose end it did not see.",
     ]

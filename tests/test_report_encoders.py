@@ -1,0 +1,161 @@
+"""Text encoders by name: each reads and pools as its own paper or library does."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TOY
+from test_text_weights import small_file, write_bert
+
+from ldm.config import TextConfig
+from ldm.models.clip import TextEncoder, tokenizer
+from ldm.pipeline import LatentDiffusion
+from ldm.report.encoders import Clip, open_encoder, with_parts
+from ldm.text_features import embed
+from ldm.text_weights import load_bert
+
+TEXTS = [*(text for texts in TOY.values() for text in texts), "", "effusion " * 100]
+
+
+@pytest.fixture(scope="module")
+def tower(start: Path) -> TextEncoder:
+    return LatentDiffusion.load(start).text
+
+
+def test_clip_vectors_are_those_of_the_tower_as_stable_diffusion_feeds_it(
+    start: Path, tower: TextEncoder
+) -> None:
+    """Start, first end-of-text, and mean between them, of 77 tokens padded with end-of-text."""
+    found, cut = open_encoder(str(start)).embed(TEXTS, ("eot", "mean", "start"))
+    tokens = tower.tokenize(TEXTS, tell=False)
+    assert tokens.shape == (10, 77)
+    with torch.inference_mode():
+        hidden = tower(tokens)
+    for i, row in enumerate(tokens.tolist()):
+        end = row.index(tokenizer().eot_token_id)
+        np.testing.assert_allclose(found["eot"][i], hidden[i, end], rtol=1e-4, atol=1e-5)
+        mean = hidden[i, : end + 1].mean(0)
+        np.testing.assert_allclose(found["mean"][i], mean, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found["start"][i], hidden[i, 0], rtol=1e-4, atol=1e-5)
+    assert cut == 1  # the hundred words
+
+
+def test_the_first_state_of_clip_knows_no_text(start: Path) -> None:
+    """With a causal mask "start" is one vector, whatever is said: chance, as in the paper."""
+    vectors = open_encoder(str(start)).embed(TEXTS, ("start", "eot")).vectors
+    assert np.ptp(vectors["start"], axis=0).max() < 1e-5
+    assert np.ptp(vectors["eot"], axis=0).max() > 0.1
+
+
+def test_a_text_of_77_tokens_is_not_cut(start: Path) -> None:
+    """Both ends included; one word more is cut, and changes no vector."""
+    encoder = open_encoder(str(start))
+    assert len(encoder.tokens("heart " * 75)) == 77
+    found = [encoder.embed(["heart " * n], ("eot", "mean")) for n in (75, 76)]
+    assert [there.cut for there in found] == [0, 1]
+    for how in ("eot", "mean"):
+        assert np.array_equal(found[0].vectors[how], found[1].vectors[how])
+
+
+def test_bert_vectors_are_those_of_text_features(tmp_path: Path) -> None:
+    """Every head the file has, and what `embed` makes of it; what is cut is counted."""
+    folder = write_bert(tmp_path, small_file())
+    encoder = open_encoder(str(folder))
+    assert encoder.hows == ("cls", "mean", "pooler", "projection")
+    texts = ["lungs clear", "", "lungs clear lungs clear clear"]
+    found, cut = encoder.embed(texts, encoder.hows)
+    for how in encoder.hows:
+        expected = embed(*load_bert(folder), texts, how)  # type: ignore[arg-type]  # of hows
+        assert np.array_equal(found[how], expected)
+    assert cut == sum(len(encoder.tokens(text)) > 6 for text in texts) > 0
+
+
+def test_a_head_that_the_file_lacks_is_no_choice(tmp_path: Path) -> None:
+    """A BERT published without pooler and projection has cls and mean alone."""
+    heads = ("pooler.", "cls_projection_head.")
+    bare = {name: t for name, t in small_file().items() if not name.startswith(heads)}
+    assert open_encoder(str(write_bert(tmp_path, bare))).hows == ("cls", "mean")
+
+
+def test_random_weights_have_the_sizes_of_the_model_and_depend_on_the_seed(start: Path) -> None:
+    """A control of the same shape: the same seed the same vectors, others with another."""
+    name = f"random:{start}"
+    zero, again, one = (open_encoder(name, seed).embed(TEXTS, ("eot",)) for seed in (0, 0, 1))
+    trained = open_encoder(str(start)).embed(TEXTS, ("eot",))
+    assert np.array_equal(zero.vectors["eot"], again.vectors["eot"])
+    assert zero.vectors["eot"].shape == one.vectors["eot"].shape == trained.vectors["eot"].shape
+    assert not np.allclose(zero.vectors["eot"], one.vectors["eot"], atol=1e-2)
+    assert not np.allclose(zero.vectors["eot"], trained.vectors["eot"], atol=1e-2)
+
+
+def test_a_random_bert_reads_the_same_tokens_with_other_weights(tmp_path: Path) -> None:
+    """The control of a BERT has its vocabulary, sizes and heads, and depends on the seed."""
+    folder = write_bert(tmp_path, small_file())
+    trained, zero, again, one = (
+        open_encoder(name, seed)
+        for name, seed in ((f"{folder}", 0), *((f"random:{folder}", seed) for seed in (0, 0, 1)))
+    )
+    assert zero.hows == trained.hows
+    assert zero.tokens("lungs clear") == trained.tokens("lungs clear")
+    expected = zero.embed(["lungs clear"], ["cls"]).vectors["cls"]
+    for encoder, same in ((again, True), (one, False), (trained, False)):
+        found = encoder.embed(["lungs clear"], ["cls"]).vectors["cls"]
+        assert np.allclose(found, expected, atol=1e-3) == same
+
+
+def test_a_tower_of_open_clip_keeps_its_activation() -> None:
+    """With GELU, as LAION's towers have it, end-of-text is open_clip's own pooled vector."""
+    from open_clip.transformer import TextTransformer
+
+    torch.manual_seed(0)
+    sizes = {"width": 16, "heads": 2, "layers": 2}
+    theirs = TextTransformer(**sizes, output_dim=None).eval()  # GELU is its default
+    encoder = Clip(with_parts(TextConfig(**sizes), theirs))
+    tokens = torch.zeros(len(TOY), 77, dtype=torch.int64)  # it pads with 0
+    texts = [texts[0] for texts in TOY.values()]
+    for row, text in zip(tokens, texts, strict=True):
+        ids = encoder.tokens(text)
+        row[: len(ids)] = torch.tensor(ids)
+    with torch.inference_mode():
+        pooled = theirs(tokens)
+    found = encoder.embed(texts, ("eot",)).vectors["eot"]
+    np.testing.assert_allclose(found, pooled, rtol=1e-4, atol=1e-5)
+
+
+def test_open_clip_without_a_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its client tells of retries, the reader gets one line, and logging goes on."""
+    import logging
+
+    import open_clip
+
+    def offline(*arguments: object, **options: object) -> None:
+        logging.getLogger("retries").critical("not shown")
+        raise RuntimeError("Failed to download\nweights")
+
+    monkeypatch.setattr(open_clip, "create_model", offline)
+    shown: list[str] = []
+    monkeypatch.setattr(logging.Logger, "callHandlers", lambda self, record: shown.append("x"))
+    with pytest.raises(ValueError, match="open_clip cannot fetch the weights of ViT-B-32/openai"):
+        open_encoder("open_clip:ViT-B-32/openai")
+    assert not shown
+    logging.getLogger("retries").critical("shown")
+    assert shown
+
+
+def test_a_file_without_a_text_tower_is_refused(start: Path, tmp_path: Path) -> None:
+    """Our own files may hold some parts only."""
+    from ldm.weights import load_parts, save
+
+    config, parts = load_parts(start)
+    path = save(tmp_path / "vae.safetensors", config, {"vae": parts["vae"]})
+    with pytest.raises(ValueError, match=r"vae\.safetensors has no text tower"):
+        open_encoder(str(path))
+
+
+def test_a_diffusers_folder_is_a_model_and_no_bert(
+    tiny: LatentDiffusion, tiny_diffusers: Path
+) -> None:
+    """Stable Diffusion's layouts give the tower that the pipeline has."""
+    found = open_encoder(str(tiny_diffusers)).embed(TEXTS, ("eot",)).vectors["eot"]
+    assert np.array_equal(found, Clip(tiny.text).embed(TEXTS, ("eot",)).vectors["eot"])

@@ -1,0 +1,62 @@
+"""A page stands alone, says no more than it was given, and is the same in all three forms."""
+
+import base64
+import re
+from html.parser import HTMLParser
+
+from ldm.report.page import Picture, Table, html, markdown, text
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsVXVzwAAAABJRU5ErkJggg=="
+)
+TABLE = Table("Of <b> & co.", ("name", "x|y"), [("a<b>", "1"), ("long name", "23")])
+BLOCKS = ["A & B < C.", TABLE, Picture("p.png", PNG, 'Dots "near" <here>')]
+
+
+class Reader(HTMLParser):
+    """Tags opened and closed, attributes and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+        self.words: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        self.sources += [v or "" for k, v in attributes if k in ("src", "href", "alt")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_the_page_stands_alone_and_escapes_what_it_is_given() -> None:
+    """Well nested, no address but the pictures' own bytes, and texts read back as they were."""
+    page = html("T & <T>", BLOCKS)
+    read = Reader(page)
+    assert read.open == []
+    source, alt = read.sources
+    assert base64.b64decode(source.removeprefix("data:image/png;base64,")) == PNG
+    assert alt == 'Dots "near" <here>'
+    assert not re.search(r"https?:|url\(|@import|<script|<link", page)
+    for words in ("T & <T>", "A & B < C.", "Of <b> & co.", "a<b>", "23"):
+        assert words in read.words
+
+
+def test_markdown_keeps_columns_and_names_the_file() -> None:
+    """A bar in a cell is no column; each row has as many as the header."""
+    lines = markdown("T", BLOCKS).splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {3}
+    assert '![Dots "near" <here>](p.png)' in lines
+
+
+def test_text_aligns_its_columns() -> None:
+    """Names to the left, numbers to the right."""
+    lines = text("T", [TABLE]).splitlines()
+    assert lines[-3:] == ["name       x|y", "a<b>         1", "long name   23"]
