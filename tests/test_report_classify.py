@@ -12,7 +12,7 @@ import torch
 import evaluate
 from ldm import cli, images
 from ldm.features import Extractor
-from ldm.report import verdicts
+from ldm.report import anatomy, learned, verdicts
 from ldm.report.verdicts import Judged
 
 WEIGHTS = str(Path(__file__).parent.parent / "weights")
@@ -104,11 +104,14 @@ def folder(path: Path, prompts: Mapping[str, int]) -> str:
 DRAWN = {"lung xray with pleural effusion": 6, "lung xray with edema": 5, "lung xray": 4}
 
 
-def test_the_command_reads_prompts_and_writes_the_page(tmp_path: Path, capsys) -> None:
+def test_the_command_reads_prompts_and_writes_the_page(tmp_path: Path, capsys, monkeypatch) -> None:
     """--json counts what was asked for; findings with too few images are named; pages say it."""
+    trial = anatomy.trial
+    monkeypatch.setattr(anatomy, "trial", lambda: trial(12))
     fake, out = folder(tmp_path / "fake", DRAWN), tmp_path / "out"
     arguments = ["classify", fake, "--real", "phantoms:30", "--weights", WEIGHTS, "--json"]
-    assert evaluate.main([*arguments, "--out", str(out)]) == 0
+    arguments += ["--train-on-synthetic", "--anatomy", "--out", str(out)]
+    assert evaluate.main(arguments) == 0
     values = json.loads(capsys.readouterr().out)
     assert list(values["findings"]) == ["pleural effusion", "pulmonary edema"]
     assert "cardiomegaly" in values["left out"]
@@ -117,6 +120,10 @@ def test_the_command_reads_prompts_and_writes_the_page(tmp_path: Path, capsys) -
     assert asked["AUC, other findings"]["n"] == 11
     assert values["findings"]["pleural effusion"]["real"]["AUC"]["low"] > 0.5
     assert values["fake"]["synthetic"] == 15
+    taught = values["learned"]["pleural effusion"]
+    assert taught["AUC"]["fake - real"]["n"] == 30
+    assert taught["n"] == 15
+    assert values["anatomy"]["real"]["two lungs"]["value"] > 0.9
     page = (out / "classify.html").read_text()
     assert "pleural effusion (synthetic)" in page
     assert "lung xray with edema" in page
@@ -132,6 +139,7 @@ def test_the_command_reads_prompts_and_writes_the_page(tmp_path: Path, capsys) -
         (["odd.csv"], "is labelled with emphysema; none of them is among"),
         (["plain.csv"], "has neither labels nor a prompt"),
         (["fake", "--real", "nothing"], "does not exist"),
+        (["fake", "--train-on-synthetic"], "name them by --real"),
         (["fake", "--extractor", "mirror"], "unknown extractor"),
     ],
 )
@@ -150,3 +158,50 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys, monkeypatch, arguments, m
     assert len(error) == 1
     assert message in error[0]
     assert not (tmp_path / "out").exists()
+
+
+def features_of(labels: np.ndarray, seed: int, gap: float = 3.0) -> Judged:
+    """Five features, of which the first tells the label."""
+    features = np.random.default_rng(seed).normal(size=(len(labels), 5))
+    features[:, 0] += gap * labels
+    return judged(features, [{A: bool(label), B: not label} for label in labels])
+
+
+def test_what_is_learned_from_fakes_is_tried_on_real_images() -> None:
+    """Fakes like the real ones teach what those do; fakes that show the opposite, the opposite."""
+    labels, patients = np.arange(100) % 2, [str(i) for i in range(100)]
+    real = features_of(labels, 0)
+    good, bad = (
+        learned.learn(features_of(labels, 1, gap), real, patients, A) for gap in (3.0, -3.0)
+    )
+    assert good is not None
+    assert bad is not None
+    assert good.n == 80
+    assert good.everything["80 fake"].value > 0.95
+    assert good.everything["80 real"].value > 0.95
+    assert good.everything["fake - real"].low < 0 < good.everything["fake - real"].high
+    assert good.everything["all 100 fake"].n == 100
+    assert bad.everything["80 fake"].value < 0.05
+    assert bad.everything["fake - real"].high < -0.9
+
+
+def test_patients_are_not_recognised() -> None:
+    """Features that tell the patient and nothing else: no classifier of real images knows more."""
+    random = np.random.default_rng(0)
+    who = np.repeat(np.arange(40), 5)
+    labels = random.permutation(np.arange(40) % 2)[who]
+    features = random.normal(size=(40, 30))[who] + random.normal(scale=0.01, size=(200, 30))
+    real = judged(features, [{A: bool(label)} for label in labels])
+    found = learned.learn(real, real, [str(i) for i in who], A)
+    alone = learned.learn(real, real, [str(i) for i in range(200)], A)
+    assert found is not None
+    assert alone is not None
+    assert found.everything[f"{found.n} real"].value < 0.7
+    assert alone.everything[f"{alone.n} real"].value > 0.9
+
+
+def test_too_few_images_teach_nothing() -> None:
+    """Fewer than one for each fold are said to be too few."""
+    few = features_of(np.array([1, 1, 1, *[0] * 20]), 0)
+    assert learned.learn(few, few, [str(i) for i in range(23)], A) is None
+    assert learned.table({A: None}).rows == [(A, "too few images", "")]

@@ -28,6 +28,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--extractor", default="judge", metavar="NAME", help="judge, densenet121-res224-all (judge)"
     )
+    what = "also train classifiers on FAKE and on --real, and try both on --real"
+    add("--train-on-synthetic", dest="train", action="store_true", help=what)
+    what = "also count lungs, and look for the heart's side, after a trial on phantoms"
+    add("--anatomy", action="store_true", help=what)
     options_of_sets(parser)
 
 
@@ -35,8 +39,10 @@ def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any file is written, for sets that cannot be measured."""
     from ldm.data.sets import open_set
     from ldm.features import open_extractor
-    from ldm.report import page, verdict_page, verdicts
+    from ldm.report import anatomy, learned, page, verdict_page, verdicts
 
+    if options.train and not options.real:
+        raise ValueError("--train-on-synthetic wants real images to try it on; name them by --real")
     sets = [open_set(source) for source in (options.fake, options.real) if source]
     extractor = open_extractor(options.extractor, options.weights)
     if extractor.head is None:
@@ -60,15 +66,29 @@ def run(options: argparse.Namespace) -> Report:
     }
     for name, one in zip(names, judged, strict=True):
         values[name] = {"set": one.name, "n": len(one.indices), "synthetic": one.synthetic}
+    more: list[Block] = []
+    if options.train:
+        patients = [sets[1].patient(i) for i in judged[1].indices]
+        taught = {f: learned.learn(judged[0], judged[1], patients, f) for f in findings}
+        values["learned"] = {f: learned.as_json(result) for f, result in taught.items()}
+        more.append(learned.table(taught))
+    if options.anatomy:
+        tried = anatomy.trial()
+        surveys = {
+            name: anatomy.survey(asked, one.indices, tried.believed)
+            for name, asked, one in zip(names, sets, judged, strict=True)
+        }
+        values["anatomy"] = anatomy.as_json(tried, surveys)
+        more += anatomy.tables(tried, surveys)
     sentences = about(values)
     tables = [verdict_page.areas(found, names), verdict_page.called(found, names)]
     pictures = [verdict_page.roc(found, judged, names, extractor)]
     for finding in findings:
         pictures += verdict_page.wrong(sets[0], judged[0], finding, extractor)
     prompts = [verdict_page.prompt_table(judged[0], extractor)] if judged[0].prompts else []
-    blocks: list[Block] = [*sentences, *tables, *pictures, *prompts]
+    blocks: list[Block] = [*sentences, *tables, *more, *pictures, *prompts]
     files = page.files("classify", TITLE, blocks, values)
-    return Report(page.text(TITLE, [sentences[0], *sentences[2:], *tables]), values, files)
+    return Report(page.text(TITLE, [sentences[0], *sentences[2:], *tables, *more]), values, files)
 
 
 def about(values: dict[str, Any]) -> list[str]:
