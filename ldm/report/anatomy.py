@@ -150,7 +150,7 @@ def tables(tried: Trial, surveys: Mapping[str, Mapping[str, Estimate]]) -> list[
     if claims:
         caption = (
             "What they find. They were made for phantoms and miss pale lungs: compare fake films "
-            "with real ones, which all have two lungs, and drawn phantoms with the trial."
+            "with real ones, nearly all of which have two lungs, and drawn phantoms with the trial."
         )
         cells = [
             (claim, *(str(found[claim]) if claim in found else "" for found in surveys.values()))

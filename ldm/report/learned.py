@@ -85,10 +85,11 @@ def shuffled(places: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def table(found: Mapping[str, Learned | None]) -> Table:
     caption = (
-        f"A classifier trained on fake images, tried on real ones, and one trained on as many real "
-        f"images of other patients (cross-validated in {FOLDS} folds). Logistic regression on the "
-        f"extractor's standardised features, C = {C}. The extractor learned these findings from "
-        "labelled images itself, so this asks for less than training from nothing."
+        "A classifier trained on fake images, tried on real ones, and one trained on as many real "
+        f"images of other patients ({FOLDS} folds, whose scores are pooled: that costs a little). "
+        f"Logistic regression on the extractor's standardised features, C = {C}. The extractor "
+        "learned these findings from labelled images itself, so this asks for less than training "
+        "from nothing."
     )
     rows = []
     for finding, learned in found.items():
