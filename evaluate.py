@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ldm import atomic, cli
-from ldm.report import images, memorization, text_encoders
+from ldm.report import classify, images, memorization, text_encoders
 
 ABOUT = "Measure a model or its parts; results are tables, pictures and a page in --out."
 SUBCOMMANDS: dict[str, Any] = {  # modules, see ldm/report
+    "classify": classify,
     "images": images,
     "memorization": memorization,
     "text-encoders": text_encoders,

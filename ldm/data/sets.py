@@ -36,6 +36,12 @@ class ImageSet(Protocol):
     def findings(self, index: int) -> Mapping[str, bool]:
         """Is it there? for each finding that the set knows of; the words are the captions'."""
 
+    def text(self, index: int) -> Mapping[str, str]:
+        """What the image says of itself: `synthetic`, and `prompt`, if it was drawn by a model."""
+
+    def patient(self, index: int) -> str:
+        """The same for images of one patient."""
+
 
 class FileSet:
     """The images of a folder and its folders, or of the rows of a CSV (as data.path in training).
@@ -69,6 +75,14 @@ class FileSet:
     def findings(self, index: int) -> Mapping[str, bool]:
         return self.known[index]
 
+    def text(self, index: int) -> Mapping[str, str]:
+        path = Path(self.rows[index]["path"])
+        return images.read_text(path) if path.suffix.lower() == ".png" else {}
+
+    def patient(self, index: int) -> str:
+        row = self.rows[index]
+        return row.get("patient_id") or row["path"]
+
 
 class PhantomSet:
     """Phantoms of consecutive seeds, `phantoms:N` or `phantoms:N:FIRST_SEED`."""
@@ -96,6 +110,12 @@ class PhantomSet:
     def findings(self, index: int) -> Mapping[str, bool]:
         there = self.phantoms[index]
         return {captions.readable(name): there.finding(name) is not None for name in FINDINGS}
+
+    def text(self, index: int) -> Mapping[str, str]:
+        return {"synthetic": "This is a computed phantom; it shows no patient."}
+
+    def patient(self, index: int) -> str:
+        return self.sample_id(index)
 
 
 UNSEEN = 900_000_000  # first seed of phantoms that nothing of ours was trained on
