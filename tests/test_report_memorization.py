@@ -69,14 +69,15 @@ def test_a_copy_of_a_changed_version_is_a_copy() -> None:
 def test_a_run_knows_what_it_was_trained_on(tmp_path: Path, monkeypatch) -> None:
     """Images that sample.py drew with a run lead to the very images that its config picks."""
     monkeypatch.chdir(tmp_path)
-    run = tmp_path / "runs" / "few"
+    run = Path("runs/few")
     root = Path(__file__).parent.parent
     settings = [f"model.path={WEIGHTS}", "data.phantoms=40", "train.steps=1", "method.variants=1"]
     settings += [f"train.out={run}", "train.sample_every=0"]
     assert train([str(root / "configs/unet_no_findings.yaml"), *settings]) == 0
     folder = tmp_path / "drawn"
     folder.mkdir()
-    images.save(torch.zeros(1, 128, 128), folder / "00000.png", {"model": str(run)})
+    text = {"model": "few", "weights": copies.hash_of(run)}
+    images.save(torch.zeros(1, 128, 128), folder / "00000.png", text)
     taught = copies.trained_on(open_set(str(folder)))
     assert isinstance(taught, Taught)
     assert len(taught) == 5
@@ -84,7 +85,7 @@ def test_a_run_knows_what_it_was_trained_on(tmp_path: Path, monkeypatch) -> None
     seed = int(taught.sample_id(0).removeprefix("phantom-"))
     assert torch.allclose(taught.load(0), open_set(f"phantoms:1:{seed}").load(0), atol=1 / 255)
     assert copies.open_held_out(None, taught).name.startswith("phantoms:300:")
-    images.save(torch.zeros(1, 128, 128), folder / "00000.png", {"model": "weights"})
+    images.save(torch.zeros(1, 128, 128), folder / "00000.png", {**text, "weights": "other"})
     assert copies.trained_on(open_set(str(folder))) is None
 
 

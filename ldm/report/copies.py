@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ldm import images, rng
 from ldm.config import load_run
-from ldm.data.sets import UNSEEN, FileSet, ImageSet, PhantomSet, load_each, open_set
+from ldm.data.sets import UNSEEN, ImageSet, PhantomSet, load_each, open_set
 from ldm.data.transforms import augment
 from ldm.features import Array, Extractor
 from ldm.metrics.classify import Estimate, wilson
@@ -23,7 +23,7 @@ from ldm.metrics.memorization import Audit, audit, nearest
 from ldm.models.vae import VAE
 from ldm.pipeline import build
 from ldm.report.taught import Taught
-from ldm.weights import load_parts
+from ldm.weights import load_parts, weights_hash
 
 SIDE = 64  # pixels at which images are compared as such: what makes a chest that chest
 VERSIONS = 2000  # training images and changed versions of them, together
@@ -162,14 +162,20 @@ def cross(found: Audit) -> Estimate:
 
 
 def trained_on(asked: ImageSet) -> Taught | None:
-    """What the images' own text says that they were trained on, if that run is here."""
-    if not isinstance(asked, FileSet):
-        return None
-    path = Path(asked.rows[0]["path"])
-    if path.suffix != ".png":
-        return None
-    model = Path(images.read_text(path).get("model", ""))
-    return Taught(model) if (model / "config.yaml").is_file() else None
+    """What the images' own text says that they were drawn with, if that run is here or in runs/."""
+    text = asked.text(0)
+    for folder in (Path(text.get("model", "")), Path("runs") / text.get("model", "")):
+        if (folder / "config.yaml").is_file() and text.get("weights") == hash_of(folder):
+            return Taught(folder)
+    return None
+
+
+def hash_of(run: Path) -> str:
+    """As LatentDiffusion has it; "" for a run that has no whole model."""
+    try:
+        return weights_hash(load_parts(run)[1])
+    except ValueError:
+        return ""
 
 
 def open_train(source: str) -> ImageSet:

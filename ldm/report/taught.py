@@ -43,6 +43,12 @@ class Taught:
         part, index = self._place(index)
         return part.findings(index)
 
+    def text(self, index: int) -> Mapping[str, str]:
+        return {}
+
+    def patient(self, index: int) -> str:
+        return self.sample_id(index)
+
     def _place(self, index: int) -> tuple[Dataset, int]:
         for part in self.parts:
             if index < len(part):
