@@ -35,6 +35,7 @@ from tqdm import tqdm
 
 from ldm import adapters, rng
 from ldm.config import DataConfig
+from ldm.data.mesh import CLASSES
 from ldm.data.reports import Labelled, balanced, openi
 from ldm.data.texts import open_texts
 from ldm.judge_weights import load_judge
@@ -107,7 +108,10 @@ def unprojected(reader: Reader, texts: list[str]) -> np.ndarray:
 
 
 def reports_report(score: Score) -> dict[str, object]:
-    return {"macro": str(score.macro), "classes": {c: str(e) for c, e in score.classes.items()}}
+    return {
+        "macro": str(score.macro),
+        "classes": {CLASSES[c]: str(e) for c, e in score.classes.items()},
+    }
 
 
 def images_report(artist: Artist, judge: Judge, real: Tensor, count: int) -> tuple[dict, Tensor]:
