@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ldm import atomic, cli
-from ldm.report import images, text_encoders
+from ldm.report import images, reconstruction, text_encoders
 
 ABOUT = "Measure a model or its parts; results are tables, pictures and a page in --out."
-SUBCOMMANDS: dict[str, Any] = {"images": images, "text-encoders": text_encoders}  # see ldm/report
+SUBCOMMANDS: dict[str, Any] = {  # see ldm/report
+    "images": images,
+    "reconstruction": reconstruction,
+    "text-encoders": text_encoders,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

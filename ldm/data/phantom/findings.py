@@ -17,7 +17,8 @@ FINDINGS = (
     "support device",
 )
 NONE_SHARE, EFFUSION_SHARE, SECOND_SHARE = 0.4, 0.3, 0.3
-PROBES = ("nodule", "wire", "letter")
+LETTERS = ("L", "R", "A", "P")  # as the film has them
+PROBES = ("nodule", "wire", *LETTERS)
 DEVICES = ("endotracheal tube", "central line", "pacemaker", "sternal wires")
 
 

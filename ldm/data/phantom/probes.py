@@ -14,16 +14,19 @@ FINE = 60  # points across an object: less than a pixel apart for whatever is le
 
 
 def draw(canvas: Canvas, a: Anatomy, phantom: Phantom) -> dict[str, Array]:
-    """{name of the probe: [H, W]}, empty without one.
+    """{"nodule", "wire" or "letter": [H, W]}, empty without a probe.
 
     A nodule is cm of tissue along the ray in the body's measure, a wire cm of metal, a letter ink.
     """
     if phantom.probe is None:
         return {}
     rng = stream(phantom.seed, 30)
-    size = phantom.probe.size / a.scale  # the canvas has the cm of an unscaled body
-    shape = SHAPES[phantom.probe.name](canvas, size, rng)
-    return {phantom.probe.name: shape * F32(a.scale) if phantom.probe.name == "wire" else shape}
+    name, size = phantom.probe.name, phantom.probe.size / a.scale  # the canvas is not scaled
+    if name == "nodule":
+        return {name: _ball(canvas, size, rng)}
+    if name == "wire":
+        return {name: _wire(canvas, size, rng) * F32(a.scale)}
+    return {"letter": _letter(canvas, name, size, rng)}
 
 
 def _ball(canvas: Canvas, size: float, rng: np.random.Generator) -> Array:
@@ -49,10 +52,9 @@ def _wire(canvas: Canvas, size: float, rng: np.random.Generator) -> Array:
     return _spread(canvas, rows, columns, chord, long / count * across / FINE)
 
 
-def _letter(canvas: Canvas, size: float, rng: np.random.Generator) -> Array:
+def _letter(canvas: Canvas, letter: str, size: float, rng: np.random.Generator) -> Array:
     """A letter in either lower corner; the film's own markers are in an upper one."""
     half = 0.5 * canvas.size * canvas.pixel
-    letter = str(rng.choice(list(film.GLYPHS)))
     x, y = rng.choice([-0.8, 0.8]) * half, rng.uniform(0.7, 0.8) * half
     top_left = x - size / 3, y - size / 2  # a letter is two thirds as wide as high
     return film.write(canvas, letter, top_left, size, 0.0)
@@ -73,6 +75,3 @@ def _middles(count: int) -> Floats:
 def _spread(canvas: Canvas, rows: Floats, columns: Floats, value: Floats, area: float) -> Array:
     """[H, W] the mean over each pixel of a value that every point has on so many pixels' area."""
     return canvas.deposit(rows.ravel(), columns.ravel(), (value * area).ravel())
-
-
-SHAPES = {"nodule": _ball, "wire": _wire, "letter": _letter}
