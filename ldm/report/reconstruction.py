@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from ldm import cli
 from ldm.report import Report
-from ldm.report.images import SETS, as_json, options_of_sets, show
+from ldm.report.images import SETS, options_of_sets, show
 
 if TYPE_CHECKING:
     from ldm.data.sets import ImageSet
     from ldm.features import Extractor
     from ldm.metrics.classify import Estimate
+    from ldm.metrics.fid import Array
     from ldm.report.copies import Copier, Copies
     from ldm.report.page import Block, Picture, Table
 
@@ -93,18 +94,15 @@ def run(options: argparse.Namespace) -> Report:
 
 def of_extractor(extractor: Extractor, found: Copies) -> tuple[list[Block], dict[str, Any]]:
     """What one extractor sees: distances, similar embeddings, and verdicts if it gives any."""
-    from ldm.report import copies, distances, spread, verdicts
+    from ldm.report import copies, spread, verdicts
 
-    views = {}
-    for which, features in found.features[extractor.name].items():
-        views[which] = distances.View(features.shape[1])
-        views[which].update(features)
-    original = views[copies.ORIGINAL]
-    apart = {how: distances.distances(original, views[how], few=True) for how in copies.HOW}
-    apart["floor"] = distances.distances(*original.halves(), few=True)
+    features = found.features[extractor.name]
+    original = features[copies.ORIGINAL]
+    apart = {how: frechet(original, features[how]) for how in copies.HOW}
+    apart["floor"] = frechet(original[::2], original[1::2])
     cosines = {how: found.similarity(extractor.name, how) for how in copies.HOW}
     cosines["other image"] = found.strangers(extractor.name)
-    blocks: list[Block] = [distance_table(extractor, apart, found.n)]
+    blocks: list[Block] = [distance_table(extractor, apart, *original.shape)]
     blocks.append(
         spread.table(
             f"{extractor.name}: cosine of the embeddings of an original and its reconstruction, "
@@ -114,27 +112,37 @@ def of_extractor(extractor: Extractor, found: Copies) -> tuple[list[Block], dict
     )
     values: dict[str, Any] = {
         "shown": str(extractor),
-        "features": original.features.shape[1],
-        "distances": {name: as_json(each) for name, each in apart.items()},
+        "features": original.shape[1],
+        "Fréchet distance": {name: one and one._asdict() for name, one in apart.items()},
         "cosine": spread.as_json(cosines),
     }
     if extractor.findings:
-        said = verdicts.measure(extractor, found.features[extractor.name], found.labels)
+        said = verdicts.measure(extractor, features, found.labels)
         blocks += verdicts.tables(extractor.name, said)
         values |= verdicts.as_json(said)
     return blocks, values
 
 
-def distance_table(extractor: Extractor, apart: dict[str, dict[str, Estimate]], n: int) -> Table:
+def frechet(x: Array, y: Array) -> Estimate | None:
+    """Of features [n, d], with its jackknife interval, for which fewer than 10 are too few."""
+    from ldm.metrics import fid
+
+    return fid.jackknife(fid.frechet, x, y) if min(len(x), len(y)) >= 10 else None
+
+
+def distance_table(
+    extractor: Extractor, apart: dict[str, Estimate | None], n: int, width: int
+) -> Table:
     from ldm.report.page import Table
 
+    few = "" if n // 2 > width else " (more than images: compare with the floor alone)"
     caption = (
-        f"{extractor}: distance of the n = {n} reconstructions to their own originals; floor: the "
-        "odd originals against the even ones, which share no image and so lie farther apart."
+        f"{extractor}: Fréchet distance of the n = {n} reconstructions to their own originals, "
+        f"{width} features{few}; floor: the odd originals against the even ones, which share no "
+        "image and so lie farther apart."
     )
-    names = [name for name in apart["mean"] if name.startswith("Fréchet")]
-    rows = [(name, *(show(each.get(name)) for each in apart.values())) for name in names]
-    return Table(caption, ("figure", *apart), rows or [("Fréchet distance", *3 * ["10 or more"])])
+    row = ("Fréchet distance", *map(show, apart.values()))
+    return Table(caption, ("figure", *apart), [row])
 
 
 def figures_table(found: Copies) -> Table:

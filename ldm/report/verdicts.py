@@ -28,11 +28,15 @@ class Verdict(NamedTuple):
 
 
 class Verdicts(NamedTuple):
-    """found: {finding: figures};  left_out: {finding: why};  agreement: {finding: {how: share}}"""
+    """found: {finding: figures};  left_out: {finding: why};  agreement: {finding: {how: share}}
+
+    called: {finding: originals of which it is said}, without which agreement is easy
+    """
 
     found: dict[str, Verdict]
     left_out: dict[str, str]
     agreement: dict[str, dict[str, Estimate]]
+    called: dict[str, int]
 
 
 def measure(
@@ -40,7 +44,7 @@ def measure(
 ) -> Verdicts:
     """features: {original, sample or mean: [n, d]};  labels: [n] what is known of each image"""
     scores = {which: extractor.scores(features[which]) for which in SHOWN}  # [n, K]
-    verdicts = Verdicts({}, {}, {})
+    verdicts = Verdicts({}, {}, {}, {})
     for k, finding in enumerate(extractor.findings):
         if not finding:  # a network's output that was never trained
             continue
@@ -49,6 +53,7 @@ def measure(
         verdicts.agreement[finding] = {
             how: wilson(int((called[how] == called[ORIGINAL]).sum()), len(labels)) for how in HOW
         }
+        verdicts.called[finding] = int(called[ORIGINAL].sum())
         known = [i for i, there in enumerate(labels) if finding in there]
         truth = np.array([labels[i][finding] for i in known], bool)
         if not known:
@@ -97,11 +102,15 @@ def tables(name: str, verdicts: Verdicts) -> list[Table | str]:
         )
     if verdicts.agreement:
         rows = [
-            (finding, *(show(share[how]) for how in HOW), str(share["mean"].n))
+            (
+                finding,
+                f"{verdicts.called[finding]} of {share['mean'].n}",
+                *(show(share[how]) for how in HOW),
+            )
             for finding, share in verdicts.agreement.items()
         ]
         caption = f"{name}: images whose reconstruction gets the original's verdict."
-        blocks.append(Table(caption, ("finding", *HOW, "n"), rows))
+        blocks.append(Table(caption, ("finding", "said of originals", *HOW), rows))
     return blocks
 
 
@@ -122,4 +131,9 @@ def as_json(verdicts: Verdicts) -> dict[str, object]:
         for finding, one in verdicts.found.items()
     }
     agreement = {finding: plain(each) for finding, each in verdicts.agreement.items()}
-    return {"findings": found, "left out": verdicts.left_out, "agreement": agreement}
+    return {
+        "findings": found,
+        "left out": verdicts.left_out,
+        "agreement": agreement,
+        "said of originals": verdicts.called,
+    }
