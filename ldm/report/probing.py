@@ -137,16 +137,25 @@ def in_one(
         added, copied = ((x[i] - x[0])[0] for x in (originals, copies))
         read = math.nan
         if probe.name in LETTERS:
-            read = float(_read(copier, phantom, probe, twin, copied) == probe.name)
+            read = float(_read(copier, phantom, probe, (twin, one), copied) == probe.name)
         contrast = 127.5 * float(added[mask].mean())
         found.append(Values(*kept(added[mask], copied[mask]), contrast, read))
         crops.append(torch.stack([_crop(x[i, 0], mask) for x in (originals, copies)]))
     return found, torch.stack(crops)
 
 
-def _read(copier: Copier, phantom: Phantom, probe: Probe, twin: Rendered, copied: Tensor) -> str:
-    """The letter, of the probe's size and at its place, that `copied` [H, W] looks most like."""
-    drawn = [_draw(copier, phantom, dataclasses.replace(probe, name=name)) for name in LETTERS]
+def _read(
+    copier: Copier, phantom: Phantom, probe: Probe, shown: tuple[Rendered, Rendered], copied: Tensor
+) -> str:
+    """The letter, of the probe's size and at its place, that `copied` [H, W] looks most like.
+
+    shown: the phantom without and with the probe
+    """
+    twin, own = shown
+    drawn = [
+        own if name == probe.name else _draw(copier, phantom, dataclasses.replace(probe, name=name))
+        for name in LETTERS
+    ]
     anywhere = torch.cat([one.masks["probe"] for one in drawn]).any(dim=0)
     alike = [kept((one.images - twin.images)[0, 0][anywhere], copied[anywhere])[1] for one in drawn]
     return LETTERS[int(np.argmax(alike))]
