@@ -21,7 +21,7 @@ from ldm.data.phantom import Probe, sample_phantoms
 from ldm.data.sets import open_set
 from ldm.features import Extractor
 from ldm.models.vae import Posterior
-from ldm.report import copies, probing, spread, survival, verdicts
+from ldm.report import copies, figures, probing, spread, survival, verdicts
 from ldm.report.copies import HOW, ORIGINAL, Copier
 
 
@@ -316,3 +316,12 @@ def test_sd_at_full_size_is_measured(tmp_path: Path, capsys, full_ckpt: Path) ->
 def test_phantoms_are_drawn_at_the_size_that_is_measured() -> None:
     """They are not enlarged from 128 pixels."""
     assert open_set("phantoms:1", 64).load(0).shape == (1, 64, 64)
+
+
+def test_infinite_figures_are_shown_and_not_drawn() -> None:
+    """A set of perfect copies has a table that says inf, and a drawing without it."""
+    values = {"sample": np.array([30.0, np.inf, 40.0]), "mean": np.full(3, np.inf)}
+    shown = spread.table("", values)
+    assert shown.rows[1] == ("mean", "inf (inf to inf)", "nan", *5 * ["inf"])
+    assert shown.rows[0][5] == "40"  # the median
+    assert figures.distributions({"PSNR": values, "none": {"mean": values["mean"]}})[1:4] == b"PNG"

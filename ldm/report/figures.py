@@ -57,7 +57,8 @@ def distributions(panels: Mapping[str, Mapping[str, Array]]) -> bytes:
             if len(values):
                 axis.axvline(float(np.median(values)), color=colour, linestyle=":", linewidth=1)
         axis.set(xlabel=title, ylabel="images")
-        axis.legend(fontsize=8, frameon=False, loc="upper left")
+        axis.locator_params(axis="x", nbins=5)
+        axis.legend(fontsize=8, frameon=False, loc="best")
     return as_png(figure)
 
 
