@@ -21,8 +21,8 @@ from ldm.data.phantom import Probe, sample_phantoms
 from ldm.data.sets import open_set
 from ldm.features import Extractor
 from ldm.models.vae import Posterior
-from ldm.report import copies, figures, probing, spread, survival, verdicts
-from ldm.report.copies import HOW, ORIGINAL, Copier
+from ldm.report import figures, probing, rereading, roundtrip, spread, survival
+from ldm.report.roundtrip import HOW, ORIGINAL, Copier
 
 
 class Same:
@@ -57,8 +57,8 @@ def test_a_perfect_autoencoder_keeps_everything() -> None:
     """RMSE 0, PSNR infinite, SSIM 1, embeddings alike, no AUC lost, every verdict the same."""
     asked = Drawn("drawn", pictures(24))
     asked.findings = lambda index: {"brightness": index % 2 == 0}  # type: ignore[method-assign]
-    found = copies.measure(asked, Copier(Same(), 1, 32), [MEANS])
-    said = verdicts.measure(MEANS, found.features["quarters"], found.labels)
+    found = roundtrip.measure(asked, Copier(Same(), 1, 32), [MEANS])
+    said = rereading.measure(MEANS, found.features["quarters"], found.labels)
     for how in HOW:
         assert not found.figures[how]["RMSE"].any()
         assert np.isposinf(found.figures[how]["PSNR"]).all()
@@ -71,14 +71,14 @@ def test_a_perfect_autoencoder_keeps_everything() -> None:
 
 def test_a_known_error_has_its_known_figures() -> None:
     """An offset of 0.1 is an RMSE of 102.4 of 2048 and a PSNR of 20 log10(2 / 0.1)."""
-    found = copies.measure(Drawn("", pictures(4)), Copier(Same(offset=0.1), 1, 32), [])
+    found = roundtrip.measure(Drawn("", pictures(4)), Copier(Same(offset=0.1), 1, 32), [])
     assert found.figures["mean"]["RMSE"] == pytest.approx(102.4, rel=1e-5)
     assert found.figures["mean"]["PSNR"] == pytest.approx(20 * math.log10(20), rel=1e-5)
 
 
 def test_a_sample_has_the_posteriors_noise_and_the_mean_has_none() -> None:
     """With a posterior of deviation 0.05 the sample's RMSE is 51.2, and the mean is exact."""
-    found = copies.measure(Drawn("", pictures(16)), Copier(Same(std=0.05), 1, 32), [])
+    found = roundtrip.measure(Drawn("", pictures(16)), Copier(Same(std=0.05), 1, 32), [])
     assert found.figures["sample"]["RMSE"].mean() == pytest.approx(51.2, rel=0.02)
     assert not found.figures["mean"]["RMSE"].any()
 
@@ -120,7 +120,7 @@ def test_verdicts_leave_out_what_too_few_labels_know() -> None:
     scores = np.linspace(-1, 1, 40)[:, None] * [1, 1, 1, 1]
     shown = {ORIGINAL: scores, "sample": -scores, "mean": scores + 0.5}
     labels: list[dict[str, bool]] = [{"brightness": i >= 20} for i in range(30)] + [{}] * 10
-    said = verdicts.measure(MEANS, shown, labels)
+    said = rereading.measure(MEANS, shown, labels)
     found = said.found["brightness"]
     assert found.positive == 10
     assert found.auc[ORIGINAL] == (1, 1, 1, 30)
@@ -130,9 +130,9 @@ def test_verdicts_leave_out_what_too_few_labels_know() -> None:
     assert said.agreement["brightness"]["sample"].value == 0
     assert said.agreement["brightness"]["mean"][::3] == (0.75, 40)  # ten of forty rise above 0
     assert said.called == {"brightness": 20}
-    few = verdicts.measure(MEANS, shown, [{"brightness": i < 4} for i in range(40)])
+    few = rereading.measure(MEANS, shown, [{"brightness": i < 4} for i in range(40)])
     assert few.left_out == {"brightness": "4 with it, 36 without"}
-    none = verdicts.measure(MEANS, shown, [{}] * 40)
+    none = rereading.measure(MEANS, shown, [{}] * 40)
     assert none.left_out == {"brightness": "no label"}
     assert none.agreement == said.agreement
 

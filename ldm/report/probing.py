@@ -17,7 +17,7 @@ from ldm.data.phantom import LETTERS, Phantom, Probe, Rendered, render, sample_p
 from ldm.data.sets import UNSEEN
 from ldm.metrics.classify import Estimate, wilson
 from ldm.metrics.fid import Array
-from ldm.report.copies import Copier
+from ldm.report.roundtrip import Copier
 
 SIZES = {  # mm
     "nodule": (3.0, 5.0, 8.0, 12.0, 18.0, 27.0),

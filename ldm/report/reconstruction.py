@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ldm.features import Extractor
     from ldm.metrics.classify import Estimate
     from ldm.metrics.fid import Array
-    from ldm.report.copies import Copier, Copies
     from ldm.report.page import Block, Picture, Table
+    from ldm.report.roundtrip import Copier, Copies
 
 ABOUT = "How much of a radiograph survives the autoencoder? (arXiv:2210.04133, section 3.2)"
 TITLE = "How much of a radiograph survives the autoencoder?"
@@ -55,16 +55,16 @@ def run(options: argparse.Namespace) -> Report:
     from ldm.config import ModelConfig, load_config
     from ldm.data.sets import open_set
     from ldm.features import open_extractor
-    from ldm.report import copies, page, probing, spread, survival
+    from ldm.report import page, probing, roundtrip, spread, survival
 
     extractors = [
         open_extractor(name, options.weights) for name in dict.fromkeys(options.extractors)
     ]
     config = load_config(ModelConfig, options.config) if options.config else None
     device = devices.choose(options.device)
-    copier = copies.open_copier(options.model, config, options.size, options.seed, device)
+    copier = roundtrip.open_copier(options.model, config, options.size, options.seed, device)
     asked = open_set(options.set, copier.size)
-    found = copies.measure(asked, copier, extractors, options.limit, options.skip_bad)
+    found = roundtrip.measure(asked, copier, extractors, options.limit, options.skip_bad)
     values: dict[str, Any] = {
         "set": asked.name,
         "n": found.n,
@@ -94,13 +94,13 @@ def run(options: argparse.Namespace) -> Report:
 
 def of_extractor(extractor: Extractor, found: Copies) -> tuple[list[Block], dict[str, Any]]:
     """What one extractor sees: distances, similar embeddings, and verdicts if it gives any."""
-    from ldm.report import copies, spread, verdicts
+    from ldm.report import rereading, roundtrip, spread
 
     features = found.features[extractor.name]
-    original = features[copies.ORIGINAL]
-    apart = {how: frechet(original, features[how]) for how in copies.HOW}
+    original = features[roundtrip.ORIGINAL]
+    apart = {how: frechet(original, features[how]) for how in roundtrip.HOW}
     apart["floor"] = frechet(original[::2], original[1::2])
-    cosines = {how: found.similarity(extractor.name, how) for how in copies.HOW}
+    cosines = {how: found.similarity(extractor.name, how) for how in roundtrip.HOW}
     cosines["other image"] = found.strangers(extractor.name)
     blocks: list[Block] = [distance_table(extractor, apart, *original.shape)]
     blocks.append(
@@ -117,9 +117,9 @@ def of_extractor(extractor: Extractor, found: Copies) -> tuple[list[Block], dict
         "cosine": spread.as_json(cosines),
     }
     if extractor.findings:
-        said = verdicts.measure(extractor, features, found.labels)
-        blocks += verdicts.tables(extractor.name, said)
-        values |= verdicts.as_json(said)
+        said = rereading.measure(extractor, features, found.labels)
+        blocks += rereading.tables(extractor.name, said)
+        values |= rereading.as_json(said)
     return blocks, values
 
 
@@ -157,8 +157,8 @@ def figures_table(found: Copies) -> Table:
 
 def distributions(found: Copies, extractors: Sequence[Extractor]) -> Picture:
     from ldm.report import figures
-    from ldm.report.copies import HOW
     from ldm.report.page import Picture
+    from ldm.report.roundtrip import HOW
 
     panels = {
         label: {how: found.figures[how][name] for how in HOW} for name, label in UNITS.items()

@@ -14,7 +14,7 @@ from ldm.data.sets import UNSEEN
 from ldm.report.figures import as_png, new
 from ldm.report.page import Picture, Table
 from ldm.report.probing import HALF, Series, smallest
-from ldm.report.verdicts import show
+from ldm.report.rereading import show
 
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure

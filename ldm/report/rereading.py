@@ -10,8 +10,8 @@ import numpy as np
 from ldm.features import Extractor
 from ldm.metrics.classify import Estimate, auc, auc_difference, decisions, wilson
 from ldm.metrics.fid import Array
-from ldm.report.copies import HOW, ORIGINAL
 from ldm.report.page import Table
+from ldm.report.roundtrip import HOW, ORIGINAL
 
 LEAST = 5  # of each class: fewer say nothing
 SHOWN = (ORIGINAL, *HOW)
