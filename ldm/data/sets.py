@@ -121,9 +121,12 @@ class PhantomSet:
 UNSEEN = 900_000_000  # first seed of phantoms that nothing of ours was trained on
 
 
-def open_set(source: str) -> ImageSet:
-    """The set that a folder, a CSV, CSV@SPLIT or `phantoms:N` names; ConfigError for none."""
-    return PhantomSet(source) if source.startswith("phantoms:") else FileSet(source)
+def open_set(source: str, size: int = 128) -> ImageSet:
+    """The set that a folder, a CSV, CSV@SPLIT or `phantoms:N` names; ConfigError for none.
+
+    size: pixels at which phantoms are drawn; files are as they are
+    """
+    return PhantomSet(source, size) if source.startswith("phantoms:") else FileSet(source)
 
 
 def load_each(
