@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ldm import atomic, cli
-from ldm.report import text_encoders
+from ldm.report import classify, images, memorization, reconstruction, text_encoders
 
 ABOUT = "Measure a model or its parts; results are tables, pictures and a page in --out."
-SUBCOMMANDS: dict[str, Any] = {"text-encoders": text_encoders}  # modules, see ldm/report
+SUBCOMMANDS: dict[str, Any] = {  # modules, see ldm/report
+    "classify": classify,
+    "images": images,
+    "memorization": memorization,
+    "reconstruction": reconstruction,
+    "text-encoders": text_encoders,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -31,11 +31,11 @@ from tqdm import tqdm
 
 from ldm import adapters, images, rng
 from ldm.adapt.instances import Instances, Kind
-from ldm.adapt.judge import load_judge
 from ldm.config import DataConfig, from_dict, load_run
 from ldm.data.datasets import open_datasets
 from ldm.data.films import Files, Phantoms
 from ldm.data.transforms import augment
+from ldm.judge_weights import load_judge
 from ldm.metrics.classify import auc, decisions
 from ldm.metrics.fid import frechet, jackknife
 from ldm.metrics.memorization import audit

@@ -22,11 +22,11 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from ldm import images, rng
-from ldm.adapt.judge import load_judge
 from ldm.config import DataConfig
 from ldm.data.films import Files, Phantoms
 from ldm.data.transforms import augment
 from ldm.gallery import SYNTHETIC
+from ldm.judge_weights import load_judge
 from ldm.metrics.classify import auc, auc_difference
 from ldm.metrics.fid import frechet, jackknife
 from ldm.metrics.memorization import Neighbours, audit, nearest

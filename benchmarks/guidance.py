@@ -18,7 +18,7 @@ import torch
 from drawn import EFFUSION, Artist, Simple, everything, films, scores
 
 from ldm import rng
-from ldm.adapt.judge import load_judge
+from ldm.judge_weights import load_judge
 from ldm.metrics.classify import auc
 from ldm.metrics.fid import frechet, jackknife
 

@@ -34,11 +34,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ldm import adapters, rng
-from ldm.adapt.judge import load_judge
 from ldm.config import DataConfig
 from ldm.data.mesh import CLASSES
 from ldm.data.reports import Labelled, balanced, openi
 from ldm.data.texts import open_texts
+from ldm.judge_weights import load_judge
 from ldm.metrics.chexpert import Score, chexpert_at_k, shared_words
 from ldm.metrics.classify import Estimate, auc
 from ldm.metrics.fid import frechet, jackknife

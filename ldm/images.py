@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -89,6 +90,13 @@ def save(image: Tensor, path: str | Path, text: Mapping[str, str], bits: int = 8
 
     text: PNG text chunks; ours say `synthetic` and how to draw the image again.
     """
+    content = png(image, text, bits)
+    with whole_file(Path(path)) as unfinished:
+        unfinished.write_bytes(content)
+
+
+def png(image: Tensor, text: Mapping[str, str], bits: int = 8) -> bytes:
+    """What `save` writes."""
     array = to_integers(image, bits)
     if array.shape[2] == 1:
         array = array[..., 0]
@@ -97,8 +105,9 @@ def save(image: Tensor, path: str | Path, text: Mapping[str, str], bits: int = 8
     info = PngImagePlugin.PngInfo()
     for key, value in text.items():
         info.add_itxt(key, value)
-    with whole_file(Path(path)) as unfinished:
-        Image.fromarray(array).save(unfinished, format="PNG", pnginfo=info)
+    content = io.BytesIO()
+    Image.fromarray(array).save(content, format="PNG", pnginfo=info)
+    return content.getvalue()
 
 
 def read_text(path: str | Path) -> dict[str, str]:

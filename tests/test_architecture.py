@@ -13,7 +13,10 @@ SCRIPTS = {"train", "sample", "evaluate"}
 FLOORS = [
     ["config rng images cli devices atomic world"],
     ["schedule", "models kernels", "data", "metrics"],
-    ["guidance samplers weights text_weights rename sources safe_pickle folder_configs export"],
+    [
+        """guidance samplers weights text_weights judge_weights rename sources safe_pickle
+        folder_configs export"""
+    ],
     ["features text_features pipeline edit gallery adapters projected_text"],
     ["train"],  # is handed a Method, so it knows none
     ["adapt report"],

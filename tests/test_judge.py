@@ -12,10 +12,11 @@ import yaml
 from PIL import Image
 
 from ldm.adapt import build_method
-from ldm.adapt.judge import balance, load_judge, targets
+from ldm.adapt.judge import balance, targets
 from ldm.config import ConfigError, DataConfig, JudgeConfig, load_run
 from ldm.data.films import Phantoms
 from ldm.data.transforms import vary
+from ldm.judge_weights import load_judge
 from ldm.models.judge import Judge
 from ldm.train.loop import Trainer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,17 +11,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ldm import atomic, devices
+from ldm import devices
 from ldm.adapt.parts import random_weights
 from ldm.config import ConfigError, JudgeConfig, RunConfig, from_dict, to_dict
 from ldm.data import datasets
 from ldm.data.datasets import Batch, Dataset
 from ldm.data.phantom.captions import readable
 from ldm.data.transforms import vary
+from ldm.judge_weights import save_judge
 from ldm.models.judge import Judge
 
 
@@ -116,30 +114,3 @@ def balance(dataset: Dataset, finding: str) -> list[tuple[list[int], list[int]]]
 def targets(findings: Sequence[Mapping[str, bool]], names: Sequence[str]) -> Tensor:
     """1 there, 0 not there, NaN where the source does not know: [B, K]"""
     return torch.tensor([[float(row.get(n, math.nan)) for n in names] for row in findings])
-
-
-def save_judge(path: Path, judge: Judge) -> None:
-    """Weights and config in one safetensors file."""
-    state = {name: tensor.contiguous() for name, tensor in judge.state_dict().items()}
-    with atomic.whole_file(path) as unfinished:
-        save_file(state, unfinished, metadata={"judge": json.dumps(to_dict(judge.config))})
-
-
-def load_judge(path: str | Path) -> Judge:
-    """The judge in a file or a run folder, in eval mode, float32, on the CPU.
-
-    Raises ValueError, in one line, for anything else.
-    """
-    path = Path(path)
-    file = path / "model.safetensors" if path.is_dir() else path
-    try:
-        with safe_open(file, framework="pt") as handle:
-            text = (handle.metadata() or {}).get("judge")
-            state = {name: handle.get_tensor(name).float() for name in handle.keys()}  # noqa: SIM118 - no dict
-        if text is None:
-            raise ValueError("it holds no judge; train one with configs/judge.yaml")
-        judge = Judge(from_dict(JudgeConfig, json.loads(text)))
-        judge.load_state_dict(state)
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise ValueError(f"cannot open the judge {file}: {str(error).splitlines()[0]}") from error
-    return judge.eval()

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -78,11 +78,7 @@ class Files:
             read_csv(source, config) if source.suffix == ".csv" else read_folder(source, config)
         )
         self.default_caption = config.caption
-        # what one collection never labels is not absent from its films
-        self.known: dict[str, set[str]] = {}
-        for i, row in enumerate(self.rows):
-            there = self.known.setdefault(self.collection(i), set())
-            there |= _words(row.get("labels")) - {""}
+        self.known = labels_of(self.rows)
         if not self.rows:
             raise ConfigError(f"{source} holds no usable images ({', '.join(SUFFIXES)})")
         states = [(row["path"], Path(row["path"]).stat()) for row in self.rows]
@@ -123,12 +119,27 @@ class Files:
         return Path(self.rows[index]["path"]).stem
 
     def findings(self, index: int) -> Mapping[str, bool]:
-        labels = self.rows[index].get("labels")
-        known = self.known[self.collection(index)] if labels else ()
-        return {word: word in _words(labels) for word in known}
+        return self.known[index]
 
     def collection(self, index: int) -> str:
         return self.rows[index].get("source_repo", "")
+
+
+def labels_of(rows: Sequence[Mapping[str, str]]) -> list[dict[str, bool]]:
+    """{finding: is it there?} of each row; empty for one without labels.
+
+    What one collection never labels is not absent from its films.
+    """
+    known: dict[str, set[str]] = {}
+    for row in rows:
+        there = known.setdefault(row.get("source_repo", ""), set())
+        there |= _words(row.get("labels")) - {""}
+    return [
+        {word: word in _words(row["labels"]) for word in known[row.get("source_repo", "")]}
+        if row.get("labels")
+        else {}
+        for row in rows
+    ]
 
 
 def _words(labels: str | None) -> set[str]:

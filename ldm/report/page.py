@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -45,6 +46,18 @@ class Picture:
 
 
 Block = str | Table | Picture  # a str is a paragraph
+
+
+def files(stem: str, title: str, blocks: Sequence[Block], values: object) -> dict[str, bytes]:
+    """{file name: content}: the page in three forms, `values` as JSON, and each picture."""
+    contents = {
+        "html": html(title, blocks),
+        "md": markdown(title, blocks),
+        "txt": text(title, blocks),
+        "json": json.dumps(values, indent=1) + "\n",
+    }
+    written = {f"{stem}.{kind}": content.encode() for kind, content in contents.items()}
+    return written | {block.name: block.png for block in blocks if isinstance(block, Picture)}
 
 
 def html(title: str, blocks: Sequence[Block]) -> str:

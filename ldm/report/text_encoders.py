@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,14 +84,7 @@ def run(options: argparse.Namespace) -> Report:
         "agreement": meaning.agreement(rows),
     }
     blocks = [*sentences, *tables, *pictures]
-    contents = {
-        "html": page.html(TITLE, blocks),
-        "md": page.markdown(TITLE, blocks),
-        "txt": page.text(TITLE, blocks),
-        "json": json.dumps(values, indent=1) + "\n",
-    }
-    files = {f"text_encoders.{kind}": content.encode() for kind, content in contents.items()}
-    files |= {picture.name: picture.png for picture in pictures}
+    files = page.files("text_encoders", TITLE, blocks, values)
     return Report(page.text(TITLE, [*sentences[:1], *tables]), values, files)
 
 

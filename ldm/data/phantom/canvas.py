@@ -34,11 +34,16 @@ class Canvas:
 
     def splat(self, x: Floats, y: Floats, z: Floats | float, mass: Floats | float) -> Array:
         """[H, W] cm of path length from points of matter (mass in cm^3), shared bilinearly."""
-        x = (x + self.yaw * z).ravel() - self.centre[0]
-        y = (y.ravel() - self.centre[1]) * self.tall
+        row, column = self.place((x + self.yaw * z).ravel(), y.ravel())
+        mass = np.broadcast_to(mass * self.tall / self.pixel**2, row.shape)
+        return self.deposit(row, column, mass)
+
+    def place(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """Row and column of points of the body: [n] pixels, whole at a pixel's centre."""
+        x, y = x - self.centre[0], (y - self.centre[1]) * self.tall
         column = (self.cos * x - self.sin * y) / self.pixel + (self.size - 1) / 2
         row = (self.sin * x + self.cos * y) / self.pixel + (self.size - 1) / 2
-        return self.deposit(row, column, np.broadcast_to(mass * self.tall / self.pixel**2, x.shape))
+        return row, column
 
     def deposit(self, row: Floats, column: Floats, amount: Floats) -> Array:
         """[H, W] sums of the amounts, each shared by the four pixels around its point."""

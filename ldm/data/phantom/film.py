@@ -86,13 +86,18 @@ def finish(canvas: Canvas, grey: Array, view: str, rng: np.random.Generator) -> 
     side = 1 if letter == "L" else -1  # the patient's left is the image's right
     height = rng.uniform(1.1, 1.8)
     at = (side * half * rng.uniform(0.76, 0.9), -half * rng.uniform(0.7, 0.92))
-    ink = _write(canvas, letter, at, height, rng.normal(0, 0.1))
+    ink = write(canvas, letter, at, height, rng.normal(0, 0.1))
     if view == "AP" and rng.random() < 0.4:
-        ink = ink + _write(canvas, "AP", (at[0] - 0.5, at[1] + 1.8 * height), 0.5 * height, 0.0)
+        ink = ink + write(canvas, "AP", (at[0] - 0.5, at[1] + 1.8 * height), 0.5 * height, 0.0)
+    return burn_in(grey, ink)
+
+
+def burn_in(grey: Array, ink: Array) -> Array:
+    """Ink of 1 is white, whatever is below it."""
     return np.asarray(np.clip(grey + np.clip(ink, 0, 1) * (0.97 - grey), 0, 1), F32)
 
 
-def _write(canvas: Canvas, text: str, at: tuple[float, float], height: float, tilt: float) -> Array:
+def write(canvas: Canvas, text: str, at: tuple[float, float], height: float, tilt: float) -> Array:
     """[H, W] ink of letters that stand upright in the image, whatever the body does."""
     lines = [
         (x0 + 5.5 * i, y0, x1 + 5.5 * i, y1)

@@ -17,6 +17,8 @@ FINDINGS = (
     "support device",
 )
 NONE_SHARE, EFFUSION_SHARE, SECOND_SHARE = 0.4, 0.3, 0.3
+LETTERS = ("L", "R", "A", "P")  # as the film has them
+PROBES = ("nodule", "wire", *LETTERS)
 DEVICES = ("endotracheal tube", "central line", "pacemaker", "sternal wires")
 
 
@@ -31,6 +33,24 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """One thing of a known size, to see what becomes of it; its place depends on the seed alone.
+
+    size: cm: the diameter of a nodule (a ball of soft tissue) or of a wire, the height of a letter
+    """
+
+    name: str
+    size: float
+
+    def __post_init__(self) -> None:
+        if self.name not in PROBES or not 0 < self.size < float("inf"):
+            raise ValueError(
+                f"a probe is one of {', '.join(PROBES)} of a size above 0 cm, got {self.name!r} "
+                f"of {self.size}"
+            )
+
+
+@dataclass(frozen=True)
 class Phantom:
     """A made-up patient on one frontal film. Body and film depend on the seed, not on findings."""
 
@@ -39,6 +59,7 @@ class Phantom:
     sex: str  # "M" or "F"
     age: int
     findings: tuple[Finding, ...] = ()
+    probe: Probe | None = None
 
     def finding(self, name: str) -> Finding | None:
         """The finding of that name, if there is one."""

@@ -30,6 +30,11 @@ class Lungs:
         self.density = self.density + (1 - self.density) * share
         self.vessels = self.vessels * (1 - share)
 
+    def insert(self, tissue: Array) -> None:
+        """Puts so many cm of soft tissue in the place of lung."""
+        tissue, depth = np.minimum(tissue, self.air), np.maximum(self.air, F32(0.1))
+        self.density = np.asarray(self.density + (1 - self.density) * tissue / depth, F32)
+
 
 def apply(canvas: Canvas, anatomy: Anatomy, phantom: Phantom, lungs: Lungs) -> None:
     """Lets each finding of the phantom act on its lungs."""
@@ -134,8 +139,7 @@ def _nodule(
         balls += ellipsoid(canvas, x, y, radius * long, radius / long, 3 * radius, turn)
     balls = np.minimum(canvas.blur(balls, 0.12), lungs.air)
     lungs.masks["nodule"] = np.asarray(balls > 0.25, F32)
-    density = lungs.density + (1 - lungs.density) * balls / np.maximum(lungs.air, F32(0.1))
-    lungs.density = np.asarray(density, F32)
+    lungs.insert(balls)
 
 
 def _edema(

@@ -14,7 +14,7 @@ import torch
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
-from ldm.data.phantom import devices, film, lesions
+from ldm.data.phantom import devices, film, lesions, probes
 from ldm.data.phantom.anatomy import F32, Anatomy, Array, Cavity, Mask, draw_anatomy
 from ldm.data.phantom.canvas import Canvas, capsule, ellipsoid
 from ldm.data.phantom.findings import Phantom, stream
@@ -70,17 +70,23 @@ def _render_one(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], di
     density = F32(LUNG_DENSITY) * (1 + rough)
     lungs = lesions.Lungs(x, right, air, density, blood, np.zeros_like(air))
     lesions.apply(canvas, a, phantom, lungs)
+    probe = probes.draw(canvas, a, phantom)
+    if "nodule" in probe:
+        lungs.insert(probe["nodule"])
     bone, ribs = bones(canvas, a, stream(phantom.seed, 4))
     patchy = 1 + F32(0.025) * (canvas.texture(grain, 6) + canvas.texture(grain, 2.2))
     aerated = lungs.air * (1 - lungs.density)  # what the findings left, free of tissue
     soft = _trunk(canvas, a) * patchy - aerated + lungs.vessels + lungs.extra
     soft = np.clip(soft - _airways(canvas, a) - _bowel_gas(canvas, a, phantom), 0, None)
     metal, metal_mask = devices.draw(canvas, a, phantom)
+    metal = metal + probe.get("wire", F32(0))
     path = F32(a.scale) * (F32(MU_SOFT) * soft + F32(MU_BONE) * bone) + F32(MU_METAL) * metal
     path = canvas.blur(path, 0.05)
     rng = stream(phantom.seed, 5)
     grey = film.expose(canvas, path, aerated, phantom.view, rng)
     grey = film.finish(canvas, grey, phantom.view, rng)
+    if "letter" in probe:
+        grey = film.burn_in(grey, probe["letter"])
     field = (air > 0.5) & (full > 1)
     masks = {
         "left lung": field & ~right,
@@ -93,6 +99,8 @@ def _render_one(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], di
         masks["cardiomegaly"] = masks["heart"]
     if phantom.finding("support device"):
         masks["support device"] = metal_mask
+    for shape in probe.values():
+        masks["probe"] = shape > 0.1 * shape.max()
     return grey, masks, _truth(phantom, a, masks, lungs)
 
 

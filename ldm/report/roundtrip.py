@@ -1,0 +1,216 @@
+"""Images through the autoencoder and back, and how much of each is left."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ldm import images, rng
+from ldm.config import ConfigError, ModelConfig
+from ldm.data.sets import ImageSet, load_each
+from ldm.features import Extractor, batches
+from ldm.gallery import PIXELS_AT_ONCE
+from ldm.metrics import fid
+from ldm.metrics.fid import Array
+from ldm.metrics.image import psnr, rmse, ssim
+from ldm.models.vae import Posterior
+from ldm.pipeline import build
+from ldm.weights import load_parts, weights_hash
+
+HOW = ("sample", "mean")  # of the posterior: what is decoded
+ORIGINAL = "original"
+# of pairs [H, W] in [-1, 1]; RMSE on torchxrayvision's [-1024, 1024], as arXiv:2210.04133's
+FIGURES: dict[str, Callable[[Array, Array], float]] = {
+    "RMSE": lambda a, b: 1024 * rmse(a, b),
+    "PSNR": lambda a, b: psnr(a, b, span=2),
+    "SSIM": lambda a, b: ssim((a + 1) / 2, (b + 1) / 2, span=1),  # wants black to be 0
+}
+
+
+class Autoencoder(Protocol):
+    def encode(self, images: Tensor) -> Posterior: ...
+
+    def decode(self, z: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Copier:
+    """An autoencoder for images of one size.
+
+    channels: of its images;  weights: their hash
+    """
+
+    vae: Autoencoder
+    channels: int
+    size: int
+    seed: int = 0
+    device: torch.device | str = "cpu"
+    weights: str = ""
+
+    @property
+    def at_once(self) -> int:
+        """Images that memory holds: 16 of 128 px, one of 512."""
+        return max(1, PIXELS_AT_ONCE // self.size**2)
+
+    def fit(self, image: Tensor) -> Tensor:
+        """[C, H, W] -> [1, size, size]: the central square, as in training, and grey."""
+        return images.fit_square(images.to_channels(image, 1), self.size)
+
+    @torch.inference_mode()
+    def __call__(self, originals: Tensor, indices: Sequence[int]) -> dict[str, Tensor]:
+        """{how: reconstructions} of grey originals, all [B, 1, H, W] in [-1, 1].
+
+        indices: key the noise: image 7 has the same in any batch
+        """
+        posterior = self._encode(originals)
+        shape = posterior.mean.shape[1:]
+        noise = [
+            torch.randn(shape, generator=rng.generator(self.seed, "posterior", i)) for i in indices
+        ]
+        sampled = posterior.sample(torch.stack(noise).to(self.device))
+        return {"sample": self._decode(sampled), "mean": self._decode(posterior.mean)}
+
+    @torch.inference_mode()
+    def means(self, originals: Tensor) -> Tensor:
+        """The posterior means of grey originals [B, 1, H, W], decoded; as many as there are."""
+        parts = originals.split(self.at_once)
+        return torch.cat([self._decode(self._encode(part).mean) for part in parts])
+
+    def _encode(self, originals: Tensor) -> Posterior:
+        return self.vae.encode(images.to_channels(originals, self.channels).to(self.device))
+
+    def _decode(self, z: Tensor) -> Tensor:
+        decoded = self.vae.decode(z).float().cpu()
+        if not decoded.isfinite().all():
+            raise FloatingPointError(
+                "the reconstruction is not finite: the VAE's weights are broken"
+            )
+        return images.to_channels(decoded.clamp(-1, 1), 1)
+
+
+def open_copier(
+    path: str | Path,
+    config: ModelConfig | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Copier:
+    """The VAE of weights in any layout; ValueError for none, or for a size that it cannot do.
+
+    size: pixels of a side; None is what the model was made for
+    """
+    config, parts = load_parts(path, config)
+    if "vae" not in parts:
+        raise ConfigError(f"{path} has no vae; name a model with one")
+    size = size or config.image_size
+    if size % config.vae.factor:
+        raise ConfigError(
+            f"this VAE wants sides that are multiples of {config.vae.factor}, not {size}; it was "
+            f"trained at {config.image_size}"
+        )
+    vae = build("vae", config, parts["vae"]).to(device)
+    digest = weights_hash({"vae": parts["vae"]})
+    return Copier(vae, config.vae.image_channels, size, seed, device, digest)  # type: ignore[arg-type]  # a Module
+
+
+@dataclass
+class Copies:
+    """A set before and after, image by image.
+
+    figures: {how: {figure: [n]}};  features: {extractor: {ORIGINAL or how: [n, d]}}
+    indices: places in the set;  labels: what it knows of each;  enlarged: images smaller than asked
+    """
+
+    ids: list[str] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
+    labels: list[Mapping[str, bool]] = field(default_factory=list)
+    figures: dict[str, dict[str, Array]] = field(default_factory=dict)
+    features: dict[str, dict[str, Array]] = field(default_factory=dict)
+    enlarged: int = 0
+
+    @property
+    def n(self) -> int:
+        return len(self.ids)
+
+    def similarity(self, extractor: str, how: str) -> Array:
+        """[n] cosine of the embeddings of each original and its reconstruction."""
+        return cosine(self.features[extractor][ORIGINAL], self.features[extractor][how])
+
+    def strangers(self, extractor: str) -> Array:
+        """[n] the same of each original and the one before: what two different images have."""
+        originals = self.features[extractor][ORIGINAL]
+        return cosine(originals, np.roll(originals, 1, axis=0))
+
+    def as_csv(self) -> bytes:
+        """A line for each image."""
+        columns = {f"{name} {how}": self.figures[how][name] for how in HOW for name in FIGURES}
+        for extractor in self.features:
+            for how in HOW:
+                columns[f"cosine {how} {extractor}"] = self.similarity(extractor, how)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["id", *columns])
+        for name, *values in zip(self.ids, *columns.values(), strict=True):
+            writer.writerow([name, *(f"{value:.6g}" for value in values)])
+        return text.getvalue().encode()
+
+
+def measure(
+    asked: ImageSet,
+    copier: Copier,
+    extractors: Sequence[Extractor],
+    limit: int | None = None,
+    skip_bad: bool = False,
+) -> Copies:
+    """Every image of a set, a few at a time. Raises ValueError for fewer than two."""
+    found = Copies()
+    figures: dict[str, dict[str, list[float]]] = {how: {f: [] for f in FIGURES} for how in HOW}
+    features: dict[str, dict[str, list[Array]]] = {
+        extractor.name: {which: [] for which in (ORIGINAL, *HOW)} for extractor in extractors
+    }
+    total = len(asked) if limit is None else min(limit, len(asked))
+    with tqdm(
+        total=total, desc=asked.name, unit="image", delay=2, disable=None, leave=False
+    ) as bar:
+        for indices, pictures in batches(load_each(asked, limit, skip_bad), copier.at_once):
+            originals = torch.stack([copier.fit(image) for image in pictures])
+            shown = {ORIGINAL: originals, **copier(originals, indices)}
+            for how in HOW:
+                for name, figure in FIGURES.items():
+                    pairs = zip(originals[:, 0].numpy(), shown[how][:, 0].numpy(), strict=True)
+                    figures[how][name] += [figure(a, b) for a, b in pairs]
+            for extractor in extractors:
+                for which, batch in shown.items():
+                    seen = fid.checked(extractor(batch), least=1)
+                    features[extractor.name][which].append(seen)
+            found.indices += indices
+            found.ids += [asked.sample_id(i) for i in indices]
+            found.labels += [asked.findings(i) for i in indices]
+            found.enlarged += sum(min(image.shape[-2:]) < copier.size for image in pictures)
+            bar.update(len(indices))
+    if found.n < 2:
+        raise ValueError(f"{asked.name} has {found.n} usable images; an interval wants 2 or more")
+    found.figures = {
+        how: {name: np.array(values) for name, values in each.items()}
+        for how, each in figures.items()
+    }
+    found.features = {
+        name: {which: np.concatenate(parts) for which, parts in each.items()}
+        for name, each in features.items()
+    }
+    return found
+
+
+def cosine(a: Array, b: Array) -> Array:
+    """[n] of the rows of [n, d]; 0 for a row of zeros."""
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return (a * b).sum(axis=1) / lengths.clip(min=1e-12)

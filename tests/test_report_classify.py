@@ -1,0 +1,207 @@
+"""evaluate.py classify: known scores give known figures, and what cannot be measured is refused."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import evaluate
+from ldm import cli, images
+from ldm.features import Extractor
+from ldm.report import anatomy, learned, verdicts
+from ldm.report.verdicts import Judged
+
+WEIGHTS = str(Path(__file__).parent.parent / "weights")
+A, B = "pleural effusion", "cardiomegaly"
+LOOKS = Extractor(
+    "pixels",
+    lambda x: x.flatten(1),
+    size=2,
+    channels=1,
+    resize="bilinear",
+    head=lambda features: features[:, :2],
+    findings=(A, B),
+)
+
+
+def judged(scores: np.ndarray, rows: list[Mapping[str, bool]]) -> Judged:
+    return Judged("set", list(range(len(rows))), rows, Counter(), scores, scores, 0)
+
+
+def rows_of(count: int) -> list[Mapping[str, bool]]:
+    """A third with A, a third with B, a third with neither."""
+    return [{A: i % 3 == 0, B: i % 3 == 1} for i in range(count)]
+
+
+def test_perfect_scores_have_perfect_figures() -> None:
+    """Scores that are the truth: every figure is 1, and as many are called as were asked for."""
+    rows = rows_of(60)
+    scores = np.array([[2.0 * row[A] - 1, 2.0 * row[B] - 1] for row in rows])
+    for finding in (A, B):
+        found = verdicts.verdict(judged(scores, rows), finding, LOOKS)
+        assert found is not None
+        assert found.auc.value == found.rivals.value == 1
+        assert {e.value for e in found.decisions.values()} == {1.0}
+        assert found.asked == found.called
+        assert found.rivals_n == 20
+        assert not verdicts.surely_wrong(judged(scores, rows), finding, LOOKS, 8)
+
+
+def test_random_scores_know_nothing() -> None:
+    """The interval of the AUC holds 0.5, against all images and against other findings."""
+    rows, scores = rows_of(600), np.random.default_rng(0).normal(size=(600, 2))
+    found = verdicts.verdict(judged(scores, rows), A, LOOKS)
+    assert found is not None
+    for area in (found.auc, found.rivals):
+        assert area.low < 0.5 < area.high
+    assert (found.auc.n, found.rivals.n) == (600, 400)
+
+
+def test_style_does_not_count_against_other_findings() -> None:
+    """Scores that only tell sick from well: AUC 0.75 against all, 0.5 against other findings."""
+    rows = rows_of(300)
+    scores = np.array([[float(row[A] or row[B])] * 2 for row in rows])
+    found = verdicts.verdict(judged(scores, rows), A, LOOKS)
+    assert found is not None
+    assert found.auc.value == 0.75
+    assert found.rivals.value == 0.5
+
+
+def test_images_nobody_labelled_are_left_out() -> None:
+    """Rows that do not know the finding change no figure, and n says so."""
+    rows, scores = rows_of(60), np.random.default_rng(1).normal(size=(90, 2))
+    plain = verdicts.verdict(judged(scores[:60], rows), A, LOOKS)
+    more = verdicts.verdict(judged(scores, [*rows, *[{B: True}] * 30]), A, LOOKS)
+    assert plain == more
+
+
+def test_the_surest_disagreements_come_first() -> None:
+    """Asked for and lowest, not asked for and highest; never what is on the right side."""
+    rows = [{A: True}, {A: True}, {A: True}, {A: False}, {A: False}, {A: False}]
+    scores = np.array([[-1.0], [-3.0], [2.0], [1.0], [4.0], [-2.0]])
+    kinds = verdicts.surely_wrong(judged(scores, rows), A, LOOKS, 8)
+    assert kinds == {"asked for, not seen": [1, 0], "seen, not asked for": [4, 3]}
+
+
+def folder(path: Path, prompts: Mapping[str, int]) -> str:
+    """Grey images of noise, each with its prompt in the PNG text; None: without."""
+    path.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    number = 0
+    for prompt, count in prompts.items():
+        for _ in range(count):
+            image = torch.rand(1, 16, 16, generator=generator)
+            text = {"synthetic": "yes"} | ({"prompt": prompt} if prompt else {})
+            images.save(image, path / f"{number}.png", text)
+            number += 1
+    return str(path)
+
+
+DRAWN = {"lung xray with pleural effusion": 6, "lung xray with edema": 5, "lung xray": 4}
+
+
+def test_the_command_reads_prompts_and_writes_the_page(tmp_path: Path, capsys, monkeypatch) -> None:
+    """--json counts what was asked for; findings with too few images are named; pages say it."""
+    trial = anatomy.trial
+    monkeypatch.setattr(anatomy, "trial", lambda: trial(12))
+    fake, out = folder(tmp_path / "fake", DRAWN), tmp_path / "out"
+    arguments = ["classify", fake, "--real", "phantoms:30", "--weights", WEIGHTS, "--json"]
+    arguments += ["--train-on-synthetic", "--anatomy", "--out", str(out)]
+    assert evaluate.main(arguments) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert list(values["findings"]) == ["pleural effusion", "pulmonary edema"]
+    assert "cardiomegaly" in values["left out"]
+    asked = values["findings"]["pleural effusion"]["fake"]
+    assert asked["asked"]["value"] == pytest.approx(6 / 15)
+    assert asked["AUC, other findings"]["n"] == 11
+    assert values["findings"]["pleural effusion"]["real"]["AUC"]["low"] > 0.5
+    assert values["fake"]["synthetic"] == 15
+    taught = values["learned"]["pleural effusion"]
+    assert taught["AUC"]["fake - real"]["n"] == 30
+    assert taught["n"] == 15
+    assert values["anatomy"]["real"]["two lungs"]["value"] > 0.9
+    page = (out / "classify.html").read_text()
+    assert "pleural effusion (synthetic)" in page
+    assert "lung xray with edema" in page
+    assert "http" not in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["one"], "none has two images with it and two without"),
+        (["bare"], "has neither labels nor a prompt"),
+        (["fake", "--finding", "hernia"], "does not look for hernia; it looks for pleural"),
+        (["odd.csv"], "is labelled with emphysema; none of them is among"),
+        (["plain.csv"], "has neither labels nor a prompt"),
+        (["fake", "--real", "nothing"], "does not exist"),
+        (["fake", "--train-on-synthetic"], "name them by --real"),
+        (["fake", "--extractor", "mirror"], "unknown extractor"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path: Path, capsys, monkeypatch, arguments, message) -> None:
+    """Exit status 2, the reason, and nothing written."""
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "fake", DRAWN)
+    folder(tmp_path / "one", {"lung xray with pleural effusion": 6})
+    folder(tmp_path / "bare", {"": 6})
+    files = "\n".join(f"bare/{i}.png,Emphysema" for i in range(6))
+    (tmp_path / "odd.csv").write_text(f"filename,labels\n{files}\n")
+    (tmp_path / "plain.csv").write_text(f"filename,labels\n{files}\n".replace("Emphysema", ""))
+    arguments = ["classify", *arguments, "--weights", WEIGHTS, "--out", "out"]
+    assert cli.run(lambda: evaluate.main(arguments), "evaluate.py") == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert message in error[0]
+    assert not (tmp_path / "out").exists()
+
+
+def features_of(labels: np.ndarray, seed: int, gap: float = 3.0) -> Judged:
+    """Five features, of which the first tells the label."""
+    features = np.random.default_rng(seed).normal(size=(len(labels), 5))
+    features[:, 0] += gap * labels
+    return judged(features, [{A: bool(label), B: not label} for label in labels])
+
+
+def test_what_is_learned_from_fakes_is_tried_on_real_images() -> None:
+    """Fakes like the real ones teach what those do; fakes that show the opposite, the opposite."""
+    labels, patients = np.arange(100) % 2, [str(i) for i in range(100)]
+    real = features_of(labels, 0)
+    good, bad = (
+        learned.learn(features_of(labels, 1, gap), real, patients, A) for gap in (3.0, -3.0)
+    )
+    assert good is not None
+    assert bad is not None
+    assert good.n == 80
+    assert good.everything["80 fake"].value > 0.95
+    assert good.everything["80 real"].value > 0.95
+    assert good.everything["fake - real"].low < 0 < good.everything["fake - real"].high
+    assert good.everything["all 100 fake"].n == 100
+    assert bad.everything["80 fake"].value < 0.05
+    assert bad.everything["fake - real"].high < -0.9
+
+
+def test_patients_are_not_recognised() -> None:
+    """Features that tell the patient and nothing else: no classifier of real images knows more."""
+    random = np.random.default_rng(0)
+    who = np.repeat(np.arange(40), 5)
+    labels = random.permutation(np.arange(40) % 2)[who]
+    features = random.normal(size=(40, 30))[who] + random.normal(scale=0.01, size=(200, 30))
+    real = judged(features, [{A: bool(label)} for label in labels])
+    found = learned.learn(real, real, [str(i) for i in who], A)
+    alone = learned.learn(real, real, [str(i) for i in range(200)], A)
+    assert found is not None
+    assert alone is not None
+    assert found.everything[f"{found.n} real"].value < 0.7
+    assert alone.everything[f"{alone.n} real"].value > 0.9
+
+
+def test_too_few_images_teach_nothing() -> None:
+    """Fewer than one for each fold are said to be too few."""
+    few = features_of(np.array([1, 1, 1, *[0] * 20]), 0)
+    assert learned.learn(few, few, [str(i) for i in range(23)], A) is None
+    assert learned.table({A: None}).rows == [(A, "too few images", "")]

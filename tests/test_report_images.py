@@ -1,0 +1,158 @@
+"""evaluate.py images: known sets give known figures, and what cannot be measured is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import evaluate
+from ldm import cli, images
+from ldm.features import Extractor
+from ldm.metrics import fid
+from ldm.report import distances
+from ldm.report.distances import Seen
+
+
+class Drawn:
+    """A set of given images."""
+
+    def __init__(self, name: str, pictures: Tensor) -> None:
+        self.name, self.pictures = name, pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def load(self, index: int) -> Tensor:
+        return self.pictures[index]
+
+    def sample_id(self, index: int) -> str:
+        return str(index)
+
+    def findings(self, index: int) -> dict[str, bool]:
+        return {}
+
+
+def noise(count: int, seed: int, level: float = 0.0, size: int = 3) -> Tensor:
+    drawn = torch.rand(count, 1, size, size, generator=torch.Generator().manual_seed(seed))
+    return (drawn * 0.5 + level).clamp(-1, 1)
+
+
+PIXELS = Extractor("pixels", lambda x: x.flatten(1), 3, channels=1, resize="bilinear")
+
+
+def test_figures_are_those_of_the_features() -> None:
+    """Read in batches and halves, a set gives what the whole feature arrays give."""
+    a, b = noise(101, 0), noise(80, 1, 0.1)
+    real, fake = (Seen(Drawn(n, x), [PIXELS]).views["pixels"] for n, x in (("a", a), ("b", b)))
+    found = distances.distances(real, fake, few=False)
+    x, y = (z.flatten(1).double().numpy() for z in (a, b))
+    assert found["Fréchet distance"].value == pytest.approx(fid.frechet(x, y), rel=1e-6)
+    assert found["KID"].value == pytest.approx(fid.kid(x, y), rel=1e-6)
+    assert found["precision"].value == fid.neighbourhoods(x, y).precision
+    even, odd = real.halves()
+    floor = distances.distances(even, odd, few=False)
+    assert floor["Fréchet distance"].value == pytest.approx(fid.frechet(x[::2], x[1::2]), rel=1e-6)
+    assert even.n == 51
+
+
+def test_the_floor_is_below_another_set() -> None:
+    """Brighter images are farther from the real ones than real ones are among themselves."""
+    real, fake = (
+        Seen(Drawn("", x), [PIXELS]).views["pixels"] for x in (noise(400, 0), noise(400, 1, 0.3))
+    )
+    found, floor = (
+        distances.distances(real, fake, False),
+        distances.distances(*real.halves(), False),
+    )
+    for name in ("Fréchet distance", "KID", "CMMD"):
+        assert found[name].low > floor[name].high, name
+
+
+def test_pixels_decide_what_two_sets_share() -> None:
+    """Three images taken over are counted; the same images in another order are refused."""
+    a, b = noise(20, 0), noise(20, 1)
+    b[5:8] = a[:3]
+    real, fake, turned = (Seen(Drawn(n, x), []) for n, x in (("a", a), ("b", b), ("c", a.flip(0))))
+    assert distances.shared(real, fake) == 3
+    with pytest.raises(ValueError, match="a and c hold the same images"):
+        distances.shared(real, turned)
+
+
+def test_diversity_tells_copies_from_different_images() -> None:
+    """MS-SSIM is 1 for a set of one image repeated, and less for varied ones."""
+    varied = Seen(Drawn("", noise(12, 0, -0.3, size=64)), [])
+    same = Seen(Drawn("", noise(1, 0, size=64).repeat(12, 1, 1, 1)), [])
+    assert distances.diversity(same).value == pytest.approx(1)
+    assert distances.diversity(varied).value < 0.5
+    assert distances.diversity(varied).n == 6
+
+
+def folder(path: Path, pictures: Tensor) -> str:
+    path.mkdir()
+    for i, image in enumerate(pictures):
+        images.save(image, path / f"{i}.png", {})
+    return str(path)
+
+
+def test_the_command_prints_one_object_and_writes_the_page(tmp_path: Path, capsys) -> None:
+    """--json gives every figure with its interval and n; the page stands alone."""
+    real = folder(tmp_path / "real", noise(24, 0, size=16))
+    fake = folder(tmp_path / "fake", noise(20, 1, -0.2, size=20))
+    out = tmp_path / "out"
+    assert evaluate.main(["images", real, fake, "--few", "--json", "--out", str(out)]) == 0
+    values = json.loads(capsys.readouterr().out)
+    found = values["extractors"]["judge"]["fake to real"]
+    assert found["Fréchet distance (fewer images than features)"]["low"] > 0
+    assert found["KID"]["n"] == 24
+    assert values["fake"]["n"] == 20
+    page = (out / "images.html").read_text()
+    assert "judge (128 px, bicubic, antialiased, [-1, 1])" in page
+    assert "http" not in page
+    assert json.loads((out / "images.json").read_text())["MS-SSIM"]["fake"]["n"] == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["real", "fake"], "too few for a Fréchet distance of the 196 features"),
+        (["real", "real", "--few"], "hold the same images"),
+        (["real", "nothing", "--few"], "does not exist"),
+        (["real", "one", "--few"], "1 usable images"),
+        (["real", "bad", "--few"], "cannot read the image"),
+    ],
+)
+def test_bad_sets_are_one_line(tmp_path: Path, capsys, monkeypatch, arguments, message) -> None:
+    """Exit status 2, the reason, and nothing written."""
+    monkeypatch.chdir(tmp_path)
+    weights = str(Path(__file__).parent.parent / "weights")
+    folder(tmp_path / "real", noise(12, 0, size=16))
+    folder(tmp_path / "fake", noise(12, 1, size=16))
+    folder(tmp_path / "one", noise(1, 1, size=16))
+    folder(tmp_path / "bad", noise(12, 2, size=16))
+    (tmp_path / "bad" / "3.png").write_bytes(b"no image")
+    arguments = ["images", *arguments, "--weights", weights, "--out", "out"]
+    assert cli.run(lambda: evaluate.main(arguments), "evaluate.py") == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert message in error[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_files_can_be_left_out(tmp_path: Path, capsys) -> None:
+    """With --skip-bad the rest is measured, and n says so."""
+    real = folder(tmp_path / "real", noise(12, 0, size=16))
+    fake = folder(tmp_path / "fake", noise(12, 1, size=16))
+    Path(fake, "3.png").write_bytes(b"no image")
+    options = ["images", real, fake, "--few", "--skip-bad", "--json", "--out", str(tmp_path / "o")]
+    assert evaluate.main(options) == 0
+    assert json.loads(capsys.readouterr().out)["fake"]["n"] == 11
+
+
+def test_numbers_that_are_not_finite_are_refused() -> None:
+    """An extractor that gives NaN stops the measurement."""
+    broken = Extractor("broken", lambda x: x.flatten(1) * np.nan, 3, channels=1, resize="bilinear")
+    with pytest.raises(ValueError, match="not finite"):
+        Seen(Drawn("", noise(12, 0)), [broken])

@@ -1,0 +1,138 @@
+"""evaluate.py memorization: planted copies are found, new images are not called copies."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import evaluate
+from ldm import cli, images
+from ldm.data.sets import open_set
+from ldm.features import open_extractor
+from ldm.report import copies
+from ldm.report.copies import Finder, Square, with_versions
+from ldm.report.taught import Taught
+from train import main as train
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
+
+
+@pytest.fixture(scope="module")
+def finder() -> Finder:
+    return Finder.open(str(WEIGHTS), open_extractor("judge", WEIGHTS))
+
+
+def numbered(pictures: Tensor) -> Square:
+    return Square(pictures, [str(i) for i in range(len(pictures))])
+
+
+def read(finder: Finder, source: str) -> Square:
+    return finder.read(open_set(source))
+
+
+def test_planted_duplicates_are_found_at_one_percent_false_alarms(finder, monkeypatch) -> None:
+    """Of training images drawn through the autoencoder 99 % are found; new ones are not copies.
+
+    In pixels and in latents; features of a network that looks for findings know less of it.
+    """
+    monkeypatch.setattr(copies, "VERSIONS", 120)
+    train = read(finder, "phantoms:60:100")
+    samples = torch.cat(
+        [finder.through(train.pictures[:20]), read(finder, "phantoms:40:500").pictures]
+    )
+    _, spaces = finder.find(numbered(samples), train, read(finder, "phantoms:60:900"))
+    for space in spaces[:2]:
+        assert space.planted.value >= 0.99
+        found = space.audit.samples
+        assert found.which[:20].tolist() == list(range(20)), space.name
+        assert (found.distance[:20] < space.audit.threshold).all(), space.name
+        assert (found.distance[20:] < space.audit.threshold).mean() < 0.1, space.name
+        assert space.false_alarms.low < 0.05, space.name
+
+
+def test_a_copy_of_a_changed_version_is_a_copy() -> None:
+    """What a model saw shifted and zoomed is among the versions that samples are compared with."""
+    few = numbered(torch.rand(3, 1, 32, 32) * 2 - 1)
+    versions = with_versions(few)
+    assert len(versions.pictures) == 3 * 65
+    assert torch.equal(versions.pictures[:3], few.pictures)
+    assert versions.ids[3:6] == ["0", "1", "2"]
+    nearest = (versions.pictures[3:] - few.pictures.repeat(64, 1, 1, 1)).flatten(1).norm(dim=1)
+    assert nearest.min() > 0
+    many = numbered(torch.zeros(copies.VERSIONS, 1, 2, 2))
+    assert len(with_versions(many).pictures) == copies.VERSIONS
+
+
+def test_a_run_knows_what_it_was_trained_on(tmp_path: Path, monkeypatch) -> None:
+    """Images that sample.py drew with a run lead to the very images that its config picks."""
+    monkeypatch.chdir(tmp_path)
+    run = Path("runs/few")
+    root = Path(__file__).parent.parent
+    settings = [f"model.path={WEIGHTS}", "data.phantoms=40", "train.steps=1", "method.variants=1"]
+    settings += [f"train.out={run}", "train.sample_every=0"]
+    assert train([str(root / "configs/unet_no_findings.yaml"), *settings]) == 0
+    folder = tmp_path / "drawn"
+    folder.mkdir()
+    text = {"model": "few", "weights": copies.hash_of(run)}
+    images.save(torch.zeros(1, 128, 128), folder / "00000.png", text)
+    taught = copies.trained_on(open_set(str(folder)))
+    assert isinstance(taught, Taught)
+    assert len(taught) == 5
+    assert not any(any(taught.findings(i).values()) for i in range(5))
+    seed = int(taught.sample_id(0).removeprefix("phantom-"))
+    assert torch.allclose(taught.load(0), open_set(f"phantoms:1:{seed}").load(0), atol=1 / 255)
+    assert copies.open_held_out(None, taught).name.startswith("phantoms:300:")
+    images.save(torch.zeros(1, 128, 128), folder / "00000.png", {**text, "weights": "other"})
+    assert copies.trained_on(open_set(str(folder))) is None
+
+
+def folder(path: Path, pictures: Tensor) -> str:
+    path.mkdir()
+    for i, image in enumerate(pictures):
+        images.save(image, path / f"{i}.png", {})
+    return str(path)
+
+
+def test_the_command_names_the_copies(tmp_path: Path, capsys, monkeypatch) -> None:
+    """A folder with two training images in it: the CSV says which, the page shows them."""
+    monkeypatch.setattr(copies, "VERSIONS", 80)
+    train_set, held_out = "phantoms:40:100", "phantoms:40:900"
+    some = [open_set(source).load(i) for source in (train_set, "phantoms:3:500") for i in (0, 1)]
+    fake, out = folder(tmp_path / "fake", torch.stack(some)), tmp_path / "out"
+    options = ["--train", train_set, "--held-out", held_out, "--weights", str(WEIGHTS)]
+    options += ["--model", str(WEIGHTS), "--out", str(out), "--json"]
+    assert evaluate.main(["memorization", fake, *options]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["spaces"]["pixels"]["copies"]["value"] == 0.5
+    assert values["spaces"]["pixels"]["copies"]["n"] == 4
+    rows = [row.split(",") for row in (out / "memorization.csv").read_text().splitlines()]
+    named = {row[0]: (row[2], row[5]) for row in rows if row[1] == "pixels"}
+    assert named["0"] == ("phantom-100", "1")
+    assert named["1"] == ("phantom-101", "1")
+    assert named["2"][1] == named["3"][1] == "0"
+    assert "patients" in (out / "memorization.html").read_text()
+    assert np.asarray(images.load(out / "pairs_pixels.png")).shape[0] in (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name it with --train"),
+        (["--train", "nowhere"], "does not exist"),
+        (["--train", "fake"], "name images like it that were not trained on with --held-out"),
+        (["--train", "phantoms:4", "--model", "fake"], "no folder of weights"),
+    ],
+)
+def test_what_is_not_known_is_asked_for(tmp_path: Path, capsys, monkeypatch, arguments, message):
+    """Exit status 2, one line, nothing written."""
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "fake", torch.zeros(2, 1, 128, 128))
+    options = ["memorization", "fake", *arguments, "--weights", str(WEIGHTS), "--out", "out"]
+    assert cli.run(lambda: evaluate.main(options), "evaluate.py") == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert message in error[0]
+    assert not (tmp_path / "out").exists()
