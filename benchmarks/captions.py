@@ -1,6 +1,6 @@
 """The captions of a table's films, one a line, as training words them: prompts for sample.py.
 
-    python benchmarks/captions.py labels.csv val > captions.txt
+python benchmarks/captions.py labels.csv val > captions.txt
 """
 
 from __future__ import annotations

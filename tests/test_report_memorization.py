@@ -66,7 +66,7 @@ def test_a_copy_of_a_changed_version_is_a_copy() -> None:
     assert len(with_versions(many).pictures) == copies.VERSIONS
 
 
-def test_a_run_knows_what_it_was_trained_on(tmp_path: Path, monkeypatch) -> None:
+def test_a_run_knows_what_it_was_trained_on(tmp_path: Path, monkeypatch, capsys) -> None:
     """Images that sample.py drew with a run lead to the very images that its config picks."""
     monkeypatch.chdir(tmp_path)
     run = Path("runs/few")
@@ -74,6 +74,7 @@ def test_a_run_knows_what_it_was_trained_on(tmp_path: Path, monkeypatch) -> None
     settings = [f"model.path={WEIGHTS}", "data.phantoms=40", "train.steps=1", "method.variants=1"]
     settings += [f"train.out={run}", "train.sample_every=0"]
     assert train([str(root / "configs/unet_no_findings.yaml"), *settings]) == 0
+    capsys.readouterr()
     folder = tmp_path / "drawn"
     folder.mkdir()
     text = {"model": "few", "weights": copies.hash_of(run)}
@@ -85,6 +86,16 @@ def test_a_run_knows_what_it_was_trained_on(tmp_path: Path, monkeypatch) -> None
     seed = int(taught.sample_id(0).removeprefix("phantom-"))
     assert torch.allclose(taught.load(0), open_set(f"phantoms:1:{seed}").load(0), atol=1 / 255)
     assert copies.open_held_out(None, taught).name.startswith("phantoms:300:")
+    # a report on something else audits it unasked
+    monkeypatch.setattr(copies, "VERSIONS", 10)
+    monkeypatch.setattr(copies, "PHANTOMS", 12)
+    for i in range(12):
+        images.save(torch.full((1, 128, 128), i / 12), folder / f"{i:05d}.png", text)
+    arguments = ["images", "phantoms:12", str(folder), "--few", "--weights", str(WEIGHTS)]
+    assert evaluate.main([*arguments, "--json", "--out", str(tmp_path / "out")]) == 0
+    audited = json.loads(capsys.readouterr().out)["memorization"]
+    assert audited["train"] == {"set": str(run), "n": 5, "with versions": 10}
+    assert (tmp_path / "out" / "pairs_pixels.png").exists()
     images.save(torch.zeros(1, 128, 128), folder / "00000.png", {**text, "weights": "other"})
     assert copies.trained_on(open_set(str(folder))) is None
 

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any file is written, for sets that cannot be measured."""
     from ldm.data.sets import open_set
     from ldm.features import open_extractor
-    from ldm.report import anatomy, learned, page, verdict_page, verdicts
+    from ldm.report import anatomy, learned, memorization, page, verdict_page, verdicts
 
     if options.train and not options.real:
         raise ValueError("--train-on-synthetic wants real images to try it on; name them by --real")
@@ -80,6 +80,9 @@ def run(options: argparse.Namespace) -> Report:
         }
         values["anatomy"] = anatomy.as_json(tried, surveys)
         more += anatomy.tables(tried, surveys)
+    if audited := memorization.beside(options, sets[0]):
+        values["memorization"] = audited.values
+        more += audited.blocks
     sentences = about(values)
     tables = [verdict_page.areas(found, names), verdict_page.called(found, names)]
     pictures = [verdict_page.roc(found, judged, names, extractor)]

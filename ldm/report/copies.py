@@ -28,6 +28,7 @@ from ldm.weights import load_parts, weights_hash
 SIDE = 64  # pixels at which images are compared as such: what makes a chest that chest
 VERSIONS = 2000  # training images and changed versions of them, together
 PLANTED = 200
+PHANTOMS = 300  # held out, where nothing is named
 QUANTILE = 0.01
 
 
@@ -189,7 +190,7 @@ def open_held_out(source: str | None, train: ImageSet) -> ImageSet:
         return open_set(source)
     data = load_run(train.folder / "config.yaml").data if isinstance(train, Taught) else None
     if isinstance(train, PhantomSet) or (data is not None and data.path is None):
-        return open_set(f"phantoms:300:{UNSEEN}")
+        return open_set(f"phantoms:{PHANTOMS}:{UNSEEN}")
     table = train.name.removesuffix("@train") if data is None else data.path or ""
     if table.endswith(".csv") and (data is None or data.split == "train"):
         return open_set(f"{table}@val")

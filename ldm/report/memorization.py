@@ -29,14 +29,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--train", metavar="SET", help=what)
     what = "images like it that were not trained on; the val split, or phantoms, where there are"
     add("--held-out", metavar="SET", help=what)
-    what = "weights of the autoencoder that samples pass through (weights)"
-    add("--model", default="weights", metavar="PATH", help=what)
+    what = "weights of the autoencoder that samples pass through (the run's, or weights)"
+    add("--model", metavar="PATH", help=what)
     add("--extractor", default="judge", metavar="NAME", help="for the space of features (judge)")
     options_of_sets(parser)
 
 
 class Audited(NamedTuple):
-    """blocks: of a page, the first two the sentence and the table that say most;  table: a CSV"""
+    """blocks: of a page, the first two say most;  table: a CSV"""
 
     values: dict[str, Any]
     blocks: list[Block]
@@ -48,6 +48,7 @@ def run(options: argparse.Namespace) -> Report:
     from ldm.data.sets import open_set
     from ldm.features import open_extractor
     from ldm.report import copies, page
+    from ldm.report.taught import Taught
 
     asked = open_set(options.fake)
     taught = copies.open_train(options.train) if options.train else copies.trained_on(asked)
@@ -56,7 +57,8 @@ def run(options: argparse.Namespace) -> Report:
             f"what {options.fake} was trained on is not known; name it with --train SET or RUN"
         )
     unseen = copies.open_held_out(options.held_out, taught)
-    finder = copies.Finder.open(options.model, open_extractor(options.extractor, options.weights))
+    model = options.model or (str(taught.folder) if isinstance(taught, Taught) else "weights")
+    finder = copies.Finder.open(model, open_extractor(options.extractor, options.weights))
     found = audit(finder, (asked, taught, unseen), options.limit, options.skip_bad)
     files = page.files("memorization", TITLE, found.blocks, found.values)
     files["memorization.csv"] = found.table.encode()
@@ -64,15 +66,21 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def beside(options: argparse.Namespace, asked: ImageSet) -> Audited | None:
-    """The audit of a set whose training images are known, for a report on something else."""
+    """The audit of a set whose training images are known, for a report on something else.
+
+    If there is nothing to compare with, the report is not to fail for it: it says so.
+    """
     from ldm.features import open_extractor
     from ldm.report import copies
 
     taught = copies.trained_on(asked)
     if taught is None:
         return None
-    unseen = copies.open_held_out(None, taught)
-    finder = copies.Finder.open("weights", open_extractor("judge", options.weights))
+    try:
+        unseen = copies.open_held_out(None, taught)
+    except ValueError as error:
+        return Audited({"not audited": str(error)}, [f"Copies were not looked for: {error}."], "")
+    finder = copies.Finder.open(str(taught.folder), open_extractor("judge", options.weights))
     return audit(finder, (asked, taught, unseen), options.limit, options.skip_bad)
 
 
