@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         module.arguments(command)
         out = Path("runs", name.replace("-", "_"))
         command.add_argument(
-            "--out", type=Path, default=out, metavar="FOLDER", help=f"where to ({out})"
+            "--out", type=cli.folder, default=out, metavar="FOLDER", help=f"where to ({out})"
         )
         command.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)

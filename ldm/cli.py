@@ -121,6 +121,13 @@ def prompt(text: str) -> str:
     return read
 
 
+def folder(text: str) -> Path:
+    """For argparse: a folder's name; an empty one would be the folder that one is in."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; name a folder")
+    return Path(text)
+
+
 def read_prompts(path: str | Path) -> list[str]:
     """The prompts in a text file, one a line, empty lines left out. Raises ValueError if none."""
     try:

@@ -43,6 +43,7 @@ class Extractor:
     size: int  # pixels of a side
     channels: int
     resize: str  # bilinear or bicubic; "..., antialiased" if it is
+    crop: bool = True  # to the central square first, or be stretched
     low: float = -1.0
     high: float = 1.0
     head: Callable[[Tensor], Tensor] | None = None
@@ -50,7 +51,10 @@ class Extractor:
     threshold: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.size} px, {self.resize}, [{self.low:g}, {self.high:g}])"
+        square = "central square" if self.crop else "stretched"
+        return (
+            f"{self.name} ({square}, {self.size} px, {self.resize}, [{self.low:g}, {self.high:g}])"
+        )
 
     def prepare(self, image: Tensor) -> Tensor:
         """[C, H, W] in [-1, 1] -> [channels, size, size] in [low, high].
@@ -62,7 +66,7 @@ class Extractor:
             raise ValueError(
                 f"{self.name} wants images in [-1, 1], got one in [{least:.3g}, {most:.3g}]"
             )
-        x = images.to_channels(image, self.channels)
+        x = images.to_channels(images.central(image) if self.crop else image, self.channels)
         if x.shape[-2:] != (self.size, self.size):
             filter, _, antialias = self.resize.partition(", ")
             x = F.interpolate(
@@ -152,7 +156,12 @@ def _inception(file: Path) -> Extractor:
     except RuntimeError as error:
         raise WeightsError(f"{file}: {str(error).splitlines()[1].strip()}") from error
     return Extractor(
-        f"inception ({file.stem})", network.eval(), inception.SIZE, channels=3, resize="bilinear"
+        f"inception ({file.stem})",
+        network.eval(),
+        inception.SIZE,
+        channels=3,
+        resize="bilinear",
+        crop=False,
     )
 
 

@@ -80,9 +80,14 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
 
 def fit_square(image: Tensor, size: int) -> Tensor:
     """[C, H, W] -> [C, size, size]: the central square, resized."""
+    return resize(central(image), size, size)
+
+
+def central(image: Tensor) -> Tensor:
+    """[C, H, W] -> [C, S, S]: the largest square in the middle."""
     side = min(image.shape[-2:])
     top, left = (image.shape[-2] - side) // 2, (image.shape[-1] - side) // 2
-    return resize(image[:, top : top + side, left : left + side], size, size)
+    return image[:, top : top + side, left : left + side]
 
 
 def save(image: Tensor, path: str | Path, text: Mapping[str, str], bits: int = 8) -> None:

@@ -34,6 +34,16 @@ def test_every_image_is_brought_to_the_extractors_size_channels_and_range() -> N
     assert set(found[1]) == {1024.0}
 
 
+def test_an_image_that_is_no_square_is_cropped_or_stretched_as_stated() -> None:
+    """The middle of a wide image is all that a cropping extractor sees, and it says so."""
+    wide = torch.full((1, 8, 24), -1.0)
+    wide[..., 8:16] = 1.0
+    assert set(plain()([wide])[0]) == {1.0}
+    assert plain(crop=False)([wide]).mean() < 0
+    assert "central square" in str(plain())
+    assert "stretched" in str(plain(crop=False))
+
+
 def test_antialiasing_is_what_the_extractor_says() -> None:
     """One white line in sixteen is lost or kept by points, and averaged when antialiased."""
     lines = torch.full((1, 64, 64), -1.0)

@@ -33,6 +33,11 @@ def test_a_prompt_asks_for_what_it_names_and_does_not_deny(prompt: str, findings
     assert named(prompt) == findings
 
 
+def test_a_network_without_a_word_for_some_label_changes_nothing() -> None:
+    """torchxrayvision's networks call a finding "" that they do not know; denials stay denials."""
+    assert not asked("lung xray, no pleural effusion", ("pleural effusion", ""))["pleural effusion"]
+
+
 def test_captions_ask_for_what_they_were_written_for() -> None:
     """Of the wordings of phantoms' captions none names a finding that is not there.
 

@@ -140,6 +140,7 @@ def test_the_command_reads_prompts_and_writes_the_page(tmp_path: Path, capsys, m
         (["plain.csv"], "has neither labels nor a prompt"),
         (["fake", "--real", "nothing"], "does not exist"),
         (["fake", "--train-on-synthetic"], "name them by --real"),
+        (["phantoms:30:3", "--train-on-synthetic", "--real", "phantoms:30:13"], "20 images are in"),
         (["fake", "--extractor", "mirror"], "unknown extractor"),
     ],
 )

@@ -109,7 +109,7 @@ def test_the_command_prints_one_object_and_writes_the_page(tmp_path: Path, capsy
     assert found["KID"]["n"] == 24
     assert values["fake"]["n"] == 20
     page = (out / "images.html").read_text()
-    assert "judge (128 px, bicubic, antialiased, [-1, 1])" in page
+    assert "judge (central square, 128 px, bicubic, antialiased, [-1, 1])" in page
     assert "http" not in page
     assert json.loads((out / "images.json").read_text())["MS-SSIM"]["fake"]["n"] == 10
 

@@ -88,7 +88,7 @@ def test_a_run_knows_what_it_was_trained_on(tmp_path: Path, monkeypatch, capsys)
     assert copies.open_held_out(None, taught).name.startswith("phantoms:300:")
     # a report on something else audits it unasked
     monkeypatch.setattr(copies, "VERSIONS", 10)
-    monkeypatch.setattr(copies, "PHANTOMS", 12)
+    monkeypatch.setattr(copies, "PHANTOMS", 20)
     for i in range(12):
         images.save(torch.full((1, 128, 128), i / 12), folder / f"{i:05d}.png", text)
     arguments = ["images", "phantoms:12", str(folder), "--few", "--weights", str(WEIGHTS)]
@@ -135,13 +135,19 @@ def test_the_command_names_the_copies(tmp_path: Path, capsys, monkeypatch) -> No
         (["--train", "nowhere"], "does not exist"),
         (["--train", "fake"], "name images like it that were not trained on with --held-out"),
         (["--train", "phantoms:4", "--model", "fake"], "no folder of weights"),
+        (["--train", "phantoms:30:7", "--held-out", "phantoms:30:30"], "7 of 30 held-out images"),
+        (
+            ["--train", "phantoms:4:7", "--held-out", "phantoms:1:30"],
+            "1 held-out images are too few",
+        ),
     ],
 )
 def test_what_is_not_known_is_asked_for(tmp_path: Path, capsys, monkeypatch, arguments, message):
     """Exit status 2, one line, nothing written."""
     monkeypatch.chdir(tmp_path)
     folder(tmp_path / "fake", torch.zeros(2, 1, 128, 128))
-    options = ["memorization", "fake", *arguments, "--weights", str(WEIGHTS), "--out", "out"]
+    given = ["--model", str(WEIGHTS), "--weights", str(WEIGHTS), "--out", "out"]
+    options = ["memorization", "fake", *given, *arguments]
     assert cli.run(lambda: evaluate.main(options), "evaluate.py") == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1

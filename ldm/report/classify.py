@@ -68,6 +68,11 @@ def run(options: argparse.Namespace) -> Report:
         values[name] = {"set": one.name, "n": len(one.indices), "synthetic": one.synthetic}
     more: list[Block] = []
     if options.train:
+        if both := len(judged[0].hashes & judged[1].hashes):
+            raise ValueError(
+                f"{both} images are in both {sets[0].name} and {sets[1].name}: a classifier would "
+                "be tried on what it learned; name sets that share none"
+            )
         patients = [sets[1].patient(i) for i in judged[1].indices]
         taught = {f: learned.learn(judged[0], judged[1], patients, f) for f in findings}
         values["learned"] = {f: learned.as_json(result) for f, result in taught.items()}

@@ -22,12 +22,15 @@ from ldm.metrics.classify import Estimate, wilson
 from ldm.metrics.memorization import Audit, audit, nearest
 from ldm.models.vae import VAE
 from ldm.pipeline import build
+from ldm.report.distances import fingerprint
 from ldm.report.taught import Taught
 from ldm.weights import load_parts, weights_hash
 
 SIDE = 64  # pixels at which images are compared as such: what makes a chest that chest
 VERSIONS = 2000  # training images and changed versions of them, together
 PLANTED = 200
+LEAST = 20  # held-out images; their nearest sets the threshold if they are fewer than 100
+MEMORY = 2_000_000_000  # bytes of training images
 PHANTOMS = 300  # held out, where nothing is named
 QUANTILE = 0.01
 
@@ -83,12 +86,17 @@ class Finder:
             raise ValueError(f"{asked.name} has no usable image")
         return Square(torch.stack(pictures), ids)
 
+    def room(self) -> int:
+        """How many images of this size there is room for."""
+        return MEMORY // (4 * self.vae.config.image_channels * self.size**2)
+
     def find(self, fake: Square, train: Square, held_out: Square) -> tuple[Square, list[Space]]:
         """The training images with their changed versions, and what each space says.
 
         Samples have passed through the autoencoder, which brings images nearer to each other: so
         do held-out and planted images before they are compared.
         """
+        check_apart(train, held_out)
         versions = with_versions(train)
         some = torch.linspace(0, len(train.ids) - 1, min(PLANTED, len(train.ids))).long()
         planted = train.pictures[some]
@@ -129,6 +137,21 @@ class Finder:
         }
 
 
+def check_apart(train: Square, held_out: Square) -> None:
+    """Raises ValueError for held-out images that cannot say what no copying looks like."""
+    known = {fingerprint(image) for image in train.pictures}
+    if trained := sum(fingerprint(image) in known for image in held_out.pictures):
+        raise ValueError(
+            f"{trained} of {len(held_out.ids)} held-out images were trained on; name others with "
+            "--held-out"
+        )
+    if len(held_out.ids) < LEAST:
+        raise ValueError(
+            f"{len(held_out.ids)} held-out images are too few to say what is near; name {LEAST} or "
+            "more with --held-out"
+        )
+
+
 def each(pictures: Tensor, place: Callable[[Tensor], Array], name: str) -> Array:
     """[n, d]"""
     parts = tqdm(pictures.split(16), name, unit="batch", delay=2, disable=None, leave=False)
@@ -164,9 +187,13 @@ def cross(found: Audit) -> Estimate:
 
 def trained_on(asked: ImageSet) -> Taught | None:
     """What the images' own text says that they were drawn with, if that run is here or in runs/."""
-    text = asked.text(0)
-    for folder in (Path(text.get("model", "")), Path("runs") / text.get("model", "")):
-        if (folder / "config.yaml").is_file() and text.get("weights") == hash_of(folder):
+    texts = map(asked.text, range(len(asked)))
+    said = {(text.get("model", ""), text.get("weights")) for text in texts}
+    model, weights = said.pop()
+    if said or not model or Path(model).name != model or len(model) > 200:
+        return None  # several models, or no name of one
+    for folder in (Path(model), Path("runs") / model):
+        if (folder / "config.yaml").is_file() and weights == hash_of(folder):
             return Taught(folder)
     return None
 
@@ -189,10 +216,11 @@ def open_held_out(source: str | None, train: ImageSet) -> ImageSet:
     if source is not None:
         return open_set(source)
     data = load_run(train.folder / "config.yaml").data if isinstance(train, Taught) else None
+    mixed = data is not None and data.path is not None and data.share < 1
     if isinstance(train, PhantomSet) or (data is not None and data.path is None):
         return open_set(f"phantoms:{PHANTOMS}:{UNSEEN}")
     table = train.name.removesuffix("@train") if data is None else data.path or ""
-    if table.endswith(".csv") and (data is None or data.split == "train"):
+    if table.endswith(".csv") and not mixed and (data is None or data.split == "train"):
         return open_set(f"{table}@val")
     raise ValueError(
         f"what was held out of {train.name} is not known; name images like it that were not "

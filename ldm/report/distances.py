@@ -45,7 +45,8 @@ class View:
         for tenths, which in ((self.even, even), (self.odd, ~even)):
             if which.any():
                 tenths.update(batch[which])
-        self.features = np.concatenate([self.features, batch])[:KEPT]
+        if len(self.features) < KEPT:
+            self.features = np.concatenate([self.features, batch])[:KEPT]
 
     def halves(self) -> tuple[View, View]:
         """What two sets of one kind are apart: the even images and the odd ones."""
@@ -86,7 +87,7 @@ class Seen:
                     view.update(features)
                 self.hashes |= {fingerprint(image) for image in pictures}
                 for image in pictures[: 2 * PAIRS - len(self.small)]:
-                    grey = images.resize(images.to_channels(image, 1), SIDE, SIDE)
+                    grey = images.fit_square(images.to_channels(image, 1), SIDE)
                     self.small.append(((grey[0] + 1) / 2).numpy())
                 self.n += len(pictures)
                 bar.update(len(pictures))

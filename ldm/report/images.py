@@ -85,9 +85,11 @@ def run(options: argparse.Namespace) -> Report:
 
 def check_enough(extractor: Extractor, sets: Sequence[ImageSet], limit: int | None) -> None:
     """Before hours of work: are there more images than features?"""
+    import torch
+
     from ldm.report.distances import enough
 
-    width = extractor([sets[0].load(0)]).shape[1]
+    width = extractor([torch.zeros(1, extractor.size, extractor.size)]).shape[1]
     for asked in sets:
         n = min(len(asked), limit or len(asked))
         if n < enough(width):
@@ -142,6 +144,7 @@ def about(values: dict[str, Any]) -> list[Block]:
         "out a tenth of both sets in turn.",
         "A Fréchet distance falls as n rises: compare it at equal n, and with the floor, which has "
         "half of it. It is the FID of the papers with the extractor inception alone; others have "
-        "scales of their own, and so has every resize. KID does not depend on n. CMMD is taken of "
-        "unit vectors; it is that of its paper with clip:ViT-L-14-336/openai.",
+        "scales of their own, and so has every resize. KID does not depend on n; CMMD does, as its "
+        "estimate is biased by about 1 / n. It is taken of unit vectors, and is that of its paper "
+        "with clip:ViT-L-14-336/openai.",
     ]

@@ -57,7 +57,8 @@ def run(options: argparse.Namespace) -> Report:
             f"what {options.fake} was trained on is not known; name it with --train SET or RUN"
         )
     unseen = copies.open_held_out(options.held_out, taught)
-    model = options.model or (str(taught.folder) if isinstance(taught, Taught) else "weights")
+    whole = isinstance(taught, Taught) and copies.hash_of(taught.folder)  # no LoRA, no word
+    model = options.model or (str(taught.name) if whole else "weights")
     finder = copies.Finder.open(model, open_extractor(options.extractor, options.weights))
     found = audit(finder, (asked, taught, unseen), options.limit, options.skip_bad)
     files = page.files("memorization", TITLE, found.blocks, found.values)
@@ -73,24 +74,26 @@ def beside(options: argparse.Namespace, asked: ImageSet) -> Audited | None:
     from ldm.features import open_extractor
     from ldm.report import copies
 
-    taught = copies.trained_on(asked)
-    if taught is None:
-        return None
     try:
+        taught = copies.trained_on(asked)
+        if taught is None:
+            return None
         unseen = copies.open_held_out(None, taught)
+        finder = copies.Finder.open(str(taught.folder), open_extractor("judge", options.weights))
+        return audit(finder, (asked, taught, unseen), options.limit, options.skip_bad)
     except ValueError as error:
         return Audited({"not audited": str(error)}, [f"Copies were not looked for: {error}."], "")
-    finder = copies.Finder.open(str(taught.folder), open_extractor("judge", options.weights))
-    return audit(finder, (asked, taught, unseen), options.limit, options.skip_bad)
 
 
 def audit(finder: Finder, sets: Sequence[ImageSet], limit: int | None, skip_bad: bool) -> Audited:
     """sets: generated, trained on, held out"""
-    fake, train, held_out = (finder.read(one, limit, skip_bad) for one in sets)
+    fake = finder.read(sets[0], limit, skip_bad)
+    train, held_out = (finder.read(one, finder.room(), skip_bad) for one in sets[1:])
     versions, spaces = finder.find(fake, train, held_out)
     values: dict[str, Any] = {
         "fake": {"set": sets[0].name, "n": len(fake.ids)},
         "train": {"set": sets[1].name, "n": len(train.ids), "with versions": len(versions.ids)},
+        "left out of train": len(sets[1]) - len(train.ids),
         "held out": {"set": sets[2].name, "n": len(held_out.ids)},
         "spaces": {space.name: as_json(space) for space in spaces},
     }
@@ -102,17 +105,19 @@ def audit(finder: Finder, sets: Sequence[ImageSet], limit: int | None, skip_bad:
 
 def about(values: dict[str, Any]) -> list[Block]:
     fake, train, held_out = values["fake"], values["train"], values["held out"]
+    rest, changed = values["left out of train"], train["with versions"] - train["n"]
+    without = f", without {rest} for which there is no room" if rest else ""
     return [
         f"{fake['n']} images of {fake['set']} against {train['n']} that were trained on "
-        f"({train['set']}) and {train['with versions'] - train['n']} changed versions of these. A "
+        f"({train['set']}{without}) and {changed} changed versions of these. A "
         "copy is nearer to one of them than 1 % of the images are that were not trained on "
         f"({held_out['set']}, n = {held_out['n']}), so about 1 % is what no copying looks like.",
         "Held-out and planted images passed through the autoencoder first, as samples do. Planted "
         "are training images themselves, and slightly shifted, zoomed and exposed ones: the share "
         "found is how well copies are found at all. False alarms: each half of the held-out images "
         "by the threshold of the other half. Intervals are Wilson's, 95 %.",
-        "Pictures and this page hold images that were trained on: if these are of patients, they "
-        "are patients' data.",
+        "Pictures and this page hold images that were trained on, and the names of their files: if "
+        "these are of patients, so are page and tables.",
     ]
 
 
@@ -152,7 +157,7 @@ def as_json(space: Space) -> dict[str, Any]:
 
 
 def rows(spaces: Sequence[Space], fake: Square, train: Square) -> str:
-    """A CSV: each image with its nearest training image in each space; ids only."""
+    """A CSV: each image with its nearest training image in each space; names of files only."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "space", "nearest", "distance", "threshold", "copy"])

@@ -104,7 +104,8 @@ def _markdown(block: Block) -> str:
         return f"![{block.caption}]({block.name})"
 
     def row(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+        plain = (" ".join(cell.split()).replace("|", r"\|") for cell in cells)
+        return f"| {' | '.join(plain)} |"
 
     rule = "|---|" + "---:|" * (len(block.header) - 1)
     return "\n".join([f"*{block.caption}*\n", row(block.header), rule, *map(row, block.rows)])

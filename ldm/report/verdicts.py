@@ -14,6 +14,7 @@ from ldm.data.prompts import asked
 from ldm.data.sets import ImageSet, load_each
 from ldm.features import Array, Extractor, batches
 from ldm.metrics.classify import Estimate, auc, decisions, wilson
+from ldm.report.distances import fingerprint
 
 Truth = NDArray[np.bool_]
 
@@ -23,6 +24,7 @@ class Judged(NamedTuple):
 
     indices: their places in the set;  rows: {finding: is it there?};  prompts: {prompt: n}
     features: [n, d];  scores: [n, K];  synthetic: how many say that they are
+    hashes: of the pixels
     """
 
     name: str
@@ -32,6 +34,7 @@ class Judged(NamedTuple):
     features: Array
     scores: Array
     synthetic: int
+    hashes: frozenset[str] = frozenset()
 
 
 class Cases(NamedTuple):
@@ -65,7 +68,7 @@ def look(
     rows: list[Mapping[str, bool]] = []
     prompts: Counter[str] = Counter()
     features: list[Array] = []
-    synthetic = 0
+    synthetic, hashes = 0, set()
     total = len(images) if limit is None else min(limit, len(images))
     with tqdm(
         total=total, desc=images.name, unit="image", delay=2, disable=None, leave=False
@@ -80,13 +83,15 @@ def look(
                 else:
                     rows.append(images.findings(index))
             indices += numbers
+            hashes |= {fingerprint(image) for image in pictures}
             features.append(extractor(pictures))
             bar.update(len(pictures))
     if len(indices) < 4:
         raise ValueError(f"{images.name} has {len(indices)} usable images; wants 4 or more")
     found = np.concatenate(features)
     scores = np.concatenate([extractor.scores(part) for part in features])
-    return Judged(images.name, indices, rows, prompts, found, scores, synthetic)
+    seen = (indices, rows, prompts, found, scores, synthetic, frozenset(hashes))
+    return Judged(images.name, *seen)
 
 
 def prompt_of(images: ImageSet, index: int, text: Mapping[str, str]) -> str:
@@ -124,7 +129,7 @@ def choose(
             f"{extractor.name} does not look for {', '.join(unknown)}; it looks for "
             f"{', '.join(extractor.findings)}"
         )
-    names = list(dict.fromkeys(wanted or extractor.findings))
+    names = [name for name in dict.fromkeys(wanted or extractor.findings) if name]
     known = {name for row in judged.rows for name in row}
     if not known & set(names):
         raise ValueError(
