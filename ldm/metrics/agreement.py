@@ -1,134 +1,77 @@
-"""Does a frontal chest radiograph hold what every chest has? By arithmetic on its grey levels.
-
-Adams et al. (What Does DALL-E 2 Know About Radiology?) looked for such faults by eye. These
-estimates are rough: any dark region of a lung's size passes for one. ldm.report.anatomy tries each
-on phantoms before it is believed. Grey images [128, 128], any range, air dark; the patient's left
-is at the image's right.
-"""
+"""Do readers agree, with each other and with the truth? Cohen's and Fleiss' kappa, d'."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
 
-Grey = NDArray[np.floating[Any]]
-Mask = NDArray[np.bool_]
-SIDE = 128  # pixels, for which the widths below are meant
-LEAST, MOST = 0.02, 0.3  # of the image, that one lung covers
-HIGHEST = 0.2  # of the image's height, from the top: where a lung's centre may be
-HEART = (0.5, 0.85)  # of the lungs' height, from the top: where the heart's borders are looked for
+Weights = Literal["unweighted", "linear", "quadratic"]
 
 
-class Lungs(NamedTuple):
-    """The patient's, as masks [128, 128]; None where there is none."""
+def cohen(table: ArrayLike, weights: Weights = "unweighted") -> float:
+    """kappa = 1 - sum(w O) / sum(w E)    (Cohen, Psychological Bulletin 70, 1968)
 
-    right: Mask | None
-    left: Mask | None
-
-    @property
-    def seen(self) -> int:
-        return sum(lung is not None for lung in self)
-
-
-class Chest(NamedTuple):
-    """lungs: 0 to 2; the rest is None without two of them.
-
-    shift: of the heart to the image's right, as a share of the thorax's width;  ratio: heart's
-    width to the thorax's;  ribs: crossed by a line down the middle of the right and the left lung
+    table: [K, K] counts, rows one rater's category and columns the other's; w is 1 off the
+    diagonal, |i - j| or (i - j)^2. NaN where chance alone would agree always, 0 / 0.
     """
-
-    lungs: int
-    shift: float | None = None
-    ratio: float | None = None
-    ribs: tuple[int, int] | None = None
-
-
-def chest(grey: Grey) -> Chest:
-    """What is found in one image."""
-    found = lungs(grey)
-    if found.right is None or found.left is None:
-        return Chest(found.seen)
-    start, end = spread(found.right | found.left, axis=0)
-    right, left = heart_borders(grey, found.right, found.left)
-    middle, width = (start + end) / 2, end - start + 1
-    return Chest(
-        found.seen,
-        shift=float(((right + left) / 2 - middle).mean() / width),
-        # a tenth is left to outliers: a vessel or a rib passes for a border now and then
-        ratio=float((np.quantile(left, 0.9) - np.quantile(right, 0.1)) / width),
-        ribs=(rib_count(grey, found.right), rib_count(grey, found.left)),
-    )
+    counts = _counts(table)
+    if counts.shape[0] != counts.shape[1]:
+        raise ValueError(f"two raters want a square table of counts, got {list(counts.shape)}")
+    observed = counts / counts.sum()
+    expected = np.outer(observed.sum(axis=1), observed.sum(axis=0))
+    apart = np.abs(np.subtract.outer(np.arange(len(counts)), np.arange(len(counts))))
+    w = {"unweighted": apart > 0, "linear": apart, "quadratic": apart**2}[weights]
+    by_chance = float((w * expected).sum())
+    return 1 - float((w * observed).sum()) / by_chance if by_chance else float("nan")
 
 
-def lungs(grey: Grey) -> Lungs:
-    """The largest dark region centred in each half of the image, at the threshold that shows most.
+def fleiss(table: ArrayLike) -> float:
+    """kappa = (P - P_e) / (1 - P_e)    (Fleiss, Psychological Bulletin 76, 1971, eq. 7)
 
-    Dark regions that reach the sides or the bottom are air around the body, those centred in the
-    top fifth are air beside the neck, or in the trachea. A threshold that shows a lung in both
-    halves goes before all that show one.
+    table: [n, K], how many of the raters put each subject into each category, as many raters for
+    each. With two raters it is Scott's pi, not Cohen's kappa. NaN for one category alone.
     """
-    if grey.shape != (SIDE, SIDE):
-        raise ValueError(f"lungs are looked for in images [{SIDE}, {SIDE}], got {grey.shape}")
-    smooth = ndimage.gaussian_filter(grey, 1.5)
-    best, most = Lungs(None, None), (0, 0)
-    for threshold in np.quantile(smooth, np.linspace(0.05, 0.6, 12)):
-        labels, _ = ndimage.label(smooth < threshold)
-        area = np.bincount(labels.ravel())
-        outside = np.unique(np.concatenate([labels[:, 0], labels[:, -1], labels[-1]]))
-        fits = (area >= LEAST * grey.size) & (area <= MOST * grey.size)
-        fits[0] = False  # what is not dark
-        fits[outside] = False
-        y, x = (
-            np.bincount(labels.ravel(), weights=places.ravel()) / np.maximum(area, 1)
-            for places in np.indices(labels.shape)
-        )
-        fits &= y >= HIGHEST * SIDE
-        halves = [np.flatnonzero(fits & half) for half in (x < SIDE / 2, x >= SIDE / 2)]
-        largest = [max(half, key=lambda i: area[i]) if len(half) else None for half in halves]
-        masks = Lungs(*(None if i is None else labels == i for i in largest))
-        shown = (masks.seen, sum(int(area[i]) for i in largest if i is not None))
-        if shown > most:
-            best, most = masks, shown
-    return best
+    counts = _counts(table)
+    raters = counts.sum(axis=1)
+    if raters.min() != raters.max() or raters[0] < 2:
+        raise ValueError("every subject wants the same number of raters, two or more")
+    pairs = (counts * (counts - 1)).sum(axis=1) / (raters * (raters - 1))
+    by_chance = float(np.square(counts.sum(axis=0) / counts.sum()).sum())
+    return (float(pairs.mean()) - by_chance) / (1 - by_chance) if by_chance < 1 else float("nan")
 
 
-def heart_borders(grey: Grey, right: Mask, left: Mask) -> tuple[Grey, Grey]:
-    """Columns of the heart's borders, row by row of `HEART`: where grey changes most.
+class Detection(NamedTuple):
+    """d_prime: how well signal is told from noise;  criterion: above 0 is a reluctant yes"""
 
-    Looked for from the middle of each lung to the middle of the thorax.
+    d_prime: float
+    criterion: float
+
+
+def detection(
+    hits: int, misses: int, false_alarms: int, rejections: int, loglinear: bool = True
+) -> Detection:
+    """d' = z(H) - z(F),  c = -(z(H) + z(F)) / 2
+
+    loglinear: half a case more in each cell, always (Hautus 1995), so that a rate of 0 or 1 leaves
+        d' finite; without it such a d' is infinite or NaN
     """
-    smooth = ndimage.gaussian_filter(grey, (2, 1))
-    slope = np.gradient(smooth, axis=1)
-    start, end = spread(right | left, axis=0)
-    middle = (start + end) // 2
-    inner = [int(np.median(np.nonzero(lung)[1])) for lung in (right, left)]
-    a, b = min(inner[0], middle - 1), max(inner[1], middle + 1)
-    top, bottom = spread(right | left, axis=1)
-    rows = slice(*(top + int(share * (bottom - top)) for share in HEART))
-    return (
-        a + slope[rows, a : middle + 1].argmax(axis=1),
-        middle + slope[rows, middle : b + 1].argmin(axis=1),
-    )
+    if min(hits, misses, false_alarms, rejections) < 0 or not (
+        hits + misses and false_alarms + rejections
+    ):
+        raise ValueError("d' wants counts of 0 or more, and a case of signal and of noise")
+    more = 0.5 if loglinear else 0.0
+    z = [
+        float(norm.ppf((yes + more) / (yes + no + 2 * more)))
+        for yes, no in ((hits, misses), (false_alarms, rejections))
+    ]
+    return Detection(z[0] - z[1], -(z[0] + z[1]) / 2)
 
 
-def rib_count(grey: Grey, lung: Mask) -> int:
-    """Bright bands along the line down the middle of a lung."""
-    column = sum(spread(lung, axis=0)) // 2
-    top, bottom = spread(lung[:, column : column + 1], axis=1)
-    profile = grey[top : bottom + 1, column - 1 : column + 2].mean(axis=1)
-    bands = ndimage.gaussian_filter1d(profile, 1) > ndimage.gaussian_filter1d(profile, 5)
-    return runs(bands)
-
-
-def runs(line: Mask) -> int:
-    """How many unbroken stretches of True: [n]"""
-    return int((np.diff(line.astype(int), prepend=0) == 1).sum())
-
-
-def spread(mask: Mask, axis: int) -> tuple[int, int]:
-    """First and last place where the mask has anything: columns for axis 0, rows for axis 1."""
-    places = np.flatnonzero(mask.any(axis=axis))
-    return int(places[0]), int(places[-1])
+def _counts(table: ArrayLike) -> NDArray[np.float64]:
+    counts = np.asarray(table, np.float64)
+    if counts.ndim != 2 or not np.isfinite(counts).all() or (counts < 0).any() or not counts.sum():
+        raise ValueError(f"wants a table of counts, got {list(counts.shape)}")
+    return counts

@@ -1,4 +1,4 @@
-"""Is the anatomy right? Estimates of ldm.metrics.agreement, tried on phantoms before they are used.
+"""Is the anatomy right? Estimates of ldm.metrics.anatomy, tried on phantoms before they are used.
 
 What is right in fewer than nine of ten phantoms, or no nearer than a constant, is not used.
 """
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ldm import images
 from ldm.data import phantom
 from ldm.data.sets import UNSEEN, ImageSet
-from ldm.metrics.agreement import SIDE, Chest, Grey, Mask, chest, lungs, runs, spread
+from ldm.metrics.anatomy import SIDE, Chest, Grey, Mask, chest, lungs, runs, spread
 from ldm.metrics.classify import Estimate, wilson
 from ldm.report.page import Block, Table
 
