@@ -89,7 +89,7 @@ def test_small_and_huge_images_are_refused_before_any_work(
 ) -> None:
     """Below 64 pixels a side, or beyond what memory there is, in one line with what to do."""
     with pytest.raises(ConfigError, match="image is 100x63, and editing wants 64 pixels"):
-        repaint.check(tiny, 63, 100)
+        repaint.check_smallest(63, 100)
     monkeypatch.setattr(repaint, "available", lambda _: 10**9)
     with pytest.raises(ConfigError, match=r"wants about \S+ GB, and 1 GB are to be had; make"):
         repaint.check(tiny, 10_000, 10_000)

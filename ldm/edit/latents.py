@@ -62,8 +62,8 @@ def counterfactual(
     down: Denoise,
     sampling: Sampling,
     strength: float = 1.0,
-    rounds: int = 2,
     on_step: OnStep = ignore,
+    rounds: int = 2,
 ) -> Tensor:
     """z taken up to noise with the words of `up`, and down again with those of `down`.
 
@@ -72,13 +72,18 @@ def counterfactual(
 
     z: [B, C, h, w], scaled;  sampling: only steps count, the sampler is DDIM
     """
-    if sampling.sampler != "ddim":
-        raise ConfigError(f"inversion goes by ddim, not by {sampling.sampler}")
+    check_inversion(sampling)
     skip = skipped(strength, sampling.steps)
     if skip == sampling.steps:
         return z
     x = ascend(pipe.schedule, z, up, pipe.timesteps(sampling.steps)[skip:], rounds)
     return pipe.descend(x, down, sampling, pipe.noise(sampling, range(len(z))), skip, None, on_step)
+
+
+def check_inversion(sampling: Sampling) -> None:
+    """ConfigError for a sampler that has no way up here."""
+    if sampling.sampler != "ddim":
+        raise ConfigError(f"inversion goes by ddim, not by {sampling.sampler}")
 
 
 @torch.inference_mode()

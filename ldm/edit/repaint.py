@@ -30,13 +30,17 @@ SMALLEST = 64  # pixels
 FAR = 1.5  # times the training size
 
 
-def check(pipe: LatentDiffusion, height: int, width: int) -> None:
-    """ConfigError for an image, or a part, that this model cannot work on; warns of odd sizes."""
-    trained = pipe.config.image_size
+def check_smallest(height: int, width: int) -> None:
+    """ConfigError for an image that is too small to be edited."""
     if min(height, width) < SMALLEST:
         raise ConfigError(
             f"the image is {width}x{height}, and editing wants {SMALLEST} pixels a side or more"
         )
+
+
+def check(pipe: LatentDiffusion, height: int, width: int) -> None:
+    """ConfigError for an image, or a part, that this model cannot work on; warns of odd sizes."""
+    trained = pipe.config.image_size
     need, room = codec_bytes(pipe.config.vae, height, width), available(pipe.device)
     if need > room:
         raise ConfigError(
@@ -114,7 +118,7 @@ def counterfactual(
     sampling = sized(pipe, sampling, *picture.shape[:2])
     up, down = (denoiser(pipe, words, sampling) for words in (described, prompts))
     z = encode(pipe, picture).expand(len(prompts), -1, -1, -1)
-    z = latents.counterfactual(pipe, z, up, down, sampling, strength, on_step=on_step)
+    z = latents.counterfactual(pipe, z, up, down, sampling, strength, on_step)
     return rounded(decode(pipe, z, picture), picture)
 
 
