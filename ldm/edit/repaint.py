@@ -110,15 +110,17 @@ def counterfactual(
     sampling: Sampling,
     strength: float = 1.0,
     on_step: OnStep = ignore,
+    rounds: int = 2,
 ) -> list[Levels]:
     """The picture as each prompt has it, from the noise that gives it for its description.
 
     described: for each prompt what the picture shows; where both are the same it comes back
+    rounds: see `latents.ascend`
     """
     sampling = sized(pipe, sampling, *picture.shape[:2])
     up, down = (denoiser(pipe, words, sampling) for words in (described, prompts))
     z = encode(pipe, picture).expand(len(prompts), -1, -1, -1)
-    z = latents.counterfactual(pipe, z, up, down, sampling, strength, on_step)
+    z = latents.counterfactual(pipe, z, up, down, sampling, strength, on_step, rounds)
     return rounded(decode(pipe, z, picture), picture)
 
 
