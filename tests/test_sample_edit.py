@@ -231,6 +231,7 @@ BAD = {
     "no margin": (("--outpaint", "0,0,0,0"), "no larger than the image"),
     "small canvas": (("--canvas", "64x64", "--at", "0,0"), "smaller than the image, 80x64"),
     "off the canvas": (("--canvas", "90x90", "--at", "20,0"), "does not lie on the canvas"),
+    "endless canvas": (("--canvas", "999999", "--at", "0,0"), "wants about 1.6e+04 GB", "smaller"),
     "nowhere": (("--canvas", "90x90"), "--canvas WxH and --at X,Y go together"),
     "no strength": (("--strength", "0"), "--strength wants above 0 and at most 1, got 0.0"),
     "strength": (("--strength", "1.5"), "--strength wants above 0 and at most 1, got 1.5"),

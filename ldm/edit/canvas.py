@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 
 from ldm.config import ConfigError
+from ldm.devices import available
 from ldm.edit import repaint
 from ldm.edit.latents import OnStep, ignore, reseeded
 from ldm.edit.seam import Box, Levels, Mask
@@ -16,7 +18,7 @@ from ldm.pipeline import LatentDiffusion, Sampling
 def place(picture: Levels, size: Sequence[int], at: Sequence[int]) -> tuple[Levels, Mask]:
     """The picture on a black canvas of `size` (width, height) at `at` (x, y), and where it lies.
 
-    Raises ConfigError where it does not lie on the canvas, or fills it.
+    Raises ConfigError where it does not lie on the canvas, or fills it, or memory does not do.
     """
     (width, height), (x, y) = size, at
     tall, wide, channels = picture.shape
@@ -28,6 +30,12 @@ def place(picture: Levels, size: Sequence[int], at: Sequence[int]) -> tuple[Leve
         )
     if picture.shape[:2] == (height, width):
         raise ConfigError("the canvas is no larger than the image: nothing is to be painted")
+    need, room = 16 * height * width * channels, available(torch.device("cpu"))
+    if need > room:
+        raise ConfigError(
+            f"a canvas of {width}x{height} pixels wants about {need / 1e9:.3g} GB, and "
+            f"{room / 1e9:.3g} GB are to be had; make it smaller"
+        )
     canvas = np.zeros((height, width, channels), picture.dtype)
     known = np.zeros((height, width), bool)
     box = Box(y, x, tall, wide)
