@@ -20,7 +20,7 @@ from ldm.samplers import DDIM, sample
 from ldm.schedule import NoiseSchedule
 
 ROOT = Path(__file__).parent.parent
-SAMPLING = Sampling(seed=3, steps=5, sampler="dpm++", guidance=2.0, height=64, width=64)
+SAMPLING = Sampling(seed=3, steps=5, sampler="dpm++", guidance=2.0, height=32, width=32)
 PROMPT, OTHER = "lung xray with pleural effusion", "no findings"
 
 
@@ -34,7 +34,7 @@ def picture(
 
 @pytest.fixture
 def z(tiny: LatentDiffusion) -> Tensor:
-    return repaint.encode(tiny, picture(64, 64))
+    return repaint.encode(tiny, picture(32, 32))
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_strength_1_is_plain_drawing(tiny: LatentDiffusion, z: Tensor, sampler: 
 
 def test_strength_near_0_is_the_autoencoders_own_reconstruction(tiny: LatentDiffusion) -> None:
     """Where no step is left, the picture is what encoding and decoding make of it."""
-    given = picture(64, 64, 3)
+    given = picture(32, 32, 3)
     mean = tiny.vae.encode(images.from_integers(given)[None]).mean
     expected = images.to_integers(tiny.vae.decode(mean)[0].detach())
     (found,) = repaint.image_to_image(tiny, given, [PROMPT], [0], SAMPLING, 0.05)
@@ -172,8 +172,8 @@ def test_known_latents_stay_and_the_others_are_drawn(
     tiny: LatentDiffusion, z: Tensor, denoise: Denoise, resample: int
 ) -> None:
     """Where the mask is 0 the latents come back bit for bit."""
-    mask = torch.zeros(1, 1, 32, 32)
-    mask[..., 8:20, 4:30] = 1
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 4:10, 2:15] = 1
     found = latents.inpaint(tiny, z, mask, denoise, [0], SAMPLING, resample)
     kept = (mask == 0).expand_as(z)
     assert torch.equal(found[kept], z[kept])
@@ -185,7 +185,7 @@ def test_inpainting_everything_is_plain_drawing(
 ) -> None:
     """With a mask of ones nothing is known, and the hook changes nothing."""
     plain = tiny.latents(tiny.encode_each([PROMPT]), tiny.encode_each([""]), [1], SAMPLING)
-    ones = torch.ones(1, 1, 32, 32)
+    ones = torch.ones(1, 1, 16, 16)
     torch.testing.assert_close(latents.inpaint(tiny, z, ones, denoise, [1], SAMPLING), plain)
 
 
@@ -194,7 +194,7 @@ def test_resampling_takes_every_step_but_the_last_that_often(
 ) -> None:
     """U = 3: three evaluations a step and one at the end (algorithm 1: `u < U and t > 1`)."""
     seen: list[int] = []
-    mask = torch.ones(1, 1, 32, 32)
+    mask = torch.ones(1, 1, 16, 16)
 
     def count(x: Tensor, t: Tensor) -> Tensor:
         seen.append(int(t))
