@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ldm import cli
+from ldm.edit import options as editing
 
 BUILT_IN = Path(__file__).resolve().parent / "weights"
 ABOUT = "Draw synthetic radiographs from text. Every PNG says how to draw it again."
@@ -21,31 +22,25 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--prompts", dest="file", metavar="FILE", help="a text file with one prompt a line")
     add("--from", dest="image", metavar="PNG", help="draw it again, but for the options given")
     add("--negative", metavar="TEXT", type=cli.line, help="what not to draw")
-    add("--n", type=cli.whole(1), metavar="N", help="images for each prompt (4)")
+    add("--n", type=cli.whole(1), metavar="N", help="images for each prompt (4; with --init 1)")
     add("--seed", type=cli.whole(), metavar="N", help="another seed, other images (0)")
     add("--start", type=cli.whole(0), metavar="I", help="index of the first image (0)")
     add("--steps", type=cli.whole(1), metavar="N", help="more are finer and slower (20)")
     add("--sampler", metavar="S", help="ddpm, ddim, plms, dpm++, euler or heun (dpm++)")
     add("--guidance", type=cli.finite, metavar="X", help="how much text counts, 1: off (model's)")
     add("--size", type=cli.size, metavar="N|WxH", help="pixels (model's)")
-    add("--model", metavar="PATH", help="file or folder of weights (the built-in model)")
-    add("--config", metavar="YAML", help="sizes of a CompVis file that is not SD v1.4")
-    add("--ema", action="store_true", help="averaged weights of a CompVis file with both")
-    parser.add_many("--embedding", "words", "PATH", "a learned word, from textual inversion")
-    parser.add_many("--lora", "loras", "PATH", "a LoRA for the U-Net")
-    add("--text-encoder", metavar="PATH", help="a projection, whose encoder then reads the prompts")
-    add("--out", type=Path, metavar="FOLDER", help="where to (samples; with --from: redrawn)")
-    add("--device", metavar="D", help="cpu, cuda, cuda:1 or mps (the best one here)")
-    add("--dtype", metavar="D", help="float32, float16 or bfloat16 (float32)")
+    cli.model_arguments(parser)
+    add("--out", type=Path, metavar="FOLDER", help="where to (samples, edited or redrawn)")
     add("--trajectory", action="store_true", help="also trajectory.png: x0 as predicted on the way")
     add("--json", action="store_true", help="print one JSON object: paths and seconds")
+    editing.arguments(parser)
     options = parser.parse_args(arguments)
     if options.file:
         options.prompts = options.prompts + cli.read_prompts(options.file)
     if not (options.prompts or options.image):
         parser.error("nothing to draw; give --prompt, --prompts or --from")
-    # an image of samples/ redrawn there would replace the grid it was in
-    options.out = options.out or Path("redrawn" if options.image else "samples")
+    editing.check(parser, options)
+    options.out = options.out or editing.folder(options)
     cli.check_folder(options.out)
     return options
 
@@ -56,11 +51,13 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(format="sample.py: %(message)s", stream=sys.stderr)
     with watch("imports"):  # after the options were read: these take seconds
         from ldm import adapters, devices, gallery, world
+        from ldm.edit import album
         from ldm.models import clip
         from ldm.pipeline import LatentDiffusion
 
         clip.tokenizer()
     order = gallery.order(vars(options), options.image)
+    job = album.open_job(vars(options), options.image)
     device = devices.choose(order.device)
     model = BUILT_IN if options.model is None else Path(options.model)
     with watch("load"):
@@ -69,7 +66,10 @@ def main(arguments: list[str] | None = None) -> int:
         gallery.check_weights(order, pipe, chosen=options.model is not None)
         pipe.to(device, devices.DTYPES[order.dtype])
     here, name = world.join(), model.resolve().name
-    paths = gallery.draw(pipe, order, options.out, name, watch, options.trajectory, here)
+    if job is not None:
+        paths = album.draw(pipe, order, job, options.out, name, watch, here)
+    else:
+        paths = gallery.draw(pipe, order, options.out, name, watch, options.trajectory, here)
     world.leave()
     if here.leads:
         print(cli.report(paths, watch, options.json))

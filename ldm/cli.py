@@ -38,6 +38,19 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {_one_line(message)}; {self.prog} --help lists the options\n")
 
 
+def model_arguments(parser: Parser) -> None:
+    """Which weights, what is added to them, and where they run."""
+    add = parser.add_argument
+    add("--model", metavar="PATH", help="file or folder of weights (the built-in model)")
+    add("--config", metavar="YAML", help="sizes of a CompVis file that is not SD v1.4")
+    add("--ema", action="store_true", help="averaged weights of a CompVis file with both")
+    parser.add_many("--embedding", "words", "PATH", "a learned word, from textual inversion")
+    parser.add_many("--lora", "loras", "PATH", "a LoRA for the U-Net")
+    add("--text-encoder", metavar="PATH", help="a projection, whose encoder then reads the prompts")
+    add("--device", metavar="D", help="cpu, cuda, cuda:1 or mps (the best one here)")
+    add("--dtype", metavar="D", help="float32, float16 or bfloat16 (float32)")
+
+
 def run(main: Callable[[], int], prog: str) -> int:
     """The exit status of `main`: 2 and one line on stderr for bad input, 130 when interrupted."""
     try:

@@ -123,6 +123,11 @@ class ModelConfig:
     image_size: int = 512
     guidance: float = 7.5  # where sampling starts from when nobody says otherwise
 
+    @property
+    def multiple(self) -> int:
+        """What the sides of images are multiples of, in pixels."""
+        return self.vae.factor * self.unet.patch * 2 ** (len(self.unet.channels) - 1)
+
     def __post_init__(self) -> None:
         unet, vae, text = self.unet, self.vae, self.text
         if not unet.channels or not vae.channels or len(unet.attention) != len(unet.channels):

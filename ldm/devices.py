@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import psutil
 import torch
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -22,3 +23,10 @@ def choose(name: str | None = None) -> torch.device:
     if int(match[2] or 0) >= count[match[1]]:
         raise ValueError(f"device {name} is not available; here there is {' and '.join(here)}")
     return torch.device(name)
+
+
+def available(device: torch.device) -> int:
+    """Bytes that this process may fill: what is free, and what it holds already."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    return psutil.virtual_memory().available + psutil.Process().memory_info().rss

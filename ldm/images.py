@@ -17,6 +17,9 @@ from ldm.atomic import whole_file
 # what PIL raises for files that are absent, no images, damaged or made to fill the memory
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
+# black and white, grey, colour, and 16-bit grey in any byte order; older PNG readers say "I"
+PLAIN = ("1", "L", "RGB", "I", "I;16", "I;16L", "I;16B", "I;16N")
+
 
 def to_channels(images: Tensor, channels: int) -> Tensor:
     """Grey [..., 1, H, W] as RGB, or RGB as grey (the mean of the channels); equal: unchanged."""
@@ -49,6 +52,28 @@ def load(path: str | Path) -> Tensor:
 
     16-bit grey keeps its depth. Raises ValueError naming the file if it is not a usable image.
     """
+    image = _open(path)
+    return from_integers(_levels(image if image.mode in PLAIN else image.convert("RGB")))
+
+
+def read(path: str | Path) -> np.ndarray:
+    """The grey levels as the file has them: uint8 or uint16 [H, W, C], C 1 or 3.
+
+    Raises ValueError naming the file also where levels would not come back: a palette, CMYK, 16-bit
+    colour.
+    """
+    image = _open(path)
+    if image.mode not in PLAIN:
+        raise ValueError(f"{path} has colours of mode {image.mode}; save it as grey or RGB first")
+    with Path(path).open("rb") as file:
+        header = file.read(26)  # of a PNG the last two bytes are depth and kind of colour
+    if image.format == "PNG" and header[24:] == b"\x10\x02":
+        raise ValueError(f"{path} has 16-bit colour; save it as 16-bit grey or 8-bit colour first")
+    array = _levels(image)
+    return array[..., None] if array.ndim == 2 else array
+
+
+def _open(path: str | Path) -> Image.Image:
     try:
         with Image.open(path) as file:
             file.load()
@@ -59,13 +84,15 @@ def load(path: str | Path) -> Tensor:
         raise ValueError(f"{path} has an alpha channel; flatten it first (what is behind it?)")
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
         raise ValueError(f"{path} has 32 bits: which value is white? save it with 8 or 16 bits")
+    return image
+
+
+def _levels(image: Image.Image) -> np.ndarray:
     if image.mode == "1":
-        image = image.convert("L")
-    if image.mode.startswith("I"):  # "I;16" and its byte orders; older PNG readers say "I"
-        return from_integers(np.asarray(image).clip(0, 65535).astype(np.uint16))
-    if image.mode != "L":
-        image = image.convert("RGB")
-    return from_integers(np.asarray(image))
+        return np.asarray(image.convert("L"))
+    if image.mode.startswith("I"):
+        return np.asarray(image).clip(0, 65535).astype(np.uint16)
+    return np.asarray(image)
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
@@ -95,17 +122,26 @@ def save(image: Tensor, path: str | Path, text: Mapping[str, str], bits: int = 8
 
     text: PNG text chunks; ours say `synthetic` and how to draw the image again.
     """
-    content = png(image, text, bits)
+    save_integers(to_integers(image, bits), path, text)
+
+
+def save_integers(array: np.ndarray, path: str | Path, text: Mapping[str, str]) -> None:
+    """As `save`, uint8 or uint16 [H, W, C] as they are."""
+    content = png_of_integers(array, text)
     with whole_file(Path(path)) as unfinished:
         unfinished.write_bytes(content)
 
 
 def png(image: Tensor, text: Mapping[str, str], bits: int = 8) -> bytes:
     """What `save` writes."""
-    array = to_integers(image, bits)
+    return png_of_integers(to_integers(image, bits), text)
+
+
+def png_of_integers(array: np.ndarray, text: Mapping[str, str]) -> bytes:
+    """What `save_integers` writes."""
     if array.shape[2] == 1:
         array = array[..., 0]
-    elif bits != 8:
+    elif array.dtype != np.uint8:
         raise ValueError("colour is saved with 8 bits; 16 bits are for grey")
     info = PngImagePlugin.PngInfo()
     for key, value in text.items():

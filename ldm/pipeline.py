@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ldm import rng, weights
 from ldm.config import ConfigError, ModelConfig, load_config
-from ldm.guidance import guide
+from ldm.guidance import Denoise, guide
 from ldm.models.clip import TextEncoder
 from ldm.models.unet import UNet
 from ldm.models.vae import VAE
@@ -129,14 +129,13 @@ class LatentDiffusion:
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """[C, h, w] for an image of height x width; ConfigError if the networks cannot hold it."""
-        unet, factor = self.config.unet, self.config.vae.factor
-        multiple = factor * unet.patch * 2 ** (len(unet.channels) - 1)
+        factor, multiple = self.config.vae.factor, self.config.multiple
         if height < multiple or width < multiple or height % multiple or width % multiple:
             raise ConfigError(
                 f"this model draws sides that are multiples of {multiple}, not {width}x{height}; "
                 f"it was trained at {self.config.image_size}"
             )
-        return unet.in_channels, height // factor, width // factor
+        return self.config.unet.in_channels, height // factor, width // factor
 
     @torch.inference_mode()
     def draw(
@@ -177,18 +176,39 @@ class LatentDiffusion:
 
         context: [B, S, D];  negative: [1, S, D], None only if the guidance is 1 and thus off
         """
-        shape = self.latent_shape(sampling.height, sampling.width)
         denoise = guide(self.predict_eps, context, negative, sampling.guidance)
+        noise = self.noise(sampling, indices)
+        return self.descend(noise(-1), denoise, sampling, noise, on_step=on_step)
+
+    def noise(self, sampling: Sampling, indices: Sequence[int]) -> Callable[[int], Tensor]:
+        """step -> [B, C, h, w], keyed by (seed, image index, step); step -1 is x_T"""
+        seed, shape = sampling.seed, self.latent_shape(sampling.height, sampling.width)
+        return lambda i: rng.noise(seed, indices, i, shape).to(self.device, self.dtype)
+
+    def timesteps(self, steps: int) -> Tensor:
+        """int64 [steps], descending"""
         # a model that ends clean was trained to start from noise: start where noise is purest
-        spacing = "leading" if self.config.schedule.final_alpha_bar == "first" else "trailing"
+        first = self.config.schedule.final_alpha_bar == "first"
+        return self.schedule.timesteps(steps, "leading" if first else "trailing")
 
-        def noise(step: int) -> Tensor:
-            return rng.noise(sampling.seed, indices, step, shape).to(self.device, self.dtype)
+    @torch.inference_mode()
+    def descend(
+        self,
+        x: Tensor,
+        denoise: Denoise,
+        sampling: Sampling,
+        noise: Callable[[int], Tensor],
+        skip: int = 0,
+        hook: Callable[[Step], Tensor] | None = None,
+        on_step: Callable[[Step], None] = lambda step: None,
+    ) -> Tensor:
+        """Clean latents from x [B, C, h, w], which is at timestep `skip`; hook as in `sample`.
 
+        The noise of a step is that of the whole way, wherever it begins.
+        """
+        timesteps = self.timesteps(sampling.steps)[skip:]
         sampler = SAMPLERS[sampling.sampler](self.schedule)
-        timesteps = self.schedule.timesteps(sampling.steps, spacing)
-        x = noise(-1)
-        for step in sample(sampler, denoise, x, timesteps, noise):
+        for step in sample(sampler, denoise, x, timesteps, lambda i: noise(skip + i), hook):
             on_step(step)
             x = step.x
         if not x.isfinite().all():  # also waits for the device, so that timings are true
@@ -197,6 +217,15 @@ class LatentDiffusion:
                 "float32 or bfloat16"
             )
         return x
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] in [-1, 1] -> scaled latents [B, C_z, h, w]: the posterior's means.
+
+        One at a time, as `decode`.
+        """
+        batches = images.to(self.device, self.dtype).split(1)
+        return torch.cat([self.vae.encode(one).mean for one in batches]) * self.scale_factor
 
     @torch.inference_mode()
     def decode(self, z: Tensor) -> Tensor:

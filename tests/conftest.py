@@ -23,7 +23,7 @@ from ldm.models.bert import Bert
 from ldm.models.wordpiece import SPECIAL, WordPiece, words
 from ldm.pipeline import LatentDiffusion
 from ldm.text_weights import save_bert
-from ldm.weights import PARTS, read
+from ldm.weights import PARTS, load_parts, read
 
 GOLDENS = Path(__file__).parent / "goldens"
 POSITION_IDS = "cond_stage_model.transformer.text_model.embeddings.position_ids"
@@ -206,6 +206,15 @@ def tiny_diffusers(tmp_path_factory: pytest.TempPathFactory, tiny_state: dict[st
 def tiny(tiny_ckpt: Path, tiny_yaml: Path) -> LatentDiffusion:
     """The tiny twin, loaded. Shared by all tests: leave it as it is."""
     return LatentDiffusion.load(tiny_ckpt, tiny_yaml)
+
+
+@pytest.fixture(scope="session")
+def model(
+    tmp_path_factory: pytest.TempPathFactory, tiny_ckpt: Path, tiny_config: ModelConfig
+) -> Path:
+    """The tiny twin in a file that keeps its config."""
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    return save(path, *load_parts(tiny_ckpt, tiny_config))
 
 
 @pytest.fixture(scope="session")

@@ -79,6 +79,38 @@ def test_other_modes_load_as_what_they_show(tmp_path: Path, mode: str) -> None:
     assert torch.equal(images.to_channels(loaded, 3), images.from_integers(array))
 
 
+# --- levels as the file has them ---
+
+
+@pytest.mark.parametrize(("bits", "channels"), [(8, 1), (8, 3), (16, 1)])
+def test_levels_are_read_and_written_as_they_are(tmp_path: Path, bits: int, channels: int) -> None:
+    """`read` gives the integers that `save_integers` wrote, all 2^bits of them."""
+    kind = np.uint8 if bits == 8 else np.uint16
+    array = np.arange(2**bits).astype(kind).reshape(2 ** (bits // 2), -1, 1).repeat(channels, 2)
+    images.save_integers(array, tmp_path / "x.png", NOTE)
+    found = images.read(tmp_path / "x.png")
+    assert found.dtype == kind
+    assert np.array_equal(found, array)
+    assert torch.equal(images.load(tmp_path / "x.png"), images.from_integers(array))
+
+
+def test_levels_that_would_not_come_back_are_refused(tmp_path: Path) -> None:
+    """Palette, CMYK and 16-bit colour, of which PIL would give other levels without a word."""
+    for mode, name in (("P", "x.png"), ("CMYK", "x.jpg")):
+        Image.new(mode, (8, 8)).save(tmp_path / name)
+        with pytest.raises(ValueError, match=f"{name} has colours of mode {mode}; save it as grey"):
+            images.read(tmp_path / name)
+    header = b"IHDR" + (1).to_bytes(4, "big") * 2 + b"\x10\x02\0\0\0"
+    pixels = b"IDAT" + zlib.compress(b"\0" + bytes(range(6)))
+    chunks = [
+        (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+        for chunk in (header, pixels, b"IEND")
+    ]
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    with pytest.raises(ValueError, match=r"deep\.png has 16-bit colour; save it as 16-bit grey or"):
+        images.read(tmp_path / "deep.png")
+
+
 # --- provenance ---
 
 

@@ -265,3 +265,11 @@ def test_the_jackknife_covers_a_known_distance() -> None:
         found = fid.jackknife(lambda a, b: float(abs(a.mean() - b.mean())), x, y)
         inside += found.low < 2 < found.high
     assert inside / 200 == pytest.approx(0.95, abs=0.06)
+
+
+def test_steps_across_an_edge_are_told_from_those_outside() -> None:
+    """By hand: a masked pixel in the middle of 3 x 3 has four steps across, eight lie outside."""
+    picture = np.arange(9).reshape(3, 3) ** 2
+    across, outside = image.edge_steps(picture, np.arange(9).reshape(3, 3) == 4)
+    assert sorted(across) == [7, 9, 15, 33]  # 16 - 9, 25 - 16, 16 - 1, 49 - 16
+    assert sorted(outside) == [1, 3, 9, 13, 15, 21, 27, 39]

@@ -22,15 +22,6 @@ ROOT = Path(__file__).parent.parent
 PROMPT = "lung xray with edema"
 
 
-@pytest.fixture(scope="session")
-def model(
-    tmp_path_factory: pytest.TempPathFactory, tiny_ckpt: Path, tiny_config: ModelConfig
-) -> Path:
-    """The tiny twin in a file that keeps its config."""
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    return save(path, *load_parts(tiny_ckpt, tiny_config))
-
-
 def status(*arguments: object) -> int:
     """The exit status of `python sample.py ...`."""
     return cli.run(lambda: sample.main([str(argument) for argument in arguments]), "sample.py")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from ldm.config import ConfigError, TrainConfig
+from ldm.devices import available
+from ldm.models.vae import codec_bytes
 from ldm.pipeline import LatentDiffusion
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def check(
     states = sum(learned.values()) * (4 if train.ema else 3)
     share = 2 if train.precision == "bfloat16" else 1
     kept = activations(pipe, images, size) // share
-    coding = codec(pipe, size)  # of images and previews, between the steps
+    coding = codec_bytes(pipe.config.vae, size, size)  # of images and previews, between the steps
     need, room = weights + states + max(kept, coding), available(pipe.device)
     told = (
         f"about {need / 1e9:.3g} GB (weights {weights / 1e9:.3g}, gradients and optimizer "
@@ -69,21 +70,3 @@ def activations(pipe: LatentDiffusion, images: int, size: int) -> int:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         functional_call(pipe.unet, weights, (x, t, context))
     return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own)
-
-
-def codec(pipe: LatentDiffusion, size: int) -> int:
-    """Bytes that the autoencoder needs for one image.
-
-    Six tensors of its widest layer at full size, while it encodes; hardly more while it decodes,
-    where four of twice the width are alive at once (measured with SD v1.4's at 512 px: 0.80 and
-    1.04 GB, where this says 0.81).
-    """
-    config = pipe.config.vae
-    return 6 * config.channels[0] * (size // config.patch) ** 2 * 4
-
-
-def available(device: torch.device) -> int:
-    """Bytes that this process may fill: what is free, and what it holds already."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    return psutil.virtual_memory().available + psutil.Process().memory_info().rss

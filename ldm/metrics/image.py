@@ -57,6 +57,17 @@ def ms_ssim(a: ArrayLike, b: ArrayLike, span: float) -> float:
     return value
 
 
+def edge_steps(image: ArrayLike, mask: ArrayLike) -> tuple[Array, Array]:
+    """|difference| of neighbouring pixels [H, W], across the edge of the mask and outside of it."""
+    x, inside = np.asarray(image, np.float64), np.asarray(mask, bool)
+    across, outside = [], []
+    for pixels, masked in ((x, inside), (x.T, inside.T)):
+        steps = np.abs(np.diff(pixels, axis=0))
+        across.append(steps[masked[1:] != masked[:-1]])
+        outside.append(steps[~masked[1:] & ~masked[:-1]])
+    return np.concatenate(across), np.concatenate(outside)
+
+
 def _maps(x: Array, y: Array, span: float) -> tuple[Array, Array]:
     """Luminance, and contrast times structure, at every pixel."""
 

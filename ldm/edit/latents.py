@@ -1,0 +1,176 @@
+"""Editing in the latent space: where to start, which way to go, what to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ldm import rng
+from ldm.config import ConfigError
+from ldm.guidance import Denoise
+from ldm.pipeline import LatentDiffusion, Sampling
+from ldm.samplers import SAMPLERS, Prediction, Step
+from ldm.schedule import NoiseSchedule, scaled
+
+OnStep = Callable[[Step], None]
+MAXIMUM_ROUNDS = 100
+
+
+def ignore(step: Step) -> None:
+    """For whom no step matters."""
+
+
+def skipped(strength: float, steps: int) -> int:
+    """How many of the first timesteps are left out: all but the last `strength` share."""
+    if not 0 < strength <= 1:
+        raise ConfigError(f"strength wants to be above 0 and at most 1, got {strength}")
+    return steps - round(strength * steps)
+
+
+def image_to_image(
+    pipe: LatentDiffusion,
+    z: Tensor,
+    denoise: Denoise,
+    indices: Sequence[int],
+    sampling: Sampling,
+    strength: float,
+    on_step: OnStep = ignore,
+) -> Tensor:
+    """z, noised to the first of the last `strength` share of the timesteps, and drawn from there.
+
+    SDEdit (arXiv:2108.01073), algorithm 1, whose t_0 is the strength. Strength 1 starts from noise
+    alone and is plain drawing; where no step is left, z comes back.
+
+    z: [1 or B, C, h, w], scaled, for B indices;  returns [B, C, h, w]
+    """
+    skip, noise = skipped(strength, sampling.steps), pipe.noise(sampling, indices)
+    z = z.expand(len(indices), -1, -1, -1)
+    if skip == sampling.steps:
+        return z
+    t = pipe.timesteps(sampling.steps)[skip].expand(len(indices))
+    x = noise(-1) if skip == 0 else pipe.schedule.add_noise(z, noise(-1), t)
+    return pipe.descend(x, denoise, sampling, noise, skip, on_step=on_step)
+
+
+def counterfactual(
+    pipe: LatentDiffusion,
+    z: Tensor,
+    up: Denoise,
+    down: Denoise,
+    sampling: Sampling,
+    strength: float = 1.0,
+    on_step: OnStep = ignore,
+    rounds: int = 2,
+) -> Tensor:
+    """z taken up to noise with the words of `up`, and down again with those of `down`.
+
+    With the same words it comes back (DDIM, arXiv:2010.02502, section 5.4); with others it shows
+    the same chest as they describe it. Nothing is random.
+
+    z: [B, C, h, w], scaled;  sampling: only steps count, the sampler is DDIM
+    """
+    check_inversion(sampling)
+    skip = skipped(strength, sampling.steps)
+    if skip == sampling.steps:
+        return z
+    x = ascend(pipe.schedule, z, up, pipe.timesteps(sampling.steps)[skip:], rounds)
+    return pipe.descend(x, down, sampling, pipe.noise(sampling, range(len(z))), skip, None, on_step)
+
+
+def check_inversion(sampling: Sampling) -> None:
+    """ConfigError for a sampler that has no way up here."""
+    if sampling.sampler != "ddim":
+        raise ConfigError(f"inversion goes by ddim, not by {sampling.sampler}")
+
+
+@torch.inference_mode()
+def ascend(
+    schedule: NoiseSchedule, x: Tensor, denoise: Denoise, timesteps: Tensor, rounds: int = 2
+) -> Tensor:
+    """The x at timesteps[0] from which deterministic DDIM comes to the clean x, nearly.
+
+        x_t = sqrt(ab_t) x0 + sqrt(1 - ab_t) eps,   x0 = (x - sqrt(1 - ab) eps) / sqrt(ab)
+
+    DDIM's step (arXiv:2010.02502, eq. 13) solved for x_t, as in its section 4.3. The eps is that at
+    (x_t, t), and x_t is what is asked for: it is first guessed at (x, t), which is all that DDIM
+    inversion commonly does (as in arXiv:2105.05233), then with each further round at the x_t
+    found so far, as in fixed-point inversion.
+
+    x: [B, ...] at t = -1;  timesteps: those of the way down
+    """
+    if not 1 <= rounds <= MAXIMUM_ROUNDS:
+        raise ConfigError(f"inversion takes 1 to {MAXIMUM_ROUNDS} rounds, not {rounds}")
+    t_prev = torch.full((len(x),), -1)
+    for t in timesteps.flip(0)[:, None].expand(-1, len(x)):
+        ab_prev, ab, x_t = schedule.at(t_prev), schedule.at(t), x
+        for _ in range(rounds):
+            eps = denoise(x_t, t.to(x.device))
+            x0 = scaled(1 / ab_prev.sqrt(), x - scaled((1 - ab_prev).sqrt(), eps))
+            x_t = scaled(ab.sqrt(), x0) + scaled((1 - ab).sqrt(), eps)
+        x, t_prev = x_t, t
+    return x
+
+
+def inpaint(
+    pipe: LatentDiffusion,
+    z: Tensor,
+    mask: Tensor,
+    denoise: Denoise,
+    indices: Sequence[int],
+    sampling: Sampling,
+    resample: int = 1,
+    on_step: OnStep = ignore,
+) -> Tensor:
+    """z where the mask is 0, drawn to go with it where the mask is 1.
+
+    After each step the known part is replaced by z noised to that level (RePaint, arXiv:2201.09865,
+    section 4.1), always with the noise of x_T, so that samplers that remember earlier steps see it
+    go straight. resample: how often each step is taken, from x noised back in between: their U of
+    algorithm 1, with jumps of one step.
+
+    z: [1 or B, C, h, w], scaled;  mask: [1, 1, h, w], 0 or 1;  returns [B, C, h, w]
+    """
+    noise, count = pipe.noise(sampling, indices), len(indices)
+    sampler, schedule = SAMPLERS[sampling.sampler](pipe.schedule), pipe.schedule
+    mask = mask.to(z)
+    start = noise(-1)
+    z = z.expand_as(start)
+
+    def blend(x: Tensor, t: int) -> Tensor:
+        known = schedule.add_noise(z, start, torch.full((count,), t))
+        return mask * x + (1 - mask) * known
+
+    def hook(step: Step) -> Tensor:
+        x = blend(step.x, step.t_prev)
+        if step.t_prev < 0:  # the last step is taken once: there is nothing after it to agree with
+            return x
+        t, t_prev = torch.full((count,), step.t), torch.full((count,), step.t_prev)
+        for again in range(1, resample):
+            fresh = pipe.noise(reseeded(sampling, "resample", again), indices)
+            x_t = noise_further(schedule, x, fresh(step.i), t, t_prev)
+            now = Prediction(x_t, denoise(x_t, t.to(x.device)), t)
+            eps = sampler.direction(now, t_prev, (), denoise)
+            x = sampler.step(x_t, eps, t, t_prev, fresh(sampling.steps + step.i))
+            x = blend(x, step.t_prev)
+        return x
+
+    return pipe.descend(start, denoise, sampling, noise, 0, hook, on_step)
+
+
+def noise_further(
+    schedule: NoiseSchedule, x: Tensor, noise: Tensor, t: Tensor, t_prev: Tensor
+) -> Tensor:
+    """x_t = sqrt(1 - beta) x + sqrt(beta) noise,  beta = 1 - ab_t / ab_prev
+
+    RePaint (arXiv:2201.09865), algorithm 1, its last line, for a step of any length.
+    """
+    kept = schedule.at(t) / schedule.at(t_prev)
+    return scaled(kept.sqrt(), x) + scaled((1 - kept).sqrt(), noise)
+
+
+def reseeded(sampling: Sampling, *purpose: str | int) -> Sampling:
+    """The same, with noise of its own."""
+    return replace(sampling, seed=rng.generator(sampling.seed, *purpose).initial_seed())

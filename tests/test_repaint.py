@@ -1,0 +1,105 @@
+"""Edited pictures: they come back as they were given, the same in any batch, or are refused."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_edit import OTHER, PROMPT, SAMPLING, picture
+
+from ldm.config import ConfigError
+from ldm.edit import repaint, seam
+from ldm.pipeline import LatentDiffusion
+
+
+def test_padding_mirrors_and_is_cropped_away(tiny: LatentDiffusion) -> None:
+    """Sides become multiples, only right and below, with nothing that is not in the image."""
+    given = picture(70, 65)
+    whole = seam.padded(given, 16)
+    assert whole.shape == (80, 80, 1)
+    assert np.array_equal(whole[:70, :65], given)
+    assert np.array_equal(whole[70:, :65], given[60:][::-1])
+    z = repaint.encode(tiny, given)
+    assert repaint.decode(tiny, z, given)[0].shape == given.shape
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "bits"), [((32, 32), 1, 8), ((37, 50), 1, 16), ((53, 34), 3, 8)]
+)
+def test_pictures_come_back_as_they_were_given(
+    tiny: LatentDiffusion, size: tuple[int, int], channels: int, bits: int
+) -> None:
+    """Size, depth and channels are kept by every way of editing, with a model of RGB."""
+    given = picture(*size, channels, bits)
+    alpha = np.zeros(size)
+    alpha[20:30, 10:30] = 1
+    few = replace(SAMPLING, steps=1)
+    for (found,) in (
+        repaint.image_to_image(tiny, given, [PROMPT], [0], few, 0.9),
+        repaint.counterfactual(tiny, given, [PROMPT], [OTHER], replace(few, sampler="ddim")),
+        repaint.inpaint(tiny, given, alpha, [PROMPT], [0], few),
+    ):
+        assert (found.dtype, found.shape) == (given.dtype, given.shape)
+        assert not np.array_equal(found, given)
+    assert np.array_equal(found[alpha == 0], given[alpha == 0])
+
+
+def test_what_is_repainted_leaves_no_trace(tiny: LatentDiffusion) -> None:
+    """Two images that differ only under the mask give the same picture."""
+    given, alpha = picture(32, 32), np.zeros((32, 32))
+    alpha[5:15, 10:25] = 1
+    other = given.copy()
+    other[5:15, 10:25] = 255 - other[5:15, 10:25]
+    found = [repaint.inpaint(tiny, x, alpha, [PROMPT], [0], SAMPLING)[0] for x in (given, other)]
+    assert np.array_equal(*found)
+
+
+# --- any batch ---
+
+
+def edits(pipe: LatentDiffusion) -> dict[str, Callable[..., list[seam.Levels]]]:
+    given, alpha = picture(32, 32), np.zeros((32, 32))
+    alpha[8:20, 8:24] = 1
+    sampling = replace(SAMPLING, sampler="ddpm", steps=2)
+    ddim = replace(sampling, sampler="ddim")
+    return {
+        "image to image": lambda p, i: repaint.image_to_image(pipe, given, p, i, sampling, 0.7),
+        "inversion": lambda p, i: repaint.counterfactual(pipe, given, [OTHER] * len(p), p, ddim),
+        "inpainting": lambda p, i: repaint.inpaint(pipe, given, alpha, p, i, sampling, 2),
+    }
+
+
+@pytest.mark.parametrize("way", ["image to image", "inversion", "inpainting"])
+def test_image_7_is_the_same_edit_in_any_company(tiny: LatentDiffusion, way: str) -> None:
+    """99.9 % of the pixels are equal and none is off by 2, beside others and alone."""
+    edit = edits(tiny)[way]
+    alone = edit([PROMPT], [7])[0].astype(int)
+    among = edit([OTHER, PROMPT, "edema"], [3, 7, 8])
+    off = np.abs(among[1] - alone)
+    assert off.max() <= 1
+    assert (off == 0).mean() >= 0.999
+    assert not np.array_equal(among[0], among[1])
+
+
+# --- refusals ---
+
+
+def test_small_and_huge_images_are_refused_before_any_work(
+    tiny: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below 64 pixels a side, or beyond what memory there is, in one line with what to do."""
+    with pytest.raises(ConfigError, match="image is 100x63, and editing wants 64 pixels"):
+        repaint.check_smallest(63, 100)
+    monkeypatch.setattr(repaint, "available", lambda _: 10**9)
+    with pytest.raises(ConfigError, match=r"wants about \S+ GB, and 1 GB are to be had; make"):
+        repaint.check(tiny, 10_000, 10_000)
+
+
+def test_sizes_far_from_training_are_told(
+    tiny: LatentDiffusion, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The model was trained at 32 pixels."""
+    repaint.check(tiny, 64, 64)
+    assert caplog.messages == [
+        "works on 64x64 pixels, the model was trained at 32: expect odd anatomy"
+    ]
