@@ -41,9 +41,7 @@ def run(options: argparse.Namespace) -> Report:
     from ldm.report import extending, page, repainting
 
     if 1 in (options.extended, options.inverted):
-        raise ConfigError(
-            "an interval wants 2 or more phantoms; --extended 0 and --inverted 0: none"
-        )
+        raise ConfigError("2 or more phantoms make an interval, 0: none are measured")
     pipe = LatentDiffusion.load(options.model)
     side, guidance = pipe.config.image_size, pipe.config.guidance
     asked = open_set(options.set, side)
