@@ -127,6 +127,7 @@ def outpainting(found: Extended) -> tuple[Table, dict[str, Any]]:
         figures: dict[str, Estimate] = {}
         if anatomy.LUNGS in believed:
             figures["two lungs"] = wilson(len(both), len(chests))
+        if anatomy.LUNGS in believed and len(both) > 1:
             figures["ratio of widths, mean"] = estimate(found.halves[whose])
             figures["error of that ratio"] = estimate(abs(found.halves[whose] - found.truth))
         if anatomy.HEART in believed and both:

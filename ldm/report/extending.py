@@ -102,7 +102,8 @@ def invert(
     pipe: LatentDiffusion, sampling: Sampling, count: int
 ) -> tuple[Inverted, dict[str, Levels]]:
     """Phantoms with fluid, taken up with these words, and down with them and without findings."""
-    side, rows, shown = pipe.config.image_size, [], {}
+    side, rows = pipe.config.image_size, []
+    shown: dict[str, Levels] = {}
     for index in tqdm(range(count), "inverting", disable=None):
         seeds = [FIRST + index]
         sick, well = (
