@@ -95,7 +95,10 @@ def test_the_command_measures_every_part(tmp_path: Path, capsys, wide: Path) -> 
     assert (values["n"], values["changed outside"]) == (2, 0)
     assert values["inpainting"]["heart, biharmonic, SSIM"]["n"] == 2
     assert values["outpainting"]["changed"] == 0
-    assert (out / "edits.html").exists()
+    page = (out / "edits.html").read_text()
+    assert page.count("data:image/png") == 1
+    assert "Synthetic" in page
+    assert b"Synthetic" in (out / "sheet.png").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ldm import cli
 from ldm.report import Report
 from ldm.report.images import SETS, show
+from ldm.report.reconstruction import PATIENTS
 
 if TYPE_CHECKING:
     from ldm.metrics.classify import Estimate
@@ -36,9 +37,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any file is written, for a set that cannot be measured."""
     from ldm.config import ConfigError
-    from ldm.data.sets import open_set
+    from ldm.data.sets import PhantomSet, open_set
     from ldm.pipeline import LatentDiffusion, Sampling
-    from ldm.report import extending, page, repainting
+    from ldm.report import edit_sheet, extending, page, repainting
 
     if 1 in (options.extended, options.inverted):
         raise ConfigError("2 or more phantoms make an interval, 0: none are measured")
@@ -66,14 +67,20 @@ def run(options: argparse.Namespace) -> Report:
             for name, figures in each.items()
         },
     }
+    rows = edit_sheet.inpainted(there)
     if options.extended:
-        table, values["outpainting"] = outpainting(extending.extend(pipe, how, options.extended))
+        more = extending.extend(pipe, how, options.extended)
+        rows.append(edit_sheet.extended(more.shown))
+        table, values["outpainting"] = outpainting(more)
         blocks.append(table)
     if options.inverted:
         slow = Sampling(options.seed, 50, "ddim", 1.0, height=side, width=side)
-        found, _ = extending.invert(pipe, slow, options.inverted)
+        found, shown = extending.invert(pipe, slow, options.inverted)
+        rows.append([edit_sheet.Panel(*panel) for panel in shown.items()])
         blocks.append(inversion_table(found))
         values["inversion"] = {name: as_json(x) for name, x in found._asdict().items()}
+    warning = "The originals are phantoms." if isinstance(asked, PhantomSet) else PATIENTS
+    blocks.append(edit_sheet.sheet(rows, warning))
     files = page.files("edits", TITLE, blocks, values)
     return Report(page.text(TITLE, blocks), values, files)
 
