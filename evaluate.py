@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ldm import atomic, cli
-from ldm.report import classify, images, memorization, reconstruction, text_encoders
+from ldm.report import classify, edits, images, memorization, reconstruction, text_encoders
 
 ABOUT = "Measure a model or its parts; results are tables, pictures and a page in --out."
 SUBCOMMANDS: dict[str, Any] = {  # modules, see ldm/report
     "classify": classify,
+    "edits": edits,
     "images": images,
     "memorization": memorization,
     "reconstruction": reconstruction,

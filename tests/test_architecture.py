@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = {"torchxrayvision", "pydicom", "matplotlib", "sklearn", "open_clip"}
+HEAVY = {"torchxrayvision", "pydicom", "matplotlib", "sklearn", "skimage", "open_clip"}
 SCRIPTS = {"train", "sample", "evaluate"}
 # modules and packages of ldm/, lowest first; those in one string may import each other
 FLOORS = [
