@@ -18,7 +18,7 @@ from ldm.data.sets import UNSEEN
 from ldm.edit import canvas, repaint
 from ldm.edit.album import RESAMPLE
 from ldm.edit.seam import Levels, Mask
-from ldm.metrics.agreement import Chest, chest, lungs, spread
+from ldm.metrics.anatomy import Chest, chest, lungs, spread
 from ldm.metrics.fid import Array
 from ldm.metrics.image import psnr
 from ldm.pipeline import LatentDiffusion, Sampling
