@@ -251,3 +251,9 @@ def full_ckpt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     torch.save({"state_dict": compvis_state("sd_v1_4"), "global_step": 0}, folder / "full.ckpt")
     yield folder / "full.ckpt"
     (folder / "full.ckpt").unlink()  # pytest keeps the folders of three runs
+
+
+@pytest.fixture(scope="session")
+def full(full_ckpt: Path) -> LatentDiffusion:
+    """The network of that file, in memory as long as the tests run; for slow tests only."""
+    return LatentDiffusion.load(full_ckpt)

@@ -63,11 +63,6 @@ def no_gradients() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def full(full_ckpt: Path) -> LatentDiffusion:
-    return LatentDiffusion.load(full_ckpt)
-
-
 @pytest.fixture(params=SIZES)
 def case(request: pytest.FixtureRequest) -> tuple[str, LatentDiffusion]:
     return request.param, request.getfixturevalue(request.param)

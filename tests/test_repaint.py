@@ -8,7 +8,7 @@ import pytest
 from test_edit import OTHER, PROMPT, SAMPLING, picture
 
 from ldm.config import ConfigError
-from ldm.edit import repaint, seam
+from ldm.edit import canvas, repaint, seam
 from ldm.pipeline import LatentDiffusion
 
 
@@ -52,6 +52,32 @@ def test_what_is_repainted_leaves_no_trace(tiny: LatentDiffusion) -> None:
     other[5:15, 10:25] = 255 - other[5:15, 10:25]
     found = [repaint.inpaint(tiny, x, alpha, [PROMPT], [0], SAMPLING)[0] for x in (given, other)]
     assert np.array_equal(*found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("channels", "bits"), [(1, 16), (3, 8)])
+def test_sd_at_full_size_edits(full: LatentDiffusion, channels: int, bits: int) -> None:
+    """With SD v1.4's names and sizes, pseudo-random weights: what is kept is kept bit for bit.
+
+    Two steps at 64 pixels; the picture changes where it may, by every way of editing.
+    """
+    given = picture(64, 72, channels, bits)
+    sampling = replace(SAMPLING, steps=2, height=64, width=64)
+    alpha = np.zeros((64, 72))
+    alpha[20:40, 10:30] = 1
+    (redrawn,) = repaint.image_to_image(full, given, [PROMPT], [0], sampling, 0.5)
+    ddim = replace(sampling, sampler="ddim", guidance=1.0)
+    (inverted,) = repaint.counterfactual(full, given, [PROMPT], [OTHER], ddim, 0.5)
+    (inpainted,) = repaint.inpaint(full, given, alpha, [PROMPT], [0], sampling, 2)
+    board, known = canvas.place(given, (96, 64), (24, 0))
+    boxes = canvas.plan(known, 64)
+    *_, extended = canvas.outpaint(full, board, known, boxes, PROMPT, 0, sampling)
+    for found in (redrawn, inverted, inpainted):
+        assert (found.dtype, found.shape) == (given.dtype, given.shape)
+        assert not np.array_equal(found, given)
+    assert np.array_equal(inpainted[alpha == 0], given[alpha == 0])
+    assert np.array_equal(extended[:, 24:], given)
+    assert extended[:, :24].any()
 
 
 # --- any batch ---
