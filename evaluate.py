@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm import atomic, cli
-from ldm.report import classify, edits, images, memorization, reconstruction, text_encoders
+from ldm.report import classify, edits, images, memorization, page, reconstruction, text_encoders
 
 ABOUT = "Measure a model or its parts; results are tables, pictures and a page in --out."
 SUBCOMMANDS: dict[str, Any] = {  # modules, see ldm/report
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name, content in report.files.items():
             (folder / name).write_bytes(content)
     paths = [str(options.out / name) for name in report.files]
-    values = {**report.values, "paths": paths, "seconds": watch.rounded()}
+    values = page.finite({**report.values, "paths": paths, "seconds": watch.rounded()})
     print(json.dumps(values) if options.json else "\n".join([report.text, *paths]))
     return 0
 

@@ -1,10 +1,14 @@
 """A page stands alone, says no more than it was given, and is the same in all three forms."""
 
 import base64
+import json
+import math
 import re
 from html.parser import HTMLParser
 
-from ldm.report.page import Picture, Table, html, markdown, text
+import numpy as np
+
+from ldm.report.page import Picture, Table, files, html, markdown, text
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsVXVzwAAAABJRU5ErkJggg=="
@@ -60,3 +64,10 @@ def test_text_aligns_its_columns() -> None:
     """Names to the left, numbers to the right."""
     lines = text("T", [TABLE]).splitlines()
     assert lines[-3:] == ["name       x|y", "a<b>         1", "long name   23"]
+
+
+def test_json_has_no_infinity() -> None:
+    """Wherever a figure is infinite or no number there is null; numpy's floats are floats."""
+    values = {"a": [1.5, math.inf, (np.float64("nan"), 2)], "b": {"c": -math.inf, "d": None}}
+    written = files("t", "T", [], values)["t.json"]
+    assert json.loads(written) == {"a": [1.5, None, [None, 2]], "b": {"c": None, "d": None}}

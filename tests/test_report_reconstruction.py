@@ -66,7 +66,7 @@ def test_a_perfect_autoencoder_keeps_everything() -> None:
         assert found.similarity("quarters", how) == pytest.approx(1)
         assert said.found["brightness"].difference[how][:3] == (0, 0, 0)
         assert said.agreement["brightness"][how].value == 1
-    assert spread.as_json(found.figures["mean"])["PSNR"]["value"] is None
+    assert spread.as_json(found.figures["mean"])["PSNR"]["value"] == np.inf
 
 
 def test_a_known_error_has_its_known_figures() -> None:

@@ -32,12 +32,11 @@ def table(caption: str, rows: Mapping[str, Array]) -> Table:
     return Table(caption, ("figure", "mean (95 %)", "SD", *QUANTILES), cells)
 
 
-def as_json(each: Mapping[str, Array]) -> dict[str, dict[str, float | None]]:
-    """{name: mean, its interval, n, SD and median} of values [n]; JSON has no infinity: null."""
-    found: dict[str, dict[str, float | None]] = {}
+def as_json(each: Mapping[str, Array]) -> dict[str, dict[str, float]]:
+    """{name: mean, its interval, n, SD and median} of values [n]."""
+    found: dict[str, dict[str, float]] = {}
     for name, values in each.items():
         with np.errstate(invalid="ignore"):  # the deviation of infinite values
             more = {"SD": float(values.std(ddof=1)), "median": float(np.median(values))}
-        numbers = average(values)._asdict() | more
-        found[name] = {key: x if math.isfinite(x) else None for key, x in numbers.items()}
+        found[name] = average(values)._asdict() | more
     return found
