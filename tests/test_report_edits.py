@@ -1,6 +1,7 @@
 """evaluate.py edits: fills and figures are what they say, and nothing outside a box changes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,13 @@ from conftest import assert_one_line
 import evaluate
 from ldm import cli
 from ldm.data.sets import open_set
+from ldm.edit import repaint
 from ldm.edit.seam import Box
-from ldm.pipeline import LatentDiffusion
-from ldm.report import extending, repainting
+from ldm.export import save
+from ldm.metrics.anatomy import Chest
+from ldm.pipeline import LatentDiffusion, Sampling
+from ldm.report import edits, extending, repainting
+from ldm.weights import load_parts
 
 
 def picture(side: int = 64) -> np.ndarray:
@@ -20,12 +25,15 @@ def picture(side: int = 64) -> np.ndarray:
 
 
 def test_the_mean_fill_takes_the_rim_alone() -> None:
-    """A rim of 10 around a hole of 200 in an image of 90 fills it with 10."""
+    """All four sides of the rim, by their lengths; not the hole, its corners or what is beyond."""
     given, hole = np.full((20, 20, 1), 90, np.uint8), np.zeros((20, 20), bool)
     hole[5:10, 5:12] = True
-    given[4:11, 4:13] = 10
+    given[4, 5:12], given[10, 5:12] = 10, 20
+    given[5:10, 4], given[5:10, 12] = 30, 40
     given[hole] = 200
-    assert set(repainting.mean_of_rim(given, hole)[hole].ravel()) == {10.0}
+    filled = repainting.mean_of_rim(given, hole)
+    assert set(filled[hole].ravel()) == {(7 * 10 + 7 * 20 + 5 * 30 + 5 * 40) / 24}
+    assert np.array_equal(filled[~hole], given[~hole])
 
 
 def test_figures_are_of_the_box_alone() -> None:
@@ -73,14 +81,128 @@ def test_captions_name_what_is_there() -> None:
         assert ("without findings" in words) == (not there)
 
 
+class Painter:
+    """In the place of the model: paints 7 into the hole and, if told so, one pixel beside it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, spill: bool = False) -> None:
+        pytest.importorskip("skimage", reason="the biharmonic fill wants scikit-image")
+        self.words: list[str] = []
+        self.spill = spill
+        monkeypatch.setattr(repaint, "inpaint", self.inpaint)
+        monkeypatch.setattr(repaint, "image_to_image", lambda pipe, given, *_: [given // 2])
+
+    def inpaint(self, pipe, given, alpha, words, *_: object) -> list[np.ndarray]:
+        self.words += words
+        drawn = given.copy()
+        drawn[alpha > 0] = 7
+        drawn[0, 0] ^= self.spill
+        return [drawn]
+
+
+def painted(tiny: LatentDiffusion, prompt: str | None = None) -> repainting.Repainted:
+    """Two phantoms of 64 pixels."""
+    config = replace(tiny.config, image_size=64)
+    pipe = LatentDiffusion(config, tiny.unet, tiny.vae, tiny.text)
+    return repainting.measure(pipe, open_set("phantoms:2", 64), Sampling(), 2, prompt)
+
+
+def test_a_pixel_changed_outside_is_counted(tiny: LatentDiffusion, monkeypatch) -> None:
+    """One for each image and place, of all that lie outside; none where none was changed."""
+    Painter(monkeypatch)
+    found = painted(tiny)
+    boxes = [repainting.box_of(place, 64) for place in repainting.PLACES]
+    assert found.outside == 2 * sum(64 * 64 - box.height * box.width for box in boxes)
+    assert found.changed == 0
+    Painter(monkeypatch, spill=True)
+    assert painted(tiny).changed == 2 * len(boxes)
+
+
+def test_each_fill_is_measured_as_itself(tiny: LatentDiffusion, monkeypatch) -> None:
+    """What is shown has the original outside the box, and its figures are those of the table."""
+    Painter(monkeypatch)
+    found = painted(tiny)
+    for place, shown in found.shown.items():
+        box, original = repainting.box_of(place, 64), shown["original"]
+        hole = np.zeros(original.shape[:2], bool)
+        hole[box.inside] = True
+        assert (shown[repainting.MODEL][hole] == 7).all()
+        assert np.array_equal(shown[repainting.PASTE][hole], original[hole] // 2)
+        for method in repainting.METHODS:
+            assert np.array_equal(shown[method][~hole], original[~hole])
+            scored = repainting.score(original, shown[method], box)
+            assert scored["PSNR"] in found.figures[place][method]["PSNR"]
+
+
+def test_images_are_painted_with_their_caption_or_the_given_words(
+    tiny: LatentDiffusion, monkeypatch
+) -> None:
+    """The same words for each of the three places."""
+    painter, asked = Painter(monkeypatch), open_set("phantoms:2", 64)
+    painted(tiny)
+    own = [repainting.words_of(asked, i) for i in (0, 1)]
+    assert painter.words == 3 * own[:1] + 3 * own[1:]
+    painter = Painter(monkeypatch)
+    painted(tiny, "a knee")
+    assert painter.words == 6 * ["a knee"]
+
+
+def test_the_table_names_who_wins() -> None:
+    """Gains are the model's figure minus the other's; an interval with 0 in it names nobody."""
+    figures = {
+        repainting.MODEL: np.array([20.0, 21.0, 22.0]),
+        repainting.MEAN: np.array([10.0, 11.5, 12.0]),
+        repainting.BIHARMONIC: np.array([30.0, 31.5, 32.0]),
+        repainting.PASTE: np.array([10.0, 21.0, 32.0]),
+    }
+    each = {m: dict.fromkeys(repainting.FIGURES, values) for m, values in figures.items()}
+    table = edits.inpainting_table(repainting.Repainted(["a", "b", "c"], {"heart": each}))
+    gains = {row[0].removeprefix("heart, "): row[4] for row in table.rows}
+    assert gains[repainting.MODEL] == ""
+    assert gains[repainting.MEAN].startswith("9.833 (")
+    assert gains[repainting.MEAN].endswith(": model")
+    assert gains[repainting.BIHARMONIC].endswith(f": {repainting.BIHARMONIC}")
+    assert gains[repainting.PASTE].endswith(": not told apart")
+
+
+def test_outpainted_chests_are_counted_beside_the_truth() -> None:
+    """Three of four have two lungs, the heart of one of these is at the right; errors have no sign.
+
+    The ratio of a chest without two lungs is no number, and left out.
+    """
+    chests = [*(Chest(2, shift=shift) for shift in (0.1, -0.1, -0.2)), Chest(1)]
+    halves = {"drawn on": np.array([1.5, 0.5, 1, np.nan])}
+    found = extending.Extended({"drawn on": chests}, halves, np.ones(4), 0, {})
+    _, values = edits.outpainting(found)
+    drawn = values["drawn on"]
+    assert (drawn["two lungs"]["value"], drawn["two lungs"]["n"]) == (3 / 4, 4)
+    heart = drawn["heart at the image's right, of two-lunged"]
+    assert (heart["value"], heart["n"]) == (1 / 3, 3)
+    assert (drawn["error of that ratio"]["value"], drawn["error of that ratio"]["n"]) == (1 / 3, 3)
+    assert drawn["ratio of widths, mean"]["value"] == 1
+
+
+def test_inversion_goes_by_50_steps_of_ddim_without_guidance(
+    tmp_path: Path, capsys, wide: Path, monkeypatch
+) -> None:
+    """The sampling that the table's caption names, and the words for the phantom's fluid."""
+    Painter(monkeypatch)
+    asked = []
+
+    def counterfactual(pipe, given, shown, prompts, sampling) -> list[np.ndarray]:
+        asked.append((sampling, shown, prompts))
+        return [given, given // 2]
+
+    monkeypatch.setattr(repaint, "counterfactual", counterfactual)
+    words = ["edits", "phantoms:2", "--model", str(wide), "--n", "2", "--extended", "0"]
+    assert evaluate.main([*words, "--inverted", "2", "--out", str(tmp_path / "out")]) == 0
+    ddim = Sampling(0, 50, "ddim", 1.0, height=64, width=64)
+    sick, healthy = extending.SICK, extending.HEALTHY
+    assert asked == 2 * [(ddim, [sick, sick], [sick, healthy])]
+
+
 @pytest.fixture
 def wide(tmp_path: Path, tiny_ckpt: Path, tiny_config) -> Path:
     """The tiny twin for images of 64 pixels."""
-    from dataclasses import replace
-
-    from ldm.export import save
-    from ldm.weights import load_parts
-
     _, parts = load_parts(tiny_ckpt, tiny_config)
     return save(tmp_path / "wide.safetensors", replace(tiny_config, image_size=64), parts)
 
