@@ -19,13 +19,18 @@ from ldm.kernels import flash
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
+def check_device(device: torch.device) -> None:
+    """Raises ValueError for a device that the kernels do not run on."""
+    if device.type not in ("cuda", "meta") and not flash.INTERPRETED.value:
+        raise ValueError(f"fused attention wants a CUDA device, not {device.type}; take sdpa there")
+
+
 def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v: [B, N, L, d]
 
     Raises ValueError for what the kernels cannot do; a GPU is wanted, or Triton's interpreter.
     """
-    if q.device.type == "cpu" and not flash.INTERPRETED.value:
-        raise ValueError("fused attention wants a CUDA device, got cpu; take sdpa there")
+    check_device(q.device)
     if q.ndim != 4 or k.shape != v.shape or k.shape != (*q.shape[:2], k.shape[-2], q.shape[-1]):
         shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
         raise ValueError(f"fused attention wants [B, N, L, d] and twice [B, N, S, d], got {shapes}")

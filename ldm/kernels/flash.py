@@ -10,6 +10,10 @@ is d rounded up to a power of two, as tl.dot wants; columns beyond d are read as
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import torch
 import triton
 import triton.language as tl
 
@@ -18,17 +22,30 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
-def table(*rows: tuple[int, int, int, int]) -> list[triton.Config]:
-    """What is tried on the first call of a shape: (BLOCK_L, BLOCK_S, warps, stages).
+def table(*names: str) -> list[triton.Config]:
+    """What is tried on the first call of a shape: a block of the result by a block of the rest.
 
-    The interpreter has no speed to measure and takes the last row.
+    names: of the two blocks. The interpreter has no speed to measure.
     """
-    configs = [
-        triton.Config({"BLOCK_L": queries, "BLOCK_S": keys}, num_warps=warps, num_stages=stages)
-        for queries, keys, warps, stages in rows
+    tried = ((128, 32, 8, 2), (64, 64, 8, 2), (32, 32, 8, 2), (64, 16, 8, 1), (16, 16, 4, 1))
+    return [
+        triton.Config(dict(zip(names, blocks, strict=True)), num_warps=warps, num_stages=stages)
+        for *blocks, warps, stages in ([(16, 32, 4, 1)] if INTERPRETED.value else tried)
     ]
-    return configs[-1:] if INTERPRETED.value else configs
 
+
+def suited(
+    configs: list[triton.Config], arguments: dict[str, Any], **_: Any
+) -> list[triton.Config]:
+    """Of the table what suits the dtype: large tiles of float32 do not fit into the registers.
+
+    They would compile for half a minute, to be slow.
+    """
+    largest = 1024 if arguments["q"].dtype == torch.float32 else math.inf
+    return [c for c in configs if c.kwargs["BLOCK_L"] * c.kwargs["BLOCK_S"] <= largest]
+
+
+SUITED = {"early_config_prune": suited}
 
 @triton.jit
 def at(rows: tl.tensor, columns: tl.tensor, row: int, column: int) -> tl.tensor:
@@ -51,10 +68,7 @@ def dot(a: tl.tensor, b: tl.tensor) -> tl.tensor:
     return tl.dot(a, b, input_precision="ieee")
 
 
-@triton.autotune(
-    table((128, 64, 8, 2), (128, 32, 4, 2), (64, 64, 4, 2), (64, 32, 4, 1), (16, 16, 4, 1)),
-    key=["L", "S", "WIDTH"],
-)
+@triton.autotune(table("BLOCK_L", "BLOCK_S"), ["L", "S", "WIDTH"], prune_configs_by=SUITED)
 @triton.jit
 def forward(
     q: tl.tensor, k: tl.tensor, v: tl.tensor, out: tl.tensor, lse: tl.tensor,
@@ -98,10 +112,7 @@ def forward(
     tl.store(lse + rows, largest + tl.log2(total), rows < L)
 
 
-@triton.autotune(
-    table((64, 128, 8, 2), (32, 128, 4, 2), (64, 64, 4, 2), (32, 32, 4, 1), (16, 16, 4, 1)),
-    key=["L", "S", "WIDTH"],
-)
+@triton.autotune(table("BLOCK_S", "BLOCK_L"), ["L", "S", "WIDTH"], prune_configs_by=SUITED)
 @triton.jit
 def backward_keys(
     q: tl.tensor, k: tl.tensor, v: tl.tensor, d_out: tl.tensor, lse: tl.tensor, delta: tl.tensor,
@@ -149,10 +160,7 @@ def backward_keys(
     tl.store(d_v + place, to_values.to(d_v.dtype.element_ty), here)
 
 
-@triton.autotune(
-    table((128, 64, 8, 2), (128, 32, 4, 2), (64, 64, 4, 2), (32, 32, 4, 1), (16, 16, 4, 1)),
-    key=["L", "S", "WIDTH"],
-)
+@triton.autotune(table("BLOCK_L", "BLOCK_S"), ["L", "S", "WIDTH"], prune_configs_by=SUITED)
 @triton.jit
 def backward_queries(
     q: tl.tensor, k: tl.tensor, v: tl.tensor, d_out: tl.tensor, lse: tl.tensor, delta: tl.tensor,
