@@ -47,6 +47,7 @@ def suited(
 
 SUITED = {"early_config_prune": suited}
 
+
 @triton.jit
 def at(rows: tl.tensor, columns: tl.tensor, row: int, column: int) -> tl.tensor:
     """Where the numbers of a tile are, from the first of the matrix."""

@@ -244,7 +244,15 @@ def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
 # what may change when a run goes on
 FREE = {"data.cache", "data.path", "model.path"} | {  # what lies at the paths is compared itself
     f"train.{name}"
-    for name in ("steps", "save_every", "sample_every", "out", "device", "attention", "learning_rate")
+    for name in (
+        "steps",
+        "save_every",
+        "sample_every",
+        "out",
+        "device",
+        "attention",
+        "learning_rate",
+    )
 }
 
 
