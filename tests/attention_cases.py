@@ -41,6 +41,11 @@ def cases() -> dict[str, list[Tensor]]:
         "one key": inputs(19, 1, 40),
         "whole blocks": inputs(32, 64, 32),
         "columns first": [normal(1, 2, 24, n).mT for n in (21, 35, 35)],
+        "each in its own way": [
+            normal(1, 2, 24, 21).mT,
+            inputs(1, 35, 24)[1],
+            normal(1, 2, 35, 24),
+        ],
         "one head for all": [normal(1, 1, n, 24).expand(2, 3, n, 24) for n in (21, 35, 35)],
         "every second number": [normal(1, 2, 2 * n, 48)[:, :, ::2, ::2] for n in (21, 35, 35)],
         "float16": inputs(37, 77, 40, torch.float16),
@@ -59,7 +64,7 @@ def distance(found: Tensor, expected: Tensor) -> float:
 
 def errors(tensors: list[Tensor]) -> dict[str, float]:
     """Of the result and of the gradients."""
-    d_out = normal(*tensors[0].shape).to(tensors[0].dtype)
+    d_out = normal(*tensors[0].shape).to(tensors[0])
     found = [x.detach().requires_grad_() for x in tensors]
     expected = [x.detach().double().requires_grad_() for x in tensors]
     outs = kernels.fused(*found), reference(*expected)

@@ -83,10 +83,11 @@ def _(
 def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.scale = inputs
     ctx.save_for_backward(*tensors, *output)
+    ctx.mark_non_differentiable(output[1])
 
 
 def differentiate(ctx: Any, d_out: Tensor, d_lse: Tensor) -> tuple[Tensor | None, ...]:
-    return *backward(*ctx.saved_tensors, d_out, ctx.scale), None  # nobody asks for d_lse
+    return *backward(*ctx.saved_tensors, d_out, ctx.scale), None
 
 
 attention.register_autograd(differentiate, setup_context=keep)
