@@ -1,7 +1,8 @@
 """FlashAttention-2 (arXiv:2307.08691) in Triton: attention that never writes the L x S matrix.
 
 Each program makes one block of a result and walks over the blocks of the other side, in float32.
-No two programs add to one number, so the same call gives the same bits.
+No two programs add to one number, so the same call with the same blocks gives the same bits; which
+blocks are fastest is measured by each process, and other blocks round otherwise.
 
 q, d_out: [B, N, L, d];  k, v: [B, N, S, d], by any strides: `q_b, q_n, q_l, q_d` step through q.
 What is written lies as [B, L, N, d], which the network joins to [B, L, N d] without a copy. PADDED
