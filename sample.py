@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         pipe = LatentDiffusion.load(model, options.config, options.ema)
         adapters.apply(pipe, options.words, options.loras, options.text_encoder)
         gallery.check_weights(order, pipe, chosen=options.model is not None)
-        pipe.to(device, devices.DTYPES[order.dtype])
+        pipe.to(device, devices.DTYPES[order.dtype]).unet.set_attention(order.attention)
     here, name = world.join(), model.resolve().name
     if job is not None:
         paths = album.draw(pipe, order, job, options.out, name, watch, here)

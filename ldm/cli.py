@@ -49,6 +49,7 @@ def model_arguments(parser: Parser) -> None:
     add("--text-encoder", metavar="PATH", help="a projection, whose encoder then reads the prompts")
     add("--device", metavar="D", help="cpu, cuda, cuda:1 or mps (the best one here)")
     add("--dtype", metavar="D", help="float32, float16 or bfloat16 (float32)")
+    add("--attention", metavar="A", help="the U-Net's: sdpa, reference or fused (sdpa)")
 
 
 def run(main: Callable[[], int], prog: str) -> int:

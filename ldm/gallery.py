@@ -49,6 +49,7 @@ class Order:
     guidance: float | None = None
     size: tuple[int, int] | None = None
     dtype: str = "float32"
+    attention: str = "sdpa"
     device: str | None = None
     weights: str = ""
     company: range | None = None
@@ -86,8 +87,7 @@ class Order:
         if self.company is not None:
             return [self.company]
         many = max(1, PIXELS_AT_ONCE // (sampling.height * sampling.width))
-        first, end = self.indices.start, self.indices.stop
-        return [range(i, min(i + many, end)) for i in range(first, end, many)]
+        return [self.indices[i : i + many] for i in range(0, len(self.indices), many)]
 
 
 def order(options: Mapping[str, Any], image: str | Path | None = None) -> Order:
@@ -121,6 +121,7 @@ def describe(
         "guidance": repr(sampling.guidance),
         "size": f"{sampling.width}x{sampling.height}",
         "dtype": order.dtype,
+        "attention": order.attention,
         "device": pipe.device.type,
         "weights": pipe.weights_hash,
         "model": model,
@@ -151,6 +152,7 @@ def recall(path: str | Path) -> Order:
             guidance=float(text["guidance"]),
             size=(int(width), int(height)),
             dtype=text["dtype"],
+            attention=text.get("attention", "sdpa"),  # older pictures do not say
             device=text["device"],
             weights=text["weights"],
             company=_read_range(text["batch"]) if "batch" in text else None,
@@ -205,8 +207,7 @@ def draw(
         contexts = pipe.encode_each(order.prompts)
         negative = None if sampling.guidance == 1 else pipe.encode_each([sampling.negative])
     world = world or World()
-    everything = order.batches(sampling)
-    batches = everything[world.rank :: world.size]
+    batches = order.batches(sampling)[world.rank :: world.size]
     frames: list[Tensor] = []
     wanted = torch.linspace(0, sampling.steps - 1, min(FRAMES, sampling.steps)).round().tolist()
     total = len(batches) * sampling.steps
@@ -242,8 +243,7 @@ def draw(
         text = describe(order, pipe, model, order.indices, order.company)
         images.save(images.grid(sheet, columns), paths[-1], text)
         if strip:
-            first = range(order.start, order.start + 1)
             paths.append(folder / "trajectory.png")
-            text = describe(order, pipe, model, first, batches[0])
+            text = describe(order, pipe, model, order.indices[:1], batches[0])
             images.save(images.grid(strip), paths[-1], text)
     return paths

@@ -48,6 +48,7 @@ class Adaptation(Pretraining):
         start = weights_hash(self.parts.states)
         self.unet: UNet = self.parts.fresh("unet", run.train.seed).requires_grad_(False)
         self.unet.set_checkpointing(run.train.checkpointing)
+        self.unet.set_attention(run.train.attention)
         self.pipe = LatentDiffusion(self.parts.config, self.unet, vae, text)
         self.pipe.weights_hash = start
         self.size = run.data.size

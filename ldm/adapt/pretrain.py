@@ -223,6 +223,7 @@ class TrainUNet(Pretraining):
         text: TextEncoder = self.parts.frozen("text")
         self.module: UNet = self.parts.fresh("unet", self.seed)
         self.module.set_checkpointing(run.train.checkpointing)
+        self.module.set_attention(run.train.attention)
         self.pipe = LatentDiffusion(self.parts.config, self.module, vae, text)
         self.size = run.data.size
         self.pipe.latent_shape(self.size, self.size)  # raises before hours of work, not after

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -9,11 +12,61 @@ from torch import Tensor, nn
 from ldm.models.blocks import group_norm
 
 
+def attention_weights(q: Tensor, k: Tensor) -> Tensor:
+    """softmax(Q K^T / sqrt(d)), how much each query takes of each key: [B, N, L, S]."""
+    return (q * q.shape[-1] ** -0.5 @ k.mT).softmax(dim=-1)
+
+
+def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention as it is written in the paper (arXiv:1706.03762, eq. 1)."""
+    return attention_weights(q, k) @ v
+
+
+def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same by our own kernels, which never hold the weights: ldm/kernels/attention.py."""
+    from ldm.kernels import attention  # Triton's, which not every machine has
+
+    return attention.fused(q, k, v)
+
+
+WAYS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "sdpa": F.scaled_dot_product_attention,  # PyTorch's, everywhere
+    "reference": reference,
+    "fused": fused,
+}
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, way: str = "sdpa") -> Tensor:
+    """softmax(Q K^T / sqrt(d)) V, by one of WAYS; they differ by rounding and in speed.
+
+    q: [B, N, L, d];  k, v: [B, N, S, d];  returns [B, N, L, d]
+    """
+    return WAYS[way](q, k, v)
+
+
+def check_way(way: str, device: torch.device) -> None:
+    """Raise ValueError, in one line, for a way of attention that is not to be had on the device."""
+    if way not in WAYS:
+        raise ValueError(f"unknown attention {way!r}; known: {', '.join(WAYS)}")
+    if way == "fused":
+        try:
+            from ldm.kernels import attention
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                "fused attention wants triton, which PyTorch for CUDA brings along on Linux; "
+                "take sdpa, or install triton"
+            ) from error
+        attention.check_device(device)
+
+
 class Attention(nn.Module):
     """softmax(Q K^T / sqrt(d)) V over N heads (LDM, arXiv:2112.10752, section 3.3).
 
     Self-attention when `context` is None, cross-attention over the text otherwise.
+    way: a key of WAYS
     """
+
+    way = "sdpa"
 
     def __init__(self, width: int, heads: int, context_dim: int | None = None) -> None:
         super().__init__()
@@ -31,7 +84,7 @@ class Attention(nn.Module):
             rearrange(y, "B L (N d) -> B N L d", N=self.heads)
             for y in (self.q(x), self.k(source), self.v(source))
         )
-        y = F.scaled_dot_product_attention(q, k, v)  # [B, N, L, d]
+        y = attend(q, k, v, self.way)  # [B, N, L, d]
         return self.out(rearrange(y, "B N L d -> B L (N d)"))
 
 
@@ -101,5 +154,5 @@ class PixelAttention(nn.Module):
         h, w = x.shape[-2:]
         y = self.norm(x)
         q, k, v = (rearrange(f(y), "B C h w -> B 1 (h w) C") for f in (self.q, self.k, self.v))
-        y = F.scaled_dot_product_attention(q, k, v)  # [B, 1, L, C]
+        y = attend(q, k, v)  # [B, 1, L, C]
         return x + self.out(rearrange(y, "B 1 (h w) C -> B C h w", h=h, w=w))

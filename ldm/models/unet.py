@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ldm.config import UNetConfig
-from ldm.models.attention import SpatialTransformer
+from ldm.models.attention import Attention, SpatialTransformer, check_way
 from ldm.models.blocks import ResBlock, Upsample, group_norm, timestep_embedding
 
 
@@ -116,6 +116,13 @@ class UNet(nn.Module):
         for module in self.modules():
             if isinstance(module, Level):
                 module.checkpointing = on
+
+    def set_attention(self, way: str) -> None:
+        """Attend by one of attention.WAYS; raises ValueError for one that is not to be had here."""
+        check_way(way, self.conv_in.weight.device)
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.way = way
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
         """x: [B, C, h, w];  t: [B] integers;  context: [B, S, D];  returns [B, C, h, w]"""
