@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import GOLDENS
 from pseudo import unit
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 from ldm.metrics import classify, fid, image
 
@@ -292,6 +292,25 @@ def test_a_proportion_of_readers_is_between_two_of_wilsons() -> None:
     assert found.high - found.low == pytest.approx(together.high - together.low, rel=0.1)
     nobody = classify.wilson_of_groups(np.zeros((4, 200)))
     assert nobody[:3] == classify.wilson(0, 200)[:3]
+
+
+def test_one_readers_proportion_is_wilsons() -> None:
+    """A group of one case is a case."""
+    hits = np.arange(30) < 12
+    assert classify.wilson_of_groups(hits)[:3] == pytest.approx(classify.wilson(12, 30)[:3])
+
+
+@pytest.mark.parametrize("n", [6, 9, 30])
+def test_a_median_lies_between_two_values_as_the_sign_test_has_them(n: int) -> None:
+    """In 95 % of 2,000 samples or more; the next values inward would hold in fewer."""
+    random = np.random.default_rng(0)
+    found = [classify.median(random.exponential(size=n)) for _ in range(2000)]
+    assert sum(each.low <= np.log(2) <= each.high for each in found) >= 1880
+    ends = classify.median(np.arange(n))
+    inside = sum(binom.pmf(k, n, 0.5) for k in range(int(ends.low) + 1, int(ends.high) + 1))
+    assert inside >= 0.95
+    fewer = sum(binom.pmf(k, n, 0.5) for k in range(int(ends.low) + 2, int(ends.high)))
+    assert fewer < 0.95
 
 
 def test_a_proportion_of_simulated_readers_is_recovered() -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
-from scipy.stats import norm, rankdata
+from scipy.stats import binom, norm, rankdata
 
 
 class Estimate(NamedTuple):
@@ -51,10 +51,23 @@ def wilson_of_groups(hits: ArrayLike) -> Estimate:
     p = float(values.mean())
     if 0 < p < 1 and n > 1:
         spread = float(values.mean(axis=0).var(ddof=1)) / n
-        effect = max(1.0, spread / (p * (1 - p) / (readers * n)))
+        effect = max(1.0, spread / (p * (1 - p) / (readers * n - 1)))
     else:
         effect = float(readers)
     return wilson(int(values.sum()), values.size, effect=effect)
+
+
+def median(values: ArrayLike) -> Estimate:
+    """The median of [n] with its 95 % interval between two of the values, by the sign test.
+
+    Fewer than six values have no such interval; then its ends are the least and the most.
+    """
+    each = np.sort(np.asarray(values, np.float64))
+    n = len(each)
+    if n == 0:
+        raise ValueError("a median wants a value or more")
+    rank = max(0, int(binom.ppf(0.025, n, 0.5)) - 1)
+    return Estimate(float(np.median(each)), float(each[rank]), float(each[n - 1 - rank]), n)
 
 
 def decisions(scores: ArrayLike, labels: ArrayLike, threshold: float = 0.0) -> dict[str, Estimate]:

@@ -167,8 +167,9 @@ def same_path(options: argparse.Namespace) -> str:
 
 def common(options: argparse.Namespace, first: ImageSet) -> list[str]:
     shown = [
-        f"{options.repeats} of them come again, half the study later or more; {options.catch} catch "
-        f"trials ({' and '.join(trials.SPOILED)}) tell who attends. Seed {options.seed}. " + WARNING
+        f"{options.repeats} of them come again, half the study later or more; {options.catch} "
+        f"catch trials ({' and '.join(trials.SPOILED)}) tell who attends. Seed {options.seed}. "
+        + WARNING
     ]
     return shown if isinstance(first, PhantomSet) else [*shown, PATIENTS]
 

@@ -55,7 +55,8 @@ function next() {
 }
 
 const fresh = () => ({ answer: null, confidence: null, remark: "", seconds: 0 });
-const title = () => `Image ${session.answers.length + 1} of ${study.trials.length}`;
+const title = () =>
+  `${pairs ? "Pair" : "Image"} ${session.answers.length + 1} of ${study.trials.length}`;
 
 /** Adds the time that the open image was visible; breaks, when it is not, do not count. */
 function clock() {
