@@ -81,11 +81,11 @@ def test_without_agreement_kappa_has_the_error_of_chance() -> None:
 
 
 def test_the_fewest_images_are_just_enough() -> None:
-    """One image fewer is too few; the textbook's 97 for a tenth; None beyond what can be read."""
+    """One image fewer is too few; 93 for a tenth; None beyond what can be read."""
     needed = precision.images_for(0.25, lambda n: precision.of_d_prime(1, n))
     assert needed is not None
     assert precision.of_d_prime(1, needed) <= 0.25 < precision.of_d_prime(1, needed - 1)
     half = wilson(50, 100)
     assert precision.of_rate(0.5, 100) == (half.high - half.low) / 2
-    assert precision.images_for(0.1, lambda n: precision.of_rate(0.5, n)) in range(90, 98)
+    assert precision.images_for(0.1, lambda n: precision.of_rate(0.5, n)) == 93  # Wald has 97
     assert precision.images_for(1e-5, lambda n: precision.of_rate(0.5, n)) is None

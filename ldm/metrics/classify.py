@@ -22,10 +22,11 @@ class Estimate(NamedTuple):
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, n = {self.n})"
 
 
-def wilson(hits: int, n: int, confidence: float = 0.95, effect: float = 1.0) -> Estimate:
+def wilson(hits: float, n: int, confidence: float = 0.95, effect: float = 1.0) -> Estimate:
     """A proportion with Wilson's interval (J. Am. Stat. Assoc. 22, 1927), no continuity correction.
 
     Exactly 0 at the lower end for no hits, exactly 1 at the upper for all.
+    hits: whole, but for one that is only expected
     effect: how many cases tell as much as one that stands alone (see `wilson_of_groups`)
     """
     if not 0 <= hits <= n or n == 0:

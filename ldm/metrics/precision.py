@@ -25,7 +25,7 @@ def design_effect(readers: int, kappa: float) -> float:
 def of_rate(rate: float, n: int, readers: int = 1, kappa: float = 0.0) -> float:
     """Of a proportion by Wilson, n images each seen by all readers."""
     readings = n * readers
-    found = wilson(round(rate * readings), readings, effect=design_effect(readers, kappa))
+    found = wilson(rate * readings, readings, effect=design_effect(readers, kappa))
     return (found.high - found.low) / 2
 
 
@@ -59,7 +59,7 @@ def images_for(half_width: float, of: Callable[[int], float]) -> int | None:
     if of(MOST) > half_width:
         return None
     low, high = 1, MOST
-    while low < high:  # half widths fall as n rises, but for the rounding of a rate
+    while low < high:  # half widths fall as n rises
         middle = (low + high) // 2
         low, high = (low, middle) if of(middle) <= half_width else (middle + 1, high)
     return low

@@ -91,11 +91,10 @@ def contradictions(group: Group) -> Iterator[str]:
             yield f"{group.name}: reader {name} answered {total} of {group.shown} images shown."
     for word, together in group.all.items():
         said = {name: counts.get(word, 0) for name, counts in readers.items()}
-        who = min(said, key=lambda name: said[name])
-        if together > said[who]:
+        if fewer := [f"reader {name} called {n}" for name, n in said.items() if n < together]:
             yield (
-                f"{group.name}: {together} called {word} by all readers, but reader {who} called "
-                f"{said[who]} {word}."
+                f"{group.name}: {together} called {word} by all readers, but "
+                f"{' and '.join(fewer)} {word}."
             )
         least = sum(said.values()) - (len(said) - 1) * group.shown
         if together < least:
@@ -146,10 +145,8 @@ def told_blocks(groups: list[Group], told: Mapping[str, Mapping[str, Estimate]])
         header = ("reader", *next(iter(told.values())))
         return [Table("Over all groups; unsure counts as real.", header, rows)]
     kind = groups[0].truth
-    other = "specificity" if kind == "synthetic" else "sensitivity"
+    other, word = ("specificity", "fake") if kind == "synthetic" else ("sensitivity", "real")
     return [
         f"All images shown were {kind}: neither {other} nor d' can be had. A reader who calls "
-        "everything fake would look perfect."
-        if kind == "synthetic"
-        else f"All images shown were {kind}: neither {other} nor d' can be had."
+        f"everything {word} would look perfect."
     ]

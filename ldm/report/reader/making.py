@@ -54,7 +54,7 @@ def authenticity(options: argparse.Namespace) -> Report:
         *([i.pixels[0] for i in items if i.truth == t] for t in (REAL, SYNTHETIC))
     )
     for number in range(options.catch):
-        spoiled = trials.spoil(items[number % len(items)].pixels[0], number, seed)
+        spoiled = trials.spoil(items[number % (2 * n)].pixels[0], number, seed)
         items.append(Item(CATCH, trials.SPOILED[number % 2], (spoiled,)))
     enlarged = {
         truth: sum(one < size for one in each)
@@ -88,13 +88,13 @@ def pairs(options: argparse.Namespace) -> Report:
     for index in trials.choose(asked, options.n, options.seed):
         original = copier.fit(asked.load(index))
         both = (original, copier.means(original[None])[0])
-        pixels = tuple(trials.as_pixels(one) for one in both)
-        items.append(Item(PAIR, asked.sample_id(index), pixels))
+        shown = tuple(trials.as_pixels(one) for one in both)
+        items.append(Item(PAIR, asked.sample_id(index), shown))
     trials.check_apart(items)
     for number in range(options.catch):
-        original = items[number % len(items)].pixels[0]
-        spoiled = trials.spoil(original, number, options.seed)
-        items.append(Item(CATCH, trials.SPOILED[number % 2], (original, spoiled)))
+        pixels = items[number % options.n].pixels[0]
+        spoiled = trials.spoil(pixels, number, options.seed)
+        items.append(Item(CATCH, trials.SPOILED[number % 2], (pixels, spoiled)))
     made = {
         "originals": asked.name,
         "n": options.n,

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ldm.metrics.agreement import Weights, cohen_interval, fleiss_interval
 from ldm.metrics.classify import Estimate, median, wilson
@@ -48,7 +48,7 @@ def categories(mode: str) -> int:
     return 5 if mode == "pairs" else len(SAID)
 
 
-def table(a: Sequence[int], b: Sequence[int], count: int) -> NDArray[np.int64]:
+def table(a: ArrayLike, b: ArrayLike, count: int) -> NDArray[np.int64]:
     """[K, K] how often a said the row's category and b the column's."""
     found = np.zeros((count, count), int)
     np.add.at(found, (np.asarray(a, int), np.asarray(b, int)), 1)
@@ -64,7 +64,8 @@ def agreement(
         seen = gather(key, pair)
         if seen.ids:
             names = " and ".join(reader.name for reader in pair)
-            found[names] = cohen_interval(table(*seen.said, count), weights)
+            a, b = seen.said
+            found[names] = cohen_interval(table(a, b, count), weights)
     if len(readers) > 2 and weights == "unweighted":
         said = gather(key, readers).said
         if said.size:
