@@ -191,7 +191,6 @@ def test_keys_change_what_is_on_the_screen(made: Path, start: Callable[[], Brows
     assert browser.run("return session.open.answer + session.open.remark") == "faker"
     middle = browser.run(
         "const at = (study.size >> 1) * (study.size + 1);"
-        "const canvas = document.querySelector('canvas'), dense = canvas.getContext('2d');"
         "const shown = viewer.panes[0].image.getContext('2d').getImageData("
         "  study.size >> 1, study.size >> 1, 1, 1).data[0];"
         "return [shown, atob(study.trials[0].pixels).charCodeAt(at)]"
