@@ -64,7 +64,7 @@ def authenticity(options: argparse.Namespace) -> Report:
         **{truth: asked.name for truth, asked in zip((REAL, SYNTHETIC), sets, strict=True)},
         "n of each": n,
         **settings(options, size),
-        "enlarged": enlarged,
+        **{f"{truth}, enlarged": count for truth, count in enlarged.items()},
         "real through the autoencoder of": options.model if options.same_path else None,
     }
     blocks: list[Block] = [
