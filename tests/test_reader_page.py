@@ -107,7 +107,7 @@ def test_a_session_by_keyboard_is_resumed_and_scored(
     browser.press("A-1", Keys.ENTER)  # the focus is in the field for the code
     answer(0, half)
     browser.press("u", "m", "rib 3, f5")
-    time.sleep(1.3)  # answers are kept at once, remark and time once a second
+    time.sleep(2.2)  # answers are kept at once, remark and time once a second
     browser.driver.quit()
 
     browser = start()

@@ -37,31 +37,29 @@ def authenticity(options: argparse.Namespace) -> Report:
     n, seed = options.n, options.seed
     model = open_copier(options.model) if options.same_path else None
     sets = [open_set(name, options.size or 128) for name in (options.real, options.synthetic)]
-    chosen = [trials.choose(asked, n, seed) for asked in sets]
+    kinds = (REAL, SYNTHETIC)
+    chosen = [trials.choose(a, n, seed, truth) for a, truth in zip(sets, kinds, strict=True)]
     sides = [
         [side(asked, index) for index in each] for asked, each in zip(sets, chosen, strict=True)
     ]
     size = options.size or min(LARGEST, *map(min, sides))
     sheet.check_size(2 * n + options.catch + options.repeats, size)
     items = []
-    for truth, asked, each in zip((REAL, SYNTHETIC), sets, chosen, strict=True):
+    for truth, asked, each in zip(kinds, sets, chosen, strict=True):
         through = model if truth == REAL else None
         for index in each:
             pixels = prepare(asked, index, size, through)
             items.append(Item(truth, asked.sample_id(index), (pixels,)))
     trials.check_apart(items)
-    found = giveaways.measure(
-        *([i.pixels[0] for i in items if i.truth == t] for t in (REAL, SYNTHETIC))
-    )
+    found = giveaways.measure(*([i.pixels[0] for i in items if i.truth == t] for t in kinds))
     for number in range(options.catch):
         spoiled = trials.spoil(items[number % (2 * n)].pixels[0], number, seed)
         items.append(Item(CATCH, trials.SPOILED[number % 2], (spoiled,)))
     enlarged = {
-        truth: sum(one < size for one in each)
-        for truth, each in zip((REAL, SYNTHETIC), sides, strict=True)
+        truth: sum(one < size for one in each) for truth, each in zip(kinds, sides, strict=True)
     }
     made = {
-        **{truth: asked.name for truth, asked in zip((REAL, SYNTHETIC), sets, strict=True)},
+        **{truth: asked.name for truth, asked in zip(kinds, sets, strict=True)},
         "n of each": n,
         **settings(options, size),
         **{f"{truth}, enlarged": count for truth, count in enlarged.items()},
@@ -85,7 +83,7 @@ def pairs(options: argparse.Namespace) -> Report:
     asked = open_set(options.pairs, copier.size)
     sheet.check_size(2 * (options.n + options.catch + options.repeats), copier.size)
     items = []
-    for index in trials.choose(asked, options.n, options.seed):
+    for index in trials.choose(asked, options.n, options.seed, PAIR):
         original = copier.fit(asked.load(index))
         both = (original, copier.means(original[None])[0])
         shown = tuple(trials.as_pixels(one) for one in both)

@@ -35,9 +35,9 @@ class Item:
     pixels: tuple[Pixels, ...]
 
 
-def choose(asked: ImageSet, n: int, seed: int) -> list[int]:
+def choose(asked: ImageSet, n: int, seed: int, truth: str) -> list[int]:
     """The numbers of n images drawn at random, one of each patient at most."""
-    order = torch.randperm(len(asked), generator=rng.generator(seed, "reader study", asked.name))
+    order = torch.randperm(len(asked), generator=rng.generator(seed, "reader study", truth))
     chosen: dict[str, int] = {}
     for index in order.tolist():
         chosen.setdefault(asked.patient(index), index)
@@ -119,11 +119,6 @@ def arrange(catches: Sequence[bool], repeats: int, seed: int, *purpose: str) -> 
         earliest = place + n // 2
         places.append((earliest + lag * (n - earliest), order[place]))
     return [item for _, item in sorted(places)]
-
-
-def fit(asked: ImageSet, index: int, size: int) -> Pixels:
-    """The central square, grey, resized, with 8 bits: the one path of every image."""
-    return as_pixels(images.fit_square(images.to_channels(asked.load(index), 1), size))
 
 
 def as_pixels(image: torch.Tensor) -> Pixels:
