@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ldm import atomic, cli
-from ldm.report import classify, edits, images, memorization, page, reconstruction, text_encoders
+from ldm.report import (
+    classify,
+    edits,
+    images,
+    memorization,
+    page,
+    reader_study,
+    reconstruction,
+    text_encoders,
+)
 
 ABOUT = "Measure a model or its parts; results are tables, pictures and a page in --out."
 SUBCOMMANDS: dict[str, Any] = {  # modules, see ldm/report
@@ -17,6 +26,7 @@ SUBCOMMANDS: dict[str, Any] = {  # modules, see ldm/report
     "edits": edits,
     "images": images,
     "memorization": memorization,
+    "reader-study": reader_study,
     "reconstruction": reconstruction,
     "text-encoders": text_encoders,
 }
@@ -27,12 +37,12 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="WHAT")
     for name, module in SUBCOMMANDS.items():
         command = commands.add_parser(name, description=module.ABOUT, help=module.ABOUT)
-        module.arguments(command)
         out = Path("runs", name.replace("-", "_"))
-        command.add_argument(
-            "--out", type=cli.folder, default=out, metavar="FOLDER", help=f"where to ({out})"
-        )
-        command.add_argument("--json", action="store_true", help="print one JSON object")
+        for each in module.arguments(command) or [command]:
+            each.add_argument(
+                "--out", type=cli.folder, default=out, metavar="FOLDER", help=f"where to ({out})"
+            )
+            each.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="evaluate.py: %(message)s", stream=sys.stderr)
     cli.check_folder(options.out)

@@ -138,7 +138,7 @@ def relative_l2(found: Tensor, expected: Tensor) -> float:
 
 def assert_one_line(error: str, *words: str) -> None:
     """Standard error after a refusal: the program, one line, no traceback, and these words."""
-    assert re.match(r"(python -m )?[\w.]+( [\w-]+)?: ", error), error
+    assert re.match(r"(python -m )?[\w.]+( [\w-]+)*: ", error), error
     assert error.count("\n") == 1, error
     for word in words:
         assert word in error

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import GOLDENS
 from pseudo import unit
+from scipy.stats import binom, norm
 
 from ldm.metrics import classify, fid, image
 
@@ -273,3 +274,69 @@ def test_steps_across_an_edge_are_told_from_those_outside() -> None:
     across, outside = image.edge_steps(picture, np.arange(9).reshape(3, 3) == 4)
     assert sorted(across) == [7, 9, 15, 33]  # 16 - 9, 25 - 16, 16 - 1, 49 - 16
     assert sorted(outside) == [1, 3, 9, 13, 15, 21, 27, 39]
+
+
+# --- several readers of the same images ---
+
+
+def test_a_proportion_of_readers_is_between_two_of_wilsons() -> None:
+    """Copies of one reader tell what one tells; readers who differ at random, as much as all."""
+    random = np.random.default_rng(0)
+    one = random.random(200) < 0.3
+    alone, copies = classify.wilson(int(one.sum()), 200), classify.wilson_of_groups([one] * 4)
+    assert copies[:3] == pytest.approx(alone[:3], rel=0.01)
+    assert copies.n == 800
+    apart = random.random((4, 200)) < 0.3
+    together = classify.wilson(int(apart.sum()), 800)
+    found = classify.wilson_of_groups(apart)
+    assert found.high - found.low == pytest.approx(together.high - together.low, rel=0.1)
+    nobody = classify.wilson_of_groups(np.zeros((4, 200)))
+    assert nobody[:3] == classify.wilson(0, 200)[:3]
+
+
+def test_one_readers_proportion_is_wilsons() -> None:
+    """A group of one case is a case."""
+    hits = np.arange(30) < 12
+    assert classify.wilson_of_groups(hits)[:3] == pytest.approx(classify.wilson(12, 30)[:3])
+
+
+@pytest.mark.parametrize("n", [6, 9, 30])
+def test_a_median_lies_between_two_values_as_the_sign_test_has_them(n: int) -> None:
+    """In 95 % of 2,000 samples or more; the next values inward would hold in fewer."""
+    random = np.random.default_rng(0)
+    found = [classify.median(random.exponential(size=n)) for _ in range(2000)]
+    assert sum(each.low <= np.log(2) <= each.high for each in found) >= 1880
+    ends = classify.median(np.arange(n))
+    inside = sum(binom.pmf(k, n, 0.5) for k in range(int(ends.low) + 1, int(ends.high) + 1))
+    assert inside >= 0.95
+    fewer = sum(binom.pmf(k, n, 0.5) for k in range(int(ends.low) + 2, int(ends.high)))
+    assert fewer < 0.95
+
+
+def test_a_proportion_of_simulated_readers_is_recovered() -> None:
+    """In 93 % of 1,000 runs: three readers of 60 images who agree by a kappa of 0.5."""
+    random, hits = np.random.default_rng(0), 0
+    for _ in range(1000):
+        shares = random.beta(0.3, 0.7, 60)
+        found = classify.wilson_of_groups(random.random((3, 60)) < shares)
+        hits += found.low <= 0.3 <= found.high
+    assert hits >= 930
+
+
+def test_the_mean_auc_of_simulated_readers_is_recovered() -> None:
+    """In 93 % of 1,000 runs: three who share half of their noise; one's AUC is that of `auc`."""
+    random, hits = np.random.default_rng(0), 0
+    truth = np.repeat([True, False], 40)
+    for _ in range(1000):
+        noise = random.normal(size=80) + random.normal(size=(3, 80))
+        found = classify.auc_of_readers(truth * 1.5 + noise / np.sqrt(2), truth)
+        hits += found.low <= norm.cdf(1.5 / np.sqrt(2)) <= found.high
+    assert hits >= 930
+    assert classify.auc_of_readers(noise[0], truth).value == classify.auc(noise[0], truth).value
+
+
+def test_an_auc_of_one_has_an_interval() -> None:
+    """Twenty and thirty cases apart: as sure as twenty hits of twenty."""
+    labels = np.repeat([1, 0], [20, 30])
+    assert classify.auc_of_readers([labels, labels], labels)[:3] == classify.wilson(20, 20)[:3]
+    assert classify.auc_of_readers(-labels, labels)[:3] == classify.wilson(0, 20)[:3]

@@ -8,7 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
+from ldm.metrics.classify import Estimate
+
 Weights = Literal["unweighted", "linear", "quadratic"]
+IMAGINED = 2.0  # images read by chance that an interval of a kappa adds to those that were read
+Z = 1.959963984540054  # of 95 %
 
 
 def cohen(table: ArrayLike, weights: Weights = "unweighted") -> float:
@@ -17,15 +21,34 @@ def cohen(table: ArrayLike, weights: Weights = "unweighted") -> float:
     table: [K, K] counts, rows one rater's category and columns the other's; w is 1 off the
     diagonal, |i - j| or (i - j)^2. NaN where chance alone would agree always, 0 / 0.
     """
-    counts = _counts(table)
-    if counts.shape[0] != counts.shape[1]:
-        raise ValueError(f"two raters want a square table of counts, got {list(counts.shape)}")
+    counts = _square(table)
     observed = counts / counts.sum()
     expected = np.outer(observed.sum(axis=1), observed.sum(axis=0))
-    apart = np.abs(np.subtract.outer(np.arange(len(counts)), np.arange(len(counts))))
-    w = {"unweighted": apart > 0, "linear": apart, "quadratic": apart**2}[weights]
+    w = _apart(len(counts), weights)
     by_chance = float((w * expected).sum())
     return 1 - float((w * observed).sum()) / by_chance if by_chance else float("nan")
+
+
+def cohen_interval(table: ArrayLike, weights: Weights = "unweighted") -> Estimate:
+    """Cohen's kappa with its 95 % interval, cut to [-1, 1]; n is the number of images.
+
+    The large-sample error of Fleiss, Cohen and Everitt (Psychological Bulletin 72, 1969), of the
+    table with IMAGINED more images spread evenly over its cells, in the way of Agresti and Coull:
+    without them all agreeing would leave no width, and few images too little.
+    """
+    counts = _square(table)
+    p = counts + IMAGINED / counts.size
+    p /= p.sum()
+    w = _apart(len(p), weights)
+    v = 1 - w / w.max()  # 1 where both agree
+    rows, columns = p.sum(axis=1), p.sum(axis=0)
+    agree, chance = float((v * p).sum()), float(rows @ v @ columns)
+    means = np.add.outer(v @ columns, rows @ v)
+    spread = (p * np.square(v * (1 - chance) - means * (1 - agree))).sum()
+    spread -= np.square(agree * chance - 2 * chance + agree)
+    error = np.sqrt(max(0.0, spread) / counts.sum()) / (1 - chance) ** 2
+    middle = (agree - chance) / (1 - chance)
+    return _around(cohen(counts, weights), middle, error, int(counts.sum()))
 
 
 def fleiss(table: ArrayLike) -> float:
@@ -41,6 +64,41 @@ def fleiss(table: ArrayLike) -> float:
     pairs = (counts * (counts - 1)).sum(axis=1) / (raters * (raters - 1))
     by_chance = float(np.square(counts.sum(axis=0) / counts.sum()).sum())
     return (float(pairs.mean()) - by_chance) / (1 - by_chance) if by_chance < 1 else float("nan")
+
+
+def fleiss_interval(table: ArrayLike) -> Estimate:
+    """Fleiss' kappa with its 95 % interval, cut to [-1, 1]; n is the number of images.
+
+    The raters are taken as they are, the images as drawn at random: the error is the root of the
+    mean square influence of an image (the delta method), with IMAGINED more images whose pairs of
+    raters agree as often as even guessing has it, as in `cohen_interval`.
+    """
+    counts = _counts(table)
+    n, categories = counts.shape
+    raters = counts[0].sum()
+    kappa = fleiss(counts)  # raises for other numbers of raters
+    agree = (counts * (counts - 1)).sum(axis=1) / (raters * (raters - 1))
+    agree = np.append(agree, [1.0] * categories + [0.0])
+    shares = np.vstack([counts / raters, np.eye(categories), np.full(categories, 1 / categories)])
+    one = IMAGINED / categories**2  # of each category alone
+    weights = np.append(np.ones(n), [one] * categories + [IMAGINED * (1 - 1 / categories)])
+    middle, error = fleiss_moments(agree, shares, weights / weights.sum())
+    return _around(kappa, middle, error / np.sqrt(n), n)
+
+
+def fleiss_moments(
+    agree: NDArray[np.float64], shares: NDArray[np.float64], p: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Fleiss' kappa, and the deviation of one image's influence on it, over kinds of images.
+
+    agree: [n] share of the pairs of raters that agree;  shares: [n, K] of the raters for each
+    category;  p: [n] how frequent that kind of image is, of sum 1
+    """
+    mean, habit = float(p @ agree), p @ shares
+    chance = float(habit @ habit)
+    influence = (agree - mean) * (1 - chance) - 2 * (1 - mean) * (shares @ habit - chance)
+    deviation = float(np.sqrt(p @ influence**2)) / (1 - chance) ** 2
+    return (mean - chance) / (1 - chance), deviation
 
 
 class Detection(NamedTuple):
@@ -68,6 +126,61 @@ def detection(
         for yes, no in ((hits, misses), (false_alarms, rejections))
     ]
     return Detection(z[0] - z[1], -(z[0] + z[1]) / 2)
+
+
+def detect(called: ArrayLike, signal: ArrayLike) -> tuple[Estimate, Estimate]:
+    """d' and criterion with their 95 % intervals, log-linear; the mean of the readers if several.
+
+    called: [R, n] or [n], is it called a signal?  signal: [n], is it one?
+    One reader has the error of Gourevitch and Galanter (Psychometrika 32, 1967), H (1 - H) / n
+    over the squared density at z(H), and the same of F. That of a mean adds how readers go
+    together over the images; the readers are taken as they are, not as drawn from all readers.
+    """
+    readers = np.atleast_2d(np.asarray(called)).astype(bool)
+    truth = np.asarray(signal).astype(bool)
+    found = []
+    for one in readers:
+        yes, no = one[truth], one[~truth]
+        found.append(detection(yes.sum(), (~yes).sum(), no.sum(), (~no).sum()))
+    error = np.sqrt(_z_variance(readers[:, truth]) + _z_variance(readers[:, ~truth]))
+    d_prime, criterion = np.mean(found, axis=0)
+    n, half = len(truth), Z * float(error)
+    return (
+        Estimate(float(d_prime), float(d_prime - half), float(d_prime + half), n),
+        Estimate(float(criterion), float(criterion - half / 2), float(criterion + half / 2), n),
+    )
+
+
+def _z_variance(called: NDArray[np.bool_]) -> float:
+    """Of the mean of the readers' z(rate);  called: [R, n]"""
+    n = called.shape[1]
+    rates = (called.sum(axis=1) + 0.5) / (n + 1)
+    apart = called - called.mean(axis=1, keepdims=True)
+    together = apart @ apart.T / n
+    np.fill_diagonal(together, rates * (1 - rates))
+    slopes = 1 / norm.pdf(norm.ppf(rates)) / len(called)  # of the mean, by each rate
+    return max(0.0, float(slopes @ together @ slopes)) / n
+
+
+def _around(value: float, middle: float, error: float, n: int) -> Estimate:
+    """A kappa and the interval about `middle`, which holds it."""
+    ends = [max(-1.0, middle - Z * error), min(1.0, middle + Z * error)]
+    holds = [end for end in (*ends, value) if np.isfinite(end)]
+    return Estimate(value, float(min(holds)), float(max(holds)), n)
+
+
+def _apart(categories: int, weights: Weights) -> NDArray[np.float64]:
+    """[K, K]: how far from agreement each cell is."""
+    steps = np.abs(np.subtract.outer(np.arange(categories), np.arange(categories)))
+    apart = {"unweighted": steps > 0, "linear": steps, "quadratic": steps**2}[weights]
+    return apart.astype(np.float64)
+
+
+def _square(table: ArrayLike) -> NDArray[np.float64]:
+    counts = _counts(table)
+    if counts.shape[0] != counts.shape[1]:
+        raise ValueError(f"two raters want a square table of counts, got {list(counts.shape)}")
+    return counts
 
 
 def _counts(table: ArrayLike) -> NDArray[np.float64]:

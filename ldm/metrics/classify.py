@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, rankdata
+from scipy.special import expit, logit
+from scipy.stats import binom, norm, rankdata
 
 
 class Estimate(NamedTuple):
@@ -21,19 +22,53 @@ class Estimate(NamedTuple):
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, n = {self.n})"
 
 
-def wilson(hits: int, n: int, confidence: float = 0.95) -> Estimate:
+def wilson(hits: float, n: int, confidence: float = 0.95, effect: float = 1.0) -> Estimate:
     """A proportion with Wilson's interval (J. Am. Stat. Assoc. 22, 1927), no continuity correction.
 
     Exactly 0 at the lower end for no hits, exactly 1 at the upper for all.
+    hits: whole, but for one that is only expected
+    effect: how many cases tell as much as one that stands alone (see `wilson_of_groups`)
     """
     if not 0 <= hits <= n or n == 0:
         raise ValueError(f"a proportion wants 0 <= hits <= n and n > 0, got {hits} of {n}")
-    z, p = norm.isf((1 - confidence) / 2), hits / n
-    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    z, p, m = norm.isf((1 - confidence) / 2), hits / n, n / effect
+    centre = (p + z**2 / (2 * m)) / (1 + z**2 / m)
+    half = z / (1 + z**2 / m) * np.sqrt(p * (1 - p) / m + z**2 / (4 * m**2))
     low = 0.0 if hits == 0 else float(centre - half)
     high = 1.0 if hits == n else float(centre + half)
     return Estimate(p, low, high, n)
+
+
+def wilson_of_groups(hits: ArrayLike) -> Estimate:
+    """A proportion of cases in groups of one size, as of several readers of each image.
+
+    hits: [R, n], R cases in each of n groups;  Estimate.n is R n
+    Wilson's interval of n R / d cases, d being the design effect: the variance of the groups' means
+    to that of independent cases, 1 or more (Rao and Scott, Biometrics 48, 1992). Where all cases
+    are alike no spread can be seen: then a group tells as much as one case.
+    """
+    values = np.atleast_2d(np.asarray(hits)).astype(bool)
+    readers, n = values.shape
+    p = float(values.mean())
+    if 0 < p < 1 and n > 1:
+        spread = float(values.mean(axis=0).var(ddof=1)) / n
+        effect = max(1.0, spread / (p * (1 - p) / (readers * n - 1)))
+    else:
+        effect = float(readers)
+    return wilson(int(values.sum()), values.size, effect=effect)
+
+
+def median(values: ArrayLike) -> Estimate:
+    """The median of [n] with its 95 % interval between two of the values, by the sign test.
+
+    Fewer than six values have no such interval; then its ends are the least and the most.
+    """
+    each = np.sort(np.asarray(values, np.float64))
+    n = len(each)
+    if n == 0:
+        raise ValueError("a median wants a value or more")
+    rank = max(0, int(binom.ppf(0.025, n, 0.5)) - 1)
+    return Estimate(float(np.median(each)), float(each[rank]), float(each[n - 1 - rank]), n)
 
 
 def decisions(scores: ArrayLike, labels: ArrayLike, threshold: float = 0.0) -> dict[str, Estimate]:
@@ -70,6 +105,30 @@ def auc(scores: ArrayLike, labels: ArrayLike, confidence: float = 0.95) -> Estim
     error = np.sqrt(_variance(of_positives) + _variance(of_negatives))
     half = float(norm.isf((1 - confidence) / 2) * error)
     return Estimate(value, max(0.0, value - half), min(1.0, value + half), len(scores))
+
+
+def auc_of_readers(scores: ArrayLike, labels: ArrayLike) -> Estimate:
+    """The mean of the readers' AUCs with its 95 % interval over the images.
+
+    scores: [R, n];  labels: [n]. The readers are taken as they are; n is that of the images.
+    DeLong's error on the scale of log(AUC / (1 - AUC)), which holds for few images and high AUCs
+    where the plain one does not; where the classes are apart, the lower end is Wilson's for as many
+    cases as the smaller class has.
+    """
+    readers, labels = np.atleast_2d(np.asarray(scores, np.float64)), _classes(labels)
+    for each in readers:
+        _check(each, labels)
+    values, of_positives, of_negatives = zip(
+        *(_placements(each[labels], each[~labels]) for each in readers), strict=True
+    )
+    value, n = float(np.mean(values)), len(labels)
+    if value in (0, 1):
+        smaller = int(min(labels.sum(), (~labels).sum()))
+        return Estimate(value, *wilson(int(value) * smaller, smaller)[1:3], n)
+    means = (np.mean(placements, axis=0) for placements in (of_positives, of_negatives))
+    half = norm.isf(0.025) * np.sqrt(sum(map(_variance, means))) / (value * (1 - value))
+    low, high = expit(logit(value) + half * np.array([-1, 1]))
+    return Estimate(value, float(low), float(high), n)
 
 
 def auc_difference(

@@ -1,7 +1,8 @@
 """What evaluate.py measures: one module for each of its subcommands, and how results are shown.
 
-A subcommand is a module with ABOUT, a line; `arguments(parser)`, which adds its options; and
-`run(options) -> Report`. It imports what takes seconds inside `run`.
+A subcommand is a module with ABOUT, a line; `arguments(parser)`, which adds its options (and
+returns the parsers of its own subcommands, if it has any); and `run(options) -> Report`. It imports
+what takes seconds inside `run`.
 """
 
 from __future__ import annotations

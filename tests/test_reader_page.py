@@ -1,0 +1,257 @@
+"""The page in a real browser, by keyboard alone, from the start to a scored result.
+
+Skipped where there is no Chromium with its driver (apt-get install chromium chromium-driver).
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from readers import status, study_of, write_sets
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+if not (CHROMIUM and DRIVER):
+    pytest.skip("needs chromium and chromedriver in the PATH", allow_module_level=True)
+webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (the test extra)")
+from selenium.webdriver.common.by import By  # noqa: E402  # after the skip
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+N = 6  # real and synthetic images each
+
+
+class Browser:
+    """A Chromium that keeps what pages store in a folder, and saves files into another."""
+
+    def __init__(self, profile: Path, saved: Path) -> None:
+        saved.mkdir(exist_ok=True)
+        self.saved = saved
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM
+        sandbox = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")  # for containers
+        for word in ("--headless=new", "--window-size=1200,800", *sandbox):
+            options.add_argument(word)
+        options.add_argument(f"--user-data-dir={profile}")
+        options.add_experimental_option("prefs", {"download.default_directory": str(saved)})
+        self.driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+
+    def open(self, page: Path) -> None:
+        self.driver.get(page.as_uri())
+
+    def press(self, *keys: str) -> None:
+        """One after the other, wherever the focus is."""
+        webdriver.ActionChains(self.driver, duration=0).send_keys(*keys).perform()
+
+    def text(self, selector: str) -> str:
+        return self.driver.find_element(By.CSS_SELECTOR, selector).text
+
+    def run(self, script: str) -> object:
+        return self.driver.execute_script(script)
+
+    def canvas(self) -> str:
+        """What is on the first canvas."""
+        return str(self.run("return document.querySelector('canvas').toDataURL()"))
+
+    def wait_for(self, there: Callable[[], object]) -> object:
+        return WebDriverWait(self.driver, 20).until(lambda _: there())
+
+    def download(self) -> dict:
+        """The newest file of answers, once it is whole; it is taken away."""
+        found = self.wait_for(lambda: sorted(self.saved.glob("answers-*.json")))
+        content = self.wait_for(lambda: found[-1].read_text(encoding="utf-8"))
+        found[-1].unlink()
+        return json.loads(str(content))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small study."""
+    folder = tmp_path_factory.mktemp("browser")
+    more = ("--n", N, "--repeats", 3, "--catch", 2, "--out", folder / "study")
+    assert status("make", *write_sets(folder, N), *more) == 0
+    return folder / "study"
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[], Browser]]:
+    """Starts a browser, always with the same profile; all are closed at the end."""
+    opened: list[Browser] = []
+
+    def begin() -> Browser:
+        opened.append(Browser(tmp_path / "profile", tmp_path / "saved"))
+        return opened[-1]
+
+    yield begin
+    for browser in opened:
+        browser.driver.quit()
+
+
+def test_a_session_by_keyboard_is_resumed_and_scored(
+    made: Path, tmp_path: Path, start: Callable[[], Browser]
+) -> None:
+    """A reader who knows the key answers all, the browser being closed half-way with a remark
+    begun; the file that is saved at the end scores as a perfect reader's."""
+    key = json.loads((made / "key.json").read_text())
+    trials, half = key["trials"], 8
+    browser = start()
+
+    def answer(first: int, last: int) -> None:
+        for place in range(first, last):
+            assert browser.text("#status") == f"Image {place + 1} of {len(trials)}"
+            browser.press("r" if trials[place]["truth"] == "real" else "f", "5", Keys.ENTER)
+
+    browser.open(made / "study.html")
+    browser.press("A-1", Keys.ENTER)  # the focus is in the field for the code
+    answer(0, half)
+    browser.press("u", "m", "rib 3, f5")
+    time.sleep(2.2)  # answers are kept at once, remark and time once a second
+    browser.driver.quit()
+
+    browser = start()
+    browser.open(made / "study.html")
+    browser.press("A-1", Keys.ENTER)
+    assert browser.text("#status") == f"Image {half + 1} of {len(trials)}"
+    chosen = browser.run("return document.querySelector('[aria-pressed=true]').dataset.answer")
+    assert chosen == "unsure"
+    answer(half, len(trials))
+    assert "Thank you" in browser.text("#done")
+    saved = browser.download()
+    assert saved["answers"][half]["remark"] == "rib 3, f5"
+    assert saved["answers"][half]["seconds"] >= 1  # those before it was closed count
+    assert browser.driver.get_log("browser") == []
+
+    (tmp_path / "a.json").write_text(json.dumps(saved))
+    assert status("score", made / "key.json", tmp_path / "a.json", "--out", tmp_path / "s") == 0
+    scored = json.loads((tmp_path / "s" / "score.json").read_text())
+    found = scored["figures"]["A-1"]
+    assert found["sensitivity, unsure as real"]["value"] == 1
+    assert found["specificity, unsure as real"]["value"] == 1
+    assert found["AUC"]["value"] == 1
+    assert scored["readers"]["A-1"]["caught"]["value"] == 1
+    assert scored["readers"]["A-1"]["same"]["value"] == 1
+    assert scored["readers"]["A-1"]["answered"] == len(trials)
+
+
+def test_answers_move_to_another_browser(
+    made: Path, tmp_path: Path, start: Callable[[], Browser]
+) -> None:
+    """Saved half-way with a key, read in a browser that never saw the study: it goes on there.
+    Files that are no answers, of another study or changed are refused in words."""
+    browser = start()
+    browser.open(made / "study.html")
+    browser.press("B", Keys.ENTER, "r", "2", Keys.ENTER, "f", "4", Keys.ENTER, "f", "e")
+    saved = browser.download()
+    assert [(a["answer"], a["confidence"]) for a in saved["answers"]] == [("real", 2), ("fake", 4)]
+    browser.driver.quit()
+    shutil.rmtree(tmp_path / "profile")
+
+    browser = start()
+    browser.open(made / "study.html")
+    field = browser.driver.find_element(By.ID, "file")
+    other = [saved["answers"][0] | {"id": "0" * 12}]
+    for name, content, message in (
+        ("text.json", "no", "holds no answers"),
+        ("other.json", json.dumps(saved | {"study": "0"}), "another study"),
+        ("changed.json", json.dumps(saved | {"answers": other}), "it was changed"),
+    ):
+        (tmp_path / name).write_text(content)
+        field.send_keys(str(tmp_path / name))
+        browser.wait_for(lambda message=message: message in browser.text("#trouble"))
+    (tmp_path / "good.json").write_text(json.dumps(saved))
+    field.send_keys(str(tmp_path / "good.json"))
+    browser.wait_for(lambda: browser.text("#status").startswith("Image 3 of"))
+    browser.press("1", Keys.ENTER, "e")  # "fake" was chosen before
+    third = browser.download()["answers"][2]
+    assert (third["answer"], third["confidence"]) == ("fake", 1)
+
+
+def test_keys_change_what_is_on_the_screen(made: Path, start: Callable[[], Browser]) -> None:
+    """Zoom, pan, window, level and inversion each change the canvas; 0 brings it back; the grey
+    levels shown are those of the file; unanswered images cannot be left."""
+    browser = start()
+    browser.open(made / "study.html")
+    browser.press("C", Keys.ENTER)
+    first = browser.wait_for(lambda: len(browser.canvas()) > 2000 and browser.canvas())
+    looks = {first}
+    for keys in ("+", Keys.ARROW_LEFT, "c", "b", "x"):
+        browser.press(keys)
+        looks.add(browser.canvas())
+    assert len(looks) == 6
+    assert "zoom 1.3, window 240, level 120" in browser.text("#view")
+    browser.press("0")
+    assert browser.canvas() == first
+    browser.press(Keys.ENTER)
+    assert "an answer is missing" in browser.text("#status")
+    browser.press("f", Keys.ENTER)
+    assert "how sure you are is missing" in browser.text("#status")
+    browser.press("3", "m", "r", Keys.ESCAPE)  # "r" is a remark here
+    assert browser.run("return session.open.answer + session.open.remark") == "faker"
+    middle = browser.run(
+        "const at = (study.size >> 1) * (study.size + 1);"
+        "const shown = viewer.panes[0].image.getContext('2d').getImageData("
+        "  study.size >> 1, study.size >> 1, 1, 1).data[0];"
+        "return [shown, atob(study.trials[0].pixels).charCodeAt(at)]"
+    )
+    assert isinstance(middle, list)
+    assert middle[0] == middle[1]
+
+
+def test_the_page_can_be_used_without_a_mouse_or_sight(
+    made: Path, start: Callable[[], Browser]
+) -> None:
+    """Every control has a name, Tab reaches all of them in turn, and each shows that it has the
+    focus; all keys are listed; the page asks for no network."""
+    browser = start()
+    browser.open(made / "study.html")
+    browser.press("D", Keys.ENTER)
+    controls = browser.driver.find_elements(By.CSS_SELECTOR, "#reading button, #reading textarea")
+    assert all(control.accessible_name for control in controls)
+    assert [c.aria_role for c in controls].count("button") == 11
+    seen = set()
+    for _ in range(30):
+        browser.press(Keys.TAB)
+        seen.add(browser.run("return document.activeElement.outerHTML.slice(0, 60)"))
+        style = browser.run(
+            "const s = getComputedStyle(document.activeElement);"
+            "return document.activeElement === document.body || s.outlineStyle"
+        )
+        assert style is True or style != "none"
+    usable = browser.run(
+        "return [...document.querySelectorAll('#reading button, #reading textarea')]"
+        ".filter((each) => !each.disabled).map((each) => each.outerHTML.slice(0, 60))"
+    )
+    assert isinstance(usable, list)
+    assert set(usable) <= seen
+    browser.press("h")
+    listed = browser.text("#help .keys")
+    for word in ("real", "how sure", "next image", "zoom", "contrast", "brighter", "invert"):
+        assert word in listed
+    loaded = browser.run("return performance.getEntriesByType('resource').length")
+    assert loaded == 0
+    assert study_of(made / "study.html")["mode"] == "authenticity"
+
+
+def test_pairs_are_scored_by_one_key(
+    model: Path, tmp_path: Path, start: Callable[[], Browser]
+) -> None:
+    """Two canvases under one view; scores of 1 to 5 come back from the saved file."""
+    _, originals = write_sets(tmp_path, 4)
+    out = tmp_path / "pairs"
+    more = ("--n", 4, "--repeats", 1, "--catch", 1, "--model", model, "--out", out)
+    assert status("make", "--pairs", originals, *more) == 0
+    key = json.loads((out / "key.json").read_text())
+    browser = start()
+    browser.open(out / "study.html")
+    browser.press("P", Keys.ENTER)
+    shown = browser.driver.find_elements(By.TAG_NAME, "canvas")
+    assert [canvas.is_displayed() for canvas in shown] == [True, True]
+    for trial in key["trials"]:
+        browser.press("1" if trial["truth"] == "catch" else "4", Keys.ENTER)
+    (tmp_path / "p.json").write_text(json.dumps(browser.download()))
+    assert status("score", out / "key.json", tmp_path / "p.json", "--out", tmp_path / "s") == 0
+    scored = json.loads((tmp_path / "s" / "score.json").read_text())
+    assert scored["figures"]["P"]["mean"]["value"] == 4
+    assert scored["readers"]["P"]["caught"]["value"] == 1
