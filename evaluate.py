@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ldm import atomic, cli
-from ldm.report import classify, edits, images, memorization, reconstruction, text_encoders
+from ldm.report import (
+    classify,
+    edits,
+    images,
+    memorization,
+    reconstruction,
+    study,
+    text_encoders,
+)
 
 ABOUT = "Measure a model or its parts; results are tables, pictures and a page in --out."
 SUBCOMMANDS: dict[str, Any] = {  # modules, see ldm/report
@@ -18,6 +26,7 @@ SUBCOMMANDS: dict[str, Any] = {  # modules, see ldm/report
     "images": images,
     "memorization": memorization,
     "reconstruction": reconstruction,
+    "study": study,
     "text-encoders": text_encoders,
 }
 
