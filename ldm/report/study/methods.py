@@ -13,6 +13,7 @@ from ldm.data.films import digest
 from ldm.pipeline import LatentDiffusion
 from ldm.report import adaptation
 from ldm.report.study.settings import FULL_RATES, FULL_STEPS, ROOT, Study
+from ldm.report.study.steps import core_version
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def run_of(method: Method, study: Study, size: int) -> RunConfig:
         f"model.path={json.dumps(study.model)}",
     ]
     config = ROOT / "configs" / f"{method.config}.yaml"
-    key = digest([as_settings(load_run(config, overrides)), content(study)])[:8]
+    made_of = [as_settings(load_run(config, overrides)), content(study), core_version()]
+    key = digest(made_of)[:8]
     out = study.out / "runs" / f"{method.name}-{key}"
     return load_run(config, [*overrides, f"train.out={json.dumps(str(out))}"])
 

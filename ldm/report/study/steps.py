@@ -28,7 +28,7 @@ PACKAGE = Path(__file__).parents[2]
 SHOWS = (
     "report/page.py",
     "report/chambon.py",
-    *(f"report/study/{name}.py" for name in ("beside", "figures", "order", "story", "tables")),
+    *(f"report/study/{name}.py" for name in ("adapted", "figures", "order", "story", "tables")),
 )
 VALUES, RECORD = "values.json", "step.json"
 
@@ -118,6 +118,12 @@ def run(steps: Sequence[Step], folder: Path) -> dict[str, Done]:
 def version() -> str:
     """Of all code of the package that results can depend on, and of torch."""
     files = [f for f in PACKAGE.rglob("*.py") if str(f.relative_to(PACKAGE)) not in SHOWS]
+    return f"{code_version(*sorted(files))}-{torch.__version__}"
+
+
+def core_version() -> str:
+    """The same of what trains and draws: all but the reports."""
+    files = [f for f in PACKAGE.rglob("*.py") if f.relative_to(PACKAGE).parts[0] != "report"]
     return f"{code_version(*sorted(files))}-{torch.__version__}"
 
 

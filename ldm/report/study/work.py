@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ldm import images
+from ldm.data.films import digest, to_bytes
 from ldm.features import Array, open_extractor
 from ldm.metrics.classify import Estimate
 from ldm.pipeline import Sampling
@@ -20,7 +21,7 @@ from ldm.report import adaptation, copies, memorization
 from ldm.report.adaptation import Artist, Real
 from ldm.report.study.methods import Method, as_settings, open_model, run_of
 from ldm.report.study.settings import Study
-from ldm.report.study.steps import Done, Result
+from ldm.report.study.steps import Done, Result, core_version
 from ldm.report.taught import Taught
 
 SHOWN = 8  # images of each kind of prompt that a step keeps for the pictures
@@ -111,7 +112,7 @@ def row(method: Method, study: Study, size: int, done: Mapping[str, Done]) -> Re
     pipe.to(study.device or "cpu")
     guidance = pipe.config.guidance if study.guidance is None else study.guidance
     sampling = Sampling(study.seed, guidance=guidance, height=size, width=size)
-    artist = Artist(pipe, study.out / "drawn", sampling)
+    artist = Artist(pipe, study.out / "drawn" / digest(core_version()), sampling)
     drawn = adaptation.draw(artist, noun, study.n, method.style)
     seen = see(study, drawn)
     real = {
@@ -169,8 +170,6 @@ def first(pictures: Tensor) -> Tensor:
 
 def as_bytes(array: Tensor | Array) -> bytes:
     """An .npy file; of images [-1, 1] in 256 grey levels."""
-    from ldm.data.films import to_bytes
-
     content = io.BytesIO()
     np.save(content, to_bytes(array) if isinstance(array, Tensor) else array)
     return content.getvalue()
