@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ldm import cli
 from ldm.report import Report
@@ -41,13 +41,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any work, for a world that lacks something."""
+    return make(study_of(options))
+
+
+def make(study: Study) -> Report:
+    """Every step that is not there yet, and the page of all."""
     from ldm.report.study import plan, steps, story
     from ldm.weights import load_parts
 
-    study = study_of(options)
-    config = load_parts(study.model)[0]
-    done = steps.run(plan.plan(study, config), study.out / "steps")
-    return story.report(study, done)
+    planned = plan.plan(study, load_parts(study.model)[0])
+    return story.report(study, steps.run(planned, study.out / "steps"))
 
 
 def study_of(options: argparse.Namespace) -> Study:
@@ -69,7 +72,7 @@ def study_of(options: argparse.Namespace) -> Study:
         )
     given = {name: value for name, value in vars(options).items() if value is not None}
     names = {field.name for field in dataclasses.fields(Study)} - {"tier", "quick"}
-    asked = {
+    asked: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in given.items()
         if name in names

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from ldm.metrics.classify import Estimate
 from ldm.report import chambon
-from ldm.report.study.methods import METHODS, Method
-from ldm.report.study.order import compare
-from ldm.report.study.tables import FEW, NONE, Beside, Steps, estimate, percent, show, table, theirs
 from ldm.report.page import Table
+from ldm.report.study.methods import METHODS
+from ldm.report.study.order import compare
+from ldm.report.study.tables import NONE, Beside, Steps, estimate, percent, show, table, theirs
 
 NAMES = [method.name for method in METHODS]
+LABELS = {method.name: f"{method.group}: {method.label}" for method in METHODS}
 PROMPTS = {"plain": "lung xray", "fluid": "... pleural effusion", "style": "in the style of"}
 KINDS = ("AUC", "accuracy", "F1", "precision", "recall")  # as chambon.VERDICTS has them
 AGAINST = "AUC, other findings"
-
-
-def label(method: Method) -> str:
-    return f"{method.group}: {method.label}"
 
 
 def distance(done: Steps, name: str, kind: str) -> Estimate | None:
@@ -31,7 +28,7 @@ def distances(done: Steps) -> Beside:
     """Table 4."""
     rows = []
     for method in METHODS:
-        cells = [label(method)]
+        cells = [LABELS[method.name]]
         for place, kind in enumerate(PROMPTS):
             drawn = kind in done[method.name].values["distances"]
             cells.append(show(distance(done, method.name, kind)) if drawn else NONE)
@@ -67,7 +64,7 @@ def verdicts(done: Steps) -> Beside:
         rows = []
         for method in METHODS:
             paper = chambon.VERDICTS.get(method.name, (None,) * len(KINDS))
-            cells = [label(method)]
+            cells = [LABELS[method.name]]
             for kind in kinds:
                 cells += [show(verdict(done, method.name, kind)), theirs(paper[KINDS.index(kind)])]
             rows.append(cells + ([] if part else [show(verdict(done, method.name, AGAINST))]))
@@ -80,30 +77,25 @@ def verdicts(done: Steps) -> Beside:
         result.tables.append(table(title, [*NAMES, "reference"], header, rows))
     for place, kind in enumerate(KINDS):
         ours = {name: verdict(done, name, kind) for name in NAMES}
-        paper = {name: row[place] for name, row in chambon.VERDICTS.items()}
-        result.orders[f"Table 5: {kind}"] = compare(ours, paper)
+        known = {name: row[place] for name, row in chambon.VERDICTS.items()}
+        result.orders[f"Table 5: {kind}"] = compare(ours, known)
     return result
 
 
 def copies(done: Steps) -> Table:
     """Of those that learned from images."""
     rows = []
-    names = [m for m in METHODS if "copies" in done[m.name].values]
-    for method in names:
-        values = done[method.name].values
-        spaces = values["copies"].values()
-        cells = [
-            percent(one) if (one := estimate(space[what])) else FEW
-            for what in ("copies", "planted found")
-            for space in spaces
-        ]
-        rows.append([label(method), str(values["trained on"]), *(cells or [FEW] * 6)])
-    spaces = ("pixels", "latents", "features")
-    header = ["model", "trained on", *(f"copies, {s}" for s in spaces)]
-    header += [f"planted found, {s}" for s in spaces]
+    for name, spaces in done["copies"].values.items():
+        cells = [LABELS[name]]
+        for what in ("copies", "planted found"):
+            cells += [percent(Estimate(**space[what])) for space in spaces.values()]
+        rows.append(cells)
+    places = ("pixels", "latents", "features")
+    header = ["model", *(f"copies, {place}" for place in places)]
+    header += [f"planted found, {place}" for place in places]
     title = (
         "Not in the paper: copies, % (95 %; n): images nearer to one that was trained on, or to a "
         "little changed version, than 1 % of unseen images are; planted: training images "
         "themselves, through the autoencoder, that are found."
     )
-    return table(title, [m.name for m in names], header, rows)
+    return table(title, ["copies"], header, rows)

@@ -12,13 +12,12 @@ from ldm import images
 from ldm.data.films import from_bytes
 from ldm.report.figures import as_png, new
 from ldm.report.page import Picture
-from ldm.report.study.adapted import label
+from ldm.report.study.adapted import LABELS
 from ldm.report.study.methods import METHODS
 from ldm.report.study.tables import Steps
 
 SYNTHETIC = "Synthetic images, drawn by a model; they show no patient."
 EACH = 4  # images of each prompt
-LABELS = {method.name: label(method) for method in METHODS}
 
 
 def kept(done: Steps, step: str, kind: str) -> Tensor:
@@ -57,8 +56,8 @@ def first(done: Steps, tuned: str) -> Picture:
     """Figure 1: the original model and a fine-tuned one;  tuned: its step"""
     rows = {name: both(done, step) for name, step in (("original", "base"), ("fine-tuned", tuned))}
     caption = (
-        f"Figure 1: images of the original and of the fine-tuned model ({LABELS[tuned]}), the first "
-        f"{EACH} of each prompt, uncurated. {SYNTHETIC} Steps: base, {tuned}."
+        f"Figure 1: images of the original and of the fine-tuned model ({LABELS[tuned]}), the "
+        f"first {EACH} of each prompt, uncurated. {SYNTHETIC} Steps: base, {tuned}."
     )
     titles = {0: "A photo of a lung xray", EACH: "... with a visible pleural effusion"}
     return Picture("figure_1.png", sheet(rows, titles, SYNTHETIC), caption)

@@ -84,9 +84,9 @@ def run_of(method: Method, study: Study, size: int) -> RunConfig:
 
 def full(config: str) -> list[str]:
     steps, rate = FULL_STEPS.get(config), FULL_RATES.get(config)
-    return [f"train.steps={steps}"] * (steps is not None) + [
-        f"train.learning_rate={rate}"
-    ] * (rate is not None)
+    return [f"train.steps={steps}"] * (steps is not None) + [f"train.learning_rate={rate}"] * (
+        rate is not None
+    )
 
 
 def as_settings(run: RunConfig) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ldm.data.sets import UNSEEN
 from ldm.features import open_extractor
 from ldm.report.encoders import PLACES
 from ldm.report.study import work
-from ldm.report.study.methods import METHODS, as_settings, content, hash_of, run_of
+from ldm.report.study.methods import INVERSION, METHODS, UNET, as_settings, content, hash_of, run_of
 from ldm.report.study.settings import Study
 from ldm.report.study.steps import Step
 from ldm.report.text_encoders import choice
@@ -58,6 +58,10 @@ def plan(study: Study, config: ModelConfig) -> list[Step]:
         settings = drawn | {"training": run and as_settings(run), "style": method.style}
         do = partial(work.row, method, study, size)
         steps.append(Step(method.name, settings, do, ("reference",), about))
+    learned = tuple(m.name for m in METHODS if m.group in (INVERSION, UNET))
+    do = partial(work.copied, study, size, learned)
+    about = 0.02 * (2 * study.n * len(learned) + 1500)
+    steps.append(Step("copies", common | {"real": study.real}, do, learned, about))
     return steps
 
 

@@ -24,11 +24,12 @@ from ldm.data.films import code_version, digest
 log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[2]
+_PAGES = ("adapted", "figures", "order", "story", "summary", "tables")
 # what only shows results, so that a new word in a caption does not cost an hour
 SHOWS = (
     "report/page.py",
     "report/chambon.py",
-    *(f"report/study/{name}.py" for name in ("adapted", "figures", "order", "story", "tables")),
+    *(f"report/study/{name}.py" for name in _PAGES),
 )
 VALUES, RECORD = "values.json", "step.json"
 
@@ -41,12 +42,13 @@ class Result(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A finished step, on the disk."""
+    """A finished step, on the disk;  seconds: that it took;  cpu: the same of all cores' work"""
 
     folder: Path
     key: str
     values: dict[str, Any]
     seconds: float
+    cpu: float
 
     def read(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
@@ -91,7 +93,7 @@ def run(steps: Sequence[Step], folder: Path) -> dict[str, Done]:
     log.setLevel(logging.INFO)  # a line for each step is what whoever waits for an hour wants
     done: dict[str, Done] = {}
     code = version()
-    keys = {}
+    keys: dict[str, str] = {}
     for step in steps:  # known before anything is done
         keys[step.name] = digest(
             [step.name, step.settings, code, [keys[name] for name in step.needs]]
@@ -103,12 +105,12 @@ def run(steps: Sequence[Step], folder: Path) -> dict[str, Done]:
         found = find(place, keys[step.name])
         if found is None:
             log.info("%s: begins%s; about %s left", where, why(place, step, code), clock.left())
-            began = time.monotonic()
+            began = (time.monotonic(), time.process_time())
             result = step.work(done)
-            seconds = time.monotonic() - began
-            found = keep(place, step, keys[step.name], code, result, seconds)
-            clock.tick(step, seconds)
-            log.info("%s: done in %.0f s; about %s left", where, seconds, clock.left())
+            took = (time.monotonic() - began[0], time.process_time() - began[1])
+            found = keep(place, step, keys[step.name], code, result, took)
+            clock.tick(step, found.seconds)
+            log.info("%s: done in %.0f s; about %s left", where, found.seconds, clock.left())
         else:
             log.info("%s: there already", where)
         done[step.name] = found
@@ -138,11 +140,11 @@ def find(folder: Path, key: str) -> Done | None:
             log.warning("%s is not what the step wrote; it is done again", file)
             return None
     values = json.loads((folder / VALUES).read_text())
-    return Done(folder, key, values, record["seconds"])
+    return Done(folder, key, values, record["seconds"], record["cpu"])
 
 
 def keep(
-    folder: Path, step: Step, key: str, code: str, result: Result, seconds: float
+    folder: Path, step: Step, key: str, code: str, result: Result, took: tuple[float, float]
 ) -> Done:
     """The record comes last: without it, or with that of other files, there is no step."""
     values = json.dumps(result.values, indent=1) + "\n"
@@ -150,6 +152,7 @@ def keep(
     with atomic.whole_folder(folder) as unfinished:
         for name, content in contents.items():
             (unfinished / name).write_bytes(content)
+    seconds, cpu = (round(one, 1) for one in took)
     record = {
         "step": step.name,
         "key": key,
@@ -157,11 +160,12 @@ def keep(
         "needs": step.needs,
         "settings": step.settings,
         "files": {name: code_version(folder / name) for name in contents},
-        "seconds": round(seconds, 1),
+        "seconds": seconds,
+        "cpu": cpu,
     }
     with atomic.whole_file(folder / RECORD) as path:
         path.write_text(json.dumps(record, indent=1) + "\n")
-    return Done(folder, key, json.loads(values), record["seconds"])
+    return Done(folder, key, json.loads(values), seconds, cpu)
 
 
 def why(folder: Path, step: Step, code: str) -> str:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from ldm.metrics.classify import Estimate
 from ldm.report import chambon
 from ldm.report.page import Table
-from ldm.report.study.methods import METHODS, Method
 from ldm.report.study.order import Order, compare
 from ldm.report.study.steps import Done
 
@@ -108,9 +107,9 @@ def findings(done: Steps, name: str) -> Beside:
             ("Table 6 (CheXpert)", chambon.CHEXPERT),
         ):
             for place, which in enumerate(ours):
-                there = {key: getattr(row, figure)[place] for key, row in collection.items()}
+                known = {key: getattr(row, figure)[place] for key, row in collection.items()}
                 column = "original" if which == "original" else "reconstruction"
-                result.orders[f"{label}: {title}, {column}"] = compare(ours[which], there)
+                result.orders[f"{label}: {title}, {column}"] = compare(ours[which], known)
     return result
 
 

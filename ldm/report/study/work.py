@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ldm import images
-from ldm.data.films import digest, to_bytes
+from ldm.data.films import digest, from_bytes, to_bytes
 from ldm.features import Array, open_extractor
-from ldm.metrics.classify import Estimate
+from ldm.metrics.classify import Estimate, wilson
+from ldm.metrics.memorization import Neighbours
 from ldm.pipeline import Sampling
 from ldm.report import adaptation, copies, memorization
 from ldm.report.adaptation import Artist, Real
@@ -24,7 +25,7 @@ from ldm.report.study.settings import Study
 from ldm.report.study.steps import Done, Result, core_version
 from ldm.report.taught import Taught
 
-SHOWN = 8  # images of each kind of prompt that a step keeps for the pictures
+SHOWN = 8  # real images of each kind that are kept for the pictures
 
 
 def reconstruction(study: Study, asked: str, size: int, done: Mapping[str, Done]) -> Result:
@@ -46,7 +47,7 @@ def reconstruction(study: Study, asked: str, size: int, done: Mapping[str, Done]
     )
     report = there.run(options)
     values = {**report.values, "model": Path(study.model).name}
-    return Result(values, pictures(report.files))
+    return Result(values, only_png(report.files))
 
 
 def text_encoders(study: Study, done: Mapping[str, Done]) -> Result:
@@ -62,10 +63,10 @@ def text_encoders(study: Study, done: Mapping[str, Done]) -> Result:
         seed=0,
     )
     report = there.run(options)
-    return Result(report.values, pictures(report.files))
+    return Result(report.values, only_png(report.files))
 
 
-def pictures(files: Mapping[str, bytes]) -> dict[str, bytes]:
+def only_png(files: Mapping[str, bytes]) -> dict[str, bytes]:
     return {name: content for name, content in files.items() if name.endswith(".png")}
 
 
@@ -82,7 +83,10 @@ def reference(study: Study, size: int, channels: int, done: Mapping[str, Done]) 
         "distances": as_json(adaptation.distances(features(beside), features(seen))),
         "verdict": as_json(adaptation.verdict(scores, threshold)),
     }
-    files = {f"{kind}.npy": as_bytes(first(there)) for kind, there in real._asdict().items()}
+    files = {
+        f"{kind}.npy": as_bytes(images.to_channels(there[:SHOWN], 1))
+        for kind, there in real._asdict().items()
+    }
     files |= {f"features_{kind}.npy": as_bytes(there["features"]) for kind, there in seen.items()}
     return Result(values, files)
 
@@ -113,8 +117,8 @@ def row(method: Method, study: Study, size: int, done: Mapping[str, Done]) -> Re
     guidance = pipe.config.guidance if study.guidance is None else study.guidance
     sampling = Sampling(study.seed, guidance=guidance, height=size, width=size)
     artist = Artist(pipe, study.out / "drawn" / digest(core_version()), sampling)
-    drawn = adaptation.draw(artist, noun, study.n, method.style)
-    seen = see(study, drawn)
+    pictures = adaptation.draw(artist, noun, study.n, method.style)
+    seen = see(study, pictures)
     real = {
         kind: np.load(io.BytesIO(done["reference"].read(f"features_{kind}.npy")))
         for kind in Real._fields
@@ -132,40 +136,70 @@ def row(method: Method, study: Study, size: int, done: Mapping[str, Done]) -> Re
         "verdict": as_json(adaptation.verdict(scores, threshold)),
     }
     files = {
-        f"{kind}.npy": as_bytes(first(there))
-        for kind, there in drawn._asdict().items()
-        if there is not None
+        f"{kind}.npy": as_bytes(images.to_channels(there, 1))
+        for kind, there in pictures._asdict().items()
+        if there is not None and kind != "other"
     }
     if run is not None and "kinds" in run.method:
         taught = Taught(Path(run.train.out))
         trained = torch.stack([taught.load(i) for i in range(len(taught))])
-        values["trained on"] = len(taught)
-        values["copies"] = copied(study, pipe.vae.cpu(), size, drawn, trained)
-        files["trained.npy"] = as_bytes(images.to_channels(trained, 1))
+        files["trained.npy"] = as_bytes(trained)
     return Result(values, files)
 
 
-def copied(study: Study, vae: Any, size: int, drawn: Any, trained: Tensor) -> dict[str, Any]:
-    """Copies of the training images among plain and effusion images; empty for few held out."""
-    channels = vae.config.image_channels
-    kinds = [adaptation.reference(study.films("val", size), study.real, channels)]
-    if not study.data:  # of films, the others were perhaps trained on
-        kinds.append(adaptation.reference(study.films("train", size), study.real, channels))
-    held_out = torch.cat([part for real in kinds for part in real])
+def copied(study: Study, size: int, names: Sequence[str], done: Mapping[str, Done]) -> Result:
+    """Copies of the training images among the plain and effusion images of the steps `names`.
+
+    Steps with the same training images are looked at together. Empty for few held-out images.
+    """
+    held_out = held_out_images(study, size)
     if len(held_out) < copies.LEAST:
-        return {}
-    finder = copies.Finder(vae, size, open_extractor("judge", study.weights))
-    squares = [
-        copies.Square(images.to_channels(some, channels), [str(i) for i in range(len(some))])
-        for some in (torch.cat([drawn.plain, drawn.fluid]), trained, held_out)
-    ]
-    _, spaces = finder.find(*squares)
-    return {space.name.split()[0]: memorization.as_json(space) for space in spaces}
+        return Result({})
+    finder = copies.Finder.open(study.model, open_extractor("judge", study.weights))
+    finder.size = size
+    groups: dict[bytes, list[str]] = {}
+    for name in names:
+        groups.setdefault(done[name].read("trained.npy"), []).append(name)
+    values = {}
+    for trained, together in groups.items():
+        fake = [drawn(done[name]) for name in together]
+        parts = (torch.cat(fake), from_bytes(np.load(io.BytesIO(trained))), held_out)
+        _, spaces = finder.find(*(square(part, finder.vae.config.image_channels) for part in parts))
+        ends = np.cumsum([len(part) for part in fake])
+        for name, part, end in zip(together, fake, ends, strict=True):
+            mine = slice(end - len(part), end)
+            values[name] = {
+                space.name.split()[0]: memorization.as_json(of_slice(space, mine))
+                for space in spaces
+            }
+    return Result(values)
 
 
-def first(pictures: Tensor) -> Tensor:
-    """The first few as grey images [SHOWN, 1, H, W]."""
-    return images.to_channels(pictures[:SHOWN], 1)
+def of_slice(space: copies.Space, mine: slice) -> copies.Space:
+    """What a space says of some of the samples."""
+    found = space.audit
+    samples = Neighbours(found.samples.distance[mine], found.samples.which[mine])
+    hits = int((samples.distance < found.threshold).sum())
+    share = wilson(hits, len(samples.distance))
+    return space._replace(audit=found._replace(copies=share, samples=samples))
+
+
+def held_out_images(study: Study, size: int) -> Tensor:
+    """Real ones [n, 1, H, W]; of films not those of the train split, some of which were learned."""
+    splits = ["val"] if study.data else ["val", "train"]
+    each = [adaptation.reference(study.films(split, size), study.real) for split in splits]
+    return torch.cat([part for real in each for part in real])
+
+
+def drawn(step: Done) -> Tensor:
+    """The plain images of a row and those with an effusion [2 n, 1, H, W]."""
+    parts = [np.load(io.BytesIO(step.read(f"{kind}.npy"))) for kind in ("plain", "fluid")]
+    return from_bytes(np.concatenate(parts))
+
+
+def square(pictures: Tensor, channels: int) -> copies.Square:
+    names = [str(i) for i in range(len(pictures))]
+    return copies.Square(images.to_channels(pictures, channels), names)
 
 
 def as_bytes(array: Tensor | Array) -> bytes:
