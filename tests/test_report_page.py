@@ -4,7 +4,7 @@ import base64
 import re
 from html.parser import HTMLParser
 
-from ldm.report.page import Picture, Table, html, markdown, text
+from ldm.report.page import Heading, Picture, Table, html, markdown, text
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsVXVzwAAAABJRU5ErkJggg=="
@@ -60,3 +60,13 @@ def test_text_aligns_its_columns() -> None:
     """Names to the left, numbers to the right."""
     lines = text("T", [TABLE]).splitlines()
     assert lines[-3:] == ["name       x|y", "a<b>         1", "long name   23"]
+
+
+def test_headings_are_listed_and_linked() -> None:
+    """Each link of the list leads to the heading of the same words."""
+    titles = ["1. Tables & more", "2. Limits"]
+    page = html("T", [BLOCKS[0], *map(Heading, titles)])
+    assert Reader(page).open == []
+    links = re.findall(r'<a href="#([^"]+)">', page)
+    assert links == re.findall(r'<h2 id="([^"]+)">', page) == ["1-tables-more", "2-limits"]
+    assert "## 2. Limits" in markdown("T", [Heading("2. Limits")]).splitlines()

@@ -9,9 +9,11 @@ from typing import Any
 from ldm.config import ConfigError, ModelConfig
 from ldm.data.films import Files
 from ldm.data.phantom.captions import EFFUSION
+from ldm.data.reports import read_csv
 from ldm.data.sets import UNSEEN
 from ldm.features import open_extractor
 from ldm.report.encoders import PLACES
+from ldm.report.meaning import open_all
 from ldm.report.study import work
 from ldm.report.study.methods import INVERSION, METHODS, UNET, as_settings, content, hash_of, run_of
 from ldm.report.study.settings import Study
@@ -39,6 +41,8 @@ def sets(study: Study) -> dict[str, str]:
 def plan(study: Study, config: ModelConfig) -> list[Step]:
     """Raises ValueError, before any work, for what cannot be opened."""
     size, channels = study.size or config.image_size, config.vae.image_channels
+    if size % config.multiple:
+        raise ConfigError(f"--size {size}: this model wants multiples of {config.multiple}")
     common = {"made of": content(study), "size": size, "seed": study.seed}
     common |= {"networks": networks(study), "data": keys_of(study, size, channels)}
     steps = []
@@ -50,7 +54,7 @@ def plan(study: Study, config: ModelConfig) -> list[Step]:
     steps.append(Step("text_encoders", encoders(study), do, about=20))
     do = partial(work.reference, study, size, channels)
     steps.append(Step("reference", common | {"real": study.real}, do, about=0.1 * study.real))
-    drawn = common | {"n": study.n, "guidance": study.guidance}
+    drawn = common | {"n": study.n, "guidance": study.guidance, "steps": study.sampling_steps}
     for method in METHODS:
         run = run_of(method, study, size) if method.config else None
         about = 10 + (4 if method.style else 3) * study.n * SECONDS["image"]
@@ -85,17 +89,21 @@ def keys_of(study: Study, size: int, channels: int) -> list[str]:
 
 
 def encoders(study: Study) -> dict[str, Any]:
-    """The settings of the step of the text encoders."""
+    """The settings of the step of the text encoders; they are opened, to see that they can be."""
+    choices = [choice(text) for text in study.encoders]
+    open_all(choices, seed=0)
+    if study.reports:
+        read_csv(study.reports)
     hashes = {}
-    for text in study.encoders:
-        name = choice(text).name
-        name = name.removeprefix("random:")
+    for one in choices:
+        name = one.name.removeprefix("random:")
         place = PLACES["built-in"] / "model.safetensors" if name in NAMED else PLACES.get(name)
         place = place or Path(name)
         if place.exists():
-            hashes[text] = hash_of(place)
-    reports = hash_of(Path(study.reports)) if study.reports else "Open-I"
+            hashes[one.label] = hash_of(place)
     return {
-        **{"encoders": list(study.encoders), "weights": hashes, "reports": reports},
+        "encoders": [[*one] for one in choices],
+        "weights": hashes,
+        "reports": hash_of(Path(study.reports)) if study.reports else "Open-I",
         "per class": study.per_class,
     }

@@ -39,6 +39,7 @@ class Study:
     per_class: int = 50
     steps: dict[str, int] = field(default_factory=dict)
     training: tuple[str, ...] = ()
+    sampling_steps: int = 20
     guidance: float | None = 4.0  # chosen on other images, see docs/adaptation.md
     size: int | None = None
     seed: int = 2000

@@ -26,32 +26,53 @@ from ldm.report.study.summary import (
 from ldm.report.study.tables import Steps
 
 TITLE = "Adapting latent diffusion to chest radiographs: the study of arXiv:2210.04133, repeated"
+RECONSTRUCTIONS = {"reconstruction": "", "reconstruction_films": ", films"}
 TUNED = ("unet_no_findings", "unet", "unet_prior")
 
 
 def report(study: Study, done: Steps) -> Report:
     """The page in every form; in tables.md and tables.json nothing depends on the machine."""
-    orders: dict[str, Order] = {}
-    body = [*autoencoder(done, orders), *text(done, orders), *drawn(study, done, orders)]
-    summary = [Heading("Summary"), *warnings(study), *headline(done), order_table(orders), RULE]
-    blocks = [
+    told, orders = blocks(study, done), orders_of(done)
+    values = {"orders": {k: {**o._asdict(), "words": o.words} for k, o in orders.items()}}
+    everything = values | {name: step.values for name, step in done.items()}
+    whole = [*told, Heading("How it was made"), *machine(study, done)]
+    files = page.files("study", TITLE, whole, facts(done))
+    files["machine.json"] = files.pop("study.json")
+    only_tables = [block for block in told if isinstance(block, Table | Heading)]
+    files["tables.md"] = page.markdown(TITLE, only_tables).encode()
+    files["tables.json"] = (json.dumps(everything, indent=1) + "\n").encode()
+    short = [*warnings(study), *headline(done), order_table(orders)]
+    return Report(page.text(TITLE, short), values, files)
+
+
+def blocks(study: Study, done: Steps) -> list[Block]:
+    """All that does not depend on the machine."""
+    return [
         *opening(study),
-        *summary,
-        *body,
+        Heading("Summary"),
+        *warnings(study),
+        *headline(done),
+        order_table(orders_of(done)),
+        RULE,
+        *autoencoder(done),
+        *text(done),
+        *drawn(study, done),
         Heading("What this study cannot say"),
         *limits(study),
     ]
-    made: list[Block] = [Heading("How it was made"), *machine(study, done)]
-    values = {name: step.values for name, step in done.items()}
-    values = {"orders": {k: {**o._asdict(), "words": o.words} for k, o in orders.items()}, **values}
-    files = page.files("study", TITLE, [*blocks, *made], values)
-    del files["study.json"], files["study.txt"]
-    only_tables = [b for b in blocks if isinstance(b, Table | Heading)]
-    files["tables.md"] = page.markdown(TITLE, only_tables).encode()
-    files["tables.json"] = (json.dumps(values, indent=1) + "\n").encode()
-    files["machine.json"] = (json.dumps(facts(done), indent=1) + "\n").encode()
-    told = page.text(TITLE, [*warnings(study), *headline(done), order_table(orders)])
-    return Report(told, {"orders": values["orders"]}, files)
+
+
+def orders_of(done: Steps) -> dict[str, Order]:
+    """Of every column that the paper has, too."""
+    found: dict[str, Order] = {}
+    for name, what in RECONSTRUCTIONS.items():
+        if name in done:
+            found |= {
+                f"{key}{what}": one for key, one in tables.findings(done, name).orders.items()
+            }
+    for beside in (tables.encoders, tables.classes, adapted.distances, adapted.verdicts):
+        found |= beside(done).orders
+    return found
 
 
 def said(orders: Mapping[str, Order], start: str) -> str:
@@ -59,29 +80,27 @@ def said(orders: Mapping[str, Order], start: str) -> str:
     return " ".join(f"{name}: {one}." for name, one in orders.items() if name.startswith(start))
 
 
-def autoencoder(done: Steps, orders: dict[str, Order]) -> list[Block]:
-    blocks: list[Block] = [
+def autoencoder(done: Steps) -> list[Block]:
+    told: list[Block] = [
         Heading("1. What the autoencoder lets through (section 3.2, Tables 1 and 6, Figure 3)"),
         "The paper: reconstructions are good (SSIM 0.93), and a classifier says nearly the same of "
         "them as of the originals; some AUCs rise a little, most of all that of effusion (0.877 to "
         "0.881), others fall, as that of lung lesion (0.766 to 0.728).",
     ]
-    for name in ("reconstruction", "reconstruction_films"):
+    for name in RECONSTRUCTIONS:
         if name not in done:
             continue
         quality, found = tables.quality(done, name), tables.findings(done, name)
-        blocks += [quality, reread(done, name), *found.tables]
-        blocks.append(said(found.orders, "Table"))
-        suffix = "" if name == "reconstruction" else ", films"
-        orders |= {key + suffix: one for key, one in found.orders.items()}
+        told += [quality, reread(done, name), *found.tables]
+        told.append(said(found.orders, "Table"))
         caption = "Figure 3: distributions of the figures of each pair."
-        blocks.append(figures.of_step(done, name, "distributions.png", caption))
+        told.append(figures.of_step(done, name, "distributions.png", caption))
         caption = (
             "Figure 3: originals, reconstructions (synthetic) and what was added or lost: the "
             "worst, the median and the best pair."
         )
-        blocks.append(figures.of_step(done, name, "triples.png", caption))
-    return blocks
+        told.append(figures.of_step(done, name, "triples.png", caption))
+    return told
 
 
 def reread(done: Steps, name: str) -> str:
@@ -98,11 +117,10 @@ def reread(done: Steps, name: str) -> str:
     )
 
 
-def text(done: Steps, orders: dict[str, Order]) -> list[Block]:
+def text(done: Steps) -> list[Block]:
     two, three = tables.encoders(done), tables.classes(done)
-    orders |= two.orders | three.orders
     values = done["text_encoders"].values
-    blocks: list[Block] = [
+    told: list[Block] = [
         Heading("2. What text encoders keep of reports (section 3.3, Tables 2 and 3, Figures 6-8)"),
         "The paper: CXR-BERT-specialized keeps most (61.1 %), CLIP's tower is second (52.9 %) and "
         "ahead of words in common (41.5 %), whereas its first token knows nothing (7.0 %, which is "
@@ -119,17 +137,16 @@ def text(done: Steps, orders: dict[str, Order]) -> list[Block]:
         which = name.removeprefix("tsne_").removesuffix(".png").partition("_")[2]
         place = f"Figure {number}" if number <= 8 else "Beyond the paper's figures"
         caption = f"{place}: t-SNE of the impressions by {which}; near is alike."
-        blocks.append(figures.of_step(done, "text_encoders", name, caption))
-    return blocks
+        told.append(figures.of_step(done, "text_encoders", name, caption))
+    return told
 
 
 def read_files(done: Steps, step: str) -> list[str]:
     return sorted(json.loads(done[step].read(RECORD))["files"])
 
 
-def drawn(study: Study, done: Steps, orders: dict[str, Order]) -> list[Block]:
+def drawn(study: Study, done: Steps) -> list[Block]:
     four, five = adapted.distances(done), adapted.verdicts(done)
-    orders |= four.orders | five.orders
     tuned = best_tuned(done)
     phantoms = study.data is None
     return [

@@ -115,7 +115,7 @@ def row(method: Method, study: Study, size: int, done: Mapping[str, Done]) -> Re
     pipe, noun = open_model(method, study, run)
     pipe.to(study.device or "cpu")
     guidance = pipe.config.guidance if study.guidance is None else study.guidance
-    sampling = Sampling(study.seed, guidance=guidance, height=size, width=size)
+    sampling = Sampling(study.seed, study.sampling_steps, "dpm++", guidance, "", size, size)
     artist = Artist(pipe, study.out / "drawn" / digest(core_version()), sampling)
     pictures = adaptation.draw(artist, noun, study.n, method.style)
     seen = see(study, pictures)
