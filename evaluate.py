@@ -17,6 +17,7 @@ from ldm.report import (
     page,
     reader_study,
     reconstruction,
+    study,
     text_encoders,
 )
 
@@ -28,6 +29,7 @@ SUBCOMMANDS: dict[str, Any] = {  # modules, see ldm/report
     "memorization": memorization,
     "reader-study": reader_study,
     "reconstruction": reconstruction,
+    "study": study,
     "text-encoders": text_encoders,
 }
 

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from ldm.report.page import Picture, Table, files, html, markdown, text
+from ldm.report.page import Heading, Picture, Table, files, html, markdown, text
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsVXVzwAAAABJRU5ErkJggg=="
@@ -71,3 +71,13 @@ def test_json_has_no_infinity() -> None:
     values = {"a": [1.5, math.inf, (np.float64("nan"), 2)], "b": {"c": -math.inf, "d": None}}
     written = files("t", "T", [], values)["t.json"]
     assert json.loads(written) == {"a": [1.5, None, [None, 2]], "b": {"c": None, "d": None}}
+
+
+def test_headings_are_listed_and_linked() -> None:
+    """Each link of the list leads to the heading of the same words."""
+    titles = ["1. Tables & more", "2. Limits"]
+    page = html("T", [BLOCKS[0], *map(Heading, titles)])
+    assert Reader(page).open == []
+    links = re.findall(r'<a href="#([^"]+)">', page)
+    assert links == re.findall(r'<h2 id="([^"]+)">', page) == ["1-tables-more", "2-limits"]
+    assert "## 2. Limits" in markdown("T", [Heading("2. Limits")]).splitlines()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,6 +15,8 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
   color: #111; background: #fff; }
 p { max-width: 45rem; }
+nav ol { columns: 2; max-width: 45rem; }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.85em; }
 figure { margin: 1.5rem 0; overflow-x: auto; }
 figcaption { font-size: 0.9em; margin: 0.3rem 0; }
@@ -24,6 +27,7 @@ img { max-width: 100%; }
 @media print {
   body { margin: 0; font-size: 10pt; }
   figure { break-inside: avoid; overflow: visible; }
+  h2 { break-after: avoid; }
   img { max-height: 165mm; }
 }
 """
@@ -47,7 +51,14 @@ class Picture:
     caption: str
 
 
-Block = str | Table | Picture  # a str is a paragraph
+@dataclass(frozen=True)
+class Heading:
+    """The title of a section; a page with some begins with a list of them."""
+
+    text: str
+
+
+Block = str | Table | Picture | Heading  # a str is a paragraph
 
 
 def files(stem: str, title: str, blocks: Sequence[Block], values: object) -> dict[str, bytes]:
@@ -73,7 +84,7 @@ def finite(values: Any) -> Any:
 
 def html(title: str, blocks: Sequence[Block]) -> str:
     """One file that needs no other and no network; it prints on A4."""
-    body = "\n".join(map(_html, blocks))
+    body = "\n".join([*_contents(blocks), *map(_html, blocks)])
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -91,9 +102,21 @@ def text(title: str, blocks: Sequence[Block]) -> str:
     return "\n\n".join([title, *map(_text, blocks)]) + "\n"
 
 
+def _contents(blocks: Sequence[Block]) -> list[str]:
+    titles = [block.text for block in blocks if isinstance(block, Heading)]
+    items = [f'<li><a href="#{_anchor(text)}">{escape(text)}</a></li>' for text in titles]
+    return [f"<nav><ol>{''.join(items)}</ol></nav>"] if items else []
+
+
+def _anchor(text: str) -> str:
+    return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
 def _html(block: Block) -> str:
     if isinstance(block, str):
         return f"<p>{escape(block)}</p>"
+    if isinstance(block, Heading):
+        return f'<h2 id="{_anchor(block.text)}">{escape(block.text)}</h2>'
     caption = escape(block.caption)
     if isinstance(block, Picture):
         data = base64.b64encode(block.png).decode()
@@ -111,6 +134,8 @@ def _html(block: Block) -> str:
 def _markdown(block: Block) -> str:
     if isinstance(block, str):
         return block
+    if isinstance(block, Heading):
+        return f"## {block.text}"
     if isinstance(block, Picture):
         return f"![{block.caption}]({block.name})"
 
@@ -125,6 +150,8 @@ def _markdown(block: Block) -> str:
 def _text(block: Block) -> str:
     if isinstance(block, str):
         return block
+    if isinstance(block, Heading):
+        return f"--- {block.text} ---"
     if isinstance(block, Picture):
         return f"{block.name}: {block.caption}"
     lines = [block.header, *block.rows]

@@ -1,0 +1,63 @@
+"""Do two studies put the same things in the same order?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import combinations
+from typing import NamedTuple
+
+from scipy.stats import kendalltau
+
+from ldm.metrics.classify import Estimate
+
+
+class Order(NamedTuple):
+    """One column of a table, beside the paper's.
+
+    tau, p: Kendall's tau-b of our order and the paper's, None if all are equal on one side
+    n: rows that both have;  apart: pairs of them whose intervals here do not overlap and whose
+    figures differ in the paper;  alike: those of these pairs that stand as in the paper
+    """
+
+    tau: float | None
+    p: float | None
+    n: int
+    apart: int
+    alike: int
+
+    @property
+    def words(self) -> str:
+        """An order is one of pairs that are told apart; by chance half of them are alike."""
+        if not self.apart:
+            return "not told"
+        return "same order" if self.alike == self.apart else "not the same order"
+
+    def __str__(self) -> str:
+        if not self.n:
+            return "no two rows compare"
+        tau = "undefined" if self.tau is None else f"{self.tau:.2f} (p = {self.p:.2f})"
+        return (
+            f"{self.words}: Kendall's tau {tau}, n = {self.n} rows; of {self.apart} pairs that our "
+            f"intervals tell apart, {self.alike} stand as in the paper"
+        )
+
+
+def compare(ours: Mapping[str, Estimate | None], paper: Mapping[str, float | None]) -> Order:
+    """Of the rows that both have a figure for."""
+    pairs = [
+        (mine, theirs)
+        for name, mine in ours.items()
+        if mine is not None and (theirs := paper.get(name)) is not None
+    ]
+    if len(pairs) < 2:
+        return Order(None, None, len(pairs), 0, 0)
+    found = kendalltau([mine.value for mine, _ in pairs], [theirs for _, theirs in pairs])
+    apart = alike = 0
+    for (a, there_a), (b, there_b) in combinations(pairs, 2):
+        if there_a != there_b and (a.low > b.high or b.low > a.high):
+            apart += 1
+            alike += (a.value > b.value) == (there_a > there_b)
+    if math.isnan(found.statistic):
+        return Order(None, None, len(pairs), apart, alike)
+    return Order(float(found.statistic), float(found.pvalue), len(pairs), apart, alike)

@@ -1,0 +1,216 @@
+"""The study of arXiv:2210.04133 as a whole: kept step by step, and every figure in its step."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import assert_one_line, write_reports
+from test_evaluate import status
+
+from ldm.report import Report, study
+from ldm.report.page import Table
+from ldm.report.study import plan, steps, story
+from ldm.report.study.methods import METHODS
+from ldm.report.study.settings import Study
+from ldm.report.study.steps import Done, Result, Step
+from ldm.weights import load_parts
+
+
+class Killed(BaseException):
+    """As a process that ends: nothing catches it."""
+
+
+@pytest.fixture
+def tiny_study(tmp_path: Path, start: Path, encoder: Path) -> Study:
+    """Two steps of every training, ten images of each prompt, a small model of random weights."""
+    return Study(
+        model=str(start),
+        reports=str(write_reports(tmp_path / "reports.csv", 12)),
+        encoder=str(encoder),
+        encoders=("words", f"CLIP={start}"),
+        n=10,
+        real=10,
+        reconstructed=40,
+        sampling_steps=2,
+        guidance=2.0,
+        training=("train.steps=2", "data.phantoms=60"),
+        out=tmp_path / "out",
+    )
+
+
+def tables_of(report: Report) -> dict[str, bytes]:
+    return {name: report.files[name] for name in ("tables.md", "tables.json")}
+
+
+def numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from numbers(one)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
+
+
+def untraced(table: Table, done: Mapping[str, Done]) -> list[str]:
+    """Figures of ours in a table that none of the steps that it names has in its values.json."""
+    named = re.search(r"Steps: ([\w, ]+)\.$", table.caption)
+    assert named, table.caption
+    known: set[str] = set()
+    for name in named[1].split(", "):
+        values = json.loads((done[name].folder / "values.json").read_text())
+        for x in numbers(values):
+            known |= {str(x), *(f"{x:.{d}f}" for d in (1, 3)), f"{100 * x:.1f}"}
+    ours = [cell for row in table.rows for cell in row[1:] if "(" in cell]
+    return [x for cell in ours for x in re.findall(r"-?\d+(?:\.\d+)?", cell) if x not in known]
+
+
+@pytest.mark.slow
+def test_a_whole_study_killed_at_every_step(
+    tiny_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in each step, after its work and before it is kept, it gives the same tables.
+
+    Every figure of ours in them is in values.json of a step that the table names.
+    """
+    whole = study.make(tiny_study)
+    kept, kills, other = steps.keep, 0, replace(tiny_study, out=tmp_path / "other")
+    calls: list[str] = []
+
+    def keep(folder: Path, *arguments: Any) -> Done:
+        calls.append(folder.name)
+        if calls.count(folder.name) == 1:
+            raise Killed
+        return kept(folder, *arguments)
+
+    monkeypatch.setattr(steps, "keep", keep)
+    while True:
+        try:
+            found = study.make(other)
+            break
+        except Killed:
+            kills += 1
+    assert kills == len(METHODS) + 4  # with autoencoder, text encoders, reference and copies
+    assert tables_of(found) == tables_of(whole)
+    done = steps.run(plan.plan(other, load_parts(other.model)[0]), other.out / "steps")
+    assert len(calls) == 2 * kills  # nothing was done a third time
+    blocks = [b for b in story.blocks(other, done) if isinstance(b, Table)]
+    assert len(blocks) == 10
+    assert [x for table in blocks[1:] for x in untraced(table, done)] == []
+
+
+# --- steps alone ---
+
+
+def chain(settings: Mapping[str, int], log: list[str]) -> list[Step]:
+    """a -> b, and c beside them; each adds up what it rests on."""
+
+    def work(name: str, needs: tuple[str, ...], done: Mapping[str, Done]) -> Result:
+        log.append(name)
+        total = settings[name] + sum(done[need].values["sum"] for need in needs)
+        return Result({"sum": total}, {"sum.txt": str(total).encode()})
+
+    needs: dict[str, tuple[str, ...]] = {"a": (), "b": ("a",), "c": ()}
+    return [
+        Step(name, {"add": settings[name]}, partial(work, name, them), them)
+        for name, them in needs.items()
+    ]
+
+
+def sums(done: Mapping[str, Done]) -> dict[str, int]:
+    return {name: int(step.read("sum.txt")) for name, step in done.items()}
+
+
+def test_a_changed_setting_is_done_again_with_what_rests_on_it(tmp_path: Path) -> None:
+    """And nothing else is; back at the old settings, it is done once more."""
+    log: list[str] = []
+    for a, expected in ((1, "abc"), (1, ""), (2, "ab"), (1, "ab")):
+        log.clear()
+        done = steps.run(chain({"a": a, "b": 10, "c": 100}, log), tmp_path)
+        assert sums(done) == {"a": a, "b": a + 10, "c": 100}
+        assert "".join(log) == expected
+
+
+def test_changed_code_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every step is done again, and the log says why."""
+    log: list[str] = []
+    steps.run(chain({"a": 1, "b": 1, "c": 1}, log), tmp_path)
+    monkeypatch.setattr(steps, "version", lambda: "another")
+    steps.run(chain({"a": 1, "b": 1, "c": 1}, log), tmp_path)
+    assert "".join(log) == "abcabc"
+    assert caplog.text.count("again, for the code changed") == 3
+
+
+@pytest.mark.parametrize("damage", ["write_bytes", "unlink"])
+def test_a_damaged_file_is_made_again(tmp_path: Path, damage: str) -> None:
+    """A step whose files are not what it wrote does not count as done."""
+    log: list[str] = []
+    plain = {"a": 1, "b": 1, "c": 1}
+    steps.run(chain(plain, log), tmp_path)
+    file = tmp_path / "a" / "sum.txt"
+    file.write_bytes(b"7") if damage == "write_bytes" else file.unlink()
+    assert sums(steps.run(chain(plain, log), tmp_path)) == {"a": 1, "b": 2, "c": 1}
+    assert "".join(log) == "abca"  # b rests on what a is made of, which is the same
+
+
+def test_a_step_killed_while_it_is_kept_is_no_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old record and new files: neither is taken for the other."""
+    log: list[str] = []
+    steps.run(chain({"a": 1, "b": 1, "c": 1}, log), tmp_path)
+
+    def kill(path: Path) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(steps.atomic, "whole_file", kill)
+        with pytest.raises(Killed):
+            steps.run(chain({"a": 2, "b": 1, "c": 1}, log), tmp_path)
+    log.clear()
+    assert sums(steps.run(chain({"a": 1, "b": 1, "c": 1}, log), tmp_path))["a"] == 1
+    assert "".join(log) == "a"
+
+
+# --- what is refused ---
+
+
+def test_the_full_tier_names_all_that_it_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line, exit status 2, nothing written."""
+    assert status("study", "--tier", "full", "--data", "x.csv", "--out", tmp_path / "out") == 2
+    assert_one_line(capsys.readouterr().err, "--model", "sd-v1-4.ckpt", "--reports")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--distance-by", "magic"), "unknown extractor 'magic'"),
+        (("--training", "train.steps"), "wants the form key=value"),
+        (("--data", "absent.csv"), "absent.csv"),
+        (("--reports", "absent.csv"), "absent.csv"),
+        (("--encoder", "absent"), "absent"),
+        (("--encoders", "magic"), "unknown text encoder 'magic'"),
+        (("--model", "absent.ckpt"), "absent.ckpt does not exist"),
+        (("--size", "33"), "--size 33: this model wants multiples of 8"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_one_line_before_any_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    """Whatever is wrong is found before the first step begins."""
+    monkeypatch.setattr(steps, "run", None)
+    assert status("study", "--out", tmp_path / "out", *arguments) == 2
+    assert_one_line(capsys.readouterr().err, message)
