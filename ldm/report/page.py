@@ -15,7 +15,8 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
   color: #111; background: #fff; }
 p { max-width: 45rem; }
-nav ol { columns: 2; max-width: 45rem; }
+nav ul { columns: 2; column-gap: 3rem; list-style: none; padding: 0; }
+nav li { break-inside: avoid; }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.85em; }
 figure { margin: 1.5rem 0; overflow-x: auto; }
@@ -25,7 +26,8 @@ th:first-child, td:first-child { text-align: left; }
 img { max-width: 100%; }
 @page { size: A4 landscape; margin: 12mm; }
 @media print {
-  body { margin: 0; font-size: 10pt; }
+  body { margin: 0; font-size: 10pt; max-width: none; }
+  th, td { padding: 0.1rem 0.3rem; }
   figure { break-inside: avoid; overflow: visible; }
   h2 { break-after: avoid; }
   img { max-height: 165mm; }
@@ -105,7 +107,7 @@ def text(title: str, blocks: Sequence[Block]) -> str:
 def _contents(blocks: Sequence[Block]) -> list[str]:
     titles = [block.text for block in blocks if isinstance(block, Heading)]
     items = [f'<li><a href="#{_anchor(text)}">{escape(text)}</a></li>' for text in titles]
-    return [f"<nav><ol>{''.join(items)}</ol></nav>"] if items else []
+    return [f"<nav><ul>{''.join(items)}</ul></nav>"] if items else []
 
 
 def _anchor(text: str) -> str:

@@ -32,6 +32,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", metavar="FOLDER", help="of these two (weights)")
     add("--n", type=cli.whole(1), metavar="N", help="images of each prompt (100; quick: 20)")
     add("--guidance", type=cli.finite, metavar="S", help="of all drawings (4; full: the model's)")
+    what = "of all drawings (20)"
+    add("--sampling-steps", type=cli.whole(1), metavar="N", help=what)
     add("--size", type=cli.whole(8), metavar="PIXELS", help="of a side (the model's)")
     what = "settings of every training, as for train.py: train.steps=1"
     add("--training", nargs="+", metavar="KEY=VALUE", help=what)

@@ -65,6 +65,8 @@ def run_of(method: Method, study: Study, size: int) -> RunConfig:
         overrides.append(f"data.path={json.dumps(study.data)}")
         if method.config == "unet_prior":
             overrides.append("method.prior_prompt=a lung xray")
+    if method.config == "unet_prior":  # drawn before the training, which takes as long as rows do
+        overrides.append(f"method.prior_images={min(64, study.n)}")
     overrides += [*study.training, *method.overrides]
     if method.group == PROJECTION:
         overrides.append(f"method.encoder={json.dumps(study.encoder)}")

@@ -33,13 +33,19 @@ class Order(NamedTuple):
             return "not told"
         return "same order" if self.alike == self.apart else "not the same order"
 
+    @property
+    def shown(self) -> str:
+        """tau and p"""
+        if self.tau is None or self.p is None:
+            return "undefined"
+        return f"{self.tau:.2f} (p {'< 0.01' if self.p < 0.01 else f'= {self.p:.2f}'})"
+
     def __str__(self) -> str:
         if not self.n:
             return "no two rows compare"
-        tau = "undefined" if self.tau is None else f"{self.tau:.2f} (p = {self.p:.2f})"
         return (
-            f"{self.words}: Kendall's tau {tau}, n = {self.n} rows; of {self.apart} pairs that our "
-            f"intervals tell apart, {self.alike} stand as in the paper"
+            f"{self.words}: Kendall's tau {self.shown}, n = {self.n} rows; of {self.apart} pairs "
+            f"that our intervals tell apart, {self.alike} stand as in the paper"
         )
 
 

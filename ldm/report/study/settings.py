@@ -64,7 +64,7 @@ QUICK = Study(
     per_class=15,
     steps={
         **{"projection_document": 400, "projection_token": 100, "textual_inversion": 200},
-        **{"unet_no_findings": 120, "unet": 120, "unet_prior": 120},
+        **{"unet_no_findings": 200, "unet": 200, "unet_prior": 200},
     },
 )
 # the paper's (section 3.1); it names no rates, and 5e-6 for the U-Net is from another report of

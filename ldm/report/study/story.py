@@ -15,6 +15,7 @@ from ldm.report.study.settings import Study
 from ldm.report.study.steps import RECORD
 from ldm.report.study.summary import (
     RULE,
+    counted,
     facts,
     headline,
     limits,
@@ -41,18 +42,20 @@ def report(study: Study, done: Steps) -> Report:
     only_tables = [block for block in told if isinstance(block, Table | Heading)]
     files["tables.md"] = page.markdown(TITLE, only_tables).encode()
     files["tables.json"] = (json.dumps(everything, indent=1) + "\n").encode()
-    short = [*warnings(study), *headline(done), order_table(orders)]
+    short = [*warnings(study), *headline(done), counted(orders), order_table(orders)]
     return Report(page.text(TITLE, short), values, files)
 
 
 def blocks(study: Study, done: Steps) -> list[Block]:
     """All that does not depend on the machine."""
+    orders = orders_of(done)
     return [
         *opening(study),
         Heading("Summary"),
         *warnings(study),
         *headline(done),
-        order_table(orders_of(done)),
+        counted(orders),
+        order_table(orders),
         RULE,
         *autoencoder(done),
         *text(done),
@@ -91,8 +94,8 @@ def autoencoder(done: Steps) -> list[Block]:
         if name not in done:
             continue
         quality, found = tables.quality(done, name), tables.findings(done, name)
-        told += [quality, reread(done, name), *found.tables]
-        told.append(said(found.orders, "Table"))
+        told += [quality, reread(done, name)]
+        told += [said(areas(found.orders), "Table"), *found.tables]
         caption = "Figure 3: distributions of the figures of each pair."
         told.append(figures.of_step(done, name, "distributions.png", caption))
         caption = (
@@ -101,6 +104,11 @@ def autoencoder(done: Steps) -> list[Block]:
         )
         told.append(figures.of_step(done, name, "triples.png", caption))
     return told
+
+
+def areas(orders: Mapping[str, Order]) -> dict[str, Order]:
+    """Those of the AUCs; accuracy and F1 hang on a threshold."""
+    return {name: one for name, one in orders.items() if "AUC" in name}
 
 
 def reread(done: Steps, name: str) -> str:

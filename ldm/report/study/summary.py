@@ -81,18 +81,34 @@ def of(done: Steps, name: str) -> str:
     return f'"{LABELS[name]}" ({told})'
 
 
+def counted(orders: Mapping[str, Order]) -> str:
+    """How many columns have the paper's order."""
+    words = [one.words for one in orders.values()]
+    same, other = (words.count(kind) for kind in ("same order", "not the same order"))
+    return (
+        f"Of {len(words)} columns that both studies have, {same} have the same order of their "
+        f"rows, {other} have not, and of {len(words) - same - other} it cannot be told."
+    )
+
+
 def order_table(orders: Mapping[str, Order]) -> Table:
     rows = [
         (
             name,
             one.words,
-            "" if one.tau is None else f"{one.tau:.2f} ({one.p:.2f})",
+            one.shown,
             str(one.n),
             f"{one.alike} of {one.apart}",
         )
         for name, one in orders.items()
     ]
-    header = ("column", "here and there", "tau (p)", "rows", "pairs told apart, as in the paper")
+    header = (
+        "column",
+        "here and there",
+        "Kendall's tau",
+        "rows",
+        "pairs told apart, as in the paper",
+    )
     return Table("Is the order of the rows the paper's?", header, rows)
 
 
