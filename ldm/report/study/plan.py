@@ -86,7 +86,16 @@ def keys_of(study: Study, size: int, channels: int) -> list[str]:
     """What the real images are, by their content; none for phantoms, which their seeds name."""
     if not study.data:
         return []
-    return [Files(study.films(split, size), channels).key for split in ("val", "train")]
+    if not study.data.endswith(".csv"):
+        raise ConfigError(f"--data {study.data}: a study wants a CSV, with labels and split")
+    files = [Files(study.films(split, size), channels) for split in ("val", "train")]
+    held_out, trained = ({row["path"] for row in some.rows} for some in files)
+    if both := len(held_out & trained):
+        raise ConfigError(
+            f"--data {study.data}: {both} images are in split val and in split train; a study "
+            "measures on the one and trains on the other"
+        )
+    return [some.key for some in files]
 
 
 def encoders(study: Study) -> dict[str, Any]:

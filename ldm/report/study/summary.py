@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
@@ -158,7 +160,7 @@ def facts(done: Steps) -> dict[str, object]:
     """What may differ between two runs of the same study."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "machine": f"{platform.system()} {platform.machine()}, {cores} cores, "
+        "machine": f"{processor()}, {platform.system()}, {cores} cores, "
         f"{torch.get_num_threads()} threads",
         "versions": f"ldm {__version__}, torch {torch.__version__}, "
         f"Python {platform.python_version()}",
@@ -166,3 +168,10 @@ def facts(done: Steps) -> dict[str, object]:
         "processor's seconds": {name: step.cpu for name, step in done.items()},
         "keys": {name: step.key for name, step in done.items()},
     }
+
+
+def processor() -> str:
+    """Its name where Linux tells it, or its kind."""
+    told = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.+)", told.read_text()) if told.exists() else []
+    return names[0] if names else platform.machine()
