@@ -18,12 +18,13 @@ from ldm.report.study.settings import Study
 from ldm.report.study.tables import Steps, show
 
 RULE = (
-    'Two rows are told apart if their intervals of 95 % do not overlap. "Same order": all pairs '
-    'that are told apart stand as in the paper. "Not the same order": some do not. "Not told": '
-    "no pair is told apart. By chance about half of the pairs would stand as in the paper. "
-    "Kendall's tau takes every pair, told apart or not; p is of no order in common. The paper "
-    "gives no intervals, and its own figures rest on 50 images of a prompt: the accuracy of 0.95 "
-    "has Wilson's interval 0.888 to 0.978. The columns were not corrected for their number."
+    'Two rows are told apart if their intervals of 95 % do not overlap. "Same order": at least '
+    'half of all pairs are told apart, and all of these stand as in the paper. "Not the same '
+    'order": some of them do not. "Not told": the others. By chance about half of the pairs would '
+    "stand as in the paper. Kendall's tau takes every pair, told apart or not; p is of no order in "
+    "common. The paper gives no intervals, and its own figures rest on 50 images of a prompt: the "
+    "accuracy of 0.95 has Wilson's interval 0.888 to 0.978. The columns were not corrected for "
+    "their number."
 )
 
 
