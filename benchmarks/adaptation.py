@@ -33,7 +33,6 @@ from ldm import adapters, images, rng
 from ldm.adapt.instances import Instances, Kind
 from ldm.config import DataConfig, from_dict, load_run
 from ldm.data.datasets import open_datasets
-from ldm.data.films import Files, Phantoms
 from ldm.data.transforms import augment
 from ldm.judge_weights import load_judge
 from ldm.metrics.classify import auc, decisions
@@ -41,19 +40,13 @@ from ldm.metrics.fid import frechet, jackknife
 from ldm.metrics.memorization import audit
 from ldm.models.judge import Judge
 from ldm.models.vae import VAE
+from ldm.report import adaptation, chambon
 
 SUFFIX = " with a visible "
 VARIANTS = 64  # as many as the configs train on
 OTHER = (*FINDINGS[1:], *OTHERS["phantom"])
-PAPER = {  # FID of the two prompts (Table 4), AUC (Table 5, which does not say which word it used)
-    "base": (0.097, 0.151, 0.514),
-    "object_radiology": (0.108, 0.058, None),
-    "object_lung": (0.135, 0.135, 0.742),
-    "style_radiology": (0.101, 0.057, None),
-    "style_lung": (0.130, 0.083, None),
-    "unet_no_findings": (0.057, 0.043, None),
-    "unet": (0.034, 0.041, 0.459),
-    "unet_prior": (0.170, 0.086, 0.984),
+PAPER = {  # FID of the two prompts (Table 4), AUC (Table 5)
+    name: (*row[:2], chambon.VERDICTS.get(name, (None,))[0]) for name, row in chambon.FID.items()
 }
 
 
@@ -116,16 +109,10 @@ def reference(data: str | None, count: int, seed: int, other: bool = False) -> t
     other: more of them, for the distance that sets of real images have: phantoms of other seeds,
         or films of the train split
     """
-    source: Files | Phantoms
-    if data:
-        source = Files(DataConfig(path=data, split="train" if other else "val"), channels=1)
-    else:
-        first = seed + other * 12 * count
-        source = Phantoms(DataConfig(phantoms=12 * count, phantom_seed=first), channels=1)
-    rows = [source.findings(i) for i in range(len(source))]
-    normal = [i for i, row in enumerate(rows) if not any(row.values())][:count]
-    fluid = [i for i, row in enumerate(rows) if row.get(EFFUSION)][:count]
-    return source.images(torch.tensor(normal)), source.images(torch.tensor(fluid))
+    first = seed + other * 12 * count
+    phantoms = DataConfig(phantoms=12 * count, phantom_seed=first)
+    files = DataConfig(path=data, split="train" if other else "val")
+    return adaptation.reference(files if data else phantoms, count)
 
 
 def sheet(path: Path, rows: dict[str, Tensor], title: str) -> None:

@@ -21,6 +21,7 @@ PAPER = {"a": 1.0, "b": 2.0, "c": 3.0, "d": None}
         ((1, 3, 2), 1 / 3, 3, 2, "not the same order"),
         ((1, 1.15, 1.1), 1 / 3, 0, 0, "not told"),  # all intervals overlap
         ((1, 2.1, 2), 1 / 3, 2, 2, "same order"),  # b and c are not told apart
+        ((1, 1.15, 1.25), 1, 1, 1, "not told"),  # one pair of three is too few
     ],
 )
 def test_words_follow_the_pairs_told_apart(

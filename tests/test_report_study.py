@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import assert_one_line, write_reports
 from test_evaluate import status
 
+from ldm import images
 from ldm.report import Report, study
 from ldm.report.page import Table
 from ldm.report.study import plan, steps, story
@@ -195,6 +197,8 @@ def test_the_full_tier_names_all_that_it_lacks(
         (("--distance-by", "magic"), "unknown extractor 'magic'"),
         (("--training", "train.steps"), "wants the form key=value"),
         (("--data", "absent.csv"), "absent.csv"),
+        (("--data", "."), "a study wants a CSV"),
+        (("--data", "{films}"), "2 images are in split val and in split train"),
         (("--reports", "absent.csv"), "absent.csv"),
         (("--encoder", "absent"), "absent"),
         (("--encoders", "magic"), "unknown text encoder 'magic'"),
@@ -212,5 +216,10 @@ def test_bad_input_is_one_line_before_any_work(
 ) -> None:
     """Whatever is wrong is found before the first step begins."""
     monkeypatch.setattr(steps, "run", None)
-    assert status("study", "--out", tmp_path / "out", *arguments) == 2
+    films = tmp_path / "films.csv"  # without a column `split`
+    films.write_text("filename,labels\na.png,Effusion\nb.png,No Finding\n")
+    for name in "ab":
+        images.save(torch.zeros(1, 32, 32), tmp_path / f"{name}.png", {})
+    given = [argument.replace("{films}", str(films)) for argument in arguments]
+    assert status("study", "--out", tmp_path / "out", *given) == 2
     assert_one_line(capsys.readouterr().err, message)

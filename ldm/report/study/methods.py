@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,8 @@ METHODS = (
 )
 
 
-def run_of(method: Method, study: Study, size: int) -> RunConfig:
-    """Its training, whose folder is named by all that decides the weights."""
+def run_of(method: Method, study: Study, size: int, made_of: Mapping[str, str]) -> RunConfig:
+    """Its training, whose folder is named by all that decides the weights;  made_of: `content`"""
     overrides = ["train.sample_every=0"]
     if method.config in study.steps:
         overrides.append(f"train.steps={study.steps[method.config]}")
@@ -78,8 +79,7 @@ def run_of(method: Method, study: Study, size: int) -> RunConfig:
         f"model.path={json.dumps(study.model)}",
     ]
     config = ROOT / "configs" / f"{method.config}.yaml"
-    made_of = [as_settings(load_run(config, overrides)), content(study), core_version()]
-    key = digest(made_of)[:8]
+    key = digest([as_settings(load_run(config, overrides)), made_of])[:8]
     out = study.out / "runs" / f"{method.name}-{key}"
     return load_run(config, [*overrides, f"train.out={json.dumps(str(out))}"])
 
@@ -102,9 +102,10 @@ def as_settings(run: RunConfig) -> dict[str, Any]:
 
 
 def content(study: Study) -> dict[str, str]:
-    """Hashes of the files that a study is made of."""
+    """Hashes of the files that a study is made of, and of the code that trains and draws."""
     paths = {"model": study.model, "data": study.data, "encoder": study.encoder}
-    return {name: hash_of(Path(path)) for name, path in paths.items() if path}
+    hashes = {name: hash_of(Path(path)) for name, path in paths.items() if path}
+    return hashes | {"code": core_version()}
 
 
 def hash_of(path: Path) -> str:

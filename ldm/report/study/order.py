@@ -28,10 +28,10 @@ class Order(NamedTuple):
 
     @property
     def words(self) -> str:
-        """An order is one of pairs that are told apart; by chance half of them are alike."""
-        if not self.apart:
-            return "not told"
-        return "same order" if self.alike == self.apart else "not the same order"
+        """Of few pairs nothing is said, but that they contradict."""
+        if self.alike < self.apart:
+            return "not the same order"
+        return "same order" if 4 * self.apart >= self.n * (self.n - 1) > 0 else "not told"
 
     @property
     def shown(self) -> str:

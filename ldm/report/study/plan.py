@@ -43,7 +43,8 @@ def plan(study: Study, config: ModelConfig) -> list[Step]:
     size, channels = study.size or config.image_size, config.vae.image_channels
     if size % config.multiple:
         raise ConfigError(f"--size {size}: this model wants multiples of {config.multiple}")
-    common = {"made of": content(study), "size": size, "seed": study.seed}
+    made_of = content(study)
+    common: dict[str, Any] = {"made of": made_of, "size": size, "seed": study.seed}
     common |= {"networks": networks(study), "data": keys_of(study, size, channels)}
     steps = []
     for name, asked in sets(study).items():
@@ -56,11 +57,11 @@ def plan(study: Study, config: ModelConfig) -> list[Step]:
     steps.append(Step("reference", common | {"real": study.real}, do, about=0.1 * study.real))
     drawn = common | {"n": study.n, "guidance": study.guidance, "steps": study.sampling_steps}
     for method in METHODS:
-        run = run_of(method, study, size) if method.config else None
+        run = run_of(method, study, size, made_of) if method.config else None
         about = 10 + (4 if method.style else 3) * study.n * SECONDS["image"]
         about += run.train.steps * SECONDS[method.config] if run else 0
         settings = drawn | {"training": run and as_settings(run), "style": method.style}
-        do = partial(work.row, method, study, size)
+        do = partial(work.row, method, study, size, run)
         steps.append(Step(method.name, settings, do, ("reference",), about))
     learned = tuple(m.name for m in METHODS if m.group in (INVERSION, UNET))
     do = partial(work.copied, study, size, learned)
@@ -85,7 +86,16 @@ def keys_of(study: Study, size: int, channels: int) -> list[str]:
     """What the real images are, by their content; none for phantoms, which their seeds name."""
     if not study.data:
         return []
-    return [Files(study.films(split, size), channels).key for split in ("val", "train")]
+    if not study.data.endswith(".csv"):
+        raise ConfigError(f"--data {study.data}: a study wants a CSV, with labels and split")
+    files = [Files(study.films(split, size), channels) for split in ("val", "train")]
+    held_out, trained = ({row["path"] for row in some.rows} for some in files)
+    if both := len(held_out & trained):
+        raise ConfigError(
+            f"--data {study.data}: {both} images are in split val and in split train; a study "
+            "measures on the one and trains on the other"
+        )
+    return [some.key for some in files]
 
 
 def encoders(study: Study) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def autoencoder(done: Steps) -> list[Block]:
     told: list[Block] = [
         Heading("1. What the autoencoder lets through (section 3.2, Tables 1 and 6, Figure 3)"),
         "The paper: reconstructions are good (SSIM 0.93), and a classifier says nearly the same of "
-        "them as of the originals; some AUCs rise a little, most of all that of effusion (0.877 to "
+        "them as of the originals; some AUCs rise a little, notably that of effusion (0.877 to "
         "0.881), others fall, as that of lung lesion (0.766 to 0.728).",
     ]
     for name in RECONSTRUCTIONS:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
@@ -16,12 +18,13 @@ from ldm.report.study.settings import Study
 from ldm.report.study.tables import Steps, show
 
 RULE = (
-    'Two rows are told apart if their intervals of 95 % do not overlap. "Same order": all pairs '
-    'that are told apart stand as in the paper. "Not the same order": some do not. "Not told": '
-    "no pair is told apart. By chance about half of the pairs would stand as in the paper. "
-    "Kendall's tau takes every pair, told apart or not; p is of no order in common. The paper "
-    "gives no intervals, and its own figures rest on 50 images of a prompt: the accuracy of 0.95 "
-    "has Wilson's interval 0.888 to 0.978. The columns were not corrected for their number."
+    'Two rows are told apart if their intervals of 95 % do not overlap. "Same order": at least '
+    'half of all pairs are told apart, and all of these stand as in the paper. "Not the same '
+    'order": some of them do not. "Not told": the others. By chance about half of the pairs would '
+    "stand as in the paper. Kendall's tau takes every pair, told apart or not; p is of no order in "
+    "common. The paper gives no intervals, and its own figures rest on 50 images of a prompt: the "
+    "accuracy of 0.95 has Wilson's interval 0.888 to 0.978. The columns were not corrected for "
+    "their number."
 )
 
 
@@ -158,7 +161,7 @@ def facts(done: Steps) -> dict[str, object]:
     """What may differ between two runs of the same study."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "machine": f"{platform.system()} {platform.machine()}, {cores} cores, "
+        "machine": f"{processor()}, {platform.system()}, {cores} cores, "
         f"{torch.get_num_threads()} threads",
         "versions": f"ldm {__version__}, torch {torch.__version__}, "
         f"Python {platform.python_version()}",
@@ -166,3 +169,10 @@ def facts(done: Steps) -> dict[str, object]:
         "processor's seconds": {name: step.cpu for name, step in done.items()},
         "keys": {name: step.key for name, step in done.items()},
     }
+
+
+def processor() -> str:
+    """Its name where Linux tells it, or its kind."""
+    told = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.+)", told.read_text()) if told.exists() else []
+    return names[0] if names else platform.machine()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ldm import images
+from ldm.config import RunConfig
 from ldm.data.films import digest, from_bytes, to_bytes
 from ldm.features import Array, open_extractor
 from ldm.metrics.classify import Estimate, wilson
@@ -20,7 +21,7 @@ from ldm.metrics.memorization import Neighbours
 from ldm.pipeline import Sampling
 from ldm.report import adaptation, copies, memorization
 from ldm.report.adaptation import Artist, Real
-from ldm.report.study.methods import Method, as_settings, open_model, run_of
+from ldm.report.study.methods import Method, as_settings, open_model
 from ldm.report.study.settings import Study
 from ldm.report.study.steps import Done, Result, core_version
 from ldm.report.taught import Taught
@@ -109,9 +110,10 @@ def features(seen: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
     return {kind: there["features"] for kind, there in seen.items()}
 
 
-def row(method: Method, study: Study, size: int, done: Mapping[str, Done]) -> Result:
+def row(
+    method: Method, study: Study, size: int, run: RunConfig | None, done: Mapping[str, Done]
+) -> Result:
     """A row of Tables 4 and 5: trained, drawn with, compared with real images, looked at."""
-    run = run_of(method, study, size) if method.config else None
     pipe, noun = open_model(method, study, run)
     pipe.to(study.device or "cpu")
     guidance = pipe.config.guidance if study.guidance is None else study.guidance
