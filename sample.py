@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     logging.basicConfig(format="sample.py: %(message)s", stream=sys.stderr)
     with watch("imports"):  # after the options were read: these take seconds
-        from ldm import adapters, devices, gallery, world
+        from ldm import adapters, devices, gallery, speed, world
         from ldm.edit import album
         from ldm.models import clip
         from ldm.pipeline import LatentDiffusion
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         pipe = LatentDiffusion.load(model, options.config, options.ema)
         adapters.apply(pipe, options.words, options.loras, options.text_encoder)
         gallery.check_weights(order, pipe, chosen=options.model is not None)
-        pipe.to(device, devices.DTYPES[order.dtype]).unet.set_attention(order.attention)
+        speed.choose(pipe.to(device, devices.DTYPES[order.dtype]), order.attention, order.winograd)
     here, name = world.join(), model.resolve().name
     if job is not None:
         paths = album.draw(pipe, order, job, options.out, name, watch, here)

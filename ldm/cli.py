@@ -50,6 +50,8 @@ def model_arguments(parser: Parser) -> None:
     add("--device", metavar="D", help="cpu, cuda, cuda:1 or mps (the best one here)")
     add("--dtype", metavar="D", help="float32, float16 or bfloat16 (float32)")
     add("--attention", metavar="A", help="the U-Net's: sdpa, reference or fused (sdpa)")
+    winograd = "convolve faster, but for rounding equal; CPU and float32 only (no)"
+    add("--winograd", action=argparse.BooleanOptionalAction, help=winograd)
 
 
 def run(main: Callable[[], int], prog: str) -> int:

@@ -50,6 +50,7 @@ class Order:
     size: tuple[int, int] | None = None
     dtype: str = "float32"
     attention: str = "sdpa"
+    winograd: bool = False
     device: str | None = None
     weights: str = ""
     company: range | None = None
@@ -91,10 +92,7 @@ class Order:
 
 
 def order(options: Mapping[str, Any], image: str | Path | None = None) -> Order:
-    """An Order of the options that are its fields; those not given are as `image` says, if any.
-
-    Not given is None, or no prompt.
-    """
+    """An Order of the options that are its fields; None and no prompt leave it to an `image`."""
     fields = [field.name for field in dataclasses.fields(Order)]
     given = {name: options[name] for name in fields if options.get(name) not in (None, [])}
     if image is None:
@@ -122,6 +120,7 @@ def describe(
         "size": f"{sampling.width}x{sampling.height}",
         "dtype": order.dtype,
         "attention": order.attention,
+        "winograd": "yes" if order.winograd else "no",
         "device": pipe.device.type,
         "weights": pipe.weights_hash,
         "model": model,
@@ -153,6 +152,7 @@ def recall(path: str | Path) -> Order:
             size=(int(width), int(height)),
             dtype=text["dtype"],
             attention=text.get("attention", "sdpa"),  # older pictures do not say
+            winograd={"yes": True, "no": False}[text.get("winograd", "no")],
             device=text["device"],
             weights=text["weights"],
             company=_read_range(text["batch"]) if "batch" in text else None,

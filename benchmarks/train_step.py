@@ -1,0 +1,88 @@
+"""A training step of the U-Net without its optimizer: forward and backward, batch 1.
+
+The most memory of one step is asked of processes of their own, with and without checkpointing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from benchmarks.measure import SWITCHES, Row, Setting, contest, gflop, random_part, twin
+from benchmarks.unet import inputs
+from ldm.config import ModelConfig, from_dict
+
+ROOT = Path(__file__).parents[1]
+
+
+def step(
+    network: nn.Module, *given: Tensor, predict: Callable[..., Tensor] | None = None
+) -> Tensor:
+    """The gradient of the first convolution, which is the last to come; the others are let go."""
+    (predict or network)(*given).square().mean().backward()
+    gradient = network.conv_in.weight.grad
+    network.zero_grad()
+    return gradient
+
+
+def their_step(network: nn.Module, *given: Tensor) -> Tensor:
+    return step(network, *given, predict=lambda *x: network(*x, return_dict=False)[0])
+
+
+def rows(name: str, setting: Setting, side: int) -> list[Row]:
+    config = setting.config
+    peaks = {
+        f"peak_gb_{whose}{'_checkpointing' * saving}": peak(config, side, whose, saving)
+        for whose in ("ours", "other")
+        for saving in (False, True)
+    }
+    ours = random_part("unet", config)
+    other, given = twin("unet", config, ours), inputs(config, 1, side)
+    return contest(
+        {name: (lambda: step(ours, *given), SWITCHES[False])},
+        None if other is None else lambda: their_step(other, *given),
+        setting.rounds,
+        gflop("unet", config, step, *given),
+        more=peaks,
+    )
+
+
+def peak(config: ModelConfig, side: int, whose: str, checkpointing: bool) -> float | None:
+    """The most GB that a process with weights, gradients and one step held; None: not known."""
+    how = {"side": side, "whose": whose, "checkpointing": checkpointing}
+    text = json.dumps({"config": dataclasses.asdict(config), **how})
+    command = [sys.executable, "-m", "benchmarks.train_step", text]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout)
+
+
+def main(text: str) -> float | None:
+    """What `peak` starts."""
+    how = json.loads(text)
+    config, checkpointing = from_dict(ModelConfig, how["config"]), how["checkpointing"]
+    ours = random_part("unet", config)
+    given, status = inputs(config, 1, how["side"]), Path("/proc/self/status")
+    if how["whose"] == "ours":
+        ours.set_checkpointing(checkpointing)
+        step(ours, *given)
+    else:
+        other = twin("unet", config, ours)
+        if other is None:
+            return None
+        if checkpointing:
+            other.enable_gradient_checkpointing()
+        their_step(other, *given)
+    # not getrusage's, which begins with what the process that started this one held
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text() if status.exists() else "")
+    return int(found[1]) * 1024 / 1e9 if found else None
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1])))

@@ -1,0 +1,25 @@
+"""Faster ways to the same pictures, chosen once for a whole model; results differ by rounding."""
+
+from __future__ import annotations
+
+import torch
+
+from ldm.config import ConfigError
+from ldm.kernels import winograd as kernels
+from ldm.pipeline import LatentDiffusion
+
+
+def choose(pipe: LatentDiffusion, attention: str = "sdpa", winograd: bool = False) -> None:
+    """Attend in the U-Net by one of attention.WAYS; convolve in U-Net and VAE by Winograd's way.
+
+    Raises ValueError, in one line, for what is not to be had on the model's device or in its dtype.
+    """
+    if winograd and (pipe.device.type != "cpu" or pipe.dtype != torch.float32):
+        raise ConfigError(
+            f"Winograd's convolutions want a CPU and float32, not {pipe.device.type} and "
+            f"{str(pipe.dtype).removeprefix('torch.')}; leave out --winograd there"
+        )
+    pipe.unet.set_attention(attention)
+    if winograd:
+        for module in (pipe.unet, pipe.vae):
+            kernels.use(module)

@@ -1,0 +1,98 @@
+"""Speed switches: the same pictures but for rounding, recorded, refused where they cannot be."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import SIZES, assert_one_line, relative_l2
+
+import sample
+from ldm import cli, images, speed
+from ldm.config import ConfigError, ModelConfig, load_config
+from ldm.kernels import winograd
+from ldm.pipeline import LatentDiffusion, Sampling
+from ldm.weights import PARTS, save
+
+PROMPT = "lung xray"
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model whose channels fill the vectors of any machine."""
+    try:
+        winograd.build()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("wide")
+    unet = {**SIZES["unet"], "channels": [64, 64]}
+    vae = {**SIZES["vae"], "channels": [64], "patch": 2}
+    sizes = {**SIZES, "unet": unet, "vae": vae, "guidance": 2.0}
+    (folder / "sizes.yaml").write_text(yaml.safe_dump(sizes))
+    config = load_config(ModelConfig, folder / "sizes.yaml")
+    torch.manual_seed(0)
+    parts = {name: build(config).state_dict() for name, build in PARTS.items()}
+    return save(folder / "wide.safetensors", config, parts)
+
+
+def convolving(pipe: LatentDiffusion) -> set[str]:
+    """Which networks have layers that convolve by Winograd's algorithm."""
+    return {
+        name
+        for name in ("unet", "vae", "text")
+        for layer in getattr(pipe, name).modules()
+        if isinstance(getattr(layer, "_conv_forward", None), winograd.Winograd)
+    }
+
+
+def test_winograd_draws_the_same_picture(wide: Path) -> None:
+    """U-Net and VAE convolve another way, and the picture is the same to 1e-5."""
+    pipe, sampling = LatentDiffusion.load(wide), Sampling(steps=3, height=32, width=32)
+    wanted = pipe.draw([PROMPT], [0], sampling)
+    assert convolving(pipe) == set()
+    speed.choose(pipe, winograd=True)
+    assert convolving(pipe) == {"unet", "vae"}
+    found = pipe.draw([PROMPT], [0], sampling)
+    assert not torch.equal(found, wanted)
+    assert relative_l2(found, wanted) < 1e-5
+
+
+@pytest.mark.parametrize(("device", "dtype"), [("cpu", "bfloat16"), ("meta", "float32")])
+def test_other_devices_and_dtypes_are_refused(
+    tiny: LatentDiffusion, device: str, dtype: str
+) -> None:
+    """Winograd's convolutions are float32's on a CPU; elsewhere nothing is changed."""
+    pipe = copy.deepcopy(tiny).to(device, getattr(torch, dtype))
+    with pytest.raises(ConfigError, match=f"float32, not {device} and {dtype}; leave out"):
+        speed.choose(pipe, "reference", winograd=True)
+    assert convolving(pipe) == set()
+
+
+def test_a_picture_says_how_it_was_convolved(wide: Path, tmp_path: Path) -> None:
+    """--winograd is in the PNG; --from draws by it again, --no-winograd by the plain way."""
+
+    def draw(out: str, *arguments: object) -> dict[str, str]:
+        given = ("--model", wide, "--out", tmp_path / out, *arguments)
+        assert sample.main([str(argument) for argument in given]) == 0
+        return images.read_text(tmp_path / out / "00000.png")
+
+    text = draw("plain", "--prompt", PROMPT, "--n", 1, "--steps", 1, "--device", "cpu")
+    assert text["winograd"] == "no"
+    fast = draw("fast", "--from", tmp_path / "plain" / "00000.png", "--winograd")
+    assert {key for key in text if text[key] != fast.get(key)} == {"winograd"}
+    assert fast["winograd"] == "yes"
+    assert draw("again", "--from", tmp_path / "fast" / "00000.png") == fast
+    back = draw("back", "--from", tmp_path / "fast" / "00000.png", "--no-winograd")
+    assert back["winograd"] == "no"
+
+
+def test_half_precision_is_one_line(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """sample.py --winograd --dtype bfloat16 ends with exit status 2 and writes nothing."""
+    given = ["--model", str(model), "--prompt", "x", "--device", "cpu", "--dtype", "bfloat16"]
+    command = [*given, "--winograd", "--out", str(tmp_path / "out")]
+    assert cli.run(lambda: sample.main(command), "sample.py") == 2
+    assert_one_line(capsys.readouterr().err, "Winograd", "bfloat16")
+    assert not (tmp_path / "out").exists()
