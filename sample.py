@@ -11,12 +11,11 @@ from ldm import cli
 from ldm.edit import options as editing
 
 BUILT_IN = Path(__file__).resolve().parent / "weights"
-ABOUT = "Draw synthetic radiographs from text. Every PNG says how to draw it again."
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options; None is left to the image of --from, then to the model and the defaults."""
-    parser = cli.Parser("sample.py", ABOUT)
+    parser = cli.Parser("sample.py", "Draw synthetic radiographs; each PNG says how to redraw it.")
     add = parser.add_argument
     parser.add_many("--prompt", "prompts", "TEXT", "what to draw", cli.prompt)
     add("--prompts", dest="file", metavar="FILE", help="a text file with one prompt a line")
@@ -52,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     with watch("imports"):  # after the options were read: these take seconds
         from ldm import adapters, devices, gallery, world
         from ldm.edit import album
-        from ldm.models import clip
+        from ldm.models import clip, tiled
         from ldm.pipeline import LatentDiffusion
 
         clip.tokenizer()
@@ -65,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         adapters.apply(pipe, options.words, options.loras, options.text_encoder)
         gallery.check_weights(order, pipe, chosen=options.model is not None)
         pipe.to(device, devices.DTYPES[order.dtype]).unet.set_attention(order.attention)
+        tiled.use(pipe.vae, order.tiled)
     here, name = world.join(), model.resolve().name
     if job is not None:
         paths = album.draw(pipe, order, job, options.out, name, watch, here)

@@ -50,6 +50,8 @@ def model_arguments(parser: Parser) -> None:
     add("--device", metavar="D", help="cpu, cuda, cuda:1 or mps (the best one here)")
     add("--dtype", metavar="D", help="float32, float16 or bfloat16 (float32)")
     add("--attention", metavar="A", help="the U-Net's: sdpa, reference or fused (sdpa)")
+    about = "the autoencoder in tiles: a third of its memory, equal but for rounding"
+    add("--tiled", action="store_true", default=None, help=about)
 
 
 def run(main: Callable[[], int], prog: str) -> int:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import sample
+from ldm import images
 from ldm.config import VAEConfig
 from ldm.models import attention, tiled
 from ldm.models.vae import VAE
@@ -132,3 +135,28 @@ def test_a_third_of_the_memory_is_alive(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_middle_holds_no_matrix_of_all_pairs() -> None:
     """Attention over 4,096 pixels returns no tensor of 4,096 x 4,096 numbers."""
     assert most(attention.PixelAttention(32, 32), torch.randn(1, 32, 64, 64)) < 4096**2
+
+
+def test_a_picture_says_that_it_was_decoded_in_tiles(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--tiled reaches the autoencoder and the PNG, which shows the same but for rounding; --from
+    decodes in tiles again.
+    """
+    sweeps = []
+    monkeypatch.setattr(tiled, "decode", lambda *a, f=tiled.decode: sweeps.append(1) or f(*a))
+
+    def draw(out: str, *arguments: object) -> tuple[str, Tensor, int]:
+        given = ("--model", model, "--out", tmp_path / out, *arguments)
+        sweeps.clear()
+        assert sample.main([str(argument) for argument in given]) == 0
+        path = tmp_path / out / "00000.png"
+        return images.read_text(path)["tiled"], images.load(path), len(sweeps)
+
+    given = ("--prompt", "lung", "--n", 1, "--steps", 1)
+    whole, in_tiles = draw("whole", *given), draw("tiles", *given, "--tiled")
+    again = draw("again", "--from", tmp_path / "tiles" / "00000.png")
+    assert (whole[0], whole[2]) == ("no", 0)
+    assert (in_tiles[0], in_tiles[2]) == (again[0], again[2]) == ("yes", 1)
+    assert torch.equal(in_tiles[1], again[1])
+    torch.testing.assert_close(in_tiles[1], whole[1], rtol=0, atol=2 / 255)  # one grey level

@@ -25,10 +25,11 @@ AT_ONCE = 2**23  # numbers in a tile, 32 MB in float32: smaller ones compute mor
 Layer = Callable[[Tensor], Tensor]
 
 
-def use(vae: VAE) -> None:
-    """Encode and decode in tiles from now on; for drawing, not for training."""
-    vae.encoder.forward = functools.partial(encode, vae.encoder)  # type: ignore[method-assign]
-    vae.decoder.forward = functools.partial(decode, vae.decoder)  # type: ignore[method-assign]
+def use(vae: VAE, on: bool = True) -> None:
+    """Encode and decode in tiles from now on, if `on`; for drawing, not for training."""
+    if on:
+        vae.encoder.forward = functools.partial(encode, vae.encoder)  # type: ignore[method-assign]
+        vae.decoder.forward = functools.partial(decode, vae.decoder)  # type: ignore[method-assign]
 
 
 def encode(encoder: Encoder, image: Tensor) -> Tensor:
