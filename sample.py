@@ -11,12 +11,11 @@ from ldm import cli
 from ldm.edit import options as editing
 
 BUILT_IN = Path(__file__).resolve().parent / "weights"
-ABOUT = "Draw synthetic radiographs from text. Every PNG says how to draw it again."
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options; None is left to the image of --from, then to the model and the defaults."""
-    parser = cli.Parser("sample.py", ABOUT)
+    parser = cli.Parser("sample.py", "Draw synthetic radiographs; each PNG says how to redraw it.")
     add = parser.add_argument
     parser.add_many("--prompt", "prompts", "TEXT", "what to draw", cli.prompt)
     add("--prompts", dest="file", metavar="FILE", help="a text file with one prompt a line")
@@ -64,7 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
         pipe = LatentDiffusion.load(model, options.config, options.ema)
         adapters.apply(pipe, options.words, options.loras, options.text_encoder)
         gallery.check_weights(order, pipe, chosen=options.model is not None)
-        speed.choose(pipe.to(device, devices.DTYPES[order.dtype]), order.attention, order.winograd)
+        pipe.to(device, devices.DTYPES[order.dtype])
+        speed.choose(pipe, order.attention, order.winograd, order.tiled)
     here, name = world.join(), model.resolve().name
     if job is not None:
         paths = album.draw(pipe, order, job, options.out, name, watch, here)

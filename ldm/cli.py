@@ -52,6 +52,8 @@ def model_arguments(parser: Parser) -> None:
     add("--attention", metavar="A", help="the U-Net's: sdpa, reference or fused (sdpa)")
     winograd = "convolve faster, but for rounding equal; CPU and float32 only (no)"
     add("--winograd", action=argparse.BooleanOptionalAction, help=winograd)
+    about = "the autoencoder in tiles: a third of its memory, equal but for rounding"
+    add("--tiled", action="store_true", default=None, help=about)
 
 
 def run(main: Callable[[], int], prog: str) -> int:

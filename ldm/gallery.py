@@ -51,6 +51,7 @@ class Order:
     dtype: str = "float32"
     attention: str = "sdpa"
     winograd: bool = False
+    tiled: bool = False
     device: str | None = None
     weights: str = ""
     company: range | None = None
@@ -98,8 +99,7 @@ def order(options: Mapping[str, Any], image: str | Path | None = None) -> Order:
     if image is None:
         return Order(**given)
     # other settings are other pictures: which batch the old ones were in is of no use then
-    changes = dict(given, company=None) if given else {}
-    return dataclasses.replace(recall(image), **changes)
+    return dataclasses.replace(recall(image), **(given and dict(given, company=None)))
 
 
 def describe(
@@ -121,6 +121,7 @@ def describe(
         "dtype": order.dtype,
         "attention": order.attention,
         "winograd": "yes" if order.winograd else "no",
+        "tiled": "yes" if order.tiled else "no",
         "device": pipe.device.type,
         "weights": pipe.weights_hash,
         "model": model,
@@ -153,6 +154,7 @@ def recall(path: str | Path) -> Order:
             dtype=text["dtype"],
             attention=text.get("attention", "sdpa"),  # older pictures do not say
             winograd={"yes": True, "no": False}[text.get("winograd", "no")],
+            tiled=text.get("tiled") == "yes",
             device=text["device"],
             weights=text["weights"],
             company=_read_range(text["batch"]) if "batch" in text else None,
@@ -197,8 +199,7 @@ def draw(
 
     Each process of the world draws its share of the batches; the leading one writes the sheets.
 
-    model: the name that the PNG text gives the weights
-    watch: gets the seconds for text, steps, decode and save
+    model: the name that the PNG text gives the weights;  watch: gets the seconds of its parts
     trajectory: show what the first image was predicted to become, at a few steps on the way
     """
     sampling = order.sampling(pipe.config)
@@ -237,11 +238,10 @@ def draw(
     with watch("decode"):
         strip = [pipe.decode(x0)[0] for x0 in frames]
     with watch("save"):
-        columns = order.n if 1 < order.n <= 8 else None
         sheet = [images.load(path) for path in paths[:SHEET]]
         paths.append(folder / "grid.png")
         text = describe(order, pipe, model, order.indices, order.company)
-        images.save(images.grid(sheet, columns), paths[-1], text)
+        images.save(images.grid(sheet, order.n if 1 < order.n <= 8 else None), paths[-1], text)
         if strip:
             paths.append(folder / "trajectory.png")
             text = describe(order, pipe, model, order.indices[:1], batches[0])

@@ -153,6 +153,9 @@ class PixelAttention(nn.Module):
         """x: [B, C, h, w];  returns [B, C, h, w]"""
         h, w = x.shape[-2:]
         y = self.norm(x)
-        q, k, v = (rearrange(f(y), "B C h w -> B 1 (h w) C") for f in (self.q, self.k, self.v))
+        # contiguous: else PyTorch would hold all L x L weights, 1 GB for an image of 1024 px
+        q, k, v = (
+            rearrange(f(y), "B C h w -> B 1 (h w) C").contiguous() for f in (self.q, self.k, self.v)
+        )
         y = attend(q, k, v)  # [B, 1, L, C]
         return x + self.out(rearrange(y, "B 1 (h w) C -> B C h w", h=h, w=w))
