@@ -1,4 +1,4 @@
-"""Faster and smaller ways to the same pictures, chosen once for a whole model; results differ by rounding."""
+"""Faster and smaller ways to the same pictures, chosen once for a model; equal but for rounding."""
 
 from __future__ import annotations
 

@@ -96,3 +96,11 @@ def test_half_precision_is_one_line(
     assert cli.run(lambda: sample.main(command), "sample.py") == 2
     assert_one_line(capsys.readouterr().err, "Winograd", "bfloat16")
     assert not (tmp_path / "out").exists()
+
+
+def test_tiles_and_winograd_go_together(wide: Path) -> None:
+    """Both at once: the same picture to 5e-5, at a guidance of 7.5, which makes errors larger."""
+    pipe, sampling = LatentDiffusion.load(wide), Sampling(steps=2, height=32, width=32)
+    wanted = pipe.draw([PROMPT], [0], sampling)
+    speed.choose(pipe, winograd=True, in_tiles=True)
+    assert relative_l2(pipe.draw([PROMPT], [0], sampling), wanted) < 5e-5
