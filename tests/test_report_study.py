@@ -1,5 +1,6 @@
 """The study of arXiv:2210.04133 as a whole: kept step by step, and every figure in its step."""
 
+import gc
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -14,10 +15,11 @@ from conftest import assert_one_line, write_reports
 from test_evaluate import status
 
 from ldm import images
+from ldm.models.unet import UNet
 from ldm.report import Report, study
 from ldm.report.page import Table
 from ldm.report.study import plan, steps, story
-from ldm.report.study.methods import METHODS
+from ldm.report.study.methods import METHODS, content, run_of, train
 from ldm.report.study.settings import Study
 from ldm.report.study.steps import Done, Result, Step
 from ldm.weights import load_parts
@@ -133,6 +135,24 @@ def write_films(folder: Path) -> Path:
         rows.append(f"{i}.png,{('Effusion', 'No Finding')[i % 2]},{('val', 'train')[i // 20]}")
     (folder / "films.csv").write_text("\n".join(rows) + "\n")
     return folder / "films.csv"
+
+
+def test_nothing_of_a_training_stays_in_memory(
+    tiny_study: Study, request: pytest.FixtureRequest
+) -> None:
+    """Its networks are gone before the next are loaded: two of Stable Diffusion's do not fit."""
+
+    def networks() -> int:
+        return sum(type(one) is UNet for one in gc.get_objects())
+
+    method = next(method for method in METHODS if method.name == "unet")
+    run = run_of(method, tiny_study, 32, content(tiny_study))
+    gc.collect()
+    before = networks()
+    gc.disable()
+    request.addfinalizer(gc.enable)
+    train(run)
+    assert networks() == before
 
 
 # --- steps alone ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Mapping
@@ -129,6 +130,7 @@ def train(run: RunConfig) -> Path:
 
     if finished(run) is None:
         Trainer(run, build_method(run)).fit()
+        gc.collect()  # networks hold themselves in circles, and two of 16 GB do not fit
     return Path(run.train.out)
 
 
