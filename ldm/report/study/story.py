@@ -61,7 +61,7 @@ def blocks(study: Study, done: Steps) -> list[Block]:
         *text(done),
         *drawn(study, done),
         Heading("What this study cannot say"),
-        *limits(study),
+        *limits(study, done),
     ]
 
 

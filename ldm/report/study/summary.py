@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ldm import __version__
@@ -66,11 +68,19 @@ def headline(done: Steps) -> list[Block]:
         return [f"{paper} Here there are too few images to say anything about it."]
     nearest = min(near, key=lambda name: near[name].value)
     best = max(right, key=lambda name: right[name].value)
-    told = f"Here the least distance of both prompts together is of {of(done, nearest)}"
+    told = f"{paper} Here the least distance of both prompts together is of {of(done, nearest)}"
     if nearest == best:
-        return [f"{paper} {told}, and no model has a higher accuracy: one model is best at both."]
-    apart = "" if right[best].low > right[nearest].high else ", but the intervals overlap"
-    return [f"{paper} {told}; the highest accuracy is of {of(done, best)}{apart}."]
+        told += ", and no model has a higher accuracy: one model is best at both."
+    else:
+        told += f"; the highest accuracy is of {of(done, best)}."
+    overlaps = {
+        "distance": [n for n, x in near.items() if n != nearest and x.low <= near[nearest].high],
+        "accuracy": [n for n, x in right.items() if n != best and x.high >= right[best].low],
+    }
+    for what, names in overlaps.items():
+        listed = ", ".join(f'"{LABELS[name]}"' for name in names)
+        told += f" In {what} the best interval overlaps with that of {listed}." if names else ""
+    return [told]
 
 
 def of(done: Steps, name: str) -> str:
@@ -115,17 +125,21 @@ def order_table(orders: Mapping[str, Order]) -> Table:
     return Table("Is the order of the rows the paper's?", header, rows)
 
 
-def limits(study: Study) -> list[Block]:
-    shared = [
+def limits(study: Study, done: Steps) -> list[Block]:
+    width = np.load(io.BytesIO(done["reference"].read("features_plain.npy"))).shape[1]
+    few = [
+        f"{study.n} images are fewer than the {width} features they are compared in, so that a "
+        "distance of one prompt compares methods and means little in itself."
+    ]
+    shared: list[Block] = [
         "One training run of each kind and one seed: intervals are of the images, not of trainings "
         "done again.",
-        f"{study.n} images are fewer than the features they are compared in, so that a distance of "
-        "one prompt compares methods and means little in itself.",
+        *(few if study.n < width else []),
         "A classifier that was made for real images is asked about drawn ones; what it calls an "
         "effusion, no radiologist has seen.",
     ]
     if study.tier == "full":
-        return [*shared]
+        return shared
     return [
         "Phantoms in the place of MIMIC-CXR and CheXpert, a model that a laptop trains in the "
         "place of Stable Diffusion: figures do not compare, and an order need not "
