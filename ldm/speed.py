@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ldm.config import ConfigError
+from ldm.devices import available
 from ldm.kernels import winograd as kernels
 from ldm.models import tiled
 from ldm.pipeline import LatentDiffusion
@@ -25,7 +26,20 @@ def choose(
         )
     pipe.unet.set_attention(attention)
     if winograd:
+        check_room(pipe)
         for module in (pipe.unet, pipe.vae):
             kernels.use(module)
     if in_tiles:
         tiled.use(pipe.vae)
+
+
+def check_room(pipe: LatentDiffusion) -> None:
+    """Raise ValueError, in one line, if Winograd's weights do not fit beside the plain ones."""
+    networks = (pipe.unet, pipe.vae, pipe.text)
+    weights = sum(p.nbytes for network in networks for p in network.parameters())
+    more, room = sum(map(kernels.more_bytes, (pipe.unet, pipe.vae))), available(pipe.device)
+    if weights + more > room:
+        raise ConfigError(
+            f"Winograd's convolutions want {more / 1e9:.3g} GB beside the {weights / 1e9:.3g} GB "
+            f"of weights, and {room / 1e9:.3g} GB are to be had in all; leave out --winograd"
+        )

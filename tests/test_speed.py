@@ -69,6 +69,27 @@ def test_other_devices_and_dtypes_are_refused(
     assert convolving(pipe) == set()
 
 
+def test_winograds_weights_must_fit(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are four times the plain ones; where memory is short, one line says so first."""
+    pipe = LatentDiffusion.load(wide)
+    before = sum(p.nbytes for part in PARTS for p in getattr(pipe, part).parameters())
+    more = sum(winograd.more_bytes(network) for network in (pipe.unet, pipe.vae))
+    monkeypatch.setattr(speed, "available", lambda device: before + more - 1)
+    with pytest.raises(ConfigError, match="GB are to be had in all; leave out --winograd"):
+        speed.choose(pipe, winograd=True)
+    assert convolving(pipe) == set()
+    monkeypatch.setattr(speed, "available", lambda device: before + more)
+    speed.choose(pipe, winograd=True)
+    pipe.draw([PROMPT], [0], Sampling(steps=1, height=32, width=32))
+    kept = [
+        layer._conv_forward.u.nbytes
+        for network in (pipe.unet, pipe.vae)
+        for layer in network.modules()
+        if isinstance(getattr(layer, "_conv_forward", None), winograd.Winograd)
+    ]
+    assert 0 < sum(kept) <= more  # the encoder has not run
+
+
 def test_a_picture_says_how_it_was_convolved(wide: Path, tmp_path: Path) -> None:
     """--winograd is in the PNG; --from draws by it again, --no-winograd by the plain way."""
 

@@ -168,6 +168,18 @@ def test_only_layers_that_fit_are_changed(panel: int) -> None:
     assert changed == ["fits"]
 
 
+@pytest.mark.parametrize("side", [4, 8, 12])
+def test_few_tiles_are_convolved_plainly(panel: int, side: int) -> None:
+    """Below FEWEST tiles of 4 x 4 the layer is PyTorch's bit for bit, and holds nothing more."""
+    layer = nn.Conv2d(panel, panel, 3, padding=1)
+    x = noise(1, panel, side, side)
+    winograd.use(layer)
+    plain = F.conv2d(x, layer.weight, layer.bias, padding=1)
+    few = (side // 4) ** 2 < winograd.FEWEST
+    assert torch.equal(layer(x), plain) == few
+    assert (layer._conv_forward.u.numel() == 0) == few
+
+
 def test_gradients_are_those_of_the_plain_layer(panel: int) -> None:
     """Where gradients are asked for, the layer is what it was."""
     layer, x = layers()["fits"].to(memory_format=torch.channels_last), noise(1, 64, 8, 8)

@@ -132,6 +132,13 @@ def use(module: nn.Module, m: int = 4) -> int:
     return fitting
 
 
+def more_bytes(module: nn.Module, m: int = 4) -> int:
+    """That the transformed weights take beside the plain ones, once every layer has run."""
+    panel = build()
+    layers = (layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
+    return sum(layer.weight.nbytes * (m + 2) ** 2 // 9 for layer in layers if fits(layer, panel))
+
+
 def fits(layer: nn.Conv2d, panel: int) -> bool:
     """Is it a 3 x 3 convolution of stride 1 whose channels fill the machine's vectors?"""
     plain = (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (1, 1), (1, 1))
