@@ -277,7 +277,8 @@ def test_convolutions_are_near_float64(compiled: int) -> None:
 
 def test_a_frechet_distance_is_the_same_without_a_root() -> None:
     """From features to the distance, both ways; n > width, as for 10,000 images."""
-    (row,) = fid.rows("fid", Setting(rounds=1), n=60, width=8)
+    row, from_moments = fid.rows("fid", Setting(rounds=1), n=60, width=8)
+    assert from_moments.name == "fid_moments"
     assert row.difference < 1e-6
     assert len(row.ours) == len(row.other) == 1
 
