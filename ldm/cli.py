@@ -125,6 +125,17 @@ def size(text: str) -> tuple[int, int]:
     return int(width), int(height or width)
 
 
+def interval(text: str) -> tuple[float, float]:
+    """For argparse: reads `LOW,HIGH`, of which HIGH may be infinite."""
+    try:
+        low, high = (float(end) for end in text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not 0 <= low < high:
+        raise argparse.ArgumentTypeError(f"wants LOW,HIGH with 0 <= LOW < HIGH, got {text!r}")
+    return low, high
+
+
 def line(text: str) -> str:
     """For argparse: reads text, perhaps none, on one line as the tokenizer sees it."""
     if not (read := _one_line(text)).isprintable():

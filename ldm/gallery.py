@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ class Order:
     steps: int = 20
     sampler: str = "dpm++"
     guidance: float | None = None
+    interval: tuple[float, float] = (0.0, math.inf)
     size: tuple[int, int] | None = None
     dtype: str = "float32"
     attention: str = "sdpa"
@@ -82,7 +84,8 @@ class Order:
         """How this model draws them."""
         width, height = self.size or (config.image_size, config.image_size)
         guidance = config.guidance if self.guidance is None else self.guidance
-        return Sampling(self.seed, self.steps, self.sampler, guidance, self.negative, height, width)
+        drawn = (self.seed, self.steps, self.sampler, guidance, self.negative, height, width)
+        return Sampling(*drawn, self.interval)
 
     def batches(self, sampling: Sampling) -> list[range]:
         """The image indices drawn together."""
@@ -117,6 +120,7 @@ def describe(
         "sampler": order.sampler,
         "steps": str(order.steps),
         "guidance": repr(sampling.guidance),
+        "guidance interval": "{},{}".format(*sampling.interval),
         "size": f"{sampling.width}x{sampling.height}",
         "dtype": order.dtype,
         "attention": order.attention,
@@ -141,6 +145,7 @@ def recall(path: str | Path) -> Order:
         prompts = tuple(text["prompt"].split("\n"))
         shown = _read_range(text["index"])
         width, height = text["size"].split("x")
+        low, high = text.get("guidance interval", "0,inf").split(",")  # older ones do not say
         return Order(
             prompts=prompts,
             n=len(shown) // len(prompts),
@@ -150,9 +155,10 @@ def recall(path: str | Path) -> Order:
             steps=int(text["steps"]),
             sampler=text["sampler"],
             guidance=float(text["guidance"]),
+            interval=(float(low), float(high)),
             size=(int(width), int(height)),
             dtype=text["dtype"],
-            attention=text.get("attention", "sdpa"),  # older pictures do not say
+            attention=text.get("attention", "sdpa"),
             winograd={"yes": True, "no": False}[text.get("winograd", "no")],
             tiled=text.get("tiled") == "yes",
             device=text["device"],

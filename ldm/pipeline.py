@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ class Sampling:
     """How a picture is drawn; with the weights, the prompt and the index it decides every pixel.
 
     guidance: SD's scale, 1 is off;  height, width: pixels
+    interval: noise levels sigma that are guided, low < sigma <= high (arXiv:2404.07724)
     """
 
     seed: int = 0
@@ -48,6 +50,7 @@ class Sampling:
     negative: str = ""
     height: int = 512
     width: int = 512
+    interval: tuple[float, float] = (0.0, math.inf)
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -56,6 +59,8 @@ class Sampling:
             raise ConfigError(f"cannot draw in {self.steps} steps; use 1 or more")
         if not abs(self.guidance) < float("inf"):
             raise ConfigError(f"guidance must be a finite number, got {self.guidance}")
+        if not 0 <= self.interval[0] < self.interval[1]:
+            raise ConfigError(f"the guidance interval wants 0 <= LOW < HIGH, got {self.interval}")
 
 
 class LatentDiffusion:
@@ -176,9 +181,18 @@ class LatentDiffusion:
 
         context: [B, S, D];  negative: [1, S, D], None only if the guidance is 1 and thus off
         """
-        denoise = guide(self.predict_eps, context, negative, sampling.guidance)
+        denoise = self.denoiser(context, negative, sampling)
         noise = self.noise(sampling, indices)
         return self.descend(noise(-1), denoise, sampling, noise, on_step=on_step)
+
+    def denoiser(self, context: Tensor, negative: Tensor | None, sampling: Sampling) -> Denoise:
+        """The network with the text and the guidance inside; arguments as of `latents`."""
+        low, high = sampling.interval
+
+        def guided(t: Tensor) -> bool:
+            return low < float(self.schedule.snr(t[:1].cpu()).rsqrt()) <= high
+
+        return guide(self.predict_eps, context, negative, sampling.guidance, guided)
 
     def noise(self, sampling: Sampling, indices: Sequence[int]) -> Callable[[int], Tensor]:
         """step -> [B, C, h, w], keyed by (seed, image index, step); step -1 is x_T"""

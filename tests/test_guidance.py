@@ -30,6 +30,17 @@ def inputs():
     return x_t, torch.tensor([981, 500, 1]), context, negative
 
 
+def test_outside_of_the_interval_the_network_runs_once(inputs):
+    """There the scale is 1, at the price of 1; inside nothing changes."""
+    x_t, t, context, negative = inputs
+    network = Network()
+    whole = guide(network, context, negative, 3.0)(x_t, t)
+    partly = guide(network, context, negative, 3.0, lambda t: t[0] > 500)
+    assert torch.equal(partly(x_t, t), whole)
+    assert torch.equal(partly(x_t, t - 500), network(x_t, t - 500, context))
+    assert network.batches == [6, 6, 3, 3]
+
+
 @pytest.mark.parametrize("scale", [0.0, 0.5, 2.0, 7.5])
 def test_trap_6_the_scale_is_one_plus_w(inputs, scale):
     """(1 + w) eps(x, c) - w eps(x), arXiv:2207.12598 eq. 6, with w = s - 1."""

@@ -104,6 +104,30 @@ def test_every_sampler_draws_what_the_pipeline_draws(
     assert torch.equal(levels(folder / "00002.png"), rounded(picture))
 
 
+def test_guidance_has_an_interval_that_a_picture_remembers(
+    draw: Callable[..., Path], tiny: LatentDiffusion
+) -> None:
+    """Above all noise it is no guidance, over all noise the usual one; in between another picture.
+
+    --from takes the interval over.
+    """
+    given = ("--prompt", PROMPT, "--n", 1, "--guidance")
+
+    def drawn(out: str, scale: float, *interval: str) -> Path:
+        return draw(*given, scale, *interval, out=out) / "00000.png"
+
+    usual, off = drawn("usual", 2), drawn("off", 1)
+    whole = drawn("whole", 2, "--guidance-interval", "0,inf")
+    above = drawn("above", 2, "--guidance-interval", "1e9,inf")
+    middle = drawn("middle", 2, "--guidance-interval", "0.5,5")
+    assert torch.equal(levels(whole), levels(usual))
+    assert torch.equal(levels(above), levels(off))
+    assert not any(torch.equal(levels(middle), levels(other)) for other in (usual, off))
+    assert images.read_text(middle)["guidance interval"] == "0.5,5.0"
+    again = draw("--from", middle, out="again") / "00000.png"
+    assert torch.equal(levels(again), levels(middle))
+
+
 def test_defaults_are_those_of_the_model_and_the_help(
     draw: Callable[..., Path], tiny: LatentDiffusion
 ) -> None:

@@ -20,7 +20,7 @@ from ldm.devices import available
 from ldm.edit import latents, seam
 from ldm.edit.latents import OnStep, ignore
 from ldm.edit.seam import Floats, Levels
-from ldm.guidance import Denoise, guide
+from ldm.guidance import Denoise
 from ldm.models.vae import codec_bytes
 from ldm.pipeline import LatentDiffusion, Sampling
 
@@ -59,7 +59,7 @@ def denoiser(pipe: LatentDiffusion, prompts: Sequence[str], sampling: Sampling) 
     with torch.inference_mode():
         context = pipe.encode_each(prompts)
         negative = None if sampling.guidance == 1 else pipe.encode_each([sampling.negative])
-    return guide(pipe.predict_eps, context, negative, sampling.guidance)
+    return pipe.denoiser(context, negative, sampling)
 
 
 def sized(pipe: LatentDiffusion, sampling: Sampling, height: int, width: int) -> Sampling:
