@@ -22,6 +22,7 @@ from ldm import atomic, images, rng
 from ldm.config import ConfigError, RunConfig, to_dict
 from ldm.data.datasets import Batch
 from ldm.train import checkpoint
+from ldm.train.checkpoint import refuse_other_settings
 from ldm.train.ema import EMA
 from ldm.train.log import Log
 from ldm.world import World
@@ -239,23 +240,3 @@ def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
     """Rises linearly over `warmup` steps, then falls as a half cosine to zero at `steps`."""
     fraction = min(1.0, step / max(1, steps))
     return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * fraction))
-
-
-# what may change when a run goes on
-FREE = {"data.cache", "data.path", "model.path"}  # what lies at the paths is compared itself
-FREE |= {"train.device", "train.attention"}  # change rounding alone
-FREE |= {f"train.{n}" for n in ("steps", "save_every", "sample_every", "out", "learning_rate")}
-
-
-def refuse_other_settings(folder: Path, before: Any, now: Any, where: str = "") -> None:
-    """Raise ConfigError if a run folder was begun with settings that would change its weights."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            place = f"{where}.{key}" if where else key
-            if place not in FREE:
-                refuse_other_settings(folder, before.get(key), now.get(key), place)
-    elif before != now:
-        raise ConfigError(
-            f"{folder} was begun with {where}={before!r}, not {now!r}; "
-            "give the old value, another train.out, or delete the folder"
-        )
