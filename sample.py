@@ -62,7 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     device = devices.choose(order.device)
     model = BUILT_IN if options.model is None else Path(options.model)
     with watch("load"):
-        pipe = LatentDiffusion.load(model, options.config, options.ema)
+        # as in the file: weights of two bytes that stay so never take four
+        pipe = LatentDiffusion.load(model, options.config, options.ema, dtype=None)
         adapters.apply(pipe, options.words, options.loras, options.text_encoder)
         gallery.check_weights(order, pipe, chosen=options.model is not None)
         pipe.to(device, devices.DTYPES[order.dtype])

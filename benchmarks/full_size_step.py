@@ -2,6 +2,8 @@
 
     python benchmarks/full_size_step.py [--method finetune] [--train lora] [--checkpointing]
 
+--in-backward lets gradients go as they come (train.update_in_backward).
+
 Weights of the real names and sizes with random values, 512 px, one image in a step; phantoms.
 The step is the second of two, so that nothing is done for the first time. Peak memory is the
 process's own, looked at five times a second; pages of the weights' file come on top, up to 4.3 GB
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument("--train", default="all", choices=["all", "cross-attention", "lora"])
     parser.add_argument("--model", type=Path, help="the 4.3 GB, kept there for the next call")
     parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--in-backward", action="store_true", help="train.update_in_backward")
     parser.add_argument("--prior", action="store_true", help="with one class image, drawn first")
     parser.add_argument("--ema", type=float, default=0.0)
     options = parser.parse_args()
@@ -73,6 +76,8 @@ def main() -> None:
         command += ["data.size=512", "data.phantoms=30", "train.steps=2", "train.batch_size=1"]
         command += ["train.save_every=9", "train.sample_every=0", f"train.ema={options.ema}"]
         command += [f"train.checkpointing={str(options.checkpointing).lower()}"]
+        if options.in_backward:
+            command += ["train.update_in_backward=true", "train.clip=1e9"]
         kinds = ["{finding: no finding, images: 1}", "{finding: pleural effusion, images: 1}"]
         command += [f"method.kinds=[{', '.join(kinds)}]"]
         if options.method == "finetune":

@@ -1,6 +1,7 @@
 """A training step of the U-Net without its optimizer: forward and backward, batch 1.
 
-The most memory of one step is asked of processes of their own, with and without checkpointing.
+The most memory of one step is asked of processes of their own, with and without checkpointing, and
+with gradients that are let go as they come, as train.update_in_backward does after each update.
 """
 
 from __future__ import annotations
@@ -32,6 +33,13 @@ def step(
     return gradient
 
 
+def let_go(network: nn.Module) -> None:
+    """Keep no gradient but that of the first convolution (LOMO, arXiv:2306.09782)."""
+    for parameter in network.parameters():
+        if parameter is not network.conv_in.weight:
+            parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
+
+
 def their_step(network: nn.Module, *given: Tensor) -> Tensor:
     return step(network, *given, predict=lambda *x: network(*x, return_dict=False)[0])
 
@@ -43,6 +51,8 @@ def rows(name: str, setting: Setting, side: int) -> list[Row]:
         for whose in ("ours", "other")
         for saving in (False, True)
     }
+    at_once = peak(config, side, "ours", checkpointing=True, in_backward=True)
+    peaks["peak_gb_ours_checkpointing_in_backward"] = at_once
     ours = random_part("unet", config)
     other, given = twin("unet", config, ours), inputs(config, 1, side)
     return contest(
@@ -54,9 +64,14 @@ def rows(name: str, setting: Setting, side: int) -> list[Row]:
     )
 
 
-def peak(config: ModelConfig, side: int, whose: str, checkpointing: bool) -> float | None:
-    """The most GB that a process with weights, gradients and one step held; None: not known."""
-    how = {"side": side, "whose": whose, "checkpointing": checkpointing}
+def peak(
+    config: ModelConfig, side: int, whose: str, checkpointing: bool, in_backward: bool = False
+) -> float | None:
+    """The most GB that a process with weights, gradients and one step held; None: not known.
+
+    in_backward: ours without gradients but one
+    """
+    how = {"side": side, "whose": whose, "checkpointing": checkpointing, "in_backward": in_backward}
     text = json.dumps({"config": dataclasses.asdict(config), **how})
     command = [sys.executable, "-m", "benchmarks.train_step", text]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE)
@@ -71,6 +86,8 @@ def main(text: str) -> float | None:
     given, status = inputs(config, 1, how["side"]), Path("/proc/self/status")
     if how["whose"] == "ours":
         ours.set_checkpointing(checkpointing)
+        if how["in_backward"]:
+            let_go(ours)
         step(ours, *given)
     else:
         other = twin("unet", config, ours)

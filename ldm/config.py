@@ -165,10 +165,19 @@ class TrainConfig:
     learning_rate: float = 1e-4
     warmup: int = 100  # steps of linear rise; a cosine falls to zero at `steps`
     weight_decay: float = 0.01
-    clip: float = 1.0  # largest gradient norm
+    clip: float = 1.0  # largest gradient norm; 1e9 is off
+    update_in_backward: bool = False  # each weight at once, no gradients kept: memory; no clip
     ema: float = 0.999  # decay of the averaged weights, which are the ones kept
     save_every: int = 200
     sample_every: int = 500  # steps between previews, and one at the end; 0: none
+
+    def __post_init__(self) -> None:
+        if self.update_in_backward and (self.accumulate != 1 or self.clip < 1e9):
+            raise ConfigError(
+                "train.update_in_backward changes weights before all gradients are there: it wants "
+                "one process, train.accumulate=1 and train.clip=1e9 (off), got "
+                f"train.accumulate={self.accumulate} and train.clip={self.clip:g}"
+            )
 
 
 @dataclass(frozen=True)

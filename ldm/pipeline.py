@@ -83,16 +83,21 @@ class LatentDiffusion:
 
     @classmethod
     def load(
-        cls, path: str | Path, config: str | Path | None = None, ema: bool = False
+        cls,
+        path: str | Path,
+        config: str | Path | None = None,
+        ema: bool = False,
+        dtype: torch.dtype | None = torch.float32,
     ) -> LatentDiffusion:
-        """Open weights in any layout that `ldm.weights` reads: float32, eval mode, on the CPU.
+        """Open weights in any layout that `ldm.weights` reads, in eval mode, on the CPU.
 
         config: a YAML of ModelConfig's fields, for a CompVis file of other sizes than SD v1.4's
         ema: take the averaged weights of a CompVis file that holds both
+        dtype: None keeps each tensor's own, for who moves all to one with `to` afterwards
         Raises ValueError, in one line, for anything that cannot be opened whole.
         """
         given = None if config is None else load_config(ModelConfig, config)
-        found, states = weights.load_parts(path, given, ema=ema)
+        found, states = weights.load_parts(path, given, ema, dtype)
         if missing := weights.PARTS.keys() - states.keys():
             raise ValueError(
                 f"{path} has no {' and no '.join(sorted(missing))}; "

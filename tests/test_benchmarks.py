@@ -210,6 +210,16 @@ def test_a_training_step_gives_the_first_gradient_and_keeps_none() -> None:
     assert all(parameter.grad is None for parameter in unet.parameters())
 
 
+def test_a_step_that_lets_gradients_go_computes_the_same() -> None:
+    """Of the gradients of a backward pass the first convolution's alone is kept, with its bits."""
+    plain, freed = (measure.random_part("unet", TINY) for _ in range(2))
+    given = train_step.inputs(TINY, 1, 8)
+    train_step.let_go(freed)
+    freed(*given).square().mean().backward()
+    assert [n for n, p in freed.named_parameters() if p.grad is not None] == ["conv_in.weight"]
+    assert torch.equal(freed.conv_in.weight.grad, train_step.step(plain, *given))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="wants Linux's /proc")
 def test_memory_is_measured_in_another_process(without_diffusers) -> None:
@@ -217,6 +227,7 @@ def test_memory_is_measured_in_another_process(without_diffusers) -> None:
     mine = train_step.peak(TINY, 8, "ours", checkpointing=True)
     assert mine is not None
     assert 0.05 < mine < 5  # PyTorch alone is a fifth of a GB
+    assert train_step.peak(TINY, 8, "ours", checkpointing=True, in_backward=True) is not None
     how = {"config": SIZES | VAE_ONLY, "side": 8, "whose": "other", "checkpointing": False}
     assert train_step.main(json.dumps(how)) is None
 

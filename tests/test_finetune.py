@@ -2,6 +2,8 @@
 
 import copy
 import json
+import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -248,6 +250,31 @@ def test_checkpointing_changes_memory_and_nothing_else(tmp_path: Path, start: Pa
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("precision", "checkpointing", "prior"),
+    [("float32", False, 0.0), ("float32", True, 1.0), ("bfloat16", True, 0.0)],
+)
+def test_a_unet_updated_in_the_backward_pass_has_the_same_bits(
+    tmp_path: Path, start: Path, precision: str, checkpointing: bool, prior: float
+) -> None:
+    """No weight changes before all that needs it is done: not with blocks computed twice, nor with
+    two passes before one backward pass.
+    """
+    how = {"precision": precision, "checkpointing": checkpointing, "clip": 1e9, "steps": 2}
+    options = {"prior_weight": prior, "prior_images": 2}
+    found = []
+    for name, at_once in (("plain", False), ("at_once", True)):
+        config = adaptation(
+            tmp_path / name, start, "finetune", options, update_in_backward=at_once, **how
+        )
+        run = load_run(config)
+        method = build_method(run)
+        Trainer(run, method).fit()
+        found.append(method.unet.state_dict())
+    plain, at_once = found
+    assert all(torch.equal(at_once[name], tensor) for name, tensor in plain.items())
+
+
 def test_a_run_that_cannot_fit_is_refused_before_it_starts(
     tmp_path: Path, start: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,9 +283,26 @@ def test_a_run_that_cannot_fit_is_refused_before_it_starts(
     options = {"prior_weight": 1.0}
     with pytest.raises(ConfigError, match=r"this run wants about .* 0\.001 GB are to be") as e:
         build_method(load_run(adaptation(tmp_path, start, "finetune", options, ema=0.9)))
-    for hint in ("train.checkpointing=true", "train.ema=0", "accumulate", "method.train=lora"):
+    for hint in ("checkpointing=true", "ema=0", "in_backward=true", "accumulate", "train=lora"):
         assert hint in str(e.value)
     assert not list((start.parent / "cache").glob("prior*-64"))  # nothing was drawn first
+
+
+def test_the_estimate_leaves_out_gradients_that_are_not_kept(
+    tmp_path: Path, start: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two moments of each weight, and all gradients, or the largest alone."""
+    told = []
+    for at_once in (False, True):
+        how = {"update_in_backward": at_once, "clip": 1e9}
+        with caplog.at_level(logging.INFO, "ldm.adapt.memory"):
+            method = build_method(load_run(adaptation(tmp_path, start, "finetune", {}, **how)))
+        told.append(float(re.findall(r"optimizer ([\d.e-]+),", caplog.text)[-1]) * 1e9)
+    sizes = [p.nbytes for p in method.unet.parameters()]
+    assert told == [
+        pytest.approx(3 * sum(sizes), rel=0.01),
+        pytest.approx(2 * sum(sizes) + max(sizes), rel=0.01),
+    ]
 
 
 def test_the_estimate_of_activations_is_what_is_kept(tmp_path: Path, start: Path) -> None:

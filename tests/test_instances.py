@@ -40,3 +40,14 @@ def test_instances_may_vary_but_not_their_prompts(tmp_path: Path, start: Path) -
     for i in range(len(three)):
         assert three.caption(i, 0) == one.caption(i // 3, 0)
         assert three.sample_id(i) == one.sample_id(i // 3)
+
+
+def test_class_images_of_another_number_keep_their_latents(tmp_path: Path, start: Path) -> None:
+    """A run with fewer images of the prior reads the latents of the first few of many."""
+    found = []
+    for count in (3, 2, 3):
+        options = {"prior_weight": 1.0, "prior_images": count, "prior_prompt": "a rib"}
+        method = build_method(load_run(adaptation(tmp_path, start, "finetune", options)))
+        found.append(method.prior.images(torch.arange(2)))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

@@ -12,11 +12,12 @@ from conftest import assert_one_line
 from torch import Tensor
 
 import sample
-from ldm import cli, gallery, images
-from ldm.config import ModelConfig
+from ldm import adapters, cli, gallery, images
+from ldm.config import ModelConfig, from_dict
+from ldm.models import lora
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.samplers import SAMPLERS
-from ldm.weights import load_parts, save
+from ldm.weights import PARTS, load_parts, save, shapes
 from ldm.weights import main as convert
 
 ROOT = Path(__file__).parent.parent
@@ -304,3 +305,96 @@ def test_half_precision_from_the_file_to_the_picture(
     assert images.read_text(short)["dtype"] == dtype
     difference = (levels(short) - whole).float().abs().mean()
     assert 0 < difference < 8  # grey levels; white noise would differ by about 85
+
+
+@pytest.mark.parametrize(
+    ("kept", "dtype"),
+    [("float16", "float16"), ("bfloat16", "bfloat16"), ("bfloat16", "float16")],
+)
+@pytest.mark.parametrize("loras", [0, 2])
+def test_two_bytes_draw_what_their_float32_values_draw(
+    kept: str, dtype: str, loras: int, model: Path, draw: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The same files, names of the weights included, whether or not a file went through float32:
+    two LoRAs are added before the only rounding.
+    """
+    half, wide = (tmp_path / name / "model.safetensors" for name in ("half", "wide"))
+    for path in (half, wide):
+        path.parent.mkdir()
+    assert convert(["convert", str(model), str(half), "--dtype", kept]) == 0
+    assert convert(["convert", str(half), str(wide), "--dtype", "float32"]) == 0
+    added: list[object] = []
+    for i in range(loras):
+        torch.manual_seed(i)
+        unet = LatentDiffusion.load(model).unet
+        lora.inject(unet, rank=2, alpha=2)
+        tensors = {name: 0.1 * torch.randn_like(x) for name, x in lora.weights(unet).items()}
+        adapters.save(tmp_path / f"{i}.safetensors", "lora", tensors, {"rank": 2, "alpha": 2})
+        added += ["--lora", tmp_path / f"{i}.safetensors"]
+    settings = ("--prompt", PROMPT, "--n", 1, "--steps", 1, "--dtype", dtype, *added)
+    found, expected = (
+        content(draw(*settings, "--model", path, out=f"from-{path.parent.name}"))
+        for path in (half, wide)
+    )
+    assert found == expected
+
+
+WIDE = {  # 80 M parameters, of which none holds a twelfth
+    "image_size": 32,
+    "vae": {"image_channels": 1, "channels": [32], "res_blocks": 1, "patch": 4},
+    "text": {"width": 64, "layers": 1, "heads": 2},
+    "unet": {
+        "channels": [256, 512],
+        "attention": [False, False],
+        "context_dim": 64,
+        "heads": 2,
+        "res_blocks": 3,
+    },
+}
+PEAK = """
+import re, sys
+from pathlib import Path
+import sample
+from ldm import adapters, gallery, speed, world
+from ldm.edit import album
+from ldm.models import clip
+
+def status(field):
+    text = Path("/proc/self/status").read_text()
+    return int(re.search(field + r":\\s+(\\d+) kB", text)[1]) * 1024
+
+def instead(*_):
+    print(status("VmHWM") - before)
+    return []
+
+clip.tokenizer()
+gallery.draw = instead
+Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
+before = status("VmRSS")
+sample.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="wants Linux's /proc")
+def test_two_bytes_are_loaded_without_four(tmp_path: Path) -> None:
+    """Until the first step a model takes its own size, and less than half of that again for one
+    tensor in float32 and for Python; in float32 it would take twice its size.
+    """
+    config = from_dict(ModelConfig, WIDE)
+    parts = {part: {} for part in PARTS}
+    for name, shape in shapes(config, PARTS).items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = torch.full(shape, 0.01, dtype=torch.float16)
+    size = sum(tensor.nbytes for state in parts.values() for tensor in state.values())
+    path = save(tmp_path / "model.safetensors", config, parts)
+    given = ["--model", str(path), "--prompt", PROMPT, "--dtype", "float16"]
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, *given, "--out", str(tmp_path / "out")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    peak = int(done.stdout.split()[0])
+    path.unlink()  # pytest keeps the folders of three runs
+    assert size < peak < 1.5 * size

@@ -257,6 +257,96 @@ def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path) -> None:
     assert method.module.weight.isfinite().all()
 
 
+IN_BACKWARD = {"update_in_backward": True, "clip": 1e9}
+
+
+def test_an_update_in_the_backward_pass_changes_no_bit(tmp_path) -> None:
+    """Weights, average and optimizer are those of a run that keeps all gradients."""
+    fit(run_config(tmp_path / "plain", clip=1e9))
+    fit(run_config(tmp_path / "at_once", **IN_BACKWARD))
+    plain, at_once = (checkpoint.load(tmp_path / name) for name in ("plain", "at_once"))
+    for state in (plain, at_once):
+        del state["config"]
+    torch.testing.assert_close(at_once, plain, rtol=0, atol=0)
+    weights = [(tmp_path / name / WEIGHTS).read_bytes() for name in ("plain", "at_once")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_run_may_go_on_with_the_other_kind_of_update(tmp_path, first: bool) -> None:
+    """A checkpoint of either kind is read by the other, and the bits are the same."""
+    fit(run_config(tmp_path / "whole", clip=1e9))
+    fit(run_config(tmp_path / "cut", **IN_BACKWARD | {"update_in_backward": first}), stop_at=7)
+    fit(run_config(tmp_path / "cut", **IN_BACKWARD | {"update_in_backward": not first}))
+    assert (tmp_path / "whole" / WEIGHTS).read_bytes() == (tmp_path / "cut" / WEIGHTS).read_bytes()
+
+
+def test_a_weight_that_the_loss_forgets_is_treated_alike(tmp_path) -> None:
+    """Without a gradient it decays as with a gradient of zero, in both kinds of update."""
+    found = []
+    for name, kind in (("plain", {"clip": 1e9}), ("at_once", IN_BACKWARD)):
+        method = Line()
+        method.module.register_parameter("forgotten", nn.Parameter(torch.ones(3)))
+        Trainer(run_config(tmp_path / name, **kind), method).fit()
+        found.append(method.module.forgotten.detach())
+    assert torch.equal(*found)
+    assert (found[0] < 1).all()
+
+
+def test_one_gradient_is_held_at_a_time(tmp_path, monkeypatch) -> None:
+    """Whenever the optimizer steps in the backward pass, a single weight has a gradient."""
+    method, held = Line(), []
+    trainer = Trainer(run_config(tmp_path, steps=3, **IN_BACKWARD), method)
+    step = trainer.optimizer.step
+    monkeypatch.setattr(
+        trainer.optimizer,
+        "step",
+        lambda: (held.append([p.grad is not None for p in trainer.parameters]), step()),
+    )
+    trainer.fit()
+    assert sorted(held) == 3 * [[False, True]] + 3 * [[True, False]]
+    assert all(p.grad is None for p in trainer.parameters)
+
+
+def test_what_an_update_in_the_backward_pass_cannot_do_is_refused(tmp_path) -> None:
+    """The norm of all gradients and a sum over batches want gradients that are kept."""
+    for other in ({"clip": 1.0}, {"accumulate": 2}):
+        with pytest.raises(ConfigError, match=r"accumulate=1 and train\.clip=1e9 \(off\), got"):
+            run_config(tmp_path, **IN_BACKWARD | other)
+
+
+def test_a_loss_that_is_not_finite_changes_no_weight_in_the_backward_pass(tmp_path) -> None:
+    """Its gradients might be finite, as those of infinity + w are: no weight sees them."""
+    method = Line()
+    before = method.module.weight.item()
+    method.loss = lambda batch, generator: (method.module.weight.sum() + math.inf, {})
+    with pytest.raises(FloatingPointError, match=r"loss inf .*samples: point-0"):
+        Trainer(run_config(tmp_path, **IN_BACKWARD), method).fit()
+    assert method.module.weight.item() == before
+
+
+def test_a_gradient_that_is_not_finite_does_not_reach_its_weight(tmp_path) -> None:
+    """In the backward pass, too; other weights may have changed, and the checkpoint has not."""
+    config = run_config(tmp_path, **IN_BACKWARD)
+    fit(config, stop_at=6)
+    kept = (tmp_path / checkpoint.NAME).read_bytes()
+    method = Line()
+
+    def loss(batch, generator):
+        weight, bias = method.module.weight, method.module.bias
+        return (weight * 0).abs().sqrt().sum() + bias.sum(), {}
+
+    method.loss = loss
+    with pytest.raises(FloatingPointError, match=r"norm nan; .*on from the last checkpoint, which"):
+        Trainer(config, method).fit()
+    state = checkpoint.load(tmp_path)
+    assert torch.equal(method.module.weight, state["module"]["weight"])
+    assert (tmp_path / checkpoint.NAME).read_bytes() == kept
+    again = fit(config)
+    assert again.steps == 8
+    assert again.module.weight.isfinite().all()
+
+
 def test_ema_follows_its_formula() -> None:
     """shadow = decay shadow + (1 - decay) weight, with decay = min(ema, (1 + n) / (10 + n))."""
     weight = nn.Parameter(torch.tensor([1.0]))

@@ -34,7 +34,8 @@ class Latents:
         self.key = f"{dataset.key}-{how}-{vae_hash}"
         side = size // vae.config.factor
         shape = (len(dataset) * self.variants, 2 * vae.config.latent_channels, side, side)
-        self.moments = CachedRows(Path(cache) / f"latents-{self.key}", shape, np.float16, self.make)
+        path = Path(cache) / f"latents-{self.key}-{shape[0]}"  # rows lie elsewhere among others
+        self.moments = CachedRows(path, shape, np.float16, self.make)
 
     @torch.inference_mode()
     def make(self, index: int) -> np.ndarray:

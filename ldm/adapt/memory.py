@@ -15,6 +15,8 @@ from ldm.pipeline import LatentDiffusion
 
 log = logging.getLogger(__name__)
 
+IN_BACKWARD = "train.update_in_backward=true with train.clip=1e9"
+
 
 def check(
     pipe: LatentDiffusion, train: TrainConfig, trained: nn.Module, images: int, size: int
@@ -27,8 +29,9 @@ def check(
     learned = {id(p): p.nbytes for p in trained.parameters() if p.requires_grad}
     networks = (pipe.unet, pipe.vae, pipe.text)
     weights = sum(({id(p): p.nbytes for n in networks for p in n.parameters()} | learned).values())
-    # of each learned number a gradient, Adam's two moments, the average
-    states = sum(learned.values()) * (4 if train.ema else 3)
+    # of each learned number Adam's two moments, the average, a gradient
+    states = sum(learned.values()) * (3 if train.ema else 2)
+    states += (max if train.update_in_backward else sum)(learned.values())
     share = 2 if train.precision == "bfloat16" else 1
     kept = activations(pipe, images, size) // share
     coding = codec_bytes(pipe.config.vae, size, size)  # of images and previews, between the steps
@@ -41,6 +44,7 @@ def check(
     if need > room:
         hints = ["train.checkpointing=true"] * (not train.checkpointing)
         hints += ["train.ema=0"] * (train.ema > 0)
+        hints += [IN_BACKWARD] * (train.accumulate == 1 and not train.update_in_backward)
         hints += ["a smaller train.batch_size with more train.accumulate"] * (images > 1)
         hints += ["method.train=lora"]
         raise ConfigError(

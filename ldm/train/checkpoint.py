@@ -1,4 +1,7 @@
-"""Checkpoints that are whole or absent: written beside, synced, then renamed."""
+"""Checkpoints that are whole or absent: written beside, synced, then renamed.
+
+And the settings with which a run may go on from one.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any
 import torch
 
 from ldm import atomic
+from ldm.config import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -52,3 +56,24 @@ def load(folder: Path) -> dict[str, Any] | None:
     if found:
         raise ValueError(f"no checkpoint in {folder} can be read; delete the folder to start again")
     return None
+
+
+# what may change when a run goes on
+FREE = {"data.cache", "data.path", "model.path"}  # what lies at the paths is compared itself
+FREE |= {"train.device", "train.attention"}  # change rounding alone
+FREE |= {"train.update_in_backward"}  # changes memory alone
+FREE |= {f"train.{n}" for n in ("steps", "save_every", "sample_every", "out", "learning_rate")}
+
+
+def refuse_other_settings(folder: Path, before: Any, now: Any, where: str = "") -> None:
+    """Raise ConfigError if a run folder was begun with settings that would change its weights."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            place = f"{where}.{key}" if where else key
+            if place not in FREE:
+                refuse_other_settings(folder, before.get(key), now.get(key), place)
+    elif before != now:
+        raise ConfigError(
+            f"{folder} was begun with {where}={before!r}, not {now!r}; "
+            "give the old value, another train.out, or delete the folder"
+        )

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from ldm import atomic, images, rng
 from ldm.config import ConfigError, RunConfig, to_dict
 from ldm.data.datasets import Batch
-from ldm.train import checkpoint
+from ldm.train import checkpoint, in_backward
+from ldm.train.checkpoint import refuse_other_settings
 from ldm.train.ema import EMA
 from ldm.train.log import Log
 from ldm.world import World
@@ -136,23 +137,14 @@ class Trainer:
             rows.append(figures)
             ids += names
         figures = self._mean(rows)
-        gradients = []
-        for parameter in self.parameters:
-            if parameter.grad is None:  # on this process alone, perhaps
-                parameter.grad = torch.zeros_like(parameter)
-            gradients.append(parameter.grad)
-        self.world.add(gradients)
-        norm = nn.utils.clip_grad_norm_(self.parameters, settings.clip)
-        if not (math.isfinite(figures["loss"]) and norm.isfinite()):
-            self._refuse(step, figures["loss"], norm.item(), ids)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        if not settings.update_in_backward:
+            self._update(step, figures["loss"], ids)
         self.ema.update(step)
         seconds = round(time.perf_counter() - began, 4)
         return {"step": step, **figures, "lr": rate, "seconds": seconds}
 
     def _accumulate(self, step: int, part: int) -> tuple[dict[str, float], list[str]]:
-        """Add the gradient of one batch to the step's; returns figures and sample ids."""
+        """Add the gradient of one batch to the step's, or use it; returns figures and ids."""
         settings, device = self.settings, self.parameters[0].device
         key = (step, part) if part else (step,)
         batch = self.method.draw(settings.batch_size, rng.generator(settings.seed, "batch", *key))
@@ -160,8 +152,39 @@ class Trainer:
         half = settings.precision == "bfloat16"
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             loss, figures = self.method.loss(batch, rng.generator(settings.seed, "loss", *key))
-        (loss / settings.accumulate).backward()
+        if settings.update_in_backward:
+            self._update_in_backward(step, loss, batch.ids)
+        else:
+            (loss / settings.accumulate).backward()
         return {"loss": loss.item(), **figures}, batch.ids
+
+    def _update(self, step: int, loss: float, ids: list[str]) -> None:
+        """Change the weights by the gradients of all batches of the step."""
+        gradients = []
+        for parameter in self.parameters:
+            if parameter.grad is None:  # on this process alone, perhaps
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+        self.world.add(gradients)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
+        if not (math.isfinite(loss) and norm.isfinite()):
+            self._refuse(step, loss, f"{norm.item()}", ids)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _update_in_backward(self, step: int, loss: Tensor, ids: list[str]) -> None:
+        """The same for the only batch of a step, with one gradient held at a time.
+
+        One that is not finite does not reach its weight; others have changed by then, in memory.
+        """
+
+        def check(gradient: Tensor) -> None:
+            if not (norm := gradient.norm()).isfinite():
+                self._refuse(step, loss.item(), f"{norm.item()}", ids)
+
+        if not loss.isfinite():
+            self._refuse(step, loss.item(), "unknown", ids)
+        in_backward.update(loss, self.parameters, self.optimizer, check)
 
     def _mean(self, rows: list[dict[str, float]]) -> dict[str, float]:
         """Over the batches of all processes."""
@@ -170,9 +193,9 @@ class Trainer:
         self.world.add([sums])
         return dict(zip(rows[0], (sums / self.settings.accumulate).tolist(), strict=True))
 
-    def _refuse(self, step: int, loss: float, norm: float, ids: list[str]) -> None:
+    def _refuse(self, step: int, loss: float, norm: str, ids: list[str]) -> None:
         report = self.folder / f"not_finite_{self.world.rank}.json"
-        facts = {"step": step, "loss": str(loss), "gradient_norm": str(norm), "samples": ids}
+        facts = {"step": step, "loss": str(loss), "gradient_norm": norm, "samples": ids}
         report.write_text(json.dumps(facts) + "\n")
         raise FloatingPointError(
             f"step {step} has loss {loss} and gradient norm {norm}; samples: {', '.join(ids)} "
@@ -239,23 +262,3 @@ def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
     """Rises linearly over `warmup` steps, then falls as a half cosine to zero at `steps`."""
     fraction = min(1.0, step / max(1, steps))
     return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * fraction))
-
-
-# what may change when a run goes on
-FREE = {"data.cache", "data.path", "model.path"}  # what lies at the paths is compared itself
-FREE |= {"train.device", "train.attention"}  # change rounding alone
-FREE |= {f"train.{n}" for n in ("steps", "save_every", "sample_every", "out", "learning_rate")}
-
-
-def refuse_other_settings(folder: Path, before: Any, now: Any, where: str = "") -> None:
-    """Raise ConfigError if a run folder was begun with settings that would change its weights."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            place = f"{where}.{key}" if where else key
-            if place not in FREE:
-                refuse_other_settings(folder, before.get(key), now.get(key), place)
-    elif before != now:
-        raise ConfigError(
-            f"{folder} was begun with {where}={before!r}, not {now!r}; "
-            "give the old value, another train.out, or delete the folder"
-        )
