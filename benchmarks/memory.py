@@ -2,7 +2,8 @@
 
     python benchmarks/memory.py decode [--pixels 1024]      # plain, and in tiles
     python benchmarks/memory.py encode [--pixels 1024]
-    python benchmarks/memory.py step [--pixels 512]         # of the U-Net, by each attention
+    python benchmarks/memory.py step [--pixels 512]         # of the U-Net, by each attention, and
+                                                            # guidance's halves one by one
     python benchmarks/memory.py train [--pixels 256]        # forward and backward, batch 1
 
 Random weights. Each measurement is a process of its own: the most memory that the system gave it
@@ -86,12 +87,14 @@ def compare(what: str, pixels: int) -> dict[str, object]:
 
 
 @torch.inference_mode()
-def step(pixels: int, way: str) -> Result:
-    """One step of the U-Net for one guided image, which is a batch of two."""
+def step(pixels: int, way: str, dtype: torch.dtype = torch.float32, at_once: int = 2) -> Result:
+    """One step of the U-Net for one guided image: a batch of two, or two of one."""
     unet, inputs = network(2, pixels)
-    unet.eval().set_attention(way)
+    unet.eval().to(dtype).set_attention(way)
+    inputs = [x.to(dtype) if x.is_floating_point() else x for x in inputs]
     unet(*(x[..., :8, :8] if x.ndim == 4 else x for x in inputs))
-    return peak(lambda: unet(*inputs))
+    batches = list(zip(*(x.split(at_once) for x in inputs), strict=True))
+    return peak(lambda: torch.cat([unet(*batch) for batch in batches]))
 
 
 def attentions(pixels: int) -> dict[str, object]:
@@ -103,6 +106,18 @@ def attentions(pixels: int) -> dict[str, object]:
         "sdpa GB": gigabytes(sdpa),
         "reference GB": gigabytes(reference),
         "largest difference / standard deviation": apart(found, expected),
+        "one half at a time": halves(pixels),
+    }
+
+
+def halves(pixels: int) -> dict[str, object]:
+    """GB with both halves of the guidance in one batch, and one after the other, by dtype."""
+    dtypes = (torch.float32, torch.bfloat16)
+    return {
+        str(dtype): [
+            gigabytes(alone(step, pixels, "sdpa", dtype, at_once)[0]) for at_once in (2, 1)
+        ]
+        for dtype in dtypes
     }
 
 

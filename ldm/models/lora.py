@@ -59,7 +59,7 @@ def weights(network: nn.Module) -> dict[str, Tensor]:
 def merge(network: nn.Module, tensors: Mapping[str, Tensor], scale: float) -> None:
     """W <- W + scale B A in a network without LoRAs; -scale takes it out again, but for rounding.
 
-    Layers of two-byte weights become float32, so that several LoRAs are rounded once, by whoever
+    Layers of shorter weights become float32, so that several LoRAs are rounded once, by whoever
     moves the network to its dtype.
     Raises ValueError, before anything is changed, if the names or shapes are another network's.
     """
@@ -76,5 +76,5 @@ def merge(network: nn.Module, tensors: Mapping[str, Tensor], scale: float) -> No
         changes[name] = scale * (up.double() @ down.double())
     for name, change in changes.items():
         layer = layers[name]
-        weight = layer.to(torch.promote_types(layer.weight.dtype, torch.float32)).weight
+        weight = (layer.float() if layer.weight.itemsize < 4 else layer).weight
         weight.copy_(weight.double() + change.to(weight.device))
