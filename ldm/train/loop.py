@@ -243,7 +243,7 @@ def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
 
 # what may change when a run goes on
 FREE = {"data.cache", "data.path", "model.path"}  # what lies at the paths is compared itself
-FREE |= {"train.device", "train.attention"}  # change rounding alone
+FREE |= {"train.device", "train.attention", "train.compile"}  # change rounding alone
 FREE |= {f"train.{n}" for n in ("steps", "save_every", "sample_every", "out", "learning_rate")}
 
 
