@@ -2,7 +2,7 @@
 
 Compiled is a graph for one set of shapes, at its first call: minutes for a large network. Another
 batch or size of picture is compiled anew; other steps, prompts, seeds and weights are not. What was
-compiled is kept on the disk, so the next process only loads it.
+compiled is kept on the disk, so the next process with as many threads only loads it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Compiled:
 def use(unet: UNet, way: str) -> None:
     """Run the network by one of WAYS from now on: as it is, as one graph, or as one for each block.
 
-    Blocks of equal shapes share a graph, so `regions` are compiled sooner and run a little slower.
+    Blocks of equal shapes share a graph, so `regions` are compiled sooner.
     Names of weights stay what they are. Raises ConfigError, in one line, where nothing can be
     compiled; so does the first call, should it be about the network.
     """
@@ -62,6 +62,9 @@ def use(unet: UNet, way: str) -> None:
     # PyTorch counts the graphs of all blocks together, as they are one piece of code
     limits = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, SHAPES * len(regions))
+    if unet.conv_in.weight.device.type == "cpu":
+        # or PyTorch would lay out anew the weights of every convolution at every call: 24 % slower
+        unet.to(memory_format=torch.channels_last)
     for module in regions if way == "regions" else [unet]:
         module.forward = Compiled(module)
 
