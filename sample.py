@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         adapters.apply(pipe, options.words, options.loras, options.text_encoder)
         gallery.check_weights(order, pipe, chosen=options.model is not None)
         pipe.to(device, devices.DTYPES[order.dtype])
-        speed.choose(pipe, order.attention, order.winograd, order.tiled)
+        speed.choose(pipe, order.attention, order.winograd, order.tiled, order.compile)
     here, name = world.join(), model.resolve().name
     if job is not None:
         paths = album.draw(pipe, order, job, options.out, name, watch, here)

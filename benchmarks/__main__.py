@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import conv, fid, sample, startup, train_step, unet, vae
+from benchmarks import compiling, conv, fid, sample, startup, train_step, unet, vae
 from benchmarks.measure import Row, Setting, machine
 from ldm import cli
 from ldm.config import ModelConfig, load_config
@@ -18,6 +18,7 @@ PROGRAM = "python -m benchmarks"
 BENCHMARKS: dict[str, Callable[[str, Setting], Iterable[Row]]] = {
     "unet_b2_64": partial(unet.rows, batch=2, side=64),
     "unet_b2_32": partial(unet.rows, batch=2, side=32),
+    "compile": partial(compiling.rows, batch=2, side=32),
     "vae_512": partial(vae.rows, side=64),
     "train_b1_32": partial(train_step.rows, side=32),
     "fid_10k": partial(fid.rows, n=10_000),

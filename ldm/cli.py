@@ -53,6 +53,8 @@ def model_arguments(parser: Parser) -> None:
     winograd = "convolve faster, but for rounding equal; CPU and float32 only (no)"
     add("--winograd", action=argparse.BooleanOptionalAction, help=winograd)
     about = "the autoencoder in tiles: a third of its memory, equal but for rounding"
+    what = "compile the U-Net: whole (if not said), regions, which is sooner done, or no (no)"
+    add("--compile", nargs="?", const="whole", metavar="WAY", help=what)
     add("--tiled", action="store_true", default=None, help=about)
 
 

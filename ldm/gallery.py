@@ -54,6 +54,7 @@ class Order:
     attention: str = "sdpa"
     winograd: bool = False
     tiled: bool = False
+    compile: str = "no"
     device: str | None = None
     weights: str = ""
     company: range | None = None
@@ -126,6 +127,7 @@ def describe(
         "attention": order.attention,
         "winograd": "yes" if order.winograd else "no",
         "tiled": "yes" if order.tiled else "no",
+        "compile": order.compile,
         "device": pipe.device.type,
         "weights": pipe.weights_hash,
         "model": model,
@@ -161,6 +163,7 @@ def recall(path: str | Path) -> Order:
             attention=text.get("attention", "sdpa"),
             winograd={"yes": True, "no": False}[text.get("winograd", "no")],
             tiled=text.get("tiled") == "yes",
+            compile=text.get("compile", "no"),
             device=text["device"],
             weights=text["weights"],
             company=_read_range(text["batch"]) if "batch" in text else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ldm import compiled
 from ldm.config import ConfigError
 from ldm.devices import available
 from ldm.kernels import winograd as kernels
@@ -12,10 +13,15 @@ from ldm.pipeline import LatentDiffusion
 
 
 def choose(
-    pipe: LatentDiffusion, attention: str = "sdpa", winograd: bool = False, in_tiles: bool = False
+    pipe: LatentDiffusion,
+    attention: str = "sdpa",
+    winograd: bool = False,
+    in_tiles: bool = False,
+    compile: str = "no",
 ) -> None:
     """Attend in the U-Net by one of attention.WAYS; convolve in U-Net and VAE by Winograd's way;
-    encode and decode in tiles, which is no faster but takes a third of the memory.
+    encode and decode in tiles, which is no faster but takes a third of the memory; compile the
+    U-Net by one of compiled.WAYS.
 
     Raises ValueError, in one line, for what is not to be had on the model's device or in its dtype.
     """
@@ -31,6 +37,7 @@ def choose(
             kernels.use(module)
     if in_tiles:
         tiled.use(pipe.vae)
+    compiled.use(pipe.unet, compile)
 
 
 def check_room(pipe: LatentDiffusion) -> None:

@@ -152,6 +152,20 @@ def test_without_diffusers_the_row_says_so(compiled, without_diffusers, rows) ->
         assert "diffusers is not installed" in row["note"]
 
 
+@pytest.mark.slow
+def test_compiling_says_what_the_first_call_takes(
+    rows: Callable[..., list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row for each way, beside the network as it is; the second process finds results."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    found = rows("compile")
+    assert [row["name"] for row in found] == ["compile_whole", "compile_regions"]
+    for row in found:
+        assert row["ratio"] == row["ours_s"] / row["other_s"]
+        assert 0 < row["difference"] < 1e-5
+        assert row["first_call_s_cold"] > row["first_call_s_warm"] > row["ours_s"]
+
+
 def test_the_twin_has_our_tensors(diffusers: type[Fake]) -> None:
     """Diffusers' network is given the memory of ours, tensor by tensor, and not a copy."""
     ours = measure.random_part("vae", TINY)

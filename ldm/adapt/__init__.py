@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ldm import compiled
 from ldm.adapt.bert import TrainBert
-from ldm.adapt.finetune import FineTune, TextualInversion
+from ldm.adapt.finetune import Adaptation, FineTune, TextualInversion
 from ldm.adapt.judge import TrainJudge
 from ldm.adapt.pretrain import TrainText, TrainUNet, TrainVAE
 from ldm.adapt.projection import Project
@@ -28,4 +29,12 @@ def build_method(run: RunConfig) -> Method:
     """The method that `train.method` names, with its data and its model."""
     if run.train.method not in METHODS:
         raise ConfigError(f"unknown train.method {run.train.method!r}; known: {', '.join(METHODS)}")
-    return METHODS[run.train.method](run)
+    method = METHODS[run.train.method](run)
+    if run.train.compile:
+        if not isinstance(method, TrainUNet | Adaptation):
+            raise ConfigError(
+                f"train.compile is about the U-Net, and train.method={run.train.method} runs none; "
+                "leave it out"
+            )
+        compiled.use(method.pipe.unet, run.train.compile)
+    return method

@@ -112,9 +112,23 @@ class Winograd:
         plain = x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled()
         if plain or len(x) * math.ceil(x.shape[2] / 4) * math.ceil(x.shape[3] / 4) < FEWEST:
             return F.conv2d(x, weight, bias, padding=1)
+        if not torch.compiler.is_compiling():  # a compiler's weights have no version
+            self.refresh(weight)
+        return torch.ops.ldm.winograd(x, self.u, x.new_zeros(len(weight)) if bias is None else bias)
+
+    def refresh(self, weight: Tensor) -> None:
+        """Transform the weights if they are others than before."""
         if self.packed is None or self.packed[0] is not weight or self.packed[1] != weight._version:
             self.packed, self.u = (weight, weight._version), pack(weight, self.m, self.panel)
-        return torch.ops.ldm.winograd(x, self.u, x.new_zeros(len(weight)) if bias is None else bias)
+
+
+def refresh(module: nn.Module) -> None:
+    """Transform what has changed of the weights: before each call of what torch.compile made."""
+    if torch.is_grad_enabled():
+        return  # Winograd's convolutions are not used
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d) and isinstance(layer._conv_forward, Winograd):
+            layer._conv_forward.refresh(layer.weight)
 
 
 def use(module: nn.Module, m: int = 4) -> int:
