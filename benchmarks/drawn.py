@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ldm import images
+from ldm import atomic, images
 from ldm.config import DataConfig
 from ldm.data.films import Files, Phantoms, digest, from_bytes, to_bytes
 from ldm.models.judge import Judge
@@ -30,7 +31,7 @@ COMPONENTS = 120
 class Artist:
     """A model, and the folder that keeps what it has drawn."""
 
-    def __init__(self, weights: str, folder: Path, seed: int = 0, **settings: float) -> None:
+    def __init__(self, weights: str, folder: Path, seed: int = 0, **settings: Any) -> None:
         """settings: of Sampling, in the place of the default ones"""
         self.pipe = LatentDiffusion.load(weights)
         self.folder, size = folder, self.pipe.config.image_size
@@ -40,15 +41,17 @@ class Artist:
     def draw(self, prompts: Sequence[str]) -> Tensor:
         """Image i shows prompt i: [B, 1, H, W]"""
         what = digest([self.pipe.weights_hash, repr(self.sampling), list(prompts)])
-        path = self.folder / "drawn" / f"{what}.npy"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            parts = [
-                self.pipe.draw([prompts[i] for i in part], part.tolist(), self.sampling)
-                for part in tqdm(torch.arange(len(prompts)).split(16), "drawing", leave=False)
-            ]
-            np.save(path, to_bytes(torch.cat(parts)))
-        return from_bytes(np.load(path))
+        folder = self.folder / "drawn"
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = []
+        for part in tqdm(torch.arange(len(prompts)).split(16), "drawing", leave=False):
+            path = folder / f"{what}-{part[0]}.npy"
+            if not path.exists():
+                drawn = self.pipe.draw([prompts[i] for i in part], part.tolist(), self.sampling)
+                with atomic.whole_file(path) as whole, whole.open("wb") as file:
+                    np.save(file, to_bytes(drawn))
+            parts.append(from_bytes(np.load(path)))
+        return torch.cat(parts)
 
     def pair(self, world: str, finding: str, count: int) -> tuple[Tensor, np.ndarray]:
         """`count` images of the finding, as many of other ones, and which are which."""
