@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from benchmarks.measure import SWITCHES, Row, Setting, contest, gflop, random_part, twin
 from benchmarks.unet import inputs
 from ldm.config import ModelConfig, from_dict
+from ldm.kernels import unfolded
+from ldm.pipeline import build
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,9 +56,14 @@ def rows(name: str, setting: Setting, side: int) -> list[Row]:
     at_once = peak(config, side, "ours", checkpointing=True, in_backward=True)
     peaks["peak_gb_ours_checkpointing_in_backward"] = at_once
     ours = random_part("unet", config)
+    fast = build("unet", config, ours.state_dict()).requires_grad_()
+    unfolded.use(fast)
     other, given = twin("unet", config, ours), inputs(config, 1, side)
     return contest(
-        {name: (lambda: step(ours, *given), SWITCHES[False])},
+        {
+            name: (lambda: step(fast, *given), "small maps unfolded"),
+            f"{name}_plain": (lambda: step(ours, *given), SWITCHES[False]),
+        },
         None if other is None else lambda: their_step(other, *given),
         setting.rounds,
         gflop("unet", config, step, *given),

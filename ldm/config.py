@@ -162,6 +162,7 @@ class TrainConfig:
     precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass (autocast)
     checkpointing: bool = False  # compute the U-Net's blocks twice rather than keep them: memory
     attention: Literal["sdpa", "reference", "fused"] = "sdpa"  # the U-Net's; fused wants CUDA
+    unfold: bool = False  # small maps convolved by products of matrices: faster, CPU only
     compile: Literal["", "whole", "regions"] = ""  # the U-Net, which takes minutes
     learning_rate: float = 1e-4
     warmup: int = 100  # steps of linear rise; a cosine falls to zero at `steps`

@@ -11,6 +11,7 @@ from ldm.adapt.judge import TrainJudge
 from ldm.adapt.pretrain import TrainText, TrainUNet, TrainVAE
 from ldm.adapt.projection import Project
 from ldm.config import ConfigError, RunConfig
+from ldm.kernels import unfolded
 from ldm.train.loop import Method
 
 METHODS: dict[str, Callable[[RunConfig], Method]] = {
@@ -30,11 +31,14 @@ def build_method(run: RunConfig) -> Method:
     if run.train.method not in METHODS:
         raise ConfigError(f"unknown train.method {run.train.method!r}; known: {', '.join(METHODS)}")
     method = METHODS[run.train.method](run)
-    if run.train.compile:
-        if not isinstance(method, TrainUNet | Adaptation):
+    for switch in ("unfold", "compile"):
+        if getattr(run.train, switch) and not isinstance(method, TrainUNet | Adaptation):
             raise ConfigError(
-                f"train.compile is about the U-Net, and train.method={run.train.method} runs none; "
-                "leave it out"
+                f"train.{switch} is about the U-Net, and train.method={run.train.method} runs "
+                "none; leave it out"
             )
-        compiled.use(method.pipe.unet, run.train.compile)
+    if isinstance(method, TrainUNet | Adaptation):
+        if run.train.unfold:
+            unfolded.use(method.pipe.unet)
+        compiled.use(method.pipe.unet, run.train.compile or "no")
     return method

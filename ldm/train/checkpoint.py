@@ -60,7 +60,8 @@ def load(folder: Path) -> dict[str, Any] | None:
 
 # what may change when a run goes on
 FREE = {"data.cache", "data.path", "model.path"}  # what lies at the paths is compared itself
-FREE |= {"train.device", "train.attention", "train.compile"}  # change rounding alone
+# changes rounding alone
+FREE |= {f"train.{n}" for n in ("device", "attention", "compile", "unfold")}
 FREE |= {"train.update_in_backward"}  # changes memory alone
 FREE |= {f"train.{n}" for n in ("steps", "save_every", "sample_every", "out", "learning_rate")}
 

@@ -1,0 +1,58 @@
+"""3 x 3 convolutions of small maps as one product of matrices, for training on a CPU.
+
+Every 3 x 3 neighbourhood becomes a column (im2col): Y = W U with W [N, 9 C] and U [9 C, B L]. It is
+the same arithmetic, and so are both gradients, two more such products. The library's convolution is
+made for large maps: with few pixels and many channels its backward pass takes twice as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldm.config import ConfigError
+
+MOST = 64  # pixels of the map that comes out: above, the library is as fast (benchmarks/train_step)
+
+Convolution = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
+
+
+def use(module: nn.Module) -> int:
+    """Convolve small maps that way from now on, on a CPU; returns how many layers may.
+
+    Raises ConfigError for a module on another device.
+    """
+    device = next(module.parameters()).device
+    if device.type != "cpu":
+        raise ConfigError(f"small maps are unfolded on a CPU only, not {device}; leave it off")
+    layers = [m for m in module.modules() if isinstance(m, nn.Conv2d) and fits(m)]
+    for layer in layers:
+        layer._conv_forward = unfolded(layer)  # type: ignore[assignment]
+    return len(layers)
+
+
+def fits(layer: nn.Conv2d) -> bool:
+    """3 x 3 and dense, of any stride."""
+    plain = layer.kernel_size == (3, 3) and layer.padding == (1, 1) and layer.dilation == (1, 1)
+    return plain and layer.groups == 1 and layer.stride[0] == layer.stride[1]
+
+
+def unfolded(layer: nn.Conv2d) -> Convolution:
+    """In the place of the layer's `_conv_forward`."""
+    plain, stride = layer._conv_forward, layer.stride[0]
+
+    def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """x: [B, C, H, W];  returns [B, N, h, w]"""
+        h, w = (-(-side // stride) for side in x.shape[2:])
+        if h * w > MOST:
+            return plain(x, weight, bias)
+        columns = F.unfold(x, 3, padding=1, stride=stride).transpose(0, 1).flatten(1)
+        matrix = weight.flatten(1)
+        # addmm, not a sum after it: autocast then keeps it all in one dtype
+        y = matrix @ columns if bias is None else torch.addmm(bias[:, None], matrix, columns)
+        return y.unflatten(1, (len(x), h, w)).transpose(0, 1)
+
+    return convolve
