@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,6 @@ def main(arguments: list[str] | None = None) -> int:
             )
             each.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    logging.basicConfig(format="evaluate.py: %(message)s", stream=sys.stderr)
     cli.check_folder(options.out)
     watch = cli.Stopwatch()
     with watch("measuring"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -49,15 +48,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     watch = cli.Stopwatch()
     options = parse(arguments)
-    logging.basicConfig(format="sample.py: %(message)s", stream=sys.stderr)
     with watch("imports"):  # after the options were read: these take seconds
         from ldm import adapters, devices, gallery, speed, world
         from ldm.edit import album
         from ldm.models import clip
+        from ldm.order import check_weights, order_of
         from ldm.pipeline import LatentDiffusion
 
         clip.tokenizer()
-    order = gallery.order(vars(options), options.image)
+    order = order_of(vars(options), options.image)
     job = album.open_job(vars(options), options.image)
     device = devices.choose(order.device)
     model = BUILT_IN if options.model is None else Path(options.model)
@@ -65,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         # as in the file: weights of two bytes that stay so never take four
         pipe = LatentDiffusion.load(model, options.config, options.ema, dtype=None)
         adapters.apply(pipe, options.words, options.loras, options.text_encoder)
-        gallery.check_weights(order, pipe, chosen=options.model is not None)
+        check_weights(order, pipe, chosen=options.model is not None)
         pipe.to(device, devices.DTYPES[order.dtype])
         speed.choose(pipe, order.attention, order.winograd, order.tiled, order.compile)
     here, name = world.join(), model.resolve().name

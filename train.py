@@ -15,7 +15,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.steps=100")
     parser.add_argument("--json", action="store_true", help="print one JSON object: paths, seconds")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="train.py: %(message)s", stream=sys.stderr)
     run = load_run(options.config, options.overrides)
     cli.check_folder(run.train.out)
     watch = cli.Stopwatch()
@@ -39,4 +38,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, "train.py"))
+    sys.exit(cli.run(main, "train.py", logging.INFO))

@@ -25,12 +25,12 @@ from ldm import images, rng
 from ldm.config import DataConfig
 from ldm.data.films import Files, Phantoms
 from ldm.data.transforms import augment
-from ldm.gallery import SYNTHETIC
 from ldm.judge_weights import load_judge
 from ldm.metrics.classify import auc, auc_difference
 from ldm.metrics.fid import frechet, jackknife
 from ldm.metrics.memorization import Neighbours, audit, nearest
 from ldm.models.judge import Judge
+from ldm.order import SYNTHETIC
 
 SAMPLES = 500  # for distances
 

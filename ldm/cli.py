@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
 import re
@@ -52,14 +53,18 @@ def model_arguments(parser: Parser) -> None:
     add("--attention", metavar="A", help="the U-Net's: sdpa, reference or fused (sdpa)")
     winograd = "convolve faster, but for rounding equal; CPU and float32 only (no)"
     add("--winograd", action=argparse.BooleanOptionalAction, help=winograd)
-    about = "the autoencoder in tiles: a third of its memory, equal but for rounding"
-    what = "compile the U-Net: whole (if not said), regions, which is sooner done, or no (no)"
-    add("--compile", nargs="?", const="whole", metavar="WAY", help=what)
-    add("--tiled", action="store_true", default=None, help=about)
+    tiled = "the autoencoder in tiles: a third of its memory, equal but for rounding"
+    add("--tiled", action="store_true", default=None, help=tiled)
+    compiled = "compile the U-Net: whole (if not said), regions, which is sooner done, or no (no)"
+    add("--compile", nargs="?", const="whole", metavar="WAY", help=compiled)
 
 
-def run(main: Callable[[], int], prog: str) -> int:
-    """The exit status of `main`: 2 and one line on stderr for bad input, 130 when interrupted."""
+def run(main: Callable[[], int], prog: str, level: int = logging.WARNING) -> int:
+    """The exit status of `main`: 2 and one line on stderr for bad input, 130 when interrupted.
+
+    level: of what is logged on stderr on the way
+    """
+    logging.basicConfig(level=level, format=f"{prog}: %(message)s", stream=sys.stderr)
     try:
         status = main()
         sys.stdout.flush()

@@ -217,7 +217,7 @@ def convert(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return cli.run(lambda: command_line(arguments), PROGRAM)
+    return cli.run(lambda: command_line(arguments), PROGRAM, logging.INFO)
 
 
 def command_line(arguments: Sequence[str] | None) -> int:
@@ -238,7 +238,6 @@ def command_line(arguments: Sequence[str] | None) -> int:
     )
     command.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format=f"{PROGRAM}: %(message)s", stream=sys.stderr)
     watch = cli.Stopwatch()
     with watch("convert"):
         config = load_config(ModelConfig, options.config) if options.config else None

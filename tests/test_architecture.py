@@ -17,7 +17,7 @@ FLOORS = [
         """guidance samplers weights text_weights judge_weights rename sources safe_pickle
         folder_configs export"""
     ],
-    ["features text_features pipeline speed compiled edit gallery adapters projected_text"],
+    ["features text_features pipeline speed compiled edit order gallery adapters projected_text"],
     ["train"],  # is handed a Method, so it knows none
     ["adapt report"],
 ]

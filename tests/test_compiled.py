@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import sample
-from ldm import compiled, gallery, images, speed
+from ldm import compiled, images, speed
 from ldm.adapt import build_method
 from ldm.config import ConfigError, ModelConfig, RunConfig, TrainConfig, from_dict, load_run
 from ldm.kernels import winograd
 from ldm.models import lora
 from ldm.models.blocks import ResBlock
 from ldm.models.unet import UNet
+from ldm.order import recall
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.train import log
 from ldm.train.loop import Trainer
@@ -319,12 +320,12 @@ def test_a_picture_says_how_it_was_compiled(
     assert {key for key in text if text[key] != whole.get(key)} == {"compile"}
     assert whole["compile"] == "whole"
     assert graphs.frame_count > 0
-    assert gallery.recall(tmp_path / "whole" / "00000.png").compile == "whole"
+    assert recall(tmp_path / "whole" / "00000.png").compile == "whole"
     assert draw("no", "--from", tmp_path / "whole" / "00000.png", "--compile", "no") == text
     assert graphs.frame_count == 0
     old = {key: value for key, value in whole.items() if key != "compile"}
     images.save(torch.zeros(1, 8, 8), tmp_path / "old.png", old)
-    assert gallery.recall(tmp_path / "old.png").compile == "no"
+    assert recall(tmp_path / "old.png").compile == "no"
 
 
 def training(start: Path, out: Path, method: str, **train: object) -> RunConfig:

@@ -12,7 +12,7 @@ from conftest import assert_one_line
 from torch import Tensor
 
 import sample
-from ldm import adapters, cli, gallery, images
+from ldm import adapters, cli, images, order
 from ldm.config import ModelConfig, from_dict
 from ldm.models import lora
 from ldm.pipeline import LatentDiffusion, Sampling
@@ -138,7 +138,7 @@ def test_defaults_are_those_of_the_model_and_the_help(
     text = images.read_text(folder / "00000.png")
     wanted = {"seed": "0", "sampler": "dpm++", "guidance": "7.5", "size": "32x32", "negative": ""}
     assert wanted.items() <= text.items()
-    assert gallery.Order([PROMPT]).steps == 20
+    assert order.Order([PROMPT]).steps == 20
 
 
 def test_a_picture_is_the_same_from_any_start(draw: Callable[..., Path]) -> None:
@@ -198,7 +198,7 @@ def test_trajectory_ends_in_the_picture(
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if three pictures filled the memory."""
-    monkeypatch.setattr(gallery, "PIXELS_AT_ONCE", 3 * 32 * 32)
+    monkeypatch.setattr(order, "PIXELS_AT_ONCE", 3 * 32 * 32)
 
 
 @pytest.mark.usefixtures("small_batches")

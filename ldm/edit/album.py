@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ldm import gallery, images
+from ldm import images
 from ldm.cli import Stopwatch
 from ldm.config import ConfigError
 from ldm.edit import canvas, latents, repaint, seam
@@ -21,7 +21,7 @@ from ldm.edit.latents import OnStep
 from ldm.edit.options import Edit, edit_of, given_in
 from ldm.edit.resume import outpaint_in, unfinished
 from ldm.edit.seam import Box, Floats, Levels, Mask
-from ldm.gallery import Order
+from ldm.order import Order, describe
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.samplers import Step
 from ldm.world import World
@@ -153,7 +153,7 @@ def draw(
         for batch in batches:
             prompts = [order.prompts[order.prompt(i)] for i in batch]
             texts = [
-                gallery.describe(order, pipe, model, range(i, i + 1), batch)
+                describe(order, pipe, model, range(i, i + 1), batch)
                 | {"synthetic": SYNTHETIC, "edit": edit.text()}
                 for i in batch
             ]

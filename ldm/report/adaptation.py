@@ -18,8 +18,8 @@ from ldm.data.films import Files, Phantoms, digest, from_bytes, to_bytes
 from ldm.data.phantom import FINDINGS
 from ldm.data.phantom.captions import EFFUSION, readable
 from ldm.features import Array, Extractor, batches
-from ldm.gallery import PIXELS_AT_ONCE
 from ldm.metrics.classify import Estimate, auc, decisions
+from ldm.order import PIXELS_AT_ONCE
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.report.reconstruction import frechet
 

@@ -18,11 +18,11 @@ from ldm import images, rng
 from ldm.config import ConfigError, ModelConfig
 from ldm.data.sets import ImageSet, load_each
 from ldm.features import Extractor, batches
-from ldm.gallery import PIXELS_AT_ONCE
 from ldm.metrics import fid
 from ldm.metrics.fid import Array
 from ldm.metrics.image import psnr, rmse, ssim
 from ldm.models.vae import Posterior
+from ldm.order import PIXELS_AT_ONCE
 from ldm.pipeline import build
 from ldm.weights import load_parts, weights_hash
 
