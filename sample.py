@@ -48,7 +48,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     watch = cli.Stopwatch()
     options = parse(arguments)
-    with watch("imports"):  # after the options were read: these take seconds
+    with watch("imports"), cli.no_garbage():  # after the options were read: these take seconds
         from ldm import adapters, devices, gallery, speed, world
         from ldm.edit import album
         from ldm.models import clip

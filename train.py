@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     run = load_run(options.config, options.overrides)
     cli.check_folder(run.train.out)
     watch = cli.Stopwatch()
-    with watch("imports"):  # after the settings were read: these take seconds
+    with watch("imports"), cli.no_garbage():  # after the settings were read: these take seconds
         from ldm import world
         from ldm.adapt import build_method
         from ldm.train.loop import Trainer, finished

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from ldm import atomic, images
 from ldm.config import DataConfig
-from ldm.data.films import Files, Phantoms, digest, from_bytes, to_bytes
+from ldm.data.films import Files, Phantoms, from_bytes, to_bytes
+from ldm.fingerprint import digest
 from ldm.models.judge import Judge
 from ldm.pipeline import LatentDiffusion, Sampling
 

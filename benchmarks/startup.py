@@ -4,8 +4,9 @@
     python -m benchmarks startup
 
 Each run is a new process, as a user's is. The first command: four radiographs by sample.py, median
-and range of every part. The second: a small model with random weights in a diffusers folder is
-opened and asked once, text to image, by us and by diffusers; the norms of the images must agree.
+and range of every part, in turns with a process that only imports open_clip. The second: a small
+model with random weights in a diffusers folder is opened and asked once, text to image, by us and
+by diffusers; the norms of the images must agree.
 """
 
 from __future__ import annotations
@@ -90,9 +91,12 @@ def main() -> None:
                 [*command, "--json", "--out", out], check=True, stdout=subprocess.PIPE
             )
             whole = time.perf_counter() - began
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import open_clip"], check=True)
+        alone = time.perf_counter() - began
         seconds = json.loads(done.stdout)["seconds"]
         seconds["start and end of Python"] = whole - sum(seconds.values())
-        for part, value in {**seconds, "whole": whole}.items():
+        for part, value in {**seconds, "whole": whole, "import open_clip": alone}.items():
             parts.setdefault(part, []).append(value)
     report = {
         part: {

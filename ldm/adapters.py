@@ -12,8 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ldm import atomic, projected_text
-from ldm.data import films
+from ldm import atomic, fingerprint, projected_text
 from ldm.models import lora
 from ldm.pipeline import LatentDiffusion
 from ldm.weights import weights_hash
@@ -91,7 +90,7 @@ def replace_text(pipe: LatentDiffusion, path: str) -> None:
         )
     pipe.projected = projected
     about = {**facts, "encoder": ""}  # wherever it lies
-    pipe.weights_hash += f"+{films.digest([about, digest(tensors)])[:8]}"
+    pipe.weights_hash += f"+{fingerprint.digest([about, digest(tensors)])[:8]}"
 
 
 def add_word(pipe: LatentDiffusion, word: str, vectors: Tensor, where: str) -> None:

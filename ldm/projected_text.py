@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm.config import from_dict
-from ldm.data.films import digest
+from ldm.fingerprint import digest
 from ldm.models.bert import Bert
 from ldm.models.clip import TextEncoder, tokenizer
 from ldm.models.projection import TextProjection

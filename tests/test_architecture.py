@@ -11,7 +11,7 @@ HEAVY = {"torchxrayvision", "pydicom", "matplotlib", "sklearn", "skimage", "open
 SCRIPTS = {"train", "sample", "evaluate"}
 # modules and packages of ldm/, lowest first; those in one string may import each other
 FLOORS = [
-    ["config rng images cli devices atomic world"],
+    ["config rng fingerprint images cli devices atomic world"],
     ["schedule", "models kernels", "data", "metrics"],
     [
         """guidance samplers weights text_weights judge_weights rename sources safe_pickle

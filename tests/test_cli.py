@@ -1,7 +1,12 @@
 """What the scripts share."""
 
+import gc
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import pytest
 
 from ldm import cli
 
@@ -12,3 +17,32 @@ def test_a_folder_is_tried_without_disturbing_others_who_try_it(tmp_path: Path) 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(cli.check_folder, folders))  # raises what one of them raised
     assert not list(tmp_path.iterdir())
+
+
+def test_nobody_looks_for_garbage_among_imports() -> None:
+    """Nor later among what they made; and all is as before when an import fails."""
+    before, made = gc.get_freeze_count(), []
+
+    def fail() -> None:
+        with cli.no_garbage():
+            assert not gc.isenabled()
+            made.extend([] for _ in range(1000))
+            raise ImportError
+
+    with pytest.raises(ImportError):
+        fail()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() >= before + len(made)
+    gc.unfreeze()
+
+
+def test_leaving_takes_no_search_for_garbage() -> None:
+    """What Python would look through on its way out is frozen before."""
+    program = (
+        "import atexit, gc\n"
+        "from ldm import cli\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"
+        "cli.run(lambda: 0, 'test')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    assert done.stdout.split() == [b"True"]

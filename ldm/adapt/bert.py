@@ -17,7 +17,7 @@ from ldm.adapt.parts import random_weights
 from ldm.config import BertConfig, ConfigError, RunConfig, from_dict, to_dict
 from ldm.data import datasets, texts
 from ldm.data.datasets import Batch
-from ldm.data.films import digest
+from ldm.fingerprint import digest
 from ldm.models.bert import Bert
 from ldm.models.vocabulary import learn
 from ldm.models.wordpiece import SPECIAL, WordPiece

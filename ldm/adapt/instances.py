@@ -13,8 +13,9 @@ from torch import Tensor
 from ldm.config import ConfigError
 from ldm.data.cache import CachedRows
 from ldm.data.datasets import Dataset
-from ldm.data.films import digest, from_bytes, to_bytes
+from ldm.data.films import from_bytes, to_bytes
 from ldm.data.phantom.captions import readable
+from ldm.fingerprint import digest
 from ldm.pipeline import LatentDiffusion, Sampling
 
 

@@ -13,7 +13,7 @@ from ldm import rng
 from ldm.data import transforms
 from ldm.data.cache import CachedRows
 from ldm.data.datasets import Dataset
-from ldm.data.films import code_version
+from ldm.fingerprint import code_version
 from ldm.models.vae import VAE
 
 

@@ -18,8 +18,8 @@ from ldm.adapt.parts import Parts, random_weights
 from ldm.config import ConfigError, RunConfig, from_dict, to_dict
 from ldm.data.cache import CachedRows
 from ldm.data.datasets import Batch
-from ldm.data.films import code_version, digest
 from ldm.data.texts import open_texts
+from ldm.fingerprint import code_version, digest
 from ldm.models.clip import TextEncoder, tokenizer
 from ldm.models.projection import Ridge, TextProjection, padded_or_cut
 from ldm.projected_text import PLACES, About, Level, ProjectedText, clip_states

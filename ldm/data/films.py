@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from ldm.config import ConfigError, DataConfig
 from ldm.data import phantom
 from ldm.data.cache import CachedRows
 from ldm.data.phantom import FINDINGS, captions
+from ldm.fingerprint import code_version, digest
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
@@ -203,15 +202,6 @@ def read_csv(source: Path, config: DataConfig) -> list[dict[str, str]]:
 def phantom_version() -> str:
     """A hash of the phantom's code, so that no cache outlives a change of it."""
     return code_version(*sorted(Path(phantom.__file__).parent.glob("*.py")))
-
-
-def code_version(*paths: str | Path) -> str:
-    """A hash of source files."""
-    return hashlib.sha256(b"".join(Path(path).read_bytes() for path in paths)).hexdigest()[:12]
-
-
-def digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
 
 
 def excluded(config: DataConfig) -> set[str]:

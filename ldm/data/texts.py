@@ -11,8 +11,9 @@ from pathlib import Path
 
 from ldm.config import ConfigError, DataConfig
 from ldm.data import phantom
-from ldm.data.films import check_exclude, digest, excluded
+from ldm.data.films import check_exclude, excluded
 from ldm.data.phantom import FINDINGS, captions
+from ldm.fingerprint import digest
 
 log = logging.getLogger(__name__)
 

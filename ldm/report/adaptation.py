@@ -14,10 +14,11 @@ from tqdm import tqdm
 
 from ldm import adapters, atomic
 from ldm.config import ConfigError, DataConfig
-from ldm.data.films import Files, Phantoms, digest, from_bytes, to_bytes
+from ldm.data.films import Files, Phantoms, from_bytes, to_bytes
 from ldm.data.phantom import FINDINGS
 from ldm.data.phantom.captions import EFFUSION, readable
 from ldm.features import Array, Extractor, batches
+from ldm.fingerprint import digest
 from ldm.metrics.classify import Estimate, auc, decisions
 from ldm.order import PIXELS_AT_ONCE
 from ldm.pipeline import LatentDiffusion, Sampling

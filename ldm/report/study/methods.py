@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm.config import RunConfig, load_run, to_dict
-from ldm.data.films import digest
+from ldm.fingerprint import digest
 from ldm.pipeline import LatentDiffusion
 from ldm.report import adaptation
 from ldm.report.study.settings import FULL_RATES, FULL_STEPS, ROOT, Study

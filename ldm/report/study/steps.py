@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ldm import atomic
-from ldm.data.films import code_version, digest
+from ldm.fingerprint import code_version, digest
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ldm import images
 from ldm.config import RunConfig
-from ldm.data.films import digest, from_bytes, to_bytes
+from ldm.data.films import from_bytes, to_bytes
 from ldm.features import Array, open_extractor
+from ldm.fingerprint import digest
 from ldm.metrics.classify import Estimate, wilson
 from ldm.metrics.memorization import Neighbours
 from ldm.pipeline import Sampling
