@@ -29,7 +29,7 @@ from ldm.judge_weights import load_judge
 from ldm.metrics.classify import wilson
 from ldm.metrics.image import edge_steps, psnr
 from ldm.pipeline import LatentDiffusion, Sampling
-from ldm.report.figures import as_png, new
+from ldm.report.drawing import as_png, new
 from ldm.report.spread import average
 
 FIRST = UNSEEN + 5000  # the defaults were chosen with phantoms before this one

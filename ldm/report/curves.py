@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ldm import images
-from ldm.report.scatter import COLOURS
+from ldm.report.drawing import COLOURS, as_png, new
 
 SHOWN = 8  # images of each kind at most
 
@@ -37,7 +35,8 @@ def roc(panels: Mapping[str, Sequence[Curve]]) -> bytes:
 
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure, axes = _figure((4 * columns, 4 * rows), rows, columns)
+    figure = new(4 * columns, 4 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis, (finding, curves) in zip(axes.flat, panels.items(), strict=False):
         for curve, colour, style in zip(curves, COLOURS, ("-", "--", "-.", ":"), strict=False):
             false, true, _ = roc_curve(curve.labels, curve.scores)
@@ -47,12 +46,13 @@ def roc(panels: Mapping[str, Sequence[Curve]]) -> bytes:
         axis.legend(loc="lower right", fontsize=8, frameon=False)
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
-    return _png(figure)
+    return as_png(figure)
 
 
 def sheet(rows: Mapping[str, Sequence[Shown]], title: str) -> bytes:
     """A PNG of rows of grey images, each under its title, each row beside its name."""
-    figure, axes = _figure((1.3 * SHOWN + 1, 1.75 * len(rows) + 0.4), len(rows), SHOWN)
+    figure = new(1.3 * SHOWN + 1, 1.75 * len(rows) + 0.4)
+    axes = figure.subplots(len(rows), SHOWN, squeeze=False)
     figure.suptitle(title, fontsize=9)
     for line, (name, row) in zip(axes, rows.items(), strict=True):
         for axis in line:
@@ -63,19 +63,4 @@ def sheet(rows: Mapping[str, Sequence[Shown]], title: str) -> bytes:
             grey = images.to_channels(shown.image, 1)[0].numpy()
             axis.imshow(grey, cmap="gray", vmin=-1, vmax=1)
             axis.set_title(shown.title, fontsize=7)
-    return _png(figure)
-
-
-def _figure(size: tuple[float, float], rows: int, columns: int) -> tuple[Any, np.ndarray]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(size, dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def _png(figure: Any) -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
-    return content.getvalue()
+    return as_png(figure)

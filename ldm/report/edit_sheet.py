@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ldm.edit.seam import Box, Levels
-from ldm.report.figures import as_png, new
+from ldm.report.drawing import as_png, new
 from ldm.report.page import Picture
 from ldm.report.repainting import MODEL, ORIGINAL, Repainted, box_of
 

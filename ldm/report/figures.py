@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from ldm.metrics.fid import Array
-from ldm.report.scatter import COLOURS
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from ldm.report.drawing import COLOURS, as_png, new
 
 
 class Triple(NamedTuple):
@@ -22,24 +18,6 @@ class Triple(NamedTuple):
     title: str
     original: Tensor
     copy: Tensor
-
-
-def new(width: float, height: float) -> Figure:
-    """An empty figure of that many inches, which belongs to no window."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure((width, height), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def as_png(figure: Figure, text: str = "") -> bytes:
-    """The same bytes for the same figure; `text` goes into the file."""
-    content = io.BytesIO()
-    metadata = {"Software": None, **({"Description": text} if text else {})}
-    figure.savefig(content, format="png", metadata=metadata)
-    return content.getvalue()
 
 
 def distributions(panels: Mapping[str, Mapping[str, Array]]) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ldm.report import Report
+from ldm.report.drawing import as_png, new
 from ldm.report.images import SETS, options_of_sets
 
 if TYPE_CHECKING:
@@ -195,13 +196,9 @@ def pairs(space: Space, fake: Square, train: Square) -> Picture:
 
 def histograms(spaces: Sequence[Space]) -> Picture:
     """Distances to the nearest training image: of the images, and of held-out ones."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     from ldm.report.page import Picture
 
-    figure = Figure((4 * len(spaces), 3), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new(4 * len(spaces), 3)
     for axis, space in zip(figure.subplots(1, len(spaces), squeeze=False)[0], spaces, strict=True):
         both = (space.audit.held_out.distance, space.audit.samples.distance)
         style = {"bins": 30, "density": True, "histtype": "step", "linewidth": 1.5}
@@ -209,7 +206,5 @@ def histograms(spaces: Sequence[Space]) -> Picture:
         axis.axvline(space.audit.threshold, color="#000000", linestyle=":", label="1 %")
         axis.set(title=space.name, xlabel="distance to the nearest trained on", yticks=[])
     axis.legend(frameon=False)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
     caption = "Distances to the nearest image trained on; left of the dotted line is a copy."
-    return Picture("distances.png", content.getvalue(), caption)
+    return Picture("distances.png", as_png(figure), caption)

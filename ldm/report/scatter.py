@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Okabe and Ito's eight, told apart by colour-blind readers; with a marker of its own for each class
-# they need not be told apart by colour at all (Wong, Nature Methods 8, 2011)
-COLOURS = (
-    *("#000000", "#E69F00", "#56B4E9", "#009E73"),
-    *("#F0E442", "#0072B2", "#D55E00", "#CC79A7"),
-)
+from ldm.report.drawing import COLOURS, as_png, new
+
+# one for each class, which then need not be told apart by colour at all
 MARKERS = (*"os^DvPX*<p>hd", (4, 1, 0))  # the last is a star of four points
 
 
@@ -47,12 +43,8 @@ def draw(panels: Sequence[Panel], labels: NDArray[np.int64], names: Sequence[str
 
     labels: [n], places in names
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns, rows = min(2, len(panels)), (len(panels) + 1) // 2
-    figure = Figure((5 * columns + 2.4, 4.8 * rows), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new(5 * columns + 2.4, 4.8 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis, panel in zip(axes, panels, strict=False):
         series = _scatter(axis, panel, labels, names)
@@ -61,9 +53,7 @@ def draw(panels: Sequence[Panel], labels: NDArray[np.int64], names: Sequence[str
     figure.legend(
         series, [s.get_label() for s in series], loc="outside right center", frameon=False
     )
-    content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
-    return content.getvalue()
+    return as_png(figure)
 
 
 def _scatter(axis: Any, panel: Panel, labels: NDArray[np.int64], names: Sequence[str]) -> list[Any]:

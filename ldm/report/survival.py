@@ -11,7 +11,7 @@ import numpy as np
 from ldm.data.phantom import sample_phantoms
 from ldm.data.phantom.anatomy import draw_anatomy
 from ldm.data.sets import UNSEEN
-from ldm.report.figures import as_png, new
+from ldm.report.drawing import as_png, new
 from ldm.report.page import Picture, Table
 from ldm.report.probing import HALF, Series, smallest
 from ldm.report.rereading import show

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ldm import images
 from ldm.data.films import from_bytes
-from ldm.report.figures import as_png, new
+from ldm.report.drawing import as_png, new
 from ldm.report.page import Picture
 from ldm.report.study.adapted import LABELS
 from ldm.report.study.methods import METHODS
