@@ -6,7 +6,8 @@ Image i shows the caption of unseen phantom i, always from the same noise. For e
 Fréchet distance in the judge's features to other unseen phantoms, how much that differs from the
 distance of 1,000 steps of DDPM (both with intervals of 95 %, by a jackknife that leaves out the
 same tenth of captions in both), the judge's AUC for the effusions that the captions ask for, and
-how often the U-Net looks at an image. Pictures are kept in --out, so that a run goes on.
+how often the U-Net looks at an image. One JSON object each on standard output, curves in steps.png;
+pictures are kept in --out, so that a run goes on.
 """
 
 from __future__ import annotations
@@ -14,20 +15,22 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from drawn import EFFUSION, UNSEEN, Artist, everything, scores
 from torch import Tensor
 
+from ldm import atomic
 from ldm.config import DataConfig
 from ldm.data.films import Phantoms
 from ldm.features import batches, open_extractor
 from ldm.judge_weights import load_judge
 from ldm.metrics.classify import auc
 from ldm.metrics.fid import frechet, jackknife
+from ldm.report.drawing import COLOURS, as_png, new
 from ldm.samplers import SAMPLERS
 
 Interval = tuple[float, float]
@@ -66,6 +69,26 @@ def phantoms(count: int, first: int, size: int, out: Path) -> Phantoms:
     return Phantoms(data, channels=1)
 
 
+def curves(records: Sequence[dict[str, Any]]) -> bytes:
+    """A PNG: the distance by looks of the U-Net, a line for each sampler; 1,000 steps dotted."""
+    slow, *others = records
+    figure = new(8, 4.5)
+    axis = figure.subplots()
+    axis.axhline(slow["distance"].value, color="#000000", linestyle=":", label="ddpm, 1,000 steps")
+    always = slow["interval"]
+    for sampler, colour in zip(SAMPLERS, COLOURS[1:], strict=False):
+        found = [r for r in others if r["sampler"] == sampler and r["interval"] == always]
+        places = [r["looks"] for r in found]
+        axis.plot(places, [r["distance"].value for r in found], "o-", color=colour, label=sampler)
+    for record, marker in zip([r for r in others if r["interval"] != always], "svPX", strict=True):
+        label = f"dpm++, 20 steps, guided in {record['interval']}"
+        axis.plot(record["looks"], record["distance"].value, marker, color="#888888", label=label)
+    axis.set(xscale="log", yscale="log", ylabel="Fréchet distance to phantoms, judge's features")
+    axis.set(xlabel="passes of the U-Net for an image")
+    axis.legend(frameon=False, fontsize=8)
+    return as_png(figure, f"n = {slow['distance'].n} synthetic images each")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="weights")
@@ -95,6 +118,7 @@ def main() -> None:
         return frechet(both[:, :width], real) - frechet(both[:, width:], real)
 
     print(f"other phantoms: {jackknife(frechet, features(everything(asked)), target)}", flush=True)
+    records = []
     for way in (slow, *ways()):
         one = artist(way)
         pictures = one.draw(prompts)
@@ -109,7 +133,10 @@ def main() -> None:
             "more than slow": more,
             "AUC": auc(scores(judge, pictures, EFFUSION), truth),
         }
+        records.append(record)
         print(json.dumps(record), flush=True)
+    with atomic.whole_file(options.out / "steps.png") as whole:
+        whole.write_bytes(curves(records))
 
 
 if __name__ == "__main__":
