@@ -41,14 +41,15 @@ class Artist:
 
     def draw(self, prompts: Sequence[str]) -> Tensor:
         """Image i shows prompt i: [B, 1, H, W]"""
-        what = digest([self.pipe.weights_hash, repr(self.sampling), list(prompts)])
         folder = self.folder / "drawn"
         folder.mkdir(parents=True, exist_ok=True)
         parts = []
         for part in tqdm(torch.arange(len(prompts)).split(16), "drawing", leave=False):
-            path = folder / f"{what}-{part[0]}.npy"
+            asked, places = [prompts[i] for i in part], part.tolist()
+            what = digest([self.pipe.weights_hash, repr(self.sampling), asked, places])
+            path = folder / f"{what}.npy"
             if not path.exists():
-                drawn = self.pipe.draw([prompts[i] for i in part], part.tolist(), self.sampling)
+                drawn = self.pipe.draw(asked, places, self.sampling)
                 with atomic.whole_file(path) as whole, whole.open("wb") as file:
                     np.save(file, to_bytes(drawn))
             parts.append(from_bytes(np.load(path)))
