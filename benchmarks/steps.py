@@ -6,8 +6,8 @@ Image i shows the caption of unseen phantom i, always from the same noise. For e
 Fréchet distance in the judge's features to other unseen phantoms, how much that differs from the
 distance of 1,000 steps of DDPM (both with intervals of 95 %, by a jackknife that leaves out the
 same tenth of captions in both), the judge's AUC for the effusions that the captions ask for, and
-how often the U-Net looks at an image. One JSON object each on standard output, curves in steps.png;
-pictures are kept in --out, so that a run goes on.
+how often the U-Net looks at an image. One JSON object each on standard output, a table in
+steps.md and curves in steps.png; pictures are kept in --out, so that a run goes on.
 """
 
 from __future__ import annotations
@@ -69,24 +69,47 @@ def phantoms(count: int, first: int, size: int, out: Path) -> Phantoms:
     return Phantoms(data, channels=1)
 
 
+def table(records: Sequence[dict[str, Any]]) -> str:
+    """Markdown."""
+    names = ("sampler", "steps", "guided at sigma", "passes", "distance", "more", "AUC")
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for record in records:
+        figures = [
+            "{:.2f} ({:.2f} to {:.2f})".format(*record[name][:3])
+            for name in ("distance", "more than slow", "AUC")
+        ]
+        settings = (record[name] for name in ("sampler", "steps", "interval", "looks"))
+        lines.append(f"| {' | '.join(map(str, [*settings, *figures]))} |")
+    return "\n".join(lines) + "\n"
+
+
 def curves(records: Sequence[dict[str, Any]]) -> bytes:
     """A PNG: the distance by looks of the U-Net, a line for each sampler; 1,000 steps dotted."""
     slow, *others = records
-    figure = new(8, 4.5)
+    figure = new(9, 4.5)
     axis = figure.subplots()
-    axis.axhline(slow["distance"].value, color="#000000", linestyle=":", label="ddpm, 1,000 steps")
+    value, low, high, n = slow["distance"]
+    axis.axhline(value, color="#000000", linestyle=":", label=f"ddpm, {slow['steps']:,} steps")
+    axis.axhspan(low, high, color="#EEEEEE", label="its interval of 95 %")
     always = slow["interval"]
     for sampler, colour in zip(SAMPLERS, COLOURS[1:], strict=False):
         found = [r for r in others if r["sampler"] == sampler and r["interval"] == always]
         places = [r["looks"] for r in found]
-        axis.plot(places, [r["distance"].value for r in found], "o-", color=colour, label=sampler)
+        axis.plot(
+            places,
+            [r["distance"].value for r in found],
+            "o-",
+            color=colour,
+            alpha=0.8,
+            label=sampler,
+        )
     for record, marker in zip([r for r in others if r["interval"] != always], "svPX", strict=True):
-        label = f"dpm++, 20 steps, guided in {record['interval']}"
+        label = f"dpm++, 20 steps, guided\nat sigma {record['interval']}"
         axis.plot(record["looks"], record["distance"].value, marker, color="#888888", label=label)
-    axis.set(xscale="log", yscale="log", ylabel="Fréchet distance to phantoms, judge's features")
+    axis.set(xscale="log", ylim=(0, None), ylabel="Fréchet distance to phantoms, judge's features")
     axis.set(xlabel="passes of the U-Net for an image")
-    axis.legend(frameon=False, fontsize=8)
-    return as_png(figure, f"n = {slow['distance'].n} synthetic images each")
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
+    return as_png(figure, f"n = {n} synthetic images each")
 
 
 def main() -> None:
@@ -135,8 +158,12 @@ def main() -> None:
         }
         records.append(record)
         print(json.dumps(record), flush=True)
-    with atomic.whole_file(options.out / "steps.png") as whole:
-        whole.write_bytes(curves(records))
+    for name, content in {
+        "steps.md": table(records).encode(),
+        "steps.png": curves(records),
+    }.items():
+        with atomic.whole_file(options.out / name) as whole:
+            whole.write_bytes(content)
 
 
 if __name__ == "__main__":
