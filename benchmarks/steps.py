@@ -71,7 +71,8 @@ def phantoms(count: int, first: int, size: int, out: Path) -> Phantoms:
 
 def table(records: Sequence[dict[str, Any]]) -> str:
     """Markdown."""
-    names = ("sampler", "steps", "guided at sigma", "passes", "distance", "more", "AUC")
+    more = "more than 1,000 steps"
+    names = ("sampler", "steps", "guided at sigma", "passes", "distance", more, "AUC")
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for record in records:
         figures = [
@@ -149,7 +150,7 @@ def main() -> None:
         more = jackknife(worse, np.hstack([found, best]), target)
         record = {
             **way._asdict(),
-            "interval": "{:g} to {:g}".format(*way.interval),
+            "interval": "all" if way.interval == ALL else "{:g} to {:g}".format(*way.interval),
             "guidance": one.sampling.guidance,
             "looks": looks(one, prompts[0]),
             "distance": jackknife(frechet, found, target),

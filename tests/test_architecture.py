@@ -71,3 +71,21 @@ def test_heavy_packages_are_imported_where_they_are_used(module: Path) -> None:
     tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
     heavy = HEAVY if module in MODULES else HEAVY | {"torch"}
     assert not {name.partition(".")[0] for name in imports(tree, at_once=True)} & heavy
+
+
+def test_sampling_starts_without_what_it_does_not_need() -> None:
+    """Nothing that sample.py imports brings along phantoms, training or reports: a second."""
+    found, todo = set(), [Path("sample.py")]
+    while todo:
+        module = todo.pop()
+        found.add(module)
+        tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+        at_once = module != Path("sample.py")  # whose own imports wait for the options
+        for name in imports(tree, at_once):
+            parts = name.split(".")
+            places = [Path(*parts[:i]) for i in range(1, len(parts) + 1)]
+            files = [f for p in places for f in (p.with_suffix(".py"), p / "__init__.py")]
+            todo += [file for file in files if file in MODULES and file not in found]
+    rooms = {file.parts[1] for file in found if file.parts[0] == "ldm"}
+    assert {"pipeline.py", "edit", "models"} <= rooms
+    assert not rooms & {"data", "metrics", "train", "adapt", "report"}
