@@ -25,7 +25,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--seed", type=cli.whole(), metavar="N", help="another seed, other images (0)")
     add("--start", type=cli.whole(0), metavar="I", help="index of the first image (0)")
     add("--steps", type=cli.whole(1), metavar="N", help="more are finer and slower (20)")
-    add("--sampler", metavar="S", help="ddpm, ddim, plms, dpm++, euler or heun (dpm++)")
+    add("--sampler", metavar="S", help="ddpm, ddim, plms, dpm++, dpm++sde, euler, heun (dpm++)")
     add("--guidance", type=cli.finite, metavar="X", help="how much text counts, 1: off (model's)")
     add("--guidance-interval", dest="interval", type=cli.interval, metavar="LOW,HIGH", help=NOISE)
     add("--size", type=cli.size, metavar="N|WxH", help="pixels (model's)")

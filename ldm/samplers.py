@@ -192,11 +192,24 @@ class DPMSolverPP(Sampler):
         return self.schedule.predict_eps(now.x_t, D, now.t)
 
 
+class SDEDPMSolverPP(DPMSolverPP, DDPM):
+    """SDE-DPM-Solver++(2M) (arXiv:2211.01095): its x0 extrapolated, noise added as in DDPM.
+
+    A step of length h in lambda along D, the extrapolated x0, is in the paper's letters
+
+        x_prev = sigma_prev / sigma exp(-h) x_t + alpha_prev (1 - exp(-2h)) D
+                 + sigma_prev sqrt(1 - exp(-2h)) noise
+
+    As exp(-2h) = snr / snr_prev, this is DDPM's step along D: nothing is left to write.
+    """
+
+
 SAMPLERS: dict[str, type[Sampler]] = {
     "ddpm": DDPM,
     "ddim": DDIM,
     "plms": PLMS,
     "dpm++": DPMSolverPP,
+    "dpm++sde": SDEDPMSolverPP,
     "euler": Euler,
     "heun": Heun,
 }

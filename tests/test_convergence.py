@@ -84,6 +84,36 @@ def test_the_error_falls_with_the_order_of_the_method(points, name, order):
     assert -slope == pytest.approx(order, abs=0.2)
 
 
+@pytest.mark.parametrize(("name", "order"), [("ddpm", 1), ("dpm++sde", 2)])
+def test_the_variance_of_a_stochastic_method_converges_with_its_order(name, order):
+    """For one Gaussian a picture is affine in x_T and in every noise, so that a chain for each of
+    them alone gives the variance of all together, without drawing anything."""
+    mean, std, errors = 1.3, 0.5, []
+
+    def moments(t):
+        ab = FINE.alpha_bar[t]
+        return ab.sqrt() * mean, ab * std**2 + 1 - ab
+
+    def denoise(x, t):
+        (m, v), ab = moments(t[0]), FINE.alpha_bar[t[0]]
+        return (1 - ab).sqrt() * (x - m) / v
+
+    for n in STEPS:
+        timesteps = torch.linspace(START, STOP, n + 1, dtype=torch.float64).long()
+        # chain 0 has neither, chain 1 an x_T of 1, chain i + 2 a noise of 1 in step i
+        _, x_T, *noise = torch.eye(n + 2, dtype=torch.float64)[..., None]
+        steps = sample(SAMPLERS[name](FINE), denoise, x_T, timesteps, noise.__getitem__)
+        *_, last = islice(steps, n)
+        slope = last.x[1:] - last.x[0]
+        m, v = moments(START)
+        expected_mean, expected = moments(STOP)
+        torch.testing.assert_close(last.x[0] + slope[0] * m, expected_mean[None])
+        variance = slope[0] ** 2 * v + (slope[1:] ** 2).sum()
+        errors.append(abs(variance / expected - 1).item())
+    rate, _ = np.polyfit(np.log(STEPS), np.log(errors), 1)
+    assert -rate == pytest.approx(order, abs=0.2)
+
+
 @pytest.mark.parametrize("n", [5, 8, 10, 14, 20])
 def test_dpm_solver_ends_in_first_order_for_good_reason(points, n):
     """With few steps, extrapolating over the last one too would be further from the exact flow."""

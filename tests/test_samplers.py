@@ -13,7 +13,18 @@ import torch
 from pseudo import unit
 
 from ldm.guidance import guide
-from ldm.samplers import DDIM, DDPM, PLMS, SAMPLERS, DPMSolverPP, Euler, Heun, Prediction, sample
+from ldm.samplers import (
+    DDIM,
+    DDPM,
+    PLMS,
+    SAMPLERS,
+    DPMSolverPP,
+    Euler,
+    Heun,
+    Prediction,
+    SDEDPMSolverPP,
+    sample,
+)
 from ldm.schedule import NoiseSchedule
 
 GOLDENS = np.load(Path(__file__).parent / "goldens" / "samplers.npz")
@@ -159,6 +170,30 @@ def test_dpm_solver_takes_the_step_of_its_paper():
     torch.testing.assert_close(solver.step(now.x_t, eps, now.t, then), expected)
 
 
+def test_stochastic_dpm_solver_takes_the_step_of_its_paper():
+    """SDE-DPM-Solver++(2M) (arXiv:2211.01095) in the paper's letters, not in those of DDPM."""
+    schedule = NoiseSchedule()
+    x, eps, x_before, eps_before, noise = randn(5, 2, 4, 8, 8)
+    before, now, then = (torch.full((2,), t) for t in (981, 941, 921))
+    like = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    abs_ = [schedule.at(t, like) for t in (before, now, then)]
+    alpha, sigma = [ab.sqrt() for ab in abs_], [(1 - ab).sqrt() for ab in abs_]
+    lam = [(a / s).log() for a, s in zip(alpha, sigma, strict=True)]
+    h_before, h = lam[1] - lam[0], lam[2] - lam[1]
+    x0 = (x - sigma[1] * eps) / alpha[1]
+    x0_before = (x_before - sigma[0] * eps_before) / alpha[0]
+    D = x0 + h / h_before * (x0 - x0_before) / 2
+    share = 1 - torch.exp(-2 * h)
+    expected = sigma[2] / sigma[1] * torch.exp(-h) * x + alpha[2] * share * D
+    expected = expected + sigma[2] * share.sqrt() * noise
+
+    solver = SDEDPMSolverPP(schedule)
+    past = (Prediction(x_before, eps_before, before),)
+    along = solver.direction(Prediction(x, eps, now), then, past, denoise)
+    found = solver.step(x, along, now, then, noise)
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("n", [1, 2, 7, 20])
 def test_a_schedule_that_ends_clean_ends_at_the_predicted_picture(name, n):
@@ -193,7 +228,7 @@ def test_n_steps_are_n_steps(name):
     assert [s.i for s in steps] == list(range(7))
     assert [(s.t, s.t_prev) for s in steps] == list(pairwise([*times, -1]))
     assert len(calls) == {"heun": 13, "plms": 8}.get(name, 7)
-    assert asked == (list(range(7)) if name == "ddpm" else [])
+    assert asked == (list(range(7)) if name in ("ddpm", "dpm++sde") else [])
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
