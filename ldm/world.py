@@ -34,7 +34,7 @@ class World:
                 for tensor in tensors:
                     dist.all_reduce(tensor)
             except RuntimeError as error:
-                raise self._lost() from error
+                raise self._lost(error) from error
 
     def wait(self) -> None:
         """Go on when all processes have come here."""
@@ -42,12 +42,13 @@ class World:
             try:
                 dist.barrier()
             except RuntimeError as error:
-                raise self._lost() from error
+                raise self._lost(error) from error
 
-    def _lost(self) -> OSError:
+    def _lost(self, error: RuntimeError) -> OSError:
+        cause = (str(error).splitlines() or ["no reason given"])[0]
         return OSError(
-            f"process {self.rank} of {self.size} lost the others: one of them has ended, see its "
-            "message; the same command goes on from the last checkpoint"
+            f"process {self.rank} of {self.size} lost the others ({cause}); if one of them has "
+            "ended, see its message; the same command goes on from the last checkpoint"
         )
 
 
@@ -56,7 +57,8 @@ def join() -> World:
     if "RANK" not in os.environ or not dist.is_available():
         return World()
     if not dist.is_initialized():
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        # of both, the one that fits a tensor's device is taken: train.device may be the CPU
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=LONGEST_WAIT)
     return World(dist.get_rank(), dist.get_world_size())
 
