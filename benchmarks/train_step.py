@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from benchmarks.measure import SWITCHES, Row, Setting, contest, gflop, random_part, twin
@@ -56,9 +57,10 @@ def rows(name: str, setting: Setting, side: int) -> list[Row]:
     at_once = peak(config, side, "ours", checkpointing=True, in_backward=True)
     peaks["peak_gb_ours_checkpointing_in_backward"] = at_once
     ours = random_part("unet", config)
+    other, given = twin("unet", config, ours), inputs(config, 1, side)
+    ours.to(memory_format=torch.channels_last)  # as train.py has it
     fast = build("unet", config, ours.state_dict()).requires_grad_()
     unfolded.use(fast)
-    other, given = twin("unet", config, ours), inputs(config, 1, side)
     return contest(
         {
             name: (lambda: step(fast, *given), "small maps unfolded"),
@@ -92,6 +94,7 @@ def main(text: str) -> float | None:
     ours = random_part("unet", config)
     given, status = inputs(config, 1, how["side"]), Path("/proc/self/status")
     if how["whose"] == "ours":
+        ours.to(memory_format=torch.channels_last)
         ours.set_checkpointing(checkpointing)
         if how["in_backward"]:
             let_go(ours)

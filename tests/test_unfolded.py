@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import SIZES, adaptation, relative_l2
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ldm.adapt import build_method
+from ldm.adapt import build_method, memory
+from ldm.adapt.memory import activations
 from ldm.config import ConfigError, ModelConfig, from_dict, load_run
 from ldm.kernels import unfolded
 from ldm.models.unet import UNet
@@ -45,9 +45,20 @@ def test_large_maps_are_left_alone(side: int, small: bool, monkeypatch: pytest.M
     layer = nn.Conv2d(4, 4, 3, padding=1)
     unfolded.use(layer)
     calls: list[object] = []
-    monkeypatch.setattr(F, "unfold", lambda *a, f=F.unfold, **b: calls.append(a) or f(*a, **b))
+    monkeypatch.setattr(torch, "addmm", lambda *a, f=torch.addmm: calls.append(a) or f(*a))
     layer(torch.zeros(1, 4, side, side))
     assert bool(calls) == small
+
+
+def test_weights_that_are_channels_last_are_not_copied() -> None:
+    """As training has them: a copy would be kept for the backward pass, and takes its time."""
+    layer = nn.Conv2d(16, 8, 3, padding=1).to(memory_format=torch.channels_last)
+    unfolded.use(layer)
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        layer(torch.zeros(1, 16, 5, 5, requires_grad=True))
+    weights = [t for t in kept if t.numel() == layer.weight.numel()]
+    assert [t.data_ptr() for t in weights] == [layer.weight.data_ptr()]
 
 
 def test_only_what_fits_is_changed() -> None:
@@ -86,6 +97,19 @@ def test_other_devices_are_refused() -> None:
     """A GPU's library is made for small maps, too."""
     with pytest.raises(ConfigError, match="on a CPU only, not meta; leave it off"):
         unfolded.use(nn.Conv2d(4, 4, 3, padding=1, device="meta"))
+
+
+@pytest.mark.parametrize("method", ["finetune", "textual_inversion"])
+def test_memory_is_told_of_it(
+    method: str, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Columns are kept for the backward pass in the place of maps, as the estimate must know."""
+    told: list[int] = []
+    monkeypatch.setattr(memory, "check", lambda pipe, *_: told.append(activations(pipe, 1, 32)))
+    for unfold in (False, True):
+        folder = tmp_path / str(unfold)
+        build_method(load_run(adaptation(folder, start, method, {}, unfold=unfold)))
+    assert told[0] != told[1]
 
 
 def test_a_run_may_go_on_unfolded(start: Path, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from ldm.adapt.judge import TrainJudge
 from ldm.adapt.pretrain import TrainText, TrainUNet, TrainVAE
 from ldm.adapt.projection import Project
 from ldm.config import ConfigError, RunConfig
-from ldm.kernels import unfolded
 from ldm.train.loop import Method
 
 METHODS: dict[str, Callable[[RunConfig], Method]] = {
@@ -38,7 +37,5 @@ def build_method(run: RunConfig) -> Method:
                 "none; leave it out"
             )
     if isinstance(method, TrainUNet | Adaptation):
-        if run.train.unfold:
-            unfolded.use(method.pipe.unet)
         compiled.use(method.pipe.unet, run.train.compile or "no")
     return method

@@ -20,6 +20,7 @@ from ldm.adapt.pretrain import Pretraining, diffusion_loss, noised
 from ldm.config import ConfigError, RunConfig, from_dict
 from ldm.data import datasets
 from ldm.data.datasets import Batch
+from ldm.kernels import unfolded
 from ldm.models import lora
 from ldm.models.clip import TextEncoder, tokenizer
 from ldm.models.unet import UNet
@@ -49,6 +50,8 @@ class Adaptation(Pretraining):
         self.unet: UNet = self.parts.fresh("unet", run.train.seed).requires_grad_(False)
         self.unet.set_checkpointing(run.train.checkpointing)
         self.unet.set_attention(run.train.attention)
+        if run.train.unfold:
+            unfolded.use(self.unet)
         self.pipe = LatentDiffusion(self.parts.config, self.unet, vae, text)
         self.pipe.weights_hash = start
         self.size = run.data.size

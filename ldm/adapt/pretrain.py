@@ -23,6 +23,7 @@ from ldm.config import ConfigError, RunConfig, from_dict, to_dict
 from ldm.data import datasets
 from ldm.data.datasets import Batch, Dataset
 from ldm.data.transforms import crop
+from ldm.kernels import unfolded
 from ldm.models.clip import TextEncoder, tokenizer
 from ldm.models.unet import UNet
 from ldm.models.vae import VAE
@@ -224,6 +225,8 @@ class TrainUNet(Pretraining):
         self.module: UNet = self.parts.fresh("unet", self.seed)
         self.module.set_checkpointing(run.train.checkpointing)
         self.module.set_attention(run.train.attention)
+        if run.train.unfold:
+            unfolded.use(self.module)
         self.pipe = LatentDiffusion(self.parts.config, self.module, vae, text)
         self.size = run.data.size
         self.pipe.latent_shape(self.size, self.size)  # raises before hours of work, not after

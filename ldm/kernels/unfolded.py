@@ -2,7 +2,8 @@
 
 Every 3 x 3 neighbourhood becomes a column (im2col): Y = W U with W [N, 9 C] and U [9 C, B L]. It is
 the same arithmetic, and so are both gradients, two more such products. The library's convolution is
-made for large maps: with few pixels and many channels its backward pass takes twice as long.
+made for large maps: with few pixels and many channels its backward pass takes twice as long. The
+channels of a pixel lie together, as in weights that are channels last, which are thus not copied.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ def unfolded(layer: nn.Conv2d) -> Convolution:
         h, w = (-(-side // stride) for side in x.shape[2:])
         if h * w > MOST:
             return plain(x, weight, bias)
-        columns = F.unfold(x, 3, padding=1, stride=stride).transpose(0, 1).flatten(1)
-        matrix = weight.flatten(1)
+        windows = F.pad(x, (1, 1, 1, 1)).unfold(2, 3, stride).unfold(3, 3, stride)
+        columns = windows.permute(4, 5, 1, 0, 2, 3).flatten(0, 2).flatten(1)
+        matrix = weight.permute(0, 2, 3, 1).flatten(1)
         # addmm, not a sum after it: autocast then keeps it all in one dtype
         y = matrix @ columns if bias is None else torch.addmm(bias[:, None], matrix, columns)
         return y.unflatten(1, (len(x), h, w)).transpose(0, 1)
