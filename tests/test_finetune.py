@@ -10,12 +10,14 @@ import pytest
 import torch
 from conftest import adaptation
 from safetensors.torch import load_file
+from torch import nn
 
 import train as train_script
 from ldm import adapters, weights
 from ldm.adapt import build_method, memory
 from ldm.config import ConfigError, load_run
 from ldm.models import lora
+from ldm.models.attention import Attention
 from ldm.models.clip import TextEncoder
 from ldm.pipeline import LatentDiffusion
 from ldm.rng import generator
@@ -231,6 +233,16 @@ def test_the_shipped_configs_run(tmp_path: Path, name: str, monkeypatch, capsys)
     assert Path(path).exists()
 
 
+def test_a_lora_is_drawn_by_the_seeded_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the CPU, wherever the network is: its seed gives the same LoRA on any device."""
+    drawn = []
+    monkeypatch.setattr(nn.init, "kaiming_uniform_", lambda w, a=0.0: drawn.append(w.device.type))
+    network = nn.ModuleList([Attention(8, 2)]).to("meta")
+    loras = lora.inject(network, 2, 2.0)
+    assert set(drawn) == {"cpu"}
+    assert all(p.device.type == "meta" for p in loras.parameters())
+
+
 def test_checkpointing_changes_memory_and_nothing_else(tmp_path: Path, start: Path) -> None:
     """The gradients with blocks computed twice are the same bits."""
     kept = []
@@ -286,6 +298,24 @@ def test_a_run_that_cannot_fit_is_refused_before_it_starts(
     for hint in ("checkpointing=true", "ema=0", "in_backward=true", "accumulate", "train=lora"):
         assert hint in str(e.value)
     assert not list((start.parent / "cache").glob("prior*-64"))  # nothing was drawn first
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("textual_inversion", {}), ("finetune", {"train": "lora"})]
+)
+def test_what_would_not_help_is_not_advised(
+    tmp_path: Path,
+    start: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    options: dict[str, str],
+) -> None:
+    """Where little is learned its gradients are small, and a LoRA would not be smaller."""
+    monkeypatch.setattr(memory, "available", lambda _: 10**6)
+    with pytest.raises(ConfigError, match=r"try train\.checkpointing=true, a smaller") as e:
+        build_method(load_run(adaptation(tmp_path, start, method, options)))
+    assert "in_backward" not in str(e.value)
+    assert "lora" not in str(e.value)
 
 
 def test_the_estimate_leaves_out_gradients_that_are_not_kept(

@@ -44,9 +44,11 @@ def check(
     if need > room:
         hints = ["train.checkpointing=true"] * (not train.checkpointing)
         hints += ["train.ema=0"] * (train.ema > 0)
-        hints += [IN_BACKWARD] * (train.accumulate == 1 and not train.update_in_backward)
+        whole = trained is pipe.unet  # else little is learned, and its gradients are small
+        hints += [IN_BACKWARD] * (whole and train.accumulate == 1 and not train.update_in_backward)
         hints += ["a smaller train.batch_size with more train.accumulate"] * (images > 1)
-        hints += ["method.train=lora"]
+        hints += ["method.train=lora"] * (whole and train.method == "finetune")
+        hints += [f"a smaller data.size than {size}"]
         raise ConfigError(
             f"this run wants {told}, and {room / 1e9:.3g} GB are to be had; try {', '.join(hints)}"
         )

@@ -17,11 +17,11 @@ class LoRALinear(nn.Module):
     def __init__(self, linear: nn.Linear, rank: int, scale: float) -> None:
         super().__init__()
         self.linear, self.scale = linear.requires_grad_(False), scale
-        device = linear.weight.device
-        self.down = nn.Linear(linear.in_features, rank, bias=False, device=device)
-        self.up = nn.Linear(rank, linear.out_features, bias=False, device=device)
+        self.down = nn.Linear(linear.in_features, rank, bias=False)
+        self.up = nn.Linear(rank, linear.out_features, bias=False)
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         nn.init.zeros_(self.up.weight)
+        self.to(linear.weight.device)  # not before: the CPU's generator is the seeded one
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., C];  returns [..., C']"""
