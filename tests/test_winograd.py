@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils import cpp_extension
 
 from ldm import rng
 from ldm.config import ConfigError, ModelConfig, load_config
@@ -47,6 +48,22 @@ def panel() -> int:
 def no_gradients() -> Iterator[None]:
     with torch.no_grad():
         yield
+
+
+def test_any_name_of_a_processor_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler is told the extension's name, and some processors are called "NO AVX"."""
+    names: list[str] = []
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "NO AVX")
+    monkeypatch.setattr(winograd.shutil, "which", lambda tool: tool)
+
+    def load(name: str, *_: object, **__: object) -> None:
+        names.append(name)
+        raise OSError("enough")
+
+    monkeypatch.setattr(cpp_extension, "load", load)
+    with pytest.raises(ConfigError):
+        winograd.build.__wrapped__()
+    assert names == ["ldm_winograd_no_avx"]
 
 
 def noise(*shape: int) -> Tensor:

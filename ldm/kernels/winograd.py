@@ -64,7 +64,7 @@ def build() -> int:
 
     try:
         load(
-            f"ldm_winograd_{kind.lower()}",
+            f"ldm_winograd_{kind.lower().replace(' ', '_')}",  # some are called "NO AVX"
             [str(Path(__file__).with_suffix(".cpp"))],
             # not -ffast-math: it would switch off denormals in the whole process
             extra_cflags=["-O3", "-fopenmp", *FLAGS.get(kind, [])],
