@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh
 from scipy.spatial.distance import cdist
+from scipy.stats import t
 
 from ldm.metrics.classify import Estimate
 
@@ -77,8 +78,14 @@ def jackknife_each(
 
 
 def estimate(value: float, without: Sequence[float], n: int) -> Estimate:
-    """value with the 95 % interval that its values without each of the groups give it."""
-    half = 1.96 * float(np.sqrt((len(without) - 1) * np.var(without)))
+    """value with the 95 % interval that its values without each of the groups give it.
+
+    G groups give the error G - 1 degrees of freedom, hence Student's t, 2.26 for ten, in the place
+    of 1.96 (Tukey 1958; Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 11).
+    The interval is around the value, biased as it may be by n: a Fréchet distance of n images is
+    larger than that of infinitely many, which the interval need not hold.
+    """
+    half = float(t.ppf(0.975, len(without) - 1) * np.sqrt((len(without) - 1) * np.var(without)))
     return Estimate(value, value - half, value + half, n)
 
 
