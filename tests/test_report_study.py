@@ -20,7 +20,7 @@ from ldm.report import Report, study
 from ldm.report.page import Table
 from ldm.report.study import plan, steps, story
 from ldm.report.study.methods import METHODS, content, run_of, train
-from ldm.report.study.settings import Study
+from ldm.report.study.settings import FULL_RATES, QUICK, Study
 from ldm.report.study.steps import Done, Result, Step
 from ldm.weights import load_parts
 
@@ -153,6 +153,17 @@ def test_nothing_of_a_training_stays_in_memory(
     request.addfinalizer(gc.enable)
     train(run)
     assert networks() == before
+
+
+def test_quick_trainings_are_short_in_the_full_tier(tiny_study: Study) -> None:
+    """--quick shortens every training, whatever the tier, and the full tier keeps its rates."""
+    quick = replace(tiny_study, tier="full", steps=QUICK.steps, training=())
+    for method in METHODS[1:]:
+        run = run_of(method, quick, 32, content(quick))
+        want = 1 if method.name == "projection_none" else QUICK.steps[method.config]
+        assert run.train.steps == want, method.name
+        if method.config in FULL_RATES:
+            assert run.train.learning_rate == FULL_RATES[method.config]
 
 
 # --- steps alone ---

@@ -59,10 +59,10 @@ METHODS = (
 def run_of(method: Method, study: Study, size: int, made_of: Mapping[str, str]) -> RunConfig:
     """Its training, whose folder is named by all that decides the weights;  made_of: `content`"""
     overrides = ["train.sample_every=0"]
-    if method.config in study.steps:
-        overrides.append(f"train.steps={study.steps[method.config]}")
     if study.tier == "full":
         overrides += full(method.config)
+    if method.config in study.steps:  # those of --quick, of any tier
+        overrides.append(f"train.steps={study.steps[method.config]}")
     if study.data and method.group != PROJECTION:  # whose captions are of phantoms
         overrides.append(f"data.path={json.dumps(study.data)}")
         if method.config == "unet_prior":
