@@ -191,7 +191,7 @@ def test_wilson_equals_the_reference(case: dict) -> None:
 
 @pytest.mark.parametrize("case", WANT["auc"], ids=lambda c: c["name"])
 def test_auc_and_delongs_interval_equal_the_reference(case: dict) -> None:
-    """With ties, apart, all tied, below chance, and continuous scores."""
+    """With ties, apart, below chance, continuous scores; of all tied, nothing is known."""
     positives, negatives = case["positives"], case["negatives"]
     if positives is None:
         stored = arrays()
@@ -201,8 +201,19 @@ def test_auc_and_delongs_interval_equal_the_reference(case: dict) -> None:
     labels = [True] * len(positives) + [False] * len(negatives)
     found = classify.auc(np.concatenate([positives, negatives]), labels)
     assert found.value == pytest.approx(case["auc"], abs=1e-12)
-    assert [found.low, found.high] == pytest.approx(case["delong_95_clipped"], abs=1e-12)
+    ends = [0, 1] if case["name"] == "all tied" else case["delong_95_clipped"]
+    assert [found.low, found.high] == pytest.approx(ends, abs=1e-12)
     assert found.n == len(labels)
+
+
+def test_scores_that_are_all_alike_say_nothing_of_an_auc() -> None:
+    """A constant has the AUC 0.5 by its ties, and DeLong's error of 0 is no certainty."""
+    labels = np.repeat([1, 0], [8, 12])
+    assert classify.auc(np.zeros(20), labels) == classify.Estimate(0.5, 0.0, 1.0, 20)
+    readers = [np.zeros(20), labels, labels]  # 5 / 6, whose rounding is no spread
+    found = classify.auc_of_readers(readers, labels)
+    assert found.value == pytest.approx(5 / 6)
+    assert (found.low, found.high) == (0, 1)
 
 
 def test_two_scores_on_the_same_cases_are_compared_in_pairs() -> None:

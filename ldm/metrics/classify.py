@@ -97,11 +97,14 @@ def auc(scores: ArrayLike, labels: ArrayLike, confidence: float = 0.95) -> Estim
     """P(score of a positive > of a negative) + P(tie) / 2, with DeLong's interval, cut to [0, 1].
 
     DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988, by mid-ranks (Sun and Xu 2014). The
-    interval has no width where the classes are apart, and n is that of both classes.
+    interval has no width where the classes are apart, and n is that of both classes. Scores that
+    are all alike give 0.5, of which nothing is known: 0 to 1.
     """
     scores, labels = np.asarray(scores, np.float64), _classes(labels)
     _check(scores, labels)
     value, of_positives, of_negatives = _placements(scores[labels], scores[~labels])
+    if 0 < value < 1 and _alike(of_positives, of_negatives):
+        return Estimate(value, 0.0, 1.0, len(scores))
     error = np.sqrt(_variance(of_positives) + _variance(of_negatives))
     half = float(norm.isf((1 - confidence) / 2) * error)
     return Estimate(value, max(0.0, value - half), min(1.0, value + half), len(scores))
@@ -113,7 +116,7 @@ def auc_of_readers(scores: ArrayLike, labels: ArrayLike) -> Estimate:
     scores: [R, n];  labels: [n]. The readers are taken as they are; n is that of the images.
     DeLong's error on the scale of log(AUC / (1 - AUC)), which holds for few images and high AUCs
     where the plain one does not; where the classes are apart, the lower end is Wilson's for as many
-    cases as the smaller class has.
+    cases as the smaller class has; where no spread can be seen otherwise, it is 0 to 1.
     """
     readers, labels = np.atleast_2d(np.asarray(scores, np.float64)), _classes(labels)
     for each in readers:
@@ -125,7 +128,9 @@ def auc_of_readers(scores: ArrayLike, labels: ArrayLike) -> Estimate:
     if value in (0, 1):
         smaller = int(min(labels.sum(), (~labels).sum()))
         return Estimate(value, *wilson(int(value) * smaller, smaller)[1:3], n)
-    means = (np.mean(placements, axis=0) for placements in (of_positives, of_negatives))
+    means = [np.mean(placements, axis=0) for placements in (of_positives, of_negatives)]
+    if _alike(*means):
+        return Estimate(value, 0.0, 1.0, n)
     half = norm.isf(0.025) * np.sqrt(sum(map(_variance, means))) / (value * (1 - value))
     low, high = expit(logit(value) + half * np.array([-1, 1]))
     return Estimate(value, float(low), float(high), n)
@@ -173,6 +178,11 @@ def _placements(
     of_positives = (ranks[:m] - rankdata(positives)) / n
     of_negatives = 1 - (ranks[m:] - rankdata(negatives)) / m
     return float(of_positives.mean()), of_positives, of_negatives
+
+
+def _alike(*placements: NDArray[np.float64]) -> bool:
+    """No spread among positives nor negatives. A variance may be a rounding error, this is not."""
+    return all(np.ptp(values) == 0 for values in placements)
 
 
 def _variance(values: NDArray[np.float64]) -> float:
