@@ -14,6 +14,7 @@ from ldm.features import Extractor
 from ldm.metrics import fid
 from ldm.report import distances
 from ldm.report.distances import Seen
+from ldm.report.images import table
 
 
 class Drawn:
@@ -79,6 +80,24 @@ def test_pixels_decide_what_two_sets_share() -> None:
     assert distances.shared(real, fake) == 3
     with pytest.raises(ValueError, match="a and c hold the same images"):
         distances.shared(real, turned)
+
+
+def test_large_sets_are_measured_by_images_from_all_of_them(monkeypatch) -> None:
+    """Of images in the order of their prompts, KID and MS-SSIM see both kinds, and say how many."""
+    monkeypatch.setattr(distances, "KEPT", 100)
+    monkeypatch.setattr(distances, "PAIRS", 10)
+    a, b = (torch.cat([noise(200, seed, -0.5), noise(200, seed + 1)]) for seed in (0, 2))
+    seen = [Seen(Drawn(n, x), [PIXELS]) for n, x in (("a", a), ("b", b))]
+    real, fake = (one.views["pixels"] for one in seen)
+    for view in (real, fake):
+        assert len(view.features) == 100
+        assert 0.3 < (view.features.mean(axis=1) > 0).mean() < 0.7
+    assert 0.2 < np.mean([one.mean() > 0.5 for one in seen[0].small]) < 0.8
+    halves = real.halves()
+    found, floor = (distances.distances(*pair, False) for pair in ((real, fake), halves))
+    rows = {row[0]: row[2::2] for row in table(PIXELS, (real, fake), found, halves, floor).rows}
+    assert rows["Fréchet distance"] == ("400 against 400", "200 against 200")
+    assert rows["KID"] == rows["coverage"] == ("100 against 100", "50 against 50")
 
 
 def test_diversity_tells_copies_from_different_images() -> None:

@@ -19,16 +19,17 @@ from ldm.metrics.classify import Estimate
 from ldm.metrics.fid import Array, Tenths
 from ldm.metrics.image import ms_ssim
 
-KEPT = 10_000  # images whose features are kept, for all but the Fréchet distance
+KEPT = 10_000  # images of a set, at most, whose features are kept for all but FRECHET
 PAIRS = 500  # of images compared by MS-SSIM, at most
 SIDE = 256  # pixels at which they are: five scales want 176 or more
+FRECHET = "Fréchet distance"
 SHARES = ("precision", "recall", "coverage")  # between 0 and 1
 
 
 class View:
     """A set as one extractor sees it.
 
-    even, odd: the moments of every other image;  features: [n, d] of the first `KEPT`
+    even, odd: the moments of every other image;  features: [n, d] of those kept
     """
 
     def __init__(self, width: int) -> None:
@@ -39,17 +40,21 @@ class View:
     def n(self) -> int:
         return self.even.count + self.odd.count
 
-    def update(self, batch: Array) -> None:
-        """Take in a batch [B, d]."""
+    def counted(self, figure: str) -> int:
+        """How many images a figure is of."""
+        return self.n if figure == FRECHET else len(self.features)
+
+    def update(self, batch: Array, keep: list[bool]) -> None:
+        """Take in a batch [B, d]; keep: which of it are kept"""
         even = np.arange(self.n, self.n + len(batch)) % 2 == 0
         for tenths, which in ((self.even, even), (self.odd, ~even)):
             if which.any():
                 tenths.update(batch[which])
-        if len(self.features) < KEPT:
-            self.features = np.concatenate([self.features, batch])[:KEPT]
+        if any(keep):
+            self.features = np.concatenate([self.features, batch[keep]])
 
     def halves(self) -> tuple[View, View]:
-        """What two sets of one kind are apart: the even images and the odd ones."""
+        """What two sets of one kind are apart: every other image, and the rest."""
         both = []
         for tenths, start in ((self.even, 0), (self.odd, 1)):
             half = View(self.features.shape[1])
@@ -62,7 +67,8 @@ class Seen:
     """A set, read once.
 
     views: {extractor: what it sees};  hashes: of the pixels;  small: grey images [SIDE, SIDE] in
-    [0, 1], for MS-SSIM
+    [0, 1], for MS-SSIM. Of more images than are kept, those are drawn at random: the first ones
+    would be of the first prompts alone.
     """
 
     def __init__(
@@ -77,22 +83,30 @@ class Seen:
         self.hashes: set[str] = set()
         self.small: list[NDArray[Any]] = []
         total = len(asked) if limit is None else min(limit, len(asked))
+        kept, paired = some(total, KEPT, "kept"), some(total, 2 * PAIRS, "paired")
         with tqdm(
             total=total, desc=self.name, unit="image", delay=2, disable=None, leave=False
         ) as bar:
-            for _, pictures in batches(load_each(asked, limit, skip_bad)):
+            for numbers, pictures in batches(load_each(asked, limit, skip_bad)):
                 for extractor in extractors:
                     features = fid.checked(extractor(pictures), least=1)
                     view = self.views.setdefault(extractor.name, View(features.shape[1]))
-                    view.update(features)
+                    view.update(features, [number in kept for number in numbers])
                 self.hashes |= {fingerprint(image) for image in pictures}
-                for image in pictures[: 2 * PAIRS - len(self.small)]:
+                for number, image in zip(numbers, pictures, strict=True):
+                    if number not in paired:
+                        continue
                     grey = images.fit_square(images.to_channels(image, 1), SIDE)
                     self.small.append(((grey[0] + 1) / 2).numpy())
                 self.n += len(pictures)
                 bar.update(len(pictures))
         if self.n < 10:  # a jackknife leaves out one in ten
             raise ValueError(f"{self.name} has {self.n} usable images; wants 10 or more")
+
+
+def some(total: int, count: int, purpose: str) -> set[int]:
+    """Numbers below `total`, `count` of them at most, drawn at random and always the same."""
+    return set(torch.randperm(total, generator=rng.generator(0, purpose))[:count].tolist())
 
 
 def fingerprint(image: torch.Tensor) -> str:
@@ -122,11 +136,9 @@ def distances(real: View, fake: View, few: bool) -> dict[str, Estimate]:
     if least < 10:
         return found
     if least >= enough(real.features.shape[1]):
-        found["Fréchet distance"] = fid.frechet_of_tenths(
-            real.even + real.odd, fake.even + fake.odd
-        )
+        found[FRECHET] = fid.frechet_of_tenths(real.even + real.odd, fake.even + fake.odd)
     elif few:
-        name = "Fréchet distance (fewer images than features)"
+        name = f"{FRECHET} (fewer images than features)"
         found[name] = fid.jackknife(fid.frechet, real.features, fake.features)
     found |= fid.jackknife_each(others, real.features, fake.features)
     for name in SHARES:

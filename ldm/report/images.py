@@ -61,10 +61,10 @@ def run(options: argparse.Namespace) -> Report:
     }
     tables: list[Block] = []
     for extractor in extractors:
-        views = [seen.views[extractor.name] for seen in (real, fake)]
-        found = distances.distances(views[0], views[1], options.few)
-        floor = distances.distances(*views[0].halves(), options.few)
-        tables.append(table(extractor, views[0], views[1], found, floor))
+        views = (real.views[extractor.name], fake.views[extractor.name])
+        halves = views[0].halves()
+        found, floor = (distances.distances(*pair, options.few) for pair in (views, halves))
+        tables.append(table(extractor, views, found, halves, floor))
         values["extractors"][extractor.name] = {
             "shown": str(extractor),
             "features": views[0].features.shape[1],
@@ -101,20 +101,26 @@ def check_enough(extractor: Extractor, sets: Sequence[ImageSet], limit: int | No
 
 def table(
     extractor: Extractor,
-    real: View,
-    fake: View,
+    views: tuple[View, View],
     found: dict[str, Estimate],
+    halves: tuple[View, View],
     floor: dict[str, Estimate],
 ) -> Table:
+    """views: the real set and the fake one, which `found` compares;  halves: what `floor` does"""
     from ldm.report.page import Table
 
+    def n(name: str, pair: tuple[View, View]) -> str:
+        return f"{pair[1].counted(name)} against {pair[0].counted(name)}"
+
     caption = (
-        f"{extractor}, {real.features.shape[1]} features; n = {fake.n} against {real.n}; floor: "
-        f"the odd images of the real set against the even ones, {real.n // 2} against "
-        f"{real.n - real.n // 2}."
+        f"{extractor}, {views[0].features.shape[1]} features; floor: every other image of the real "
+        "set against the rest."
     )
-    rows = [(name, show(value), show(floor.get(name))) for name, value in found.items()]
-    return Table(caption, ("figure", "fake to real", "floor"), rows)
+    rows = [
+        (name, show(value), n(name, views), show(floor.get(name)), n(name, halves))
+        for name, value in found.items()
+    ]
+    return Table(caption, ("figure", "fake to real", "n", "floor", "n"), rows)
 
 
 def variety(found: dict[str, Estimate], side: int) -> Table:
@@ -137,11 +143,15 @@ def as_json(estimates: dict[str, Estimate]) -> dict[str, dict[str, float]]:
 
 
 def about(values: dict[str, Any]) -> list[Block]:
+    from ldm.report.distances import FRECHET, KEPT, PAIRS
+
     real, fake = values["real"], values["fake"]
     return [
         f"Fake: {fake['set']}, n = {fake['n']}. Real: {real['set']}, n = {real['n']}. "
         f"{values['shared']} images are in both, pixel by pixel. Intervals are of 95 % and leave "
         "out a tenth of both sets in turn.",
+        f"Each row has its n. All but the {FRECHET} is of {KEPT} images of a set at most, MS-SSIM "
+        f"of {PAIRS} pairs; of larger sets they are drawn at random.",
         "A Fréchet distance falls as n rises: compare it at equal n, and with the floor, which has "
         "half of it. It is the FID of the papers with the extractor inception alone; others have "
         "scales of their own, and so has every resize. KID does not depend on n; CMMD does, as its "
