@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -29,7 +30,7 @@ from scipy.stats import kendalltau
 from torch import Tensor
 from tqdm import tqdm
 
-from ldm import adapters, images, rng
+from ldm import adapters, cli, images, rng
 from ldm.adapt.instances import Instances, Kind
 from ldm.config import DataConfig, from_dict, load_run
 from ldm.data.datasets import open_datasets
@@ -136,7 +137,7 @@ def table(report: dict[str, dict[str, str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="*", metavar="RUN")
     parser.add_argument("--base", default="weights/base.safetensors")
@@ -210,7 +211,8 @@ def main() -> None:
     text = json.dumps(report, indent=1)
     (options.out / "report.json").write_text(text + "\n")
     print(text)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.run(main, "adaptation.py"))

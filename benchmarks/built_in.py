@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from drawn import EFFUSION, FINDINGS, PREFIX, UNSEEN, Artist, Simple, everything
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from ldm import images, rng
+from ldm import cli, images, rng
 from ldm.config import DataConfig
 from ldm.data.films import Files, Phantoms
 from ldm.data.transforms import augment
@@ -202,7 +203,7 @@ def failures(
     images.save(images.grid(sheet, 8), artist.folder / "failures.png", {"synthetic": SYNTHETIC})
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help="the CSV of films")
     parser.add_argument("--model", default="weights")
@@ -234,7 +235,8 @@ def main() -> None:
     text = json.dumps(report, indent=1)
     (options.out / "report.json").write_text(text + "\n")
     print(text)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.run(main, "built_in.py"))

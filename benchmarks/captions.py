@@ -6,19 +6,22 @@ python benchmarks/captions.py labels.csv val > captions.txt
 from __future__ import annotations
 
 import argparse
+import sys
 
+from ldm import cli
 from ldm.config import DataConfig
 from ldm.data.films import Files
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("table", metavar="CSV")
     parser.add_argument("split")
     options = parser.parse_args()
     films = Files(DataConfig(path=options.table, split=options.split), channels=1)
     print("\n".join(films.caption(i, wording=i) for i in range(len(films))))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.run(main, "captions.py"))

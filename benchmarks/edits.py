@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from drawn import EFFUSION, UNSEEN, scores
 
-from ldm import images
+from ldm import cli, images
 from ldm.data import phantom
 from ldm.edit import canvas, repaint, seam
 from ldm.edit.seam import Floats, Levels
@@ -199,7 +200,7 @@ def grey(png: bytes) -> Levels:
     return np.asarray(Image.open(BytesIO(png)).convert("L"))[..., None]
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="weights")
     parser.add_argument("--n", type=int, default=20, help="phantoms")
@@ -219,7 +220,8 @@ def main() -> None:
         "seam": seams(pipe, given, drawing),
     }
     print(json.dumps(report, indent=1))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.run(main, "edits.py"))

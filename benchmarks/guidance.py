@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from drawn import EFFUSION, Artist, Simple, everything, films, scores
 
-from ldm import rng
+from ldm import cli, rng
 from ldm.judge_weights import load_judge
 from ldm.metrics.classify import auc
 from ldm.metrics.fid import frechet, jackknife
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help="the CSV of films")
     parser.add_argument("--model", default="weights")
@@ -54,7 +55,8 @@ def main() -> None:
             f"real one; AUC {', '.join(found)}",
             flush=True,
         )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.run(main, "guidance.py"))

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from drawn import EFFUSION, FINDINGS, OTHERS, PREFIX, UNSEEN, Artist, scores
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ldm import adapters, rng
+from ldm import adapters, cli, rng
 from ldm.config import DataConfig
 from ldm.data.mesh import CLASSES
 from ldm.data.reports import Labelled, balanced, openi
@@ -137,7 +138,7 @@ def open_artist(run: str | None, options: argparse.Namespace) -> Artist:
     return artist
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--model", default="weights")
@@ -217,7 +218,8 @@ def main() -> None:
     text = json.dumps({"table": whole, **facts}, indent=1)
     (options.out / "report.json").write_text(text + "\n")
     print(table(whole))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.run(main, "projection.py"))

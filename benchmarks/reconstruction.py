@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from scipy.fft import dctn, idctn
 from torch import Tensor
 
+from ldm import cli
 from ldm.config import DataConfig
 from ldm.data.datasets import Dataset
 from ldm.data.films import Files, Phantoms
@@ -65,7 +67,7 @@ def measure(
     return report
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="weights")
     parser.add_argument("--data", help="a CSV or a folder, as data.path")
@@ -96,7 +98,8 @@ def main() -> None:
         found = {label: measure(copy, dataset, count) for label, copy in models.items()}
         report[name] = {"n": count, **found}
     print(json.dumps(report, indent=1))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.run(main, "reconstruction.py"))

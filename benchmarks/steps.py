@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ import numpy as np
 from drawn import EFFUSION, UNSEEN, Artist, everything, scores
 from torch import Tensor
 
-from ldm import atomic
+from ldm import atomic, cli
 from ldm.config import DataConfig
 from ldm.data.films import Phantoms
 from ldm.features import batches, open_extractor
@@ -113,7 +114,7 @@ def curves(records: Sequence[dict[str, Any]]) -> bytes:
     return as_png(figure, f"n = {n} synthetic images each")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="weights")
     parser.add_argument("--n", type=int, default=200)
@@ -165,7 +166,8 @@ def main() -> None:
     }.items():
         with atomic.whole_file(options.out / name) as whole:
             whole.write_bytes(content)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.run(main, "steps.py"))

@@ -1,6 +1,7 @@
 """python -m benchmarks: what a row says, and when there is none."""
 
 import json
+import runpy
 import sys
 import types
 from collections.abc import Callable
@@ -321,3 +322,31 @@ def test_a_small_model_starts(tmp_path: Path) -> None:
         wanted = float(pipe.vae.decode(latent).norm())
     found = startup.run(startup.OURS, tmp_path / "model")
     assert found == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("captions", ["nothing.csv", "val"]),
+        ("reconstruction", ["--model", "nothing"]),
+        ("built_in", ["nothing.csv"]),
+        ("adaptation", ["--judge", "nothing"]),
+        ("projection", ["nothing", "--data", "nothing.csv"]),
+        ("guidance", ["nothing.csv"]),
+        ("steps", ["--model", "nothing"]),
+        ("edits", ["--model", "nothing"]),
+    ],
+)
+def test_a_script_that_cannot_go_on_says_why_in_one_line(
+    name: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Exit status 2 and one line, no traceback, for a file that is not there."""
+    script = Path(__file__).parent.parent / "benchmarks" / f"{name}.py"
+    monkeypatch.syspath_prepend(str(script.parent))  # as Python does for a script
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").symlink_to(script.parent.parent / "weights")
+    monkeypatch.setattr(sys, "argv", [script.name, *arguments])
+    with torch.enable_grad(), pytest.raises(SystemExit) as stopped:  # some turn gradients off
+        runpy.run_path(str(script), run_name="__main__")
+    assert stopped.value.code == 2
+    assert_one_line(capsys.readouterr().err, "nothing")
