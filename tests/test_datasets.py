@@ -198,6 +198,15 @@ def test_tables_from_other_programs_are_read(labels, tmp_path) -> None:
         films.Files(settings(labels, tmp_path), 1)
 
 
+def test_a_caption_cut_by_its_comma_is_refused(labels, tmp_path) -> None:
+    """Cells beyond the header are an error, not the lost rest of an unquoted caption."""
+    labels.write_text('filename,caption\na.png,"lung xray, no findings"\n')
+    assert films.Files(settings(labels, tmp_path), 1).caption(0, 0) == "lung xray, no findings"
+    labels.write_text("filename,caption\na.png,lung xray, no findings\n")
+    with pytest.raises(ConfigError, match=r"labels\.csv, line 2: more cells than the header"):
+        films.Files(settings(labels, tmp_path), 1)
+
+
 def test_a_film_without_labels_is_not_called_normal(labels, tmp_path) -> None:
     """An empty label is not No Finding: the caption is data.caption."""
     labels.write_text(labels.read_text().replace("No Finding", ""))

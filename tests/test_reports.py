@@ -153,6 +153,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch) -> N
         "text,label\na,Edema\n": "impression or report",
         "report,class\na,Edema\n": "label or labels",
         "report,label\n": "and reports",
+        "label,impression\nEdema,Edema, Mr Smith coughs\n": "line 2: more cells than the header",
         "impression,label\na,Edema\nb,Mr Smith coughs\n": "row 3 has a label that is none of",
     }.items():
         path.write_text(content)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from ldm.config import ConfigError, DataConfig
 from ldm.data import phantom
 from ldm.data.cache import CachedRows
 from ldm.data.phantom import FINDINGS, captions
+from ldm.data.tables import read_table
 from ldm.fingerprint import code_version, digest
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -163,12 +163,7 @@ def read_folder(source: Path, config: DataConfig) -> list[dict[str, str]]:
 
 
 def read_csv(source: Path, config: DataConfig) -> list[dict[str, str]]:
-    try:
-        # utf-8-sig: Excel writes a byte-order mark
-        with source.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, restval=""))
-    except (OSError, csv.Error, UnicodeDecodeError) as e:
-        raise ConfigError(f"cannot read {source}: {e}") from e
+    rows = read_table(source)
     if not rows or "filename" not in rows[0]:
         raise ConfigError(f"{source} needs a header line with a column `filename`")
     unwanted, kept = excluded(config), []

@@ -6,7 +6,6 @@ people chose MeSH terms after reading findings and impression. torchxrayvision b
 
 from __future__ import annotations
 
-import csv
 import re
 import tarfile
 import unicodedata
@@ -21,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from ldm.data.mesh import CLASSES, NO_FINDING, classes, narrowest
+from ldm.data.tables import read_table
 from ldm.rng import generator
 
 _TITLE = (
@@ -163,12 +163,7 @@ def read_csv(path: str | Path) -> list[Report]:
     CLASSES in any letters; perhaps `id`, `study_id` or `findings`. No Finding beside another label
     is dropped.
     """
-    try:
-        # utf-8-sig: Excel writes a byte-order mark
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, restval=""))
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
+    rows = read_table(path)
     for wanted in (("impression", "report"), ("label", "labels")):
         if not rows or not set(wanted) & set(rows[0]):
             raise ValueError(f"{path} needs a header line with {' or '.join(wanted)}, and reports")

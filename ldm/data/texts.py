@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import logging
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from ldm.config import ConfigError, DataConfig
 from ldm.data import phantom
 from ldm.data.films import check_exclude, excluded
 from ldm.data.phantom import FINDINGS, captions
+from ldm.data.tables import read_table
 from ldm.fingerprint import digest
 
 log = logging.getLogger(__name__)
@@ -95,24 +95,15 @@ def read_captions(path: Path, data: DataConfig) -> list[str]:
     """
     if data.exclude:
         raise ConfigError(f"data.exclude wants labels; of {path} only the captions are read")
-    found, empty = [], 0
-    try:
-        # utf-8-sig: Excel writes a byte-order mark
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file, restval="")
-            if "caption" not in (rows.fieldnames or ()):
-                raise ConfigError(f"{path} needs a header line with a column `caption`")
-            for row in rows:
-                if None in row:  # the rest of an unquoted caption, say
-                    raise ConfigError(
-                        f"{path}, line {rows.line_num}: more cells than the header has; "
-                        'put captions with a comma in "quotes"'
-                    )
-                if not data.split or row.get("split") in (None, "", data.split):
-                    empty += not row["caption"].strip()
-                    found.append(row["caption"])
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
+    rows = read_table(path)
+    if rows and "caption" not in rows[0]:
+        raise ConfigError(f"{path} needs a header line with a column `caption`")
+    found = [
+        row["caption"]
+        for row in rows
+        if not data.split or row.get("split") in (None, "", data.split)
+    ]
+    empty = sum(not caption.strip() for caption in found)
     if empty == len(found):
         raise ConfigError(f"{path} has no caption in {len(found)} rows of split {data.split!r}")
     if empty:
