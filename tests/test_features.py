@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from test_inception import picture, weights
 
 from ldm import features, images
+from ldm.config import ConfigError
 from ldm.data import sets
 from ldm.features import Extractor, open_extractor
 from ldm.judge_weights import load_judge
@@ -182,6 +183,22 @@ def test_phantoms_know_their_truth() -> None:
     truths = [asked.findings(i)["pleural effusion"] for i in range(len(asked))]
     assert 0 < sum(truths) < 12
     assert asked.load(0).shape == (1, 128, 128)
+
+
+def test_a_split_that_is_named_is_there(tmp_path: Path) -> None:
+    """CSV@SPLIT has the rows of that split alone; without any, or without the column, none has."""
+    for name in "abc":
+        images.save(torch.zeros(1, 8, 8), tmp_path / f"{name}.png", {})
+    table = tmp_path / "x.csv"
+    table.write_text("filename,split\na.png,train\nb.png,val\nc.png,\n")
+    asked = sets.open_set(f"{table}@val")
+    assert [asked.sample_id(i) for i in range(len(asked))] == ["b"]
+    assert len(sets.open_set(str(table))) == 3
+    with pytest.raises(ConfigError, match=r"x\.csv has no row of split 'vall'"):
+        sets.open_set(f"{table}@vall")
+    table.write_text("filename\na.png\nb.png\n")
+    with pytest.raises(ConfigError, match=r"x\.csv has no column `split`"):
+        sets.open_set(f"{table}@val")
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

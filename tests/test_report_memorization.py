@@ -134,6 +134,7 @@ def test_the_command_names_the_copies(tmp_path: Path, capsys, monkeypatch) -> No
         ([], "name it with --train"),
         (["--train", "nowhere"], "does not exist"),
         (["--train", "fake"], "name images like it that were not trained on with --held-out"),
+        (["--train", "fake.csv"], "has no column `split`, so nothing is known to be of 'val'"),
         (["--train", "phantoms:4", "--model", "fake"], "no folder of weights"),
         (["--train", "phantoms:30:7", "--held-out", "phantoms:30:30"], "7 of 30 held-out images"),
         (
@@ -146,6 +147,7 @@ def test_what_is_not_known_is_asked_for(tmp_path: Path, capsys, monkeypatch, arg
     """Exit status 2, one line, nothing written."""
     monkeypatch.chdir(tmp_path)
     folder(tmp_path / "fake", torch.zeros(2, 1, 128, 128))
+    (tmp_path / "fake.csv").write_text("filename\nfake/0.png\nfake/1.png\n")
     given = ["--model", str(WEIGHTS), "--weights", str(WEIGHTS), "--out", "out"]
     options = ["memorization", "fake", *given, *arguments]
     assert cli.run(lambda: evaluate.main(options), "evaluate.py") == 2

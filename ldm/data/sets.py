@@ -47,7 +47,7 @@ class FileSet:
     """The images of a folder and its folders, or of the rows of a CSV (as data.path in training).
 
     Sheets that sample.py wrote into a folder are left out, and so is what a CSV marks with a
-    `quality_flag` or as another `split`.
+    `quality_flag`. CSV@SPLIT are the rows whose `split` is that and nothing else.
     """
 
     def __init__(self, source: str) -> None:
@@ -58,6 +58,8 @@ class FileSet:
             raise ConfigError(f"{path} does not exist; name a folder, a CSV or phantoms:N")
         config = DataConfig(path=str(path), split=split if table else None)
         rows = read_csv(path, config) if path.suffix == ".csv" else read_folder(path, config)
+        if table:
+            rows = of_split(rows, path, split)
         self.rows = [row for row in rows if Path(row["path"]).name not in SHEETS]
         if not self.rows:
             raise ConfigError(f"{source} holds no images ({', '.join(SUFFIXES)})")
@@ -82,6 +84,19 @@ class FileSet:
     def patient(self, index: int) -> str:
         row = self.rows[index]
         return row.get("patient_id") or row["path"]
+
+
+def of_split(rows: list[dict[str, str]], path: Path, split: str) -> list[dict[str, str]]:
+    """The rows whose column `split` has this word; ConfigError if there are none.
+
+    Training is more lenient, but what is held out must not be what was trained on.
+    """
+    if "split" not in rows[0]:
+        raise ConfigError(f"{path} has no column `split`, so nothing is known to be of {split!r}")
+    found = [row for row in rows if row["split"] == split]
+    if not found:
+        raise ConfigError(f"{path} has no row of split {split!r}")
+    return found
 
 
 class PhantomSet:

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ldm import images, rng
-from ldm.config import load_run
+from ldm.config import ConfigError, load_run
 from ldm.data.sets import UNSEEN, ImageSet, PhantomSet, load_each, open_set
 from ldm.data.transforms import augment
 from ldm.features import Array, Extractor
@@ -221,7 +221,10 @@ def open_held_out(source: str | None, train: ImageSet) -> ImageSet:
         return open_set(f"phantoms:{PHANTOMS}:{UNSEEN}")
     table = train.name.removesuffix("@train") if data is None else data.path or ""
     if table.endswith(".csv") and not mixed and (data is None or data.split == "train"):
-        return open_set(f"{table}@val")
+        try:
+            return open_set(f"{table}@val")
+        except ConfigError as error:
+            raise ConfigError(f"{error}; name what was not trained on with --held-out") from error
     raise ValueError(
         f"what was held out of {train.name} is not known; name images like it that were not "
         "trained on with --held-out"
