@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 # black and white, grey, colour, and 16-bit grey in any byte order; older PNG readers say "I"
 PLAIN = ("1", "L", "RGB", "I", "I;16", "I;16L", "I;16B", "I;16N")
+
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of a TIFF (TIFF 6.0, section 8)
+WHITE_IS_ZERO = 0
 
 
 def to_channels(images: Tensor, channels: int) -> Tensor:
@@ -84,6 +88,8 @@ def _open(path: str | Path) -> Image.Image:
         raise ValueError(f"{path} has an alpha channel; flatten it first (what is behind it?)")
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
         raise ValueError(f"{path} has 32 bits: which value is white? save it with 8 or 16 bits")
+    if 12 in _tags(image).get(BITS_PER_SAMPLE, ()):
+        raise ValueError(f"{path} has 12 bits; save it with 8 or 16 bits")
     return image
 
 
@@ -91,8 +97,15 @@ def _levels(image: Image.Image) -> np.ndarray:
     if image.mode == "1":
         return np.asarray(image.convert("L"))
     if image.mode.startswith("I"):
-        return np.asarray(image).clip(0, 65535).astype(np.uint16)
+        levels = np.asarray(image).clip(0, 65535).astype(np.uint16)
+        # PIL has inverted such files of 8 bits, but not those of 16
+        return 65535 - levels if _tags(image).get(PHOTOMETRIC) == WHITE_IS_ZERO else levels
     return np.asarray(image)
+
+
+def _tags(image: Image.Image) -> Mapping[int, Any]:
+    """The tags of a TIFF; none for other files."""
+    return getattr(image, "tag_v2", {})
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Images in and out: round trips, provenance, refusals, and the geometry of squares and sheets."""
 
 import re
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,35 @@ def test_other_modes_load_as_what_they_show(tmp_path: Path, mode: str) -> None:
     loaded = images.load(tmp_path / "x.tiff")
     assert loaded.shape[0] == (1 if mode == "1" else 3)
     assert torch.equal(images.to_channels(loaded, 3), images.from_integers(array))
+
+
+def tiff(bits: int, photometric: int, pixels: bytes) -> bytes:
+    """A grey TIFF of two rows, uncompressed."""
+    width = len(pixels) * 8 // bits // 2
+    start = 8 + 2 + 9 * 12 + 4  # header, count of tags, tags, no next directory
+    values = {256: width, 257: 2, 258: bits, 259: 1, 262: photometric, 273: start}
+    values |= {277: 1, 278: 2, 279: len(pixels)}
+    tags = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in values.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(values)) + tags + bytes(4) + pixels
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(8, np.uint8), (16, np.uint16)])
+def test_a_tiff_whose_zero_is_white_is_no_negative(tmp_path: Path, bits: int, kind: type) -> None:
+    """PhotometricInterpretation 0 says that 0 is white, 1 that it is black: the same picture."""
+    levels = np.linspace(0, 2**bits - 1, 8).astype(kind).reshape(2, 4)
+    for photometric, written in ((0, np.iinfo(kind).max - levels), (1, levels)):
+        (tmp_path / "x.tiff").write_bytes(tiff(bits, photometric, written.tobytes()))
+        assert np.array_equal(images.read(tmp_path / "x.tiff")[..., 0], levels)
+        loaded = images.load(tmp_path / "x.tiff")
+        assert torch.equal(loaded, images.from_integers(levels))
+
+
+def test_a_tiff_of_12_bits_is_refused(tmp_path: Path) -> None:
+    """Its white is 4095; taken for 16 bits it would be almost black."""
+    (tmp_path / "x.tiff").write_bytes(tiff(12, 1, b"\xff" * 12))
+    for read in (images.load, images.read):
+        with pytest.raises(ValueError, match=r"x\.tiff has 12 bits; save it with 8 or 16 bits"):
+            read(tmp_path / "x.tiff")
 
 
 # --- levels as the file has them ---
