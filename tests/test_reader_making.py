@@ -151,6 +151,23 @@ def test_one_image_of_a_patient(tmp_path: Path) -> None:
     assert status("make", tmp_path / "films.csv", synthetic, "--n", 6, *few) == 0
     shown = [t["image"] for t in key_of(tmp_path / "out")["trials"] if t["truth"] == "real"]
     assert {int(name.split("-")[1]) // 2 for name in shown} == set(range(6))
+    assert "one of a patient at most" in (tmp_path / "out" / "made.html").read_text()
+
+
+def test_unknown_patients_are_said_to_be(tmp_path: Path) -> None:
+    """Without a column `patient_id` no page claims one image of a patient; an empty cell is as
+    much another patient as an absent one.
+    """
+    real, synthetic = write_sets(tmp_path, 12)
+    few = ("--n", 12, "--repeats", 0, "--catch", 0)
+    rows = "".join(f"real/{path.name},\n" for path in sorted(real.iterdir()))
+    (tmp_path / "films.csv").write_text("filename,patient_id\n" + rows)
+    for number, source in enumerate((real, tmp_path / "films.csv")):
+        out = tmp_path / f"out{number}"
+        assert status("make", source, synthetic, *few, "--out", out) == 0
+        page = (out / "made.html").read_text()
+        assert "one of a patient at most" not in page
+        assert "12 of 12 images do not say whose they are (column `patient_id`" in page
 
 
 def test_real_images_pass_the_autoencoder_on_request(
@@ -210,7 +227,7 @@ def test_pairs_show_the_image_and_its_copy(
 BAD = {
     "one set": (("real",), "make wants two sets, REAL and SYNTHETIC, or --pairs"),
     "no such set": (("real", "absent"), "absent does not exist"),
-    "too few": (("real", "synthetic", "--n", 41), "real holds 40 images of 40 patients, but --n"),
+    "too few": (("real", "synthetic", "--n", 41), "real holds 40 images, but --n"),
     "one of each": (("real", "synthetic", "--n", 1), "--n: wants a whole number of 2 or more"),
     "too many repeats": (
         ("real", "synthetic", "--n", 4, "--repeats", 9, "--catch", 2),

@@ -186,6 +186,12 @@ def test_what_is_learned_from_fakes_is_tried_on_real_images() -> None:
     assert bad.everything["fake - real"].high < -0.9
 
 
+def test_unknown_patients_are_said_to_be() -> None:
+    """Where images do not say whose they are, the table says what that does to its figures."""
+    assert "whose they are" not in learned.table({A: None}).caption
+    assert "7 real images do not say whose they are" in learned.table({A: None}, 7).caption
+
+
 def test_patients_are_not_recognised() -> None:
     """Features that tell the patient and nothing else: no classifier of real images knows more."""
     random = np.random.default_rng(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -39,8 +39,8 @@ class ImageSet(Protocol):
     def text(self, index: int) -> Mapping[str, str]:
         """What the image says of itself: `synthetic`, and `prompt`, if it was drawn by a model."""
 
-    def patient(self, index: int) -> str:
-        """The same for images of one patient."""
+    def patient(self, index: int) -> str | None:
+        """The same for images of one patient; None where the set does not say whose it is."""
 
 
 class FileSet:
@@ -81,9 +81,8 @@ class FileSet:
         path = Path(self.rows[index]["path"])
         return images.read_text(path) if path.suffix.lower() == ".png" else {}
 
-    def patient(self, index: int) -> str:
-        row = self.rows[index]
-        return row.get("patient_id") or row["path"]
+    def patient(self, index: int) -> str | None:
+        return self.rows[index].get("patient_id") or None
 
 
 def of_split(rows: list[dict[str, str]], path: Path, split: str) -> list[dict[str, str]]:
@@ -142,6 +141,16 @@ def open_set(source: str, size: int = 128) -> ImageSet:
     size: pixels at which phantoms are drawn; files are as they are
     """
     return PhantomSet(source, size) if source.startswith("phantoms:") else FileSet(source)
+
+
+def patients(asked: ImageSet, indices: Iterable[int]) -> tuple[list[str], int]:
+    """The patient of each image, or the image itself where none is known; and how many those are.
+
+    A page that speaks of patients is to say so where there are any.
+    """
+    named = [asked.patient(index) for index in indices]
+    apart = [name or f"image {place}" for place, name in enumerate(named)]
+    return apart, named.count(None)
 
 
 def load_each(

@@ -37,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any file is written, for sets that cannot be measured."""
-    from ldm.data.sets import open_set
+    from ldm.data.sets import open_set, patients
     from ldm.features import open_extractor
     from ldm.report import anatomy, learned, memorization, page, verdict_page, verdicts
 
@@ -73,10 +73,11 @@ def run(options: argparse.Namespace) -> Report:
                 f"{both} images are in both {sets[0].name} and {sets[1].name}: a classifier would "
                 "be tried on what it learned; name sets that share none"
             )
-        patients = [sets[1].patient(i) for i in judged[1].indices]
-        taught = {f: learned.learn(judged[0], judged[1], patients, f) for f in findings}
+        names_of_patients, unknown = patients(sets[1], judged[1].indices)
+        taught = {f: learned.learn(judged[0], judged[1], names_of_patients, f) for f in findings}
         values["learned"] = {f: learned.as_json(result) for f, result in taught.items()}
-        more.append(learned.table(taught))
+        values["patients not known"] = unknown
+        more.append(learned.table(taught, unknown))
     if options.anatomy:
         tried = anatomy.trial()
         surveys = {

@@ -83,7 +83,8 @@ def shuffled(places: NDArray[np.int64]) -> NDArray[np.int64]:
     return places[order.numpy()]
 
 
-def table(found: Mapping[str, Learned | None]) -> Table:
+def table(found: Mapping[str, Learned | None], unknown: int = 0) -> Table:
+    """unknown: how many real images do not say whose they are"""
     caption = (
         "A classifier trained on fake images, tried on real ones, and one trained on as many real "
         f"images of other patients ({FOLDS} folds, whose scores are pooled: that costs a little). "
@@ -91,6 +92,12 @@ def table(found: Mapping[str, Learned | None]) -> Table:
         "learned these findings from labelled images itself, so this asks for less than training "
         "from nothing."
     )
+    if unknown:
+        caption += (
+            f" {unknown} real images do not say whose they are (column `patient_id` of a CSV) and "
+            "count as another patient's each: if a patient has several, real images learned from "
+            "some of his and were tried on others, which flatters them."
+        )
     rows = []
     for finding, learned in found.items():
         if learned is None:

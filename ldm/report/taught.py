@@ -46,8 +46,8 @@ class Taught:
     def text(self, index: int) -> Mapping[str, str]:
         return {}
 
-    def patient(self, index: int) -> str:
-        return self.sample_id(index)
+    def patient(self, index: int) -> str | None:
+        return None
 
     def _place(self, index: int) -> tuple[Dataset, int]:
         for part in self.parts:

@@ -66,8 +66,8 @@ def authenticity(options: argparse.Namespace) -> Report:
         "real through the autoencoder of": options.model if options.same_path else None,
     }
     blocks: list[Block] = [
-        f"{n} real images of {sets[0].name} and {n} synthetic ones of {sets[1].name}, one of a "
-        f"patient at most, {size} px: the central square, grey, 8 bits, the same path for all. "
+        f"{n} real images of {sets[0].name} ({trials.of_patients(sets[0])}) and {n} synthetic ones "
+        f"of {sets[1].name}, {size} px: the central square, grey, 8 bits, the same path for all. "
         f"Smaller than that and enlarged: {enlarged[REAL]} real, {enlarged[SYNTHETIC]} synthetic.",
         same_path(options),
         *common(options, sets[0]),
@@ -101,7 +101,7 @@ def pairs(options: argparse.Namespace) -> Report:
         "weights": copier.weights,
     }
     blocks: list[Block] = [
-        f"{options.n} images of {asked.name}, one of a patient at most, each beside what the "
+        f"{options.n} images of {asked.name} ({trials.of_patients(asked)}), each beside what the "
         f"autoencoder of {options.model} makes of it (the posterior's mean), {copier.size} px: the "
         "central square, grey, 8 bits. Readers know which is which and score the copy from 1 to 5, "
         "the scale of arXiv:2210.04133, section 2.3.",

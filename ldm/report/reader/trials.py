@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ldm import images, rng
 from ldm.config import ConfigError
-from ldm.data.sets import ImageSet
+from ldm.data.sets import ImageSet, patients
 from ldm.report.reader import sheet
 from ldm.report.reader.sheet import Pixels
 
@@ -36,15 +36,31 @@ class Item:
 
 
 def choose(asked: ImageSet, n: int, seed: int, truth: str) -> list[int]:
-    """The numbers of n images drawn at random, one of each patient at most."""
+    """The numbers of n images drawn at random, one of each patient at most.
+
+    An image whose patient is not known counts as another patient's: see `of_patients`.
+    """
+    names, unknown = patients(asked, range(len(asked)))
     order = torch.randperm(len(asked), generator=rng.generator(seed, "reader study", truth))
     chosen: dict[str, int] = {}
     for index in order.tolist():
-        chosen.setdefault(asked.patient(index), index)
+        chosen.setdefault(names[index], index)
     if len(chosen) < n:
-        held = f"{len(asked)} images of {len(chosen)} patients"
+        of = "" if unknown else f" of {len(chosen)} patients"
+        held = f"{len(asked)} images{of}"
         raise ConfigError(f"{asked.name} holds {held}, but --n {n} of different ones are wanted")
     return list(chosen.values())[:n]
+
+
+def of_patients(asked: ImageSet) -> str:
+    """What a page says of the patients of the images that `choose` draws."""
+    _, unknown = patients(asked, range(len(asked)))
+    if not unknown:
+        return "one of a patient at most"
+    return (
+        f"perhaps several of a patient, for {unknown} of {len(asked)} images do not say whose "
+        "they are (column `patient_id` of a CSV) and count as another patient's each"
+    )
 
 
 def spoil(pixels: Pixels, number: int, seed: int) -> Pixels:
