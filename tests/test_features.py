@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 from test_inception import picture, weights
 
 from ldm import features, images
-from ldm.config import ConfigError
+from ldm.config import ConfigError, DataConfig
 from ldm.data import sets
+from ldm.data.films import Files
 from ldm.features import Extractor, open_extractor
 from ldm.judge_weights import load_judge
 from ldm.models import inception
@@ -159,14 +160,14 @@ def test_a_set_reads_any_file_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_bad_file_is_named_and_skipped_only_when_asked(tmp_path: Path, caplog) -> None:
-    """A truncated file stops everything, or is left out with its name in the log."""
+    """A truncated file stops everything, or is left out with its id, and no path, in the log."""
     images.save(torch.zeros(1, 8, 8), tmp_path / "good.png", {})
     (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:40])
     asked = sets.open_set(str(tmp_path))
     with pytest.raises(ValueError, match=r"bad\.png.*--skip-bad"):
         list(sets.load_each(asked))
     assert [i for i, _ in sets.load_each(asked, skip_bad=True)] == [1]
-    assert "bad.png" in caplog.text
+    assert caplog.messages == ["left out, for it cannot be read: bad"]
 
 
 @pytest.mark.parametrize("source", ["phantoms:", "phantoms:0", "phantoms:3:-1", "phantoms:a"])
@@ -183,6 +184,23 @@ def test_phantoms_know_their_truth() -> None:
     truths = [asked.findings(i)["pleural effusion"] for i in range(len(asked))]
     assert 0 < sum(truths) < 12
     assert asked.load(0).shape == (1, 128, 128)
+
+
+def test_images_of_one_name_have_ids_of_their_own(tmp_path: Path) -> None:
+    """Where files of several folders, or of several kinds, have one name, their paths tell them
+    apart; other ids stay as they are, in a folder, in a CSV and in training.
+    """
+    names = ["p1/s1/front.png", "p1/s2/front.png", "p1/s2/side.png", "x.bmp", "x.png"]
+    for name in names:
+        (tmp_path / "films" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / "films" / name)
+    wanted = ["p1/s1/front.png", "p1/s2/front.png", "side", "x.bmp", "x.png"]
+    table = tmp_path / "films" / "all.csv"
+    table.write_text("\n".join(["filename", *names, names[2]]))  # one of them twice
+    for source, more in ((tmp_path / "films", []), (table, ["side"])):
+        data = DataConfig(path=str(source), size=8, cache=str(tmp_path / "cache"))
+        for asked in (sets.open_set(str(source)), Files(data, 1)):
+            assert [asked.sample_id(i) for i in range(len(asked))] == wanted + more
 
 
 def test_a_split_that_is_named_is_there(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -78,6 +80,7 @@ class Files:
         )
         self.default_caption = config.caption
         self.known = labels_of(self.rows)
+        self.ids = sample_ids(self.rows, source)
         if not self.rows:
             raise ConfigError(f"{source} holds no usable images ({', '.join(SUFFIXES)})")
         states = [(row["path"], Path(row["path"]).stat()) for row in self.rows]
@@ -115,13 +118,26 @@ class Files:
         )
 
     def sample_id(self, index: int) -> str:
-        return Path(self.rows[index]["path"]).stem
+        return self.ids[index]
 
     def findings(self, index: int) -> Mapping[str, bool]:
         return self.known[index]
 
     def collection(self, index: int) -> str:
         return self.rows[index].get("source_repo", "")
+
+
+def sample_ids(rows: Sequence[Mapping[str, str]], source: Path) -> list[str]:
+    """The name of each row's file without its suffix; where several files have one, the path of
+    each in the folder, or from where the CSV is.
+    """
+    paths = [Path(row["path"]) for row in rows]
+    files = Counter(path.stem for path in set(paths))
+    root = source.parent if source.suffix == ".csv" else source
+    return [
+        path.stem if files[path.stem] == 1 else Path(os.path.relpath(path, root)).as_posix()
+        for path in paths
+    ]
 
 
 def labels_of(rows: Sequence[Mapping[str, str]]) -> list[dict[str, bool]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ldm import images
 from ldm.config import ConfigError, DataConfig
 from ldm.data import phantom
-from ldm.data.films import SUFFIXES, labels_of, read_csv, read_folder
+from ldm.data.films import SUFFIXES, labels_of, read_csv, read_folder, sample_ids
 from ldm.data.phantom import FINDINGS, captions
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class ImageSet(Protocol):
         """float32 [C, H, W] in [-1, 1]; ValueError, naming the file, if it cannot be used."""
 
     def sample_id(self, index: int) -> str:
-        """What a report may say of it."""
+        """What a report or a log may say of it; another one for each image."""
 
     def findings(self, index: int) -> Mapping[str, bool]:
         """Is it there? for each finding that the set knows of; the words are the captions'."""
@@ -64,6 +64,7 @@ class FileSet:
         if not self.rows:
             raise ConfigError(f"{source} holds no images ({', '.join(SUFFIXES)})")
         self.known = labels_of(self.rows)
+        self.ids = sample_ids(self.rows, path)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -72,7 +73,7 @@ class FileSet:
         return images.load(self.rows[index]["path"])
 
     def sample_id(self, index: int) -> str:
-        return Path(self.rows[index]["path"]).stem
+        return self.ids[index]
 
     def findings(self, index: int) -> Mapping[str, bool]:
         return self.known[index]
@@ -158,7 +159,7 @@ def load_each(
 ) -> Iterator[tuple[int, Tensor]]:
     """The number and the image [C, H, W] of each, the first `limit` of them.
 
-    skip_bad: leave out what cannot be read, which the log names, in the place of a ValueError
+    skip_bad: leave out what cannot be read, whose id is in the log, in the place of a ValueError
     """
     for index in range(len(asked) if limit is None else min(limit, len(asked))):
         try:
@@ -166,4 +167,5 @@ def load_each(
         except ValueError as error:
             if not skip_bad:
                 raise ValueError(f"{error}; --skip-bad goes on without it") from error
-            log.warning("left out: %s", error)
+            # not the error, whose path may name a patient
+            log.warning("left out, for it cannot be read: %s", asked.sample_id(index))
