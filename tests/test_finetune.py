@@ -209,6 +209,7 @@ def test_small_files_of_another_model_are_refused(
         ({"kinds": [{"finding": "Effusion", "images": 99}]}, "wants 99 images with pleural"),
         ({"train": "lora", "rank": 0}, "a rank of 1 or more"),
         ({"variants": 0}, "method.variants wants 1"),
+        ({"prompt": "a chest xray"}, "'a chest xray', which has no {} where the suffixes"),
         ({"priorweight": 1}, "did you mean 'prior_weight'"),
     ],
 )

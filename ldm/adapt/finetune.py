@@ -124,6 +124,11 @@ class FineTune(Adaptation):
     def __init__(self, run: RunConfig) -> None:
         self.options = from_dict(FineTuneOptions, run.method, "method")
         options = self.options
+        if "{}" not in options.prompt and any(kind.suffix for kind in options.kinds):
+            raise ConfigError(
+                f"method.prompt is {options.prompt!r}, which has no {{}} where the suffixes of "
+                "method.kinds go; add it, or leave the suffixes out"
+            )
         super().__init__(run, options.kinds, [options.prompt], options.variants)
         if options.prior_weight < 0 or (options.prior_weight and options.prior_images < 1):
             raise ConfigError(
