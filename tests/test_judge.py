@@ -145,6 +145,20 @@ def test_settings_that_do_not_fit_are_refused(tmp_path, films) -> None:
         build_method(load_run(config(tmp_path, films), ["method.network.findings=[goitre]"]))
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.path=/nowhere", "model.path is set, but method judge starts from random weights"),
+        ("train.checkpointing=true", "train.checkpointing is about the U-Net"),
+        ("train.attention=fused", "train.attention is about the U-Net"),
+    ],
+)
+def test_settings_without_any_effect_are_refused(tmp_path, films, override, message) -> None:
+    """What the judge would ignore is an error, or one would believe that it counts."""
+    with pytest.raises(ConfigError, match=message):
+        build_method(load_run(config(tmp_path, films), [override]))
+
+
 def test_variation_keeps_the_range_and_left_left() -> None:
     """After any of it the image is in [-1, 1], and a bright spot is on the side where it was."""
     x = torch.full((64, 1, 64, 64), -0.6)

@@ -10,7 +10,7 @@ from ldm.adapt.finetune import Adaptation, FineTune, TextualInversion
 from ldm.adapt.judge import TrainJudge
 from ldm.adapt.pretrain import TrainText, TrainUNet, TrainVAE
 from ldm.adapt.projection import Project
-from ldm.config import ConfigError, RunConfig
+from ldm.config import ConfigError, RunConfig, TrainConfig
 from ldm.train.loop import Method
 
 METHODS: dict[str, Callable[[RunConfig], Method]] = {
@@ -30,12 +30,13 @@ def build_method(run: RunConfig) -> Method:
     if run.train.method not in METHODS:
         raise ConfigError(f"unknown train.method {run.train.method!r}; known: {', '.join(METHODS)}")
     method = METHODS[run.train.method](run)
-    for switch in ("unfold", "compile"):
-        if getattr(run.train, switch) and not isinstance(method, TrainUNet | Adaptation):
+    if isinstance(method, TrainUNet | Adaptation):
+        compiled.use(method.pipe.unet, run.train.compile or "no")
+        return method
+    for switch in ("checkpointing", "attention", "unfold", "compile"):
+        if getattr(run.train, switch) != getattr(TrainConfig(), switch):
             raise ConfigError(
                 f"train.{switch} is about the U-Net, and train.method={run.train.method} runs "
                 "none; leave it out"
             )
-    if isinstance(method, TrainUNet | Adaptation):
-        compiled.use(method.pipe.unet, run.train.compile or "no")
     return method

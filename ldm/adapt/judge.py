@@ -45,6 +45,8 @@ class TrainJudge:
         words = tuple(readable(name) for name in options.network.findings)
         network = replace(options.network, findings=words)
         self.options = replace(options, network=network, balance=readable(options.balance))
+        if run.model.path is not None:
+            raise ConfigError("model.path is set, but method judge starts from random weights")
         if run.data.size != network.size:
             raise ConfigError(f"data.size is {run.data.size}, method.network.size {network.size}")
         with random_weights(run.train.seed, "judge"):
