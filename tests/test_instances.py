@@ -42,6 +42,15 @@ def test_instances_may_vary_but_not_their_prompts(tmp_path: Path, start: Path) -
         assert three.sample_id(i) == one.sample_id(i // 3)
 
 
+def test_images_vary_only_where_the_data_may(tmp_path: Path, start: Path) -> None:
+    """With data.augment=false each image is there once, as it is, whatever method.variants says."""
+    path = adaptation(tmp_path, start, "finetune", {"variants": 3})
+    plain = build_method(load_run(path, ["data.augment=false"])).instances
+    one = build_method(load_run(path, ["method.variants=1"])).instances
+    assert len(plain) == len(one) == 4
+    assert torch.equal(plain.images(torch.arange(4)), one.images(torch.arange(4)))
+
+
 def test_class_images_of_another_number_keep_their_latents(tmp_path: Path, start: Path) -> None:
     """A run with fewer images of the prior reads the latents of the first few of many."""
     found = []

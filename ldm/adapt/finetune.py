@@ -60,7 +60,7 @@ class Adaptation(Pretraining):
         (dataset, _), *more = datasets.open_datasets(run.data, channels)
         if more:
             raise ConfigError("adaptation wants files or phantoms, not both; leave out data.share")
-        instances = Instances(dataset, kinds, prompts, augmented=variants > 1)
+        instances = Instances(dataset, kinds, prompts, variants > 1 and run.data.augment)
         self.instances = self.latents(instances, variants)
         self.datasets = [(self.instances, 1.0)]
         self.contexts: dict[str, Tensor] = {}
