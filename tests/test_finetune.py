@@ -61,6 +61,34 @@ def test_the_distance_from_the_first_word_is_reported(tmp_path: Path, start: Pat
     assert log.read(tmp_path / "run" / "log.jsonl")[0]["distance"] == 0
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "flags", "prompt"),
+    [
+        ("finetune", {}, "--model {run}", "a photo of a lung xray X"),
+        ("finetune", {"train": "lora"}, "--model {start} --lora {run}", "a photo of a lung xray X"),
+        ("finetune", {"kinds": []}, "--model {run}", "a photo of a lung xray"),
+        (
+            "textual_inversion",
+            {"template": "style", "word": "<y>"},
+            "--model {start} --embedding {run}",
+            "a photo in the style of <y> X",
+        ),
+    ],
+)
+def test_what_was_learned_is_drawn_and_told_how_to_draw(
+    tmp_path: Path, start: Path, method: str, options: dict, flags: str, prompt: str
+) -> None:
+    """The summary names the model, the small file and a prompt of the kinds; previews show all."""
+    learned = build_method(load_run(adaptation(tmp_path, start, method, options)))
+    flags = flags.format(run=tmp_path / "run", start=start)
+    assert learned.summary().endswith(f'; {flags} --prompt "{prompt}"')
+    assert learned.shown == list(dict.fromkeys([prompt.removesuffix(" X"), prompt]))
+    asked = []
+    learned.pipe.draw = lambda prompts, *_: asked.extend(prompts) or torch.zeros(4, 1, 32, 32)
+    learned.preview()
+    assert asked == [p for p in learned.shown for _ in range(4)]
+
+
 def test_a_word_works_in_the_middle_of_a_prompt(start: Path) -> None:
     """A new word with the vectors of old ones gives the text of the old ones, to the last bit."""
     text = LatentDiffusion.load(start).text

@@ -28,8 +28,8 @@ from ldm.models.vae import VAE
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.weights import weights_hash
 
-EFFUSION = " with a visible pleural effusion"
-KINDS = (Kind(), Kind("pleural effusion", 5, EFFUSION))  # the paper's 5 + 5 images
+# the paper's 5 + 5 images
+KINDS = (Kind(), Kind("pleural effusion", 5, " with a visible pleural effusion"))
 
 
 class Adaptation(Pretraining):
@@ -64,6 +64,8 @@ class Adaptation(Pretraining):
         self.instances = self.latents(instances, variants)
         self.datasets = [(self.instances, 1.0)]
         self.contexts: dict[str, Tensor] = {}
+        told = [prompts[0].replace("{}", kind.suffix) for kind in kinds or [Kind()]]
+        self.shown = list(dict.fromkeys(told))  # what it was taught, each prompt once
 
     def latents(self, dataset: Any, variants: int = 1) -> Latents:
         vae, cache = self.pipe.vae, self.run.data.cache
@@ -90,11 +92,11 @@ class Adaptation(Pretraining):
         return diffusion_loss(self.unet, self.pipe.schedule, x0, eps, t, context).mean()
 
     @torch.inference_mode()
-    def sheet(self, prompts: Sequence[str]) -> tuple[Tensor, str]:
+    def preview(self) -> tuple[Tensor, str]:
         """Four images of each prompt, always from the same noise."""
-        each = [prompt for prompt in prompts for _ in range(4)]
+        each = [prompt for prompt in self.shown for _ in range(4)]
         self.unet.eval()
-        drawn = self.pipe.draw(each, [*range(4)] * len(prompts), self.sampling())
+        drawn = self.pipe.draw(each, [*range(4)] * len(self.shown), self.sampling())
         self.unet.train()
         return images.grid(drawn, columns=4), "synthetic: drawn by a model in training"
 
@@ -174,9 +176,6 @@ class FineTune(Adaptation):
             loss = loss + self.options.prior_weight * prior
         return loss, figures
 
-    def preview(self) -> tuple[Tensor, str]:
-        return self.sheet([self.options.prompt.replace("{}", s) for s in ("", EFFUSION)])
-
     def save(self, path: Path) -> None:
         options = self.options
         if options.train == "lora":
@@ -187,9 +186,10 @@ class FineTune(Adaptation):
 
     def summary(self) -> str:
         count = sum(p.numel() for p in self.module.parameters() if p.requires_grad)
-        flag = "--lora" if self.options.train == "lora" else "--model"
-        prompt = self.options.prompt.replace("{}", EFFUSION)
-        return f'{count:,} weights of the U-Net; {flag} {self.run.train.out} --prompt "{prompt}"'
+        model = f"--model {self.run.train.out}"
+        if self.options.train == "lora":
+            model = f"--model {self.run.model.path} --lora {self.run.train.out}"
+        return f'{count:,} weights of the U-Net; {model} --prompt "{self.shown[-1]}"'
 
 
 TEMPLATES = {  # {0}: the new word, {}: the suffix of the kind
@@ -261,18 +261,12 @@ class TextualInversion(Adaptation):
         cosine = F.cosine_similarity(now, start, dim=1).mean()
         return (now - start).norm(dim=1).mean().item(), cosine.item()
 
-    def preview(self) -> tuple[Tensor, str]:
-        first = TEMPLATES[self.options.template][0].replace("{0}", self.options.word)
-        return self.sheet([first.replace("{}", suffix) for suffix in ("", EFFUSION)])
-
     def save(self, path: Path) -> None:
         facts = {"word": self.options.word, "start": self.options.concept}
         adapters.save(path, "word", {"vectors": self.module.vectors}, facts)
 
     def summary(self) -> str:
         far, cosine = self.distance()
-        word, out = self.options.word, self.run.train.out
-        return (
-            f"{word} is {far:.3g} from {self.options.concept!r} (cosine {cosine:.3f}); "
-            f'--embedding {out} --prompt "a photo of a {word}"'
-        )
+        where = f"{far:.3g} from {self.options.concept!r} (cosine {cosine:.3f})"
+        model = f"--model {self.run.model.path} --embedding {self.run.train.out}"
+        return f'{self.options.word} is {where}; {model} --prompt "{self.shown[-1]}"'
