@@ -236,6 +236,8 @@ def test_small_files_of_another_model_are_refused(
         ({"prior_weight": -1}, "method.prior_weight wants 0"),
         ({"kinds": [{"finding": "Effusion", "images": 99}]}, "wants 99 images with pleural"),
         ({"train": "lora", "rank": 0}, "a rank of 1 or more"),
+        ({"prior_weight": float("nan")}, "method.prior_weight wants 0"),
+        ({"drop_caption": 10}, "method.drop_caption wants a share from 0 to 1, got 10"),
         ({"variants": 0}, "method.variants wants 1"),
         ({"prompt": "a chest xray"}, "'a chest xray', which has no {} where the suffixes"),
         ({"priorweight": 1}, "did you mean 'prior_weight'"),

@@ -136,13 +136,18 @@ def test_a_verdict_depends_on_the_image_alone() -> None:
 
 
 def test_settings_that_do_not_fit_are_refused(tmp_path, films) -> None:
-    """Another size than the network's, and a finding that no collection has both ways."""
+    """Another size than the network's, a finding that no collection has both ways, nothing to look
+    for, labels turned round.
+    """
     with pytest.raises(ConfigError, match=r"data\.size is 64, method\.network\.size 32"):
         build_method(load_run(config(tmp_path, films), ["data.size=64"]))
     with pytest.raises(ConfigError, match="both with and without 'pulmonary edema'"):
         build_method(load_run(config(tmp_path, films), ["method.balance=edema"]))
     with pytest.raises(ConfigError, match="no image here says whether it shows goitre"):
         build_method(load_run(config(tmp_path, films), ["method.network.findings=[goitre]"]))
+    for wrong in ("network.findings=[]", "smoothing=0.5", "smoothing=-0.1", "smoothing=.nan"):
+        with pytest.raises(ConfigError, match=r"findings wants one at least, method\.smoothing"):
+            build_method(load_run(config(tmp_path, films), [f"method.{wrong}"]))
 
 
 @pytest.mark.parametrize(

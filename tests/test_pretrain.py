@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -244,6 +245,25 @@ def test_bad_input_is_one_line_and_exit_status_2(arguments, message, tmp_path) -
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("vae", {"kl": -1}, "method.kl wants 0 (off) or more, got -1.0"),
+        ("text", {"pixels": 0}, "method.pixels wants 1 or more"),
+        ("text", {"channels": 12}, "method.channels a multiple of 8"),
+        ("text", {"temperature": 0}, "method.temperature above 0"),
+        ("unet", {"drop_caption": 10}, "method.drop_caption wants a share from 0 to 1, got 10.0"),
+        ("unet", {"drop_caption": math.nan}, "method.drop_caption wants a share from 0 to 1"),
+        ("unet", {"min_snr": -5}, "method.min_snr wants 0 (off) or more, got -5.0"),
+    ],
+)
+def test_options_out_of_their_range_are_refused(chain, method, options, message) -> None:
+    """Before any work: a negative weight would train in reverse, to no complaint."""
+    run = replace(load_run(chain / f"{method}.yaml"), method=options)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        build_method(run)
 
 
 @pytest.mark.slow

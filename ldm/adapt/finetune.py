@@ -15,7 +15,7 @@ from ldm import adapters, images
 from ldm.adapt import memory
 from ldm.adapt.instances import Instances, Kind, Prior
 from ldm.adapt.latents import Latents
-from ldm.adapt.parts import Parts, random_weights
+from ldm.adapt.parts import Parts, check_drop_caption, random_weights
 from ldm.adapt.pretrain import Pretraining, diffusion_loss, noised
 from ldm.config import ConfigError, RunConfig, from_dict
 from ldm.data import datasets
@@ -126,13 +126,14 @@ class FineTune(Adaptation):
     def __init__(self, run: RunConfig) -> None:
         self.options = from_dict(FineTuneOptions, run.method, "method")
         options = self.options
+        check_drop_caption(options.drop_caption)
         if "{}" not in options.prompt and any(kind.suffix for kind in options.kinds):
             raise ConfigError(
                 f"method.prompt is {options.prompt!r}, which has no {{}} where the suffixes of "
                 "method.kinds go; add it, or leave the suffixes out"
             )
         super().__init__(run, options.kinds, [options.prompt], options.variants)
-        if options.prior_weight < 0 or (options.prior_weight and options.prior_images < 1):
+        if not options.prior_weight >= 0 or (options.prior_weight and options.prior_images < 1):
             raise ConfigError(
                 "method.prior_weight wants 0 (off) or more, and then method.prior_images 1 or more"
             )

@@ -45,6 +45,11 @@ class TrainJudge:
         words = tuple(readable(name) for name in options.network.findings)
         network = replace(options.network, findings=words)
         self.options = replace(options, network=network, balance=readable(options.balance))
+        if not words or not 0 <= options.smoothing < 0.5:
+            raise ConfigError(
+                "method.network.findings wants one at least, method.smoothing a share from 0 to "
+                f"below 0.5, got {list(words)} and {options.smoothing}"
+            )
         if run.model.path is not None:
             raise ConfigError("model.path is set, but method judge starts from random weights")
         if run.data.size != network.size:

@@ -68,6 +68,12 @@ class Parts:
         weights.save(path, config, states)
 
 
+def check_drop_caption(share: float) -> None:
+    """Raises ConfigError for what is no share of the captions; 1 learns from "" alone."""
+    if not 0 <= share <= 1:
+        raise ConfigError(f"method.drop_caption wants a share from 0 to 1, got {share}")
+
+
 @contextmanager
 def random_weights(seed: int, what: str) -> Iterator[None]:
     """Inside, torch's layers draw their first weights from (seed, what) alone."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ldm import images, rng
 from ldm.adapt import memory
 from ldm.adapt.latents import Latents
-from ldm.adapt.parts import Parts, random_weights
+from ldm.adapt.parts import Parts, check_drop_caption, random_weights
 from ldm.config import ConfigError, RunConfig, from_dict, to_dict
 from ldm.data import datasets
 from ldm.data.datasets import Batch, Dataset
@@ -76,6 +76,9 @@ class TrainVAE(Pretraining):
 
     def __init__(self, run: RunConfig) -> None:
         self.options = from_dict(VAEOptions, run.method, "method")
+        for name in ("absolute", "gradient", "kl"):
+            if not (weight := getattr(self.options, name)) >= 0:
+                raise ConfigError(f"method.{name} wants 0 (off) or more, got {weight}")
         self.parts = Parts(run, "vae")
         self.module: VAE = self.parts.fresh("vae", run.train.seed)
         for name, pixels in (("data.size", run.data.size), ("method.crop", self.options.crop)):
@@ -133,6 +136,12 @@ class TrainText(Pretraining):
 
     def __init__(self, run: RunConfig) -> None:
         self.options = from_dict(TextOptions, run.method, "method")
+        pixels, width = self.options.pixels, self.options.channels
+        if pixels < 1 or width < 1 or width % GROUPS or not self.options.temperature > 0:
+            raise ConfigError(
+                f"method.pixels wants 1 or more, method.channels a multiple of {GROUPS}, "
+                f"method.temperature above 0, got {pixels}, {width}, {self.options.temperature}"
+            )
         self.parts = Parts(run, "text")
         channels = self.parts.config.vae.image_channels
         self.datasets = datasets.open_datasets(run.data, channels)
@@ -166,12 +175,15 @@ class TrainText(Pretraining):
         self.parts.save(path, "text", self.module["text"])
 
 
+GROUPS = 8  # of the image side's norms
+
+
 def image_tower(channels: int, width: int, out: int) -> nn.Module:
     """Four strided convolutions and a mean: image [B, C, H, W] -> [B, out]."""
     layers: list[nn.Module] = []
     for i in range(4):
         after = width * 2**i
-        layers += [nn.Conv2d(channels, after, 3, 2, 1), nn.GroupNorm(8, after), nn.SiLU()]
+        layers += [nn.Conv2d(channels, after, 3, 2, 1), nn.GroupNorm(GROUPS, after), nn.SiLU()]
         channels = after
     pooled = [nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * channels, out)]
     return nn.Sequential(*layers, *pooled)
@@ -217,7 +229,12 @@ class TrainUNet(Pretraining):
     """The diffusion loss on latents that were made once, with captions dropped now and then."""
 
     def __init__(self, run: RunConfig) -> None:
-        self.options = from_dict(UNetOptions, run.method, "method")
+        self.options = options = from_dict(UNetOptions, run.method, "method")
+        check_drop_caption(options.drop_caption)
+        if not options.min_snr >= 0:
+            raise ConfigError(f"method.min_snr wants 0 (off) or more, got {options.min_snr}")
+        if options.variants < 1 or not options.prompts:
+            raise ConfigError("method.variants wants 1 or more, method.prompts at least one")
         self.parts = Parts(run, "unet")
         self.seed = run.train.seed
         vae: VAE = self.parts.frozen("vae")
@@ -230,9 +247,7 @@ class TrainUNet(Pretraining):
         self.pipe = LatentDiffusion(self.parts.config, self.module, vae, text)
         self.size = run.data.size
         self.pipe.latent_shape(self.size, self.size)  # raises before hours of work, not after
-        start, options = self.parts.start["vae"], self.options
-        if options.variants < 1 or not options.prompts:
-            raise ConfigError("method.variants wants 1 or more, method.prompts at least one")
+        start = self.parts.start["vae"]
         self.datasets = [
             (Latents(dataset, vae, start, options.variants, self.size, run.data.cache), share)
             for dataset, share in datasets.open_datasets(run.data, vae.config.image_channels)
