@@ -22,15 +22,15 @@ from ldm.train.loop import WEIGHTS, Trainer, finished, learning_rate_factor
 class Line:
     """Fits y = a x + b to y = 2x + 1; a Method small enough to check by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, gamma: int = 0) -> None:
         torch.manual_seed(0)
         self.module = nn.Linear(1, 1)
-        self.slope = 2
+        self.gamma, self.slope = gamma, 2
         self.stop_at: int | None = None
         self.steps = 0
 
     def settings(self):
-        return {"sizes": {"slope": self.slope}}
+        return {"method": {"gamma": self.gamma}, "sizes": {"slope": self.slope}}
 
     def draw(self, size, generator):
         if self.steps == self.stop_at:
@@ -60,7 +60,7 @@ def run_config(out: Path, **train) -> RunConfig:
 
 
 def fit(config: RunConfig, stop_at: int | None = None) -> Line:
-    method = Line()
+    method = Line(**config.method)
     method.stop_at = stop_at
     trainer = Trainer(config, method)
     if stop_at is None:
@@ -142,7 +142,7 @@ def test_a_failed_write_keeps_the_checkpoint_before(tmp_path, monkeypatch) -> No
 
 def test_other_settings_are_refused_but_more_steps_are_not(tmp_path) -> None:
     """A run goes on only with the settings it was begun with; its length may change,
-    and how it attends, which changes rounding alone.
+    how it attends, which changes rounding alone, and what it keeps for the gradient.
     """
     fit(run_config(tmp_path))
     with pytest.raises(ConfigError, match=r"train\.seed=0, not 1"):
@@ -150,7 +150,8 @@ def test_other_settings_are_refused_but_more_steps_are_not(tmp_path) -> None:
     other_data = dataclasses.replace(run_config(tmp_path), data=DataConfig(phantoms=7))
     with pytest.raises(ConfigError, match=r"data\.phantoms"):
         fit(other_data)
-    assert fit(run_config(tmp_path, steps=14, attention="reference")).steps == 2
+    longer = run_config(tmp_path, steps=14, attention="reference", checkpointing=True)
+    assert fit(longer).steps == 2
 
 
 def test_settings_that_are_gone_or_lie_deeper_are_refused(tmp_path) -> None:
@@ -159,14 +160,27 @@ def test_settings_that_are_gone_or_lie_deeper_are_refused(tmp_path) -> None:
     """
     config = dataclasses.replace(run_config(tmp_path), method={"gamma": 5})
     fit(config, stop_at=6)
-    with pytest.raises(ConfigError, match=r"method\.gamma=5, not None"):
+    with pytest.raises(ConfigError, match=r"method\.gamma=5, not 0"):
         fit(run_config(tmp_path))
-    with pytest.raises(ConfigError, match=r"method\.gamma=5, not None"):
-        finished(run_config(tmp_path))
-    method = Line()
+    method = Line(gamma=5)
     method.slope = 3
     with pytest.raises(ConfigError, match=r"sizes\.slope=2, not 3"):
         Trainer(config, method).fit()
+
+
+def test_a_default_may_be_spelled_out(tmp_path) -> None:
+    """The same options in other words go on; whether the run is finished the method is asked."""
+    plain = run_config(tmp_path)
+    said = dataclasses.replace(plain, method={"gamma": 0})
+    fit(plain, stop_at=6)
+    assert fit(said).steps == 8
+    assert finished(said) is not None
+    assert finished(plain) is None
+    assert fit(plain).steps == 0
+    other = dataclasses.replace(plain, method={"gamma": 5})
+    assert finished(other) is None
+    with pytest.raises(ConfigError, match=r"method\.gamma=0, not 5"):
+        fit(other)
 
 
 def test_the_averaged_weights_are_the_ones_kept(tmp_path) -> None:

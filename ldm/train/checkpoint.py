@@ -62,7 +62,7 @@ def load(folder: Path) -> dict[str, Any] | None:
 FREE = {"data.cache", "data.path", "model.path"}  # what lies at the paths is compared itself
 # changes rounding alone
 FREE |= {f"train.{n}" for n in ("device", "attention", "compile", "unfold")}
-FREE |= {"train.update_in_backward"}  # changes memory alone
+FREE |= {"train.update_in_backward", "train.checkpointing"}  # change memory alone
 FREE |= {f"train.{n}" for n in ("steps", "save_every", "sample_every", "out", "learning_rate")}
 
 

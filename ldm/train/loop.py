@@ -40,7 +40,10 @@ class Method(Protocol):
         """Its parameters are trained, its state is kept in checkpoints."""
 
     def settings(self) -> dict[str, Any]:
-        """What decides the result besides the RunConfig: sizes, frozen weights, the data's key."""
+        """What decides the result besides train, data and model of the RunConfig.
+
+        The options with their defaults as "method", sizes, frozen weights, the data's key.
+        """
 
     def draw(self, size: int, generator: torch.Generator) -> Batch:
         """A batch of `size` images."""
@@ -222,7 +225,7 @@ class Trainer:
         state = checkpoint.load(self.folder)
         if state is None:
             return 0
-        refuse_other_settings(self.folder, state["config"], to_dict(self.config))
+        refuse_other_settings(self.folder, *map(_common, (state["config"], to_dict(self.config))))
         refuse_other_settings(self.folder, state["settings"], self.method.settings())
         self.method.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -247,15 +250,21 @@ def finished(config: RunConfig) -> Path | None:
     if state is None:
         return None
     before, now = state["config"], to_dict(config)
-    refuse_other_settings(folder, before, now)
+    refuse_other_settings(folder, _common(before), _common(now))
     weights = folder / WEIGHTS
+    spelled_otherwise = before["method"] != now["method"]  # the method knows if it is the same
     moved = [before[table]["path"] != now[table]["path"] for table in ("data", "model")]
     # stopped short of what was asked for then, the weights are of an earlier time
     cut_off = state["step"] < max(config.train.steps, before["train"]["steps"])
-    if cut_off or any(moved) or not weights.exists():
+    if cut_off or spelled_otherwise or any(moved) or not weights.exists():
         return None
     log.info("%s is finished: %d steps, weights in %s", folder, state["step"], weights)
     return weights
+
+
+def _common(config: dict[str, Any]) -> dict[str, Any]:
+    """Without the method's options, of which a default may be left out or spelled out."""
+    return {table: values for table, values in config.items() if table != "method"}
 
 
 def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
