@@ -405,6 +405,40 @@ def test_the_loss_curve_shows_the_losses(tmp_path) -> None:
     assert curves[0].startswith(b"\x89PNG")
 
 
+def test_a_curve_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch) -> None:
+    """Half a picture never takes the place of a whole one."""
+    fit(run_config(tmp_path))
+    before = (tmp_path / "curve.png").read_bytes()
+
+    def full(figure, path, **how):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    with pytest.raises(OSError, match="No space left"):
+        fit(run_config(tmp_path, steps=14))
+    assert (tmp_path / "curve.png").read_bytes() == before
+
+
+def test_after_the_last_checkpoint_nothing_is_left_to_do(tmp_path, monkeypatch) -> None:
+    """Killed right after it, a run has the curve and the pictures of one that was not."""
+    monkeypatch.setattr(Line, "preview", lambda _: (torch.zeros(1, 8, 8), "nothing"))
+    fit(run_config(tmp_path / "whole"))
+    save = Trainer._save
+
+    def save_and_stop(self, step):
+        save(self, step)
+        if step == 12:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit(run_config(tmp_path / "cut"))
+    assert finished(run_config(tmp_path / "cut")) is not None
+    for name in ("curve.png", "samples/000012.png"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_previews_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With train.sample_every=0 none is drawn, not even at the end."""
     monkeypatch.setattr(Line, "preview", lambda _: pytest.fail("drawn"))

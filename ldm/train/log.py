@@ -49,7 +49,8 @@ class Log:
             axis.set_ylabel(name)
         axes[-1, 0].set_xlabel("step")
         figure.tight_layout()
-        figure.savefig(self.curve, dpi=110)
+        with atomic.whole_file(self.curve) as path:
+            figure.savefig(path, dpi=110, format="png")
         plt.close(figure)
 
 

@@ -112,14 +112,14 @@ class Trainer:
                 journal.write(row)
                 bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
                 done, last = step + 1, step + 1 == steps
-                if last:  # before the checkpoint that says so
+                if last:  # all before the checkpoint, after which none of it is done again
                     self._finish(weights)
-                if last or done % self.settings.save_every == 0:
-                    self._save(done)
-                    journal.draw()
                 every = self.settings.sample_every
                 if every and (last or done % every == 0):
                     self._preview(done)
+                if last or done % self.settings.save_every == 0:
+                    journal.draw()
+                    self._save(done)
         except KeyboardInterrupt:
             log.warning("stopped; the same command goes on from the last checkpoint, if any")
             raise
@@ -199,7 +199,8 @@ class Trainer:
     def _refuse(self, step: int, loss: float, norm: str, ids: list[str]) -> None:
         report = self.folder / f"not_finite_{self.world.rank}.json"
         facts = {"step": step, "loss": str(loss), "gradient_norm": norm, "samples": ids}
-        report.write_text(json.dumps(facts) + "\n")
+        with atomic.whole_file(report) as path:
+            path.write_text(json.dumps(facts) + "\n")
         raise FloatingPointError(
             f"step {step} has loss {loss} and gradient norm {norm}; samples: {', '.join(ids)} "
             f"(kept in {report}). Look at these samples, or go on from the last checkpoint, which "
