@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import assert_one_line, write_reports
 from test_text_weights import small_file, write_bert
 
 import evaluate
-from ldm import cli
+from ldm import cli, images
 from ldm.report import scatter
 
 
@@ -218,3 +219,31 @@ def test_trouble_leaves_the_old_files(
     assert "text_encoders.txt: it is a folder" in capsys.readouterr().err
     for path in (path for path in before if path.suffix != ".txt"):
         assert path.read_bytes() == before[path]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("images", "{}@train", "{}@val"),
+        ("classify", "{}@train", "--real", "{}@val"),
+        ("memorization", "{}@train", "--train", "{}@train", "--held-out", "{}@val"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_patients_of_two_splits_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, arguments: tuple[str, ...]
+) -> None:
+    """A patient with films in both splits is a line in the log; unknown ones are no patient."""
+    table = tmp_path / "films.csv"
+    table.write_text(
+        "filename,patient_id,split\n"
+        "a.png,1,train\nb.png,2,train\nc.png,,train\nd.png,2,val\ne.png,3,val\nf.png,,val\n"
+    )
+    for name in "abcdef":
+        images.save(torch.zeros(1, 64, 64), tmp_path / f"{name}.png", {})
+    given = [argument.format(table) for argument in arguments]
+    with pytest.raises(ValueError, match=r"too few|labels|trained on"):  # all films are alike
+        evaluate.main([*given, "--out", str(tmp_path / "out")])
+    assert caplog.messages == [
+        f"patients with films in both {table}@train and {table}@val: 1",
+    ]

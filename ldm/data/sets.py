@@ -63,7 +63,7 @@ class FileSet:
         self.rows = [row for row in rows if Path(row["path"]).name not in SHEETS]
         if not self.rows:
             raise ConfigError(f"{source} holds no images ({', '.join(SUFFIXES)})")
-        self.known = labels_of(self.rows)
+        self.path, self.known = path, labels_of(self.rows)
         self.ids = sample_ids(self.rows, path)
 
     def __len__(self) -> int:
@@ -152,6 +152,18 @@ def patients(asked: ImageSet, indices: Iterable[int]) -> tuple[list[str], int]:
     named = [asked.patient(index) for index in indices]
     apart = [name or f"image {place}" for place, name in enumerate(named)]
     return apart, named.count(None)
+
+
+def warn_of_shared_patients(one: ImageSet, other: ImageSet) -> None:
+    """A line in the log if two splits of a CSV have films of the same patients.
+
+    Not of two CSVs: each may count its patients from 1.
+    """
+    if not (isinstance(one, FileSet) and isinstance(other, FileSet) and one.path == other.path):
+        return
+    first, second = ({asked.patient(i) for i in range(len(asked))} for asked in (one, other))
+    if both := len((first & second) - {None}):
+        log.warning("patients with films in both %s and %s: %d", one.name, other.name, both)
 
 
 def load_each(

@@ -37,13 +37,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any file is written, for sets that cannot be measured."""
-    from ldm.data.sets import open_set, patients
+    from ldm.data.sets import open_set, patients, warn_of_shared_patients
     from ldm.features import open_extractor
     from ldm.report import anatomy, learned, memorization, page, verdict_page, verdicts
 
     if options.train and not options.real:
         raise ValueError("--train-on-synthetic wants real images to try it on; name them by --real")
     sets = [open_set(source) for source in (options.fake, options.real) if source]
+    if options.real:
+        warn_of_shared_patients(*sets)
     extractor = open_extractor(options.extractor, options.weights)
     if extractor.head is None:
         raise ValueError(f"{extractor.name} names no findings; use judge or densenet121-res224-all")

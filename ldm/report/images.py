@@ -42,11 +42,12 @@ def options_of_sets(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any file is written, for sets that cannot be measured."""
-    from ldm.data.sets import open_set
+    from ldm.data.sets import open_set, warn_of_shared_patients
     from ldm.features import open_extractor
     from ldm.report import distances, memorization, page
 
     sets = [open_set(source) for source in (options.real, options.fake)]
+    warn_of_shared_patients(*sets)
     extractors = [
         open_extractor(name, options.weights) for name in dict.fromkeys(options.extractors)
     ]

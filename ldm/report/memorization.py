@@ -46,7 +46,7 @@ class Audited(NamedTuple):
 
 def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any file is written, for sets that cannot be compared."""
-    from ldm.data.sets import open_set
+    from ldm.data.sets import open_set, warn_of_shared_patients
     from ldm.features import open_extractor
     from ldm.report import copies, page
     from ldm.report.taught import Taught
@@ -58,6 +58,7 @@ def run(options: argparse.Namespace) -> Report:
             f"what {options.fake} was trained on is not known; name it with --train SET or RUN"
         )
     unseen = copies.open_held_out(options.held_out, taught)
+    warn_of_shared_patients(taught, unseen)
     whole = isinstance(taught, Taught) and copies.hash_of(taught.folder)  # no LoRA, no word
     model = options.model or (str(taught.name) if whole else "weights")
     finder = copies.Finder.open(model, open_extractor(options.extractor, options.weights))
