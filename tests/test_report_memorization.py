@@ -86,6 +86,16 @@ def test_a_run_knows_what_it_was_trained_on(tmp_path: Path, monkeypatch, capsys)
     seed = int(taught.sample_id(0).removeprefix("phantom-"))
     assert torch.allclose(taught.load(0), open_set(f"phantoms:1:{seed}").load(0), atol=1 / 255)
     assert copies.open_held_out(None, taught).name.startswith("phantoms:300:")
+    (folder / "1.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"cannot read the image .*1\.png.*; --skip-bad goes on"):
+        copies.trained_on(open_set(str(folder)))
+    assert copies.trained_on(open_set(str(folder)), skip_bad=True) is not None
+    (folder / "00000.png").rename(tmp_path / "00000.png")  # none is left that can be read
+    assert copies.trained_on(open_set(str(folder)), skip_bad=True) is None
+    arguments = ["memorization", str(folder), "--skip-bad", "--out", str(tmp_path / "none")]
+    with pytest.raises(ValueError, match="is not known; name it with --train"):
+        evaluate.main(arguments)
+    (folder / "1.png").unlink()
     # a report on something else audits it unasked
     monkeypatch.setattr(copies, "VERSIONS", 10)
     monkeypatch.setattr(copies, "PHANTOMS", 20)

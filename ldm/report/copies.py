@@ -185,13 +185,25 @@ def cross(found: Audit) -> Estimate:
     return wilson(hits, len(distance))
 
 
-def trained_on(asked: ImageSet) -> Taught | None:
-    """What the images' own text says that they were drawn with, if that run is here or in runs/."""
-    texts = map(asked.text, range(len(asked)))
-    said = {(text.get("model", ""), text.get("weights")) for text in texts}
+def trained_on(asked: ImageSet, skip_bad: bool = False) -> Taught | None:
+    """What the images' own text says that they were drawn with, if that run is here or in runs/.
+
+    skip_bad: do not ask what cannot be read, in the place of a ValueError
+    """
+    said = set()
+    for index in range(len(asked)):
+        try:
+            text = asked.text(index)
+        except ValueError as error:
+            if not skip_bad:
+                raise ValueError(f"{error}; --skip-bad goes on without it") from error
+            continue  # the log names it when the images are read
+        said.add((text.get("model", ""), text.get("weights")))
+    if len(said) != 1:
+        return None  # several models, or none
     model, weights = said.pop()
-    if said or not model or Path(model).name != model or len(model) > 200:
-        return None  # several models, or no name of one
+    if not model or Path(model).name != model or len(model) > 200:
+        return None  # no name of one
     for folder in (Path(model), Path("runs") / model):
         if (folder / "config.yaml").is_file() and weights == hash_of(folder):
             return Taught(folder)

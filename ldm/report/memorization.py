@@ -52,7 +52,11 @@ def run(options: argparse.Namespace) -> Report:
     from ldm.report.taught import Taught
 
     asked = open_set(options.fake)
-    taught = copies.open_train(options.train) if options.train else copies.trained_on(asked)
+    taught = (
+        copies.open_train(options.train)
+        if options.train
+        else copies.trained_on(asked, options.skip_bad)
+    )
     if taught is None:
         raise ValueError(
             f"what {options.fake} was trained on is not known; name it with --train SET or RUN"
@@ -77,7 +81,7 @@ def beside(options: argparse.Namespace, asked: ImageSet) -> Audited | None:
     from ldm.report import copies
 
     try:
-        taught = copies.trained_on(asked)
+        taught = copies.trained_on(asked, options.skip_bad)
         if taught is None:
             return None
         unseen = copies.open_held_out(None, taught)
