@@ -101,8 +101,11 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+LARGEST = 10**9  # of counts and indices; far larger ones overflow
+
+
 def whole(minimum: int | None = None) -> Callable[[str], int]:
-    """For argparse: reads a whole number of `minimum` or more."""
+    """For argparse: reads a whole number, if there is a minimum from there to LARGEST."""
     wanted = "a whole number" + ("" if minimum is None else f" of {minimum} or more")
 
     def read(text: str) -> int:
@@ -112,6 +115,8 @@ def whole(minimum: int | None = None) -> Callable[[str], int]:
             value = None
         if value is None or (minimum is not None and value < minimum):
             raise argparse.ArgumentTypeError(f"wants {wanted}, got {text!r}")
+        if minimum is not None and value > LARGEST:
+            raise argparse.ArgumentTypeError(f"wants at most {LARGEST}, got {text!r}")
         return value
 
     return read

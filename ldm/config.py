@@ -267,7 +267,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 1e-5 as a string
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     hint = origin or hint
     if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):

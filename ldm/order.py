@@ -159,7 +159,7 @@ def recall(path: str | Path) -> Order:
             weights=text["weights"],
             company=_read_range(text["batch"]) if "batch" in text else None,
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, OverflowError) as error:
         raise ValueError(f"the PNG text of {path} was changed or is incomplete: {error}") from error
 
 

@@ -136,6 +136,7 @@ BAD_INPUT: dict[str, tuple[tuple[object, ...], str]] = {
         "--steps: wants a whole number of 1 or",
     ),
     "zero images": ((*PROMPT, "--n", 0), "--n: wants a whole number of 1 or more, got '0'"),
+    "endless images": ((*PROMPT, "--n", 10**20), "--n: wants at most 1000000000, got '1000"),
     "negative start": ((*PROMPT, "--start", -1), "--start: wants a whole number of 0 or more"),
     "seed": ((*PROMPT, "--seed", "x"), "--seed: wants a whole number, got 'x'"),
     "guidance nan": (
@@ -198,6 +199,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     [
         {"index": "3-2"},
         {"index": "many"},
+        {"index": f"0-{10**20}"},
         {"batch": "5-9"},
         {"batch": "9-5"},
         {"steps": "0"},

@@ -65,6 +65,7 @@ def test_given_settings_arrive_and_the_rest_keep_their_defaults() -> None:
         ({"train": {"steps": 1.5}}, "train.steps wants int, got 1.5"),
         ({"train": {"steps": True}}, "train.steps wants int, got True"),
         ({"train": {"steps": None}}, "train.steps wants int, got None"),
+        ({"train": {"clip": 10**400}}, "train.clip wants float, got 1000"),
         ({"train": {"learning_rate": "fast"}}, "train.learning_rate wants float, got 'fast'"),
         ({"train": {"learning_rate": False}}, "train.learning_rate wants float, got False"),
         ({"train": {"method": 3}}, "train.method wants str, got 3"),
