@@ -28,7 +28,7 @@ class Order:
     guidance, size (width, height), device: None leaves it to the model and the machine
     weights: the hash of the weights these pictures were drawn with before; empty: any
     company: the batch they were drawn in before. A batch of another size adds up in another order,
-        which tips a grey level now and then; None: as many at once as memory allows
+        which tips a grey level now and then; None: as many at once as PIXELS_AT_ONCE allows
     """
 
     prompts: Sequence[str]
