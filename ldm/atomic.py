@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +41,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     Older files of other names stay in any case.
     """
     there = next(place for place in (folder, *folder.parents) if place.exists())
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=there) as name:
+    with tempfile.TemporaryDirectory(f".{os.getpid()}.partial", ".", there) as name:
         yield Path(name)
         files = sorted(Path(name).iterdir())
         if blocked := [file.name for file in files if (folder / file.name).is_dir()]:
@@ -52,13 +54,36 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         sync(folder)
 
 
+PARTIAL = re.compile(r"\..+\.(\d+)\.partial")  # of a file or a folder, with its writer's number
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Delete what writers left, in the folder or below it, that were killed while they wrote."""
-    for partial in folder.rglob(".*.partial"):
-        writer = int(partial.name.split(".")[-2])
-        if os.name == "posix" and Path(f"/proc/{writer}").exists():
-            continue  # it is still writing
-        partial.unlink(missing_ok=True)
+    """Delete what writers left, in the folder or below it, that were killed while they wrote.
+
+    What a living process writes stays, and so do other names; on Windows, where a process cannot
+    be asked whether it lives, everything does.
+    """
+    for partial in sorted(folder.rglob(".*.partial"), reverse=True):  # what is inside comes first
+        match = PARTIAL.fullmatch(partial.name)
+        if match is None or _lives(int(match[1])):
+            continue
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    """Is there a process of this number? Windows: perhaps, as signal 0 would end it there."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except PermissionError:  # somebody else's
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def sync(path: Path) -> None:

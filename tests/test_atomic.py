@@ -1,5 +1,8 @@
 """Files of a folder appear together or not at all."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +35,38 @@ def test_a_failure_leaves_nothing_and_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError, match="b: it is a folder"):
         write(tmp_path, a="1", b="2")
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="nobody tells whether a process lives")
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    """Their files and folders; not those of a living process, nor what others call .partial."""
+    die_while_writing = (
+        "import os, sys; from pathlib import Path; from ldm import atomic\n"
+        "folder = Path(sys.argv[1])\n"
+        "with atomic.whole_folder(folder) as partial, atomic.whole_file(folder / 'b') as path:\n"
+        "    (partial / 'a').touch(); path.touch(); os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", die_while_writing, str(tmp_path)], check=True)
+    assert len(list(tmp_path.iterdir())) == 2
+    stay = {".foo.partial", ".foo.x7.partial", f".foo.{os.getpid()}.partial"}
+    for name in stay:
+        (tmp_path / name).touch()
+    atomic.remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == stay
+
+
+@pytest.mark.skipif(os.name != "posix", reason="nobody tells whether a process lives")
+def test_a_process_is_asked_whether_it_lives(tmp_path: Path, monkeypatch) -> None:
+    """Somebody else's, which refuses the signal, does; no /proc is wanted, which macOS lacks."""
+
+    def refuse(process: int, signal: int) -> None:
+        assert signal == 0
+        raise PermissionError
+
+    (tmp_path / ".foo.99999999.partial").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "kill", refuse)
+        atomic.remove_leftovers(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    atomic.remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())
