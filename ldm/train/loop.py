@@ -226,7 +226,8 @@ class Trainer:
         state = checkpoint.load(self.folder)
         if state is None:
             return 0
-        refuse_other_settings(self.folder, *map(_common, (state["config"], to_dict(self.config))))
+        before, now = _common(state["config"]), _common(to_dict(self.config))
+        refuse_other_settings(self.folder, before, now)
         refuse_other_settings(self.folder, state["settings"], self.method.settings())
         self.method.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
