@@ -50,7 +50,7 @@ def test_large_maps_are_left_alone(side: int, small: bool, monkeypatch: pytest.M
     assert bool(calls) == small
 
 
-def test_weights_that_are_channels_last_are_not_copied() -> None:
+def test_weights_that_were_channels_last_are_not_copied() -> None:
     """As training has them: a copy would be kept for the backward pass, and takes its time."""
     layer = nn.Conv2d(16, 8, 3, padding=1).to(memory_format=torch.channels_last)
     unfolded.use(layer)

@@ -2,8 +2,7 @@
 
 Every 3 x 3 neighbourhood becomes a column (im2col): Y = W U with W [N, 9 C] and U [9 C, B L]. It is
 the same arithmetic, and so are both gradients, two more such products. The library's convolution is
-made for large maps: with few pixels and many channels its backward pass takes twice as long. The
-channels of a pixel lie together, as in weights that are channels last, which are thus not copied.
+made for large maps: with few pixels and many channels its backward pass takes twice as long.
 """
 
 from __future__ import annotations
@@ -29,6 +28,8 @@ def use(module: nn.Module) -> int:
     device = next(module.parameters()).device
     if device.type != "cpu":
         raise ConfigError(f"small maps are unfolded on a CPU only, not {device}; leave it off")
+    # of weights that are channels last W would be a copy, kept for the backward pass
+    module.to(memory_format=torch.contiguous_format)
     layers = [m for m in module.modules() if isinstance(m, nn.Conv2d) and fits(m)]
     for layer in layers:
         layer._conv_forward = unfolded(layer)  # type: ignore[assignment]
@@ -50,9 +51,8 @@ def unfolded(layer: nn.Conv2d) -> Convolution:
         h, w = (-(-side // stride) for side in x.shape[2:])
         if h * w > MOST:
             return plain(x, weight, bias)
-        windows = F.pad(x, (1, 1, 1, 1)).unfold(2, 3, stride).unfold(3, 3, stride)
-        columns = windows.permute(4, 5, 1, 0, 2, 3).flatten(0, 2).flatten(1)
-        matrix = weight.permute(0, 2, 3, 1).flatten(1)
+        columns = F.unfold(x, 3, padding=1, stride=stride).transpose(0, 1).flatten(1)
+        matrix = weight.flatten(1)
         # addmm, not a sum after it: autocast then keeps it all in one dtype
         y = matrix @ columns if bias is None else torch.addmm(bias[:, None], matrix, columns)
         return y.unflatten(1, (len(x), h, w)).transpose(0, 1)

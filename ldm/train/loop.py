@@ -231,6 +231,11 @@ class Trainer:
         refuse_other_settings(self.folder, state["settings"], self.method.settings())
         self.method.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
+        # in the layout of its weight, which train.unfold changes: Adam reads both in one order
+        for weight, kept in self.optimizer.state.items():
+            for name, value in kept.items():
+                if value.shape == weight.shape:
+                    kept[name] = torch.empty_like(weight).copy_(value)
         for shadow, saved in zip(self.ema.shadow, state["ema"], strict=True):
             shadow.copy_(saved)
         return int(state["step"])
