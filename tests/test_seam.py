@@ -66,6 +66,8 @@ def test_masks_are_inverted_first_then_grown() -> None:
     assert (alpha[2:7, 2:7] == 0.2).all()
     assert alpha.sum() == pytest.approx(25 * 0.2)
     assert seam.alpha_of(65535 - mask, grow=2, invert=True) == pytest.approx(alpha)
+    with pytest.raises(ValueError, match="the mask is full"):
+        seam.alpha_of(mask, grow=10**9)
 
 
 @pytest.mark.parametrize(("level", "message"), [(0, "mask is empty"), (255, "mask is full")])

@@ -42,6 +42,7 @@ def alpha_of(mask: Levels, grow: int = 0, invert: bool = False) -> Floats:
     """
     alpha = mask.mean(axis=2) / np.iinfo(mask.dtype).max
     alpha = 1 - alpha if invert else alpha
+    grow = min(grow, max(alpha.shape))  # more would take time, and change nothing
     alpha = ndimage.maximum_filter(alpha, 2 * grow + 1, mode="nearest")
     if not alpha.any():
         raise ValueError("the mask is empty: white is repainted; invert it with --invert-mask")
