@@ -1,5 +1,6 @@
 """Small maps by products of matrices: the same convolution, the same gradients, nowhere else."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ def test_other_devices_are_refused() -> None:
         unfolded.use(nn.Conv2d(4, 4, 3, padding=1, device="meta"))
 
 
-@pytest.mark.parametrize("method", ["finetune", "textual_inversion"])
+@pytest.mark.parametrize("method", ["finetune", "textual_inversion", "unet"])
 def test_memory_is_told_of_it(
     method: str, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,8 +108,9 @@ def test_memory_is_told_of_it(
     told: list[int] = []
     monkeypatch.setattr(memory, "check", lambda pipe, *_: told.append(activations(pipe, 1, 32)))
     for unfold in (False, True):
-        folder = tmp_path / str(unfold)
-        build_method(load_run(adaptation(folder, start, method, {}, unfold=unfold)))
+        config = adaptation(tmp_path / str(unfold), start, method, {}, unfold=unfold)
+        run = load_run(config)
+        build_method(replace(run, method={}) if method == "unet" else run)
     assert told[0] != told[1]
 
 

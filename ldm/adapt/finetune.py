@@ -20,10 +20,8 @@ from ldm.adapt.pretrain import Pretraining, diffusion_loss, noised
 from ldm.config import ConfigError, RunConfig, from_dict
 from ldm.data import datasets
 from ldm.data.datasets import Batch
-from ldm.kernels import unfolded
 from ldm.models import lora
 from ldm.models.clip import TextEncoder, tokenizer
-from ldm.models.unet import UNet
 from ldm.models.vae import VAE
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.weights import weights_hash
@@ -47,11 +45,7 @@ class Adaptation(Pretraining):
         if "unet" not in self.parts.states:
             raise ConfigError("model.path has no unet; name a finished model to adapt")
         start = weights_hash(self.parts.states)
-        self.unet: UNet = self.parts.fresh("unet", run.train.seed).requires_grad_(False)
-        self.unet.set_checkpointing(run.train.checkpointing)
-        self.unet.set_attention(run.train.attention)
-        if run.train.unfold:
-            unfolded.use(self.unet)
+        self.unet = self.parts.unet(run.train).requires_grad_(False)
         self.pipe = LatentDiffusion(self.parts.config, self.unet, vae, text)
         self.pipe.weights_hash = start
         self.size = run.data.size

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ldm import devices, rng, weights
-from ldm.config import ConfigError, ModelConfig, RunConfig, load_config
+from ldm.config import ConfigError, ModelConfig, RunConfig, TrainConfig, load_config
+from ldm.kernels import unfolded
+from ldm.models.unet import UNet
 from ldm.pipeline import build
 
 State = dict[str, Tensor]
@@ -61,6 +63,15 @@ class Parts:
         # (benchmarks/channels_last.py); train.unfold, for large ones, makes them contiguous again
         module = module.to(self.device).to(memory_format=torch.channels_last)
         return module.train().requires_grad_(True)
+
+    def unet(self, train: TrainConfig) -> UNet:
+        """The U-Net to be trained, its switches set."""
+        unet: UNet = self.fresh("unet", train.seed)
+        unet.set_checkpointing(train.checkpointing)
+        unet.set_attention(train.attention)
+        if train.unfold:
+            unfolded.use(unet)
+        return unet
 
     def save(self, path: Path, part: str, module: nn.Module, **changes: Any) -> None:
         """Write all parts; `changes` are fields of ModelConfig that training has found."""

@@ -23,7 +23,6 @@ from ldm.config import ConfigError, RunConfig, from_dict, to_dict
 from ldm.data import datasets
 from ldm.data.datasets import Batch, Dataset
 from ldm.data.transforms import crop
-from ldm.kernels import unfolded
 from ldm.models.clip import TextEncoder, tokenizer
 from ldm.models.unet import UNet
 from ldm.models.vae import VAE
@@ -239,11 +238,7 @@ class TrainUNet(Pretraining):
         self.seed = run.train.seed
         vae: VAE = self.parts.frozen("vae")
         text: TextEncoder = self.parts.frozen("text")
-        self.module: UNet = self.parts.fresh("unet", self.seed)
-        self.module.set_checkpointing(run.train.checkpointing)
-        self.module.set_attention(run.train.attention)
-        if run.train.unfold:
-            unfolded.use(self.module)
+        self.module: UNet = self.parts.unet(run.train)
         self.pipe = LatentDiffusion(self.parts.config, self.module, vae, text)
         self.size = run.data.size
         self.pipe.latent_shape(self.size, self.size)  # raises before hours of work, not after
