@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ldm import atomic, cli
 from ldm.report import (
     classify,
     edits,
@@ -19,6 +18,7 @@ from ldm.report import (
     study,
     text_encoders,
 )
+from ldm.system import atomic, cli
 
 ABOUT = "Measure a model or its parts; results are tables, pictures and a page in --out."
 SUBCOMMANDS: dict[str, Any] = {  # modules, see ldm/report

@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from ldm import cli
-from ldm.edit import options as editing
+from ldm.drawing import edit_options as editing
+from ldm.system import cli
 
 NOISE = "noise levels sigma with guidance; without it is twice as fast (0,inf)"
 BUILT_IN = Path(__file__).resolve().parent / "weights"
@@ -49,30 +49,34 @@ def main(arguments: list[str] | None = None) -> int:
     watch = cli.Stopwatch()
     options = parse(arguments)
     with watch("imports"), cli.no_garbage():  # after the options were read: these take seconds
-        from ldm import adapters, devices, gallery, speed, world
-        from ldm.edit import album
-        from ldm.models import clip
-        from ldm.order import check_weights, order_of
-        from ldm.pipeline import LatentDiffusion
+        from ldm import clip
+        from ldm.drawing import edited_pictures, new_pictures
+        from ldm.drawing.drawing_settings import check_weights, order_of
+        from ldm.fast import switches
+        from ldm.system import devices, processes
+        from ldm.text import projected_encoder
+        from ldm.weights import adapters, loading
 
         clip.tokenizer()
     order = order_of(vars(options), options.image)
-    job = album.open_job(vars(options), options.image)
+    job = edited_pictures.open_job(vars(options), options.image)
     device = devices.choose(order.device)
     model = BUILT_IN if options.model is None else Path(options.model)
     with watch("load"):
         # as in the file: weights of two bytes that stay so never take four
-        pipe = LatentDiffusion.load(model, options.config, options.ema, dtype=None)
-        adapters.apply(pipe, options.words, options.loras, options.text_encoder)
+        pipe = loading.load(model, options.config, options.ema, dtype=None)
+        adapters.apply(pipe, options.words, options.loras)
+        if options.text_encoder is not None:
+            projected_encoder.replace_text(pipe, options.text_encoder)
         check_weights(order, pipe, chosen=options.model is not None)
         pipe.to(device, devices.DTYPES[order.dtype])
-        speed.choose(pipe, order.attention, order.winograd, order.tiled, order.compile)
-    here, name = world.join(), model.resolve().name
+        switches.choose(pipe, order.attention, order.winograd, order.tiled, order.compile)
+    here, name = processes.join(), model.resolve().name
     if job is not None:
-        paths = album.draw(pipe, order, job, options.out, name, watch, here)
+        paths = edited_pictures.draw(pipe, order, job, options.out, name, watch, here)
     else:
-        paths = gallery.draw(pipe, order, options.out, name, watch, options.trajectory, here)
-    world.leave()
+        paths = new_pictures.draw(pipe, order, options.out, name, watch, options.trajectory, here)
+    processes.leave()
     if here.leads:
         print(cli.report(paths, watch, options.json))
     return 0

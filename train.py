@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 
-from ldm import cli
-from ldm.config import load_run
+from ldm.system import cli
+from ldm.training.run_config import load_run
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,10 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
     cli.check_folder(run.train.out)
     watch = cli.Stopwatch()
     with watch("imports"), cli.no_garbage():  # after the settings were read: these take seconds
-        from ldm import world
-        from ldm.adapt import build_method
-        from ldm.train.loop import Trainer, finished
-    here = world.join()
+        from ldm.system import processes
+        from ldm.training.methods import build_method
+        from ldm.training.trainer import Trainer, finished
+    here = processes.join()
     if not here.leads:
         logging.getLogger().setLevel(logging.WARNING)
     weights = finished(run)
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
             method = build_method(run)
         with watch("training"):
             weights = Trainer(run, method, here).fit()
-    world.leave()
+    processes.leave()
     if here.leads:
         print(cli.report([weights], watch, options.json))
     return 0

@@ -11,8 +11,8 @@ from typing import Any
 
 from benchmarks import compiling, conv, fid, sample, startup, train_step, unet, vae
 from benchmarks.measure import Row, Setting, machine
-from ldm import cli
 from ldm.config import ModelConfig, load_config
+from ldm.system import cli
 
 PROGRAM = "python -m benchmarks"
 BENCHMARKS: dict[str, Callable[[str, Setting], Iterable[Row]]] = {

@@ -30,18 +30,22 @@ from scipy.stats import kendalltau
 from torch import Tensor
 from tqdm import tqdm
 
-from ldm import adapters, cli, images, rng
-from ldm.adapt.instances import Instances, Kind
-from ldm.config import DataConfig, from_dict, load_run
+from ldm import rng
+from ldm.config import from_dict
+from ldm.data.augmentation import augment
+from ldm.data.data_config import DataConfig
 from ldm.data.datasets import open_datasets
-from ldm.data.transforms import augment
-from ldm.judge_weights import load_judge
-from ldm.metrics.classify import auc, decisions
+from ldm.judging.judge import Judge, load_judge
+from ldm.metrics.classification import auc, decisions
 from ldm.metrics.fid import frechet, jackknife
-from ldm.metrics.memorization import audit
-from ldm.models.judge import Judge
-from ldm.models.vae import VAE
-from ldm.report import adaptation, chambon
+from ldm.metrics.nearest_images import audit
+from ldm.pictures import image_files
+from ldm.report import adapted_models, chambon
+from ldm.system import cli
+from ldm.training.methods.instance_images import Instances, Kind
+from ldm.training.run_config import load_run
+from ldm.vae import VAE
+from ldm.weights import adapters
 
 SUFFIX = " with a visible "
 VARIANTS = 64  # as many as the configs train on
@@ -113,7 +117,7 @@ def reference(data: str | None, count: int, seed: int, other: bool = False) -> t
     first = seed + other * 12 * count
     phantoms = DataConfig(phantoms=12 * count, phantom_seed=first)
     files = DataConfig(path=data, split="train" if other else "val")
-    return adaptation.reference(files if data else phantoms, count)
+    return adapted_models.reference(files if data else phantoms, count)
 
 
 def sheet(path: Path, rows: dict[str, Tensor], title: str) -> None:
@@ -121,7 +125,7 @@ def sheet(path: Path, rows: dict[str, Tensor], title: str) -> None:
     size = (8.8, 1.1 * len(rows) + 0.3)
     figure, axes = plt.subplots(len(rows), 1, figsize=size, squeeze=False, layout="constrained")
     for axis, (name, drawn) in zip(axes[:, 0], rows.items(), strict=True):
-        axis.imshow(images.grid(drawn, columns=8)[0], cmap="gray", vmin=-1, vmax=1)
+        axis.imshow(image_files.grid(drawn, columns=8)[0], cmap="gray", vmin=-1, vmax=1)
         axis.set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center", fontsize=8)
         axis.set(xticks=[], yticks=[])
     figure.suptitle(title, fontsize=8)

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldm.devices import DTYPES
-from ldm.models.attention import attend
+from ldm.attention import attend
+from ldm.system.devices import DTYPES
 
 SHAPES = {  # B, N, L, S, d
     "SD, 64 x 64": (2, 8, 4096, 4096, 40),

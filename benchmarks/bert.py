@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import argparse
 
-from ldm.adapt.bert import encode, guess
-from ldm.config import DataConfig
-from ldm.data.texts import open_texts
-from ldm.metrics.classify import Estimate
-from ldm.metrics.hidden_words import CONTEXTS, Guess, by_counting, share_of_groups
-from ldm.models.bert import Bert
-from ldm.models.wordpiece import WordPiece
-from ldm.text_weights import load_bert
+from ldm.data.data_config import DataConfig
+from ldm.data.text_corpus import open_texts
+from ldm.metrics.classification import Estimate
+from ldm.metrics.masked_words import CONTEXTS, Guess, by_counting, share_of_groups
+from ldm.text.bert import Bert
+from ldm.text.bert_files import load_bert
+from ldm.text.wordpiece import WordPiece
+from ldm.training.methods.bert_pretraining import encode, guess
 
 
 def measure(

@@ -22,16 +22,17 @@ from drawn import EFFUSION, FINDINGS, PREFIX, UNSEEN, Artist, Simple, everything
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from ldm import cli, images, rng
-from ldm.config import DataConfig
-from ldm.data.films import Files, Phantoms
-from ldm.data.transforms import augment
-from ldm.judge_weights import load_judge
-from ldm.metrics.classify import auc, auc_difference
+from ldm import rng
+from ldm.data.augmentation import augment
+from ldm.data.data_config import DataConfig
+from ldm.data.radiographs import Files, Phantoms
+from ldm.drawing.drawing_settings import SYNTHETIC
+from ldm.judging.judge import Judge, load_judge
+from ldm.metrics.classification import auc, auc_difference
 from ldm.metrics.fid import frechet, jackknife
-from ldm.metrics.memorization import Neighbours, audit, nearest
-from ldm.models.judge import Judge
-from ldm.order import SYNTHETIC
+from ldm.metrics.nearest_images import Neighbours, audit, nearest
+from ldm.pictures import image_files
+from ldm.system import cli
 
 SAMPLES = 500  # for distances
 
@@ -172,7 +173,7 @@ def quantile(neighbours: Neighbours, at: Sequence[float]) -> list[float]:
 
 def save_sheet(pictures: Tensor, path: Path, what: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    images.save(images.grid(pictures, 8), path, {"content": what})
+    image_files.save(image_files.grid(pictures, 8), path, {"content": what})
 
 
 def contact_sheets(artist: Artist, val: Files, count: int) -> None:
@@ -181,7 +182,7 @@ def contact_sheets(artist: Artist, val: Files, count: int) -> None:
         for words in (", no findings", *(f" with {finding}" for finding in FINDINGS)):
             drawn = artist.draw([prefix + words] * count)[:16]
             path = artist.folder / f"sheet_{world}_{words.split(' ', 1)[1].replace(' ', '_')}.png"
-            images.save(images.grid(drawn, 8), path, {"synthetic": SYNTHETIC})
+            image_files.save(image_files.grid(drawn, 8), path, {"synthetic": SYNTHETIC})
     for finding in ("", *FINDINGS):
         rows = [val.findings(i) for i in range(len(val))]
         wanted = [r.get(finding) if finding else not any(r.values()) for r in rows]
@@ -200,7 +201,9 @@ def failures(
     samples = artist.draw(captions_of(train, SAMPLES)[0])
     odd = np.argsort(nearest(simple(samples), simple(everything(val))).distance)[-8:]
     sheet = torch.cat([fluid[unseen], samples[odd]])
-    images.save(images.grid(sheet, 8), artist.folder / "failures.png", {"synthetic": SYNTHETIC})
+    image_files.save(
+        image_files.grid(sheet, 8), artist.folder / "failures.png", {"synthetic": SYNTHETIC}
+    )
 
 
 def main() -> int:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ldm import cli
-from ldm.config import DataConfig
-from ldm.data.films import Files
+from ldm.data.data_config import DataConfig
+from ldm.data.radiographs import Files
+from ldm.system import cli
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ import time
 import torch
 
 from ldm.config import ModelConfig, load_config
-from ldm.models.unet import UNet
+from ldm.unet import UNet
 
 
 def seconds(unet: UNet, batch: tuple[torch.Tensor, ...]) -> float:

@@ -18,9 +18,9 @@ import torch
 
 from benchmarks.measure import Row, Setting, contest, gflop, random_part, timed
 from benchmarks.unet import forward, inputs
-from ldm import compiled
 from ldm.config import ModelConfig, from_dict
-from ldm.pipeline import build
+from ldm.fast import compilation
+from ldm.weights.loading import build
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,11 +29,11 @@ ROOT = Path(__file__).parents[1]
 def rows(name: str, setting: Setting, batch: int, side: int) -> list[Row]:
     """One for each way to compile, `other` being the network as it is."""
     config, given = setting.config, inputs(setting.config, batch, side)
-    seconds = {way: first_calls(config, batch, side, way) for way in compiled.WAYS[1:]}
+    seconds = {way: first_calls(config, batch, side, way) for way in compilation.WAYS[1:]}
     plain, found = random_part("unet", config), []
     for way, more in seconds.items():
         ours = build("unet", config, plain.state_dict())
-        compiled.use(ours, way)
+        compilation.use(ours, way)
         found += contest(
             {f"{name}_{way}": (lambda ours=ours: ours(*given), "other: not compiled")},
             lambda: plain(*given),
@@ -51,7 +51,7 @@ def first_calls(config: ModelConfig, batch: int, side: int, way: str) -> dict[st
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
         for state in ("cold", "warm"):
-            env = os.environ | {compiled.CACHE: folder}
+            env = os.environ | {compilation.CACHE: folder}
             done = subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.PIPE)
             seconds[f"first_call_s_{state}"] = json.loads(done.stdout)
     return seconds
@@ -65,7 +65,7 @@ def main(text: str) -> float:
     unet, given = random_part("unet", config), inputs(config, how["batch"], how["side"])
 
     def first() -> None:
-        compiled.use(unet, how["way"])
+        compilation.use(unet, how["way"])
         unet(*given)
 
     return timed(first)

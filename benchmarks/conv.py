@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from benchmarks.measure import Row, Setting, contest
 from benchmarks.unet import forward, inputs
 from ldm.config import ModelConfig
-from ldm.kernels import winograd
-from ldm.models.vae import VAE
-from ldm.weights import PARTS
+from ldm.fast import winograd
+from ldm.vae import VAE
+from ldm.weights.loading import PARTS
 
 Shape = tuple[int, int, int, int, int]  # B, C, outputs, h, w
 

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ldm import atomic, images
-from ldm.config import DataConfig
-from ldm.data.films import Files, Phantoms, from_bytes, to_bytes
-from ldm.fingerprint import digest
-from ldm.models.judge import Judge
-from ldm.pipeline import LatentDiffusion, Sampling
+import ldm
+from ldm.data.data_config import DataConfig
+from ldm.data.radiographs import Files, Phantoms, from_bytes, to_bytes
+from ldm.judging.judge import Judge
+from ldm.pictures import image_files
+from ldm.pipeline import Sampling
+from ldm.system import atomic
+from ldm.system.fingerprint import digest
 
 EFFUSION = "pleural effusion"
 FINDINGS = (EFFUSION, "cardiomegaly", "pulmonary edema")  # of both worlds, and asked for here
@@ -34,7 +36,7 @@ class Artist:
 
     def __init__(self, weights: str, folder: Path, seed: int = 0, **settings: Any) -> None:
         """settings: of Sampling, in the place of the default ones"""
-        self.pipe = LatentDiffusion.load(weights)
+        self.pipe = ldm.load(weights)
         self.folder, size = folder, self.pipe.config.image_size
         settings = {"guidance": self.pipe.config.guidance, **settings}
         self.sampling = Sampling(seed, height=size, width=size, **settings)
@@ -76,7 +78,7 @@ class Simple:
 
     @staticmethod
     def pixels(pictures: Tensor) -> np.ndarray:
-        small = torch.stack([images.resize(image, 64, 64) for image in pictures])
+        small = torch.stack([image_files.resize(image, 64, 64) for image in pictures])
         return small.flatten(1).numpy().astype(np.float64)
 
     def __call__(self, pictures: Tensor) -> np.ndarray:

@@ -22,16 +22,18 @@ import numpy as np
 import torch
 from drawn import EFFUSION, UNSEEN, scores
 
-from ldm import cli, images
+import ldm
 from ldm.data import phantom
-from ldm.edit import canvas, repaint, seam
-from ldm.edit.seam import Floats, Levels
-from ldm.judge_weights import load_judge
-from ldm.metrics.classify import wilson
-from ldm.metrics.image import edge_steps, psnr
+from ldm.drawing import image_editing, masks, outpainting
+from ldm.drawing.masks import Floats, Levels
+from ldm.judging.judge import load_judge
+from ldm.metrics.classification import wilson
+from ldm.metrics.image_quality import edge_steps, psnr
+from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
-from ldm.report.drawing import as_png, new
-from ldm.report.spread import average
+from ldm.report.plots import as_png, new
+from ldm.report.quantiles import average
+from ldm.system import cli
 
 FIRST = UNSEEN + 5000  # the defaults were chosen with phantoms before this one
 FLUID, NONE = f"phantom lung xray with {EFFUSION}", "phantom lung xray, no findings"
@@ -46,8 +48,8 @@ class Phantoms:
         seeds = range(FIRST, FIRST + count)
         sick = phantom.render(phantom.sample_phantoms(seeds, [EFFUSION]))
         well = phantom.render(phantom.sample_phantoms(seeds, []))
-        self.sick = [images.to_integers(image) for image in sick.images]
-        self.well = [images.to_integers(image) for image in well.images]
+        self.sick = [image_files.to_integers(image) for image in sick.images]
+        self.well = [image_files.to_integers(image) for image in well.images]
         self.fluid = [mask.numpy() for mask in sick.masks[EFFUSION]]
 
 
@@ -56,11 +58,11 @@ def inversion(pipe: LatentDiffusion, given: Phantoms, sampling: Sampling) -> dic
     own, back, plain, inverted, noised = [], [], [], [], []
     for i, picture in enumerate(given.sick):
         same = (pipe, picture, [FLUID], [FLUID], sampling)
-        own += repaint.image_to_image(pipe, picture, [FLUID], [i], sampling, 1e-6)
-        back += repaint.counterfactual(*same)
-        plain += repaint.counterfactual(*same, rounds=1)
-        inverted += repaint.counterfactual(pipe, picture, [FLUID], [NONE], sampling)
-        noised += repaint.image_to_image(pipe, picture, [NONE], [i], sampling, 0.6)
+        own += image_editing.image_to_image(pipe, picture, [FLUID], [i], sampling, 1e-6)
+        back += image_editing.counterfactual(*same)
+        plain += image_editing.counterfactual(*same, rounds=1)
+        inverted += image_editing.counterfactual(pipe, picture, [FLUID], [NONE], sampling)
+        noised += image_editing.image_to_image(pipe, picture, [NONE], [i], sampling, 0.6)
     return {
         "PSNR, dB": {
             "to the autoencoder's own": likeness(back, own),
@@ -92,7 +94,7 @@ def likeness(pictures: list[Levels], others: list[Levels]) -> str:
 
 def judged(pictures: list[Levels]) -> object:
     judge = load_judge("weights/judge.safetensors")
-    found = scores(judge, torch.stack([images.from_integers(x) for x in pictures]), EFFUSION)
+    found = scores(judge, torch.stack([image_files.from_integers(x) for x in pictures]), EFFUSION)
     return wilson(int((found > 0).sum()), len(found))
 
 
@@ -126,7 +128,7 @@ def seams(pipe: LatentDiffusion, given: Phantoms, sampling: Sampling) -> dict[st
         edits = {"phantom, untouched": picture}
         for times in (1, 4):
             args = (pipe, picture, alpha, [FLUID], [i], sampling, times)
-            (edits[f"resample {times}"],) = repaint.inpaint(*args)
+            (edits[f"resample {times}"],) = image_editing.inpaint(*args)
         for name, edited in edits.items():
             across, rest = edge_steps(edited[..., 0], alpha > 0)
             large = float((across > np.quantile(rest, 0.95)).mean())
@@ -155,20 +157,20 @@ def picture_of(pipe: LatentDiffusion, given: Phantoms, drawing: Sampling, ddim: 
     """
     one = next((i for i, mask in enumerate(given.fluid) if mask.mean() > 0.1), 0)
     sick, well, fluid = given.sick[one], given.well[one], given.fluid[one]
-    alpha = seam.alpha_of((fluid * np.uint8(255))[..., None], grow=6)
+    alpha = masks.alpha_of((fluid * np.uint8(255))[..., None], grow=6)
     hidden = np.where(alpha[..., None] > 0, 255, sick)
     rows: list[dict[str, Levels]] = [{"phantom with fluid": sick}]
     for strength in (0.3, 0.6, 0.9):
-        (drawn,) = repaint.image_to_image(pipe, sick, [NONE], [0], drawing, strength)
+        (drawn,) = image_editing.image_to_image(pipe, sick, [NONE], [0], drawing, strength)
         rows[0][f"no findings, strength {strength}"] = drawn
     words = {"inverted, same words": FLUID, "inverted, no findings": NONE}
     rows.append({"the same phantom": sick})
     for name, prompt in words.items():
-        (rows[1][name],) = repaint.counterfactual(pipe, sick, [FLUID], [prompt], ddim)
+        (rows[1][name],) = image_editing.counterfactual(pipe, sick, [FLUID], [prompt], ddim)
     rows[1]["phantom without fluid"] = well
     rows.append({"to be inpainted": hidden})
     for i, prompt in enumerate((NONE, NONE, FLUID)):
-        (drawn,) = repaint.inpaint(pipe, sick, alpha, [prompt], [i], drawing, 4)
+        (drawn,) = image_editing.inpaint(pipe, sick, alpha, [prompt], [i], drawing, 4)
         rows[2][f"inpainted, {'no findings' if prompt == NONE else 'effusion'}, image {i}"] = drawn
     rows.append({})
     part = well[24:104, 24:104]
@@ -176,10 +178,10 @@ def picture_of(pipe: LatentDiffusion, given: Phantoms, drawing: Sampling, ddim: 
         ("outpainted to 128 x 128", part, (128, 128), (24, 24)),
         ("outpainted to 128 x 192", well, (128, 192), (0, 0)),
     ):
-        board, known = canvas.place(picture, size, at)
+        board, known = outpainting.place(picture, size, at)
         rows[3][f"phantom, on {size[0]} x {size[1]}"] = board
-        boxes = canvas.plan(known, pipe.config.image_size)
-        *_, rows[3][name] = canvas.outpaint(pipe, board, known, boxes, NONE, 0, drawing, 4)
+        boxes = outpainting.plan(known, pipe.config.image_size)
+        *_, rows[3][name] = outpainting.outpaint(pipe, board, known, boxes, NONE, 0, drawing, 4)
     figure = new(6.8, 7.8)
     for axis, (name, levels) in zip(
         figure.subplots(4, 4).flat, (item for row in rows for item in row.items()), strict=True
@@ -206,13 +208,13 @@ def main() -> int:
     parser.add_argument("--n", type=int, default=20, help="phantoms")
     parser.add_argument("--picture", type=Path, help="also a figure, as PNG")
     options = parser.parse_args()
-    pipe = LatentDiffusion.load(options.model)
+    pipe = ldm.load(options.model)
     given, size = Phantoms(options.n), pipe.config.image_size
     drawing = Sampling(guidance=pipe.config.guidance, height=size, width=size)
     ddim = replace(drawing, steps=50, sampler="ddim", guidance=1.0)
     if options.picture:
         shown = picture_of(pipe, given, drawing, ddim)
-        images.save_integers(shown, options.picture, {"synthetic": SYNTHETIC})
+        image_files.save_integers(shown, options.picture, {"synthetic": SYNTHETIC})
     report = {
         "model": options.model,
         "weights": pipe.weights_hash,

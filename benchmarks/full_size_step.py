@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 
 from ldm.config import ModelConfig
-from ldm.export import save
-from ldm.weights import PARTS
+from ldm.weights.export import save
+from ldm.weights.loading import PARTS
 
 ROOT = Path(__file__).parents[1]
 

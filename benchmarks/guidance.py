@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from drawn import EFFUSION, Artist, Simple, everything, films, scores
 
-from ldm import cli, rng
-from ldm.judge_weights import load_judge
-from ldm.metrics.classify import auc
+from ldm import rng
+from ldm.judging.judge import load_judge
+from ldm.metrics.classification import auc
 from ldm.metrics.fid import frechet, jackknife
+from ldm.system import cli
 
 
 def main() -> int:

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ldm import folder_configs, rename
 from ldm.config import ModelConfig
-from ldm.weights import PARTS
+from ldm.weights import diffusers_configs, rename
+from ldm.weights.loading import PARTS
 
 TOLERANCE = 1e-4  # relative L2: more is another result, and no faster way to the same
 NOT_INSTALLED = "diffusers is not installed, see setup.cfg's `bench`"
@@ -183,7 +183,7 @@ def twin(part: str, config: ModelConfig, ours: nn.Module) -> nn.Module | None:
     names = rename.names(config, "diffusers")
     with torch.device("meta"):
         kind = getattr(diffusers, TWINS[part])
-        network = kind.from_config(folder_configs.configs(config)[f"{part}/config.json"])
+        network = kind.from_config(diffusers_configs.configs(config)[f"{part}/config.json"])
     shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
     state = {}
     for name, tensor in ours.state_dict().items():

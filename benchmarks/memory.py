@@ -26,10 +26,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from ldm import lora
 from ldm.config import ModelConfig
-from ldm.models import lora, tiled
-from ldm.models.unet import UNet
-from ldm.models.vae import VAE
+from ldm.fast import tiled_vae
+from ldm.unet import UNet
+from ldm.vae import VAE
 
 T = TypeVar("T")
 Result = tuple[int, Tensor]  # bytes, and what came out
@@ -65,7 +66,7 @@ def autoencoder(what: str, pixels: int, in_tiles: bool) -> Result:
     config = ModelConfig().vae
     vae = VAE(config).eval()
     if in_tiles:
-        tiled.use(vae)
+        tiled_vae.use(vae)
     side = pixels // config.factor
     z = torch.randn(1, config.latent_channels, side, side)
     image = torch.randn(1, config.image_channels, pixels, pixels).clamp(-1, 1)

@@ -25,14 +25,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm.config import DataConfig
-from ldm.data.films import Files
+import ldm
+from ldm.data.augmentation import vary
+from ldm.data.data_config import DataConfig
 from ldm.data.phantom import FINDINGS, render, sample_phantoms
 from ldm.data.phantom.captions import readable
-from ldm.data.transforms import vary
-from ldm.images import fit_square, to_channels
-from ldm.metrics.classify import auc
-from ldm.pipeline import LatentDiffusion, Sampling
+from ldm.data.radiographs import Files
+from ldm.metrics.classification import auc
+from ldm.pictures.image_files import fit_square, to_channels
+from ldm.pipeline import Sampling
 
 SIZE = 128
 EFFUSION = "pleural effusion"
@@ -62,7 +63,7 @@ def read_films(table: Path, split: str) -> tuple[Tensor, Tensor]:
 
 def draw_prompts(model: str, style: str, count: int) -> tuple[Tensor, Tensor]:
     """What a model draws: `count` images with an effusion, as many with other findings."""
-    pipe = LatentDiffusion.load(model)
+    pipe = ldm.load(model)
     size, others = pipe.config.image_size, [name for name in FINDINGS if name != EFFUSION]
     sampling = Sampling(guidance=pipe.config.guidance, height=size, width=size)
     images = []

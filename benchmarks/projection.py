@@ -15,7 +15,7 @@ end-of-text state alone, which is the most that a document level can reach, and 
   the built-in judge's AUC for effusion against the two others, and the Frechet distance of the
   first 2 n, in the judge's features, to unseen phantoms.
 
-All with 95 % intervals: bootstrap over captions, over reports (see ldm.metrics.chexpert), DeLong,
+All with 95 % intervals: bootstrap over captions, over reports (see ldm.metrics.retrieval), DeLong,
 jackknife. The table goes to OUT/table.md, everything to OUT/report.json, first pictures to
 OUT/sheet.png; drawn pictures are kept in OUT/drawn, so that a run that was cut off goes on.
 """
@@ -34,18 +34,19 @@ from drawn import EFFUSION, FINDINGS, OTHERS, PREFIX, UNSEEN, Artist, scores
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ldm import adapters, cli, rng
-from ldm.config import DataConfig
-from ldm.data.mesh import CLASSES
-from ldm.data.reports import Labelled, balanced, openi
-from ldm.data.texts import open_texts
-from ldm.judge_weights import load_judge
-from ldm.metrics.chexpert import Score, chexpert_at_k, shared_words
-from ldm.metrics.classify import Estimate, auc
+from ldm import rng
+from ldm.clip import TextEncoder, tokenizer
+from ldm.data.data_config import DataConfig
+from ldm.data.mesh_terms import CLASSES
+from ldm.data.radiology_reports import Labelled, balanced, openi
+from ldm.data.text_corpus import open_texts
+from ldm.judging.judge import Judge, load_judge
+from ldm.metrics.classification import Estimate, auc
 from ldm.metrics.fid import frechet, jackknife
-from ldm.models.clip import TextEncoder, tokenizer
-from ldm.models.judge import Judge
-from ldm.projected_text import PLACES, ProjectedText, Reader, clip_states
+from ldm.metrics.retrieval import Score, chexpert_at_k, shared_words
+from ldm.system import cli
+from ldm.text.projected_encoder import PLACES, ProjectedText, Reader, clip_states
+from ldm.weights import adapters
 
 DRAWS = 1000  # of the bootstrap
 OTHER = (*FINDINGS[1:], *OTHERS["phantom"])
@@ -182,9 +183,9 @@ def main() -> int:
             row[column] = details[name]["macro"]
         elif run == "end":
             name = "CLIP, end of text alone"
-            pipe.projected, pipe.weights_hash = EndOfText(pipe.text), f"{pipe.weights_hash}+end"
+            pipe.other_text, pipe.weights_hash = EndOfText(pipe.text), f"{pipe.weights_hash}+end"
         else:
-            projected = pipe.projected
+            projected = pipe.other_text
             cut = sum(bool(projected.reader.layout(text).dropped) for text in reports.texts)
             details[name] = {
                 "made of": projected.provenance(),

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import norm
 
-from ldm import cli
 from ldm.metrics.agreement import cohen_interval, detect, fleiss_interval
-from ldm.metrics.classify import Estimate, auc_of_readers, wilson, wilson_of_groups
+from ldm.metrics.classification import Estimate, auc_of_readers, wilson, wilson_of_groups
+from ldm.system import cli
 
 Study = Callable[[np.random.Generator], Estimate]
 

@@ -22,14 +22,13 @@ import torch
 from scipy.fft import dctn, idctn
 from torch import Tensor
 
-from ldm import cli
-from ldm.config import DataConfig
+from ldm.data.data_config import DataConfig
 from ldm.data.datasets import Dataset
-from ldm.data.films import Files, Phantoms
-from ldm.metrics.image import psnr, ssim
-from ldm.models.vae import VAE
-from ldm.pipeline import build
-from ldm.weights import load_parts
+from ldm.data.radiographs import Files, Phantoms
+from ldm.metrics.image_quality import psnr, ssim
+from ldm.system import cli
+from ldm.vae import VAE
+from ldm.weights.loading import build, load_parts
 
 FIRST_SEED = 10**6  # far from the phantoms of any training
 

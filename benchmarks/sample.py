@@ -27,11 +27,11 @@ from benchmarks.measure import (
     turns,
     twin,
 )
-from ldm import speed
+from ldm.clip import TextEncoder
 from ldm.config import ModelConfig
-from ldm.models.clip import TextEncoder
-from ldm.models.vae import VAE
+from ldm.fast import switches
 from ldm.pipeline import LatentDiffusion, Sampling
+from ldm.vae import VAE
 
 FEW = 5  # of their 50 steps are taken, the others are as long
 NOTE = f"20 steps of DPM-Solver++, {SWITCHES[True]}; without text"
@@ -97,7 +97,7 @@ def rows(name: str, setting: Setting) -> list[Row]:
     sampling = Sampling(guidance=config.guidance, height=size, width=size)
     x, t, contexts = unet.inputs(config, 2, size // config.vae.factor)
     negative, context = contexts.split(1)
-    speed.choose(pipe, winograd=True)
+    switches.choose(pipe, winograd=True)
     difference = None
     if theirs is not None:
         pairs = [

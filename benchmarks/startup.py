@@ -22,7 +22,8 @@ from pathlib import Path
 
 from benchmarks.measure import Row, Setting, contest, random_part
 from ldm.config import ModelConfig, from_dict
-from ldm.weights import PARTS, export
+from ldm.weights.export import export
+from ldm.weights.loading import PARTS
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {
@@ -36,7 +37,7 @@ import sys
 import torch
 from ldm.pipeline import LatentDiffusion
 
-pipe = LatentDiffusion.load(sys.argv[1])
+pipe = ldm.load(sys.argv[1])
 with torch.inference_mode():
     text = pipe.text(torch.arange(77)[None])
     latent = pipe.unet(torch.ones(1, 4, 32, 32), torch.tensor([500]), text)

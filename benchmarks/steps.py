@@ -24,15 +24,15 @@ import numpy as np
 from drawn import EFFUSION, UNSEEN, Artist, everything, scores
 from torch import Tensor
 
-from ldm import atomic, cli
-from ldm.config import DataConfig
-from ldm.data.films import Phantoms
-from ldm.features import batches, open_extractor
-from ldm.judge_weights import load_judge
-from ldm.metrics.classify import auc
+from ldm.data.data_config import DataConfig
+from ldm.data.radiographs import Phantoms
+from ldm.judging.extractors import batches, open_extractor
+from ldm.judging.judge import load_judge
+from ldm.metrics.classification import auc
 from ldm.metrics.fid import frechet, jackknife
-from ldm.report.drawing import COLOURS, as_png, new
+from ldm.report.plots import COLOURS, as_png, new
 from ldm.samplers import SAMPLERS
+from ldm.system import atomic, cli
 
 Interval = tuple[float, float]
 ALL: Interval = (0.0, math.inf)

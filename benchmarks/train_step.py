@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from benchmarks.measure import SWITCHES, Row, Setting, contest, gflop, random_part, twin
 from benchmarks.unet import inputs
 from ldm.config import ModelConfig, from_dict
-from ldm.kernels import unfolded
-from ldm.pipeline import build
+from ldm.fast import unfolded_convolution
+from ldm.weights.loading import build
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,7 +60,7 @@ def rows(name: str, setting: Setting, side: int) -> list[Row]:
     other, given = twin("unet", config, ours), inputs(config, 1, side)
     ours.to(memory_format=torch.channels_last)  # as train.py has it
     fast = build("unet", config, ours.state_dict()).requires_grad_()
-    unfolded.use(fast)
+    unfolded_convolution.use(fast)
     return contest(
         {
             name: (lambda: step(fast, *given), "small maps unfolded"),

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from benchmarks.measure import SWITCHES, Row, Setting, contest, gflop, random_part, twin
 from ldm.config import ModelConfig
-from ldm.kernels import winograd
-from ldm.pipeline import build
+from ldm.fast import winograd
+from ldm.weights.loading import build
 
 
 def inputs(config: ModelConfig, batch: int, side: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from benchmarks.measure import SWITCHES, Row, Setting, contest, gflop, random_part, twin
-from ldm.kernels import winograd
-from ldm.models.vae import VAE
-from ldm.pipeline import build
+from ldm.fast import winograd
+from ldm.vae import VAE
+from ldm.weights.loading import build
 
 
 @torch.no_grad()

@@ -1,3 +1,37 @@
-"""ldm: latent diffusion for radiology, written from scratch in PyTorch."""
+"""Latent diffusion for radiology, written from scratch in PyTorch.
 
-__version__ = "0.1.0"  # setup.cfg reads it from here
+The files beside this one are a book. In reading order:
+
+    config      settings as dataclasses, and the sizes of a model
+    rng         every random number is a function of (seed, purpose)
+    schedule    the forward process: alpha_bar, adding noise, what the network predicts
+    guidance    classifier-free guidance: a function around the network
+    samplers    from noise to a picture: steps, and the one loop
+    attention   softmax(Q K^T / sqrt(d)) V and the transformer block
+    blocks      residual block, upsampling, the embedding of time
+    unet        the denoiser
+    vae         the autoencoder: images <-> latents
+    clip        the text tower
+    pipeline    text -> latent -> image
+    loss        what each part is trained on
+    lora        W + B A: a small change of a large matrix
+
+The folders are rooms; none of the files above imports one. Lowest first: system, pictures, weights,
+text, data, fast, drawing, metrics, judging, training, report.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ldm.pipeline import LatentDiffusion
+
+__version__ = "0.1.0"
+
+
+def load(path: str, **options: Any) -> LatentDiffusion:
+    """The model in a file or folder of any layout; see ldm.weights.loading.load."""
+    from ldm.weights.loading import load as load_weights  # PyTorch takes seconds
+
+    return load_weights(path, **options)

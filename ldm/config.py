@@ -68,39 +68,6 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
-class BertConfig:
-    """A BERT that reads reports; the defaults are BERT-base's (110 M parameters)."""
-
-    vocab_size: int = 30522
-    context_length: int = 512
-    segments: int = 2
-    width: int = 768
-    layers: int = 12
-    heads: int = 12
-    feedforward: int = 3072
-    eps: float = 1e-12  # of the layer norms
-    pooler: bool = True  # a layer that makes one vector of [CLS]; many files come without
-    masked_lm: bool = False  # the head that guesses masked words
-    projection: int | None = None  # width of CXR-BERT's head for comparison with images
-
-    def __post_init__(self) -> None:
-        if self.heads < 1 or self.width % self.heads:
-            raise ConfigError(f"a width of {self.width} does not split into {self.heads} heads")
-
-
-@dataclass(frozen=True)
-class JudgeConfig:
-    """The DenseNet that looks for findings; their names are those of captions."""
-
-    findings: tuple[str, ...] = ("pleural effusion",)
-    size: int = 128  # pixels
-    channels: int = 32  # after the first convolution
-    growth: int = 16  # channels that each layer adds
-    blocks: tuple[int, ...] = (4, 6, 8, 6)  # layers of each
-    groups: int = 4
-
-
-@dataclass(frozen=True)
 class ScheduleConfig:
     """The noise schedule: sqrt(beta) runs linearly from sqrt(beta_start) to sqrt(beta_end)."""
 
@@ -146,75 +113,6 @@ class ModelConfig:
         ):
             if a != b:
                 raise ConfigError(f"{one} is {a} and {other} is {b}; make them equal")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How long and how fast; the same for every method."""
-
-    method: str = "unet"  # a key of ldm.adapt.METHODS
-    out: str = ""  # the run folder; empty: runs/<name of the config file>
-    seed: int = 0
-    device: str = ""  # cpu, cuda, cuda:1 or mps; empty: the best one here
-    steps: int = 1000
-    batch_size: int = 16
-    accumulate: int = 1  # batches in a step, shared out among the processes of torchrun
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass (autocast)
-    checkpointing: bool = False  # compute the U-Net's blocks twice rather than keep them: memory
-    attention: Literal["sdpa", "reference", "fused"] = "sdpa"  # the U-Net's; fused wants CUDA
-    unfold: bool = False  # small maps convolved by products of matrices: faster, CPU only
-    compile: Literal["", "whole", "regions"] = ""  # the U-Net, which takes minutes
-    learning_rate: float = 1e-4
-    warmup: int = 100  # steps of linear rise; a cosine falls to zero at `steps`
-    weight_decay: float = 0.01
-    clip: float = 1.0  # largest gradient norm; 1e9 is off
-    update_in_backward: bool = False  # each weight at once, no gradients kept: memory; no clip
-    ema: float = 0.999  # decay of the averaged weights, which are the ones kept
-    save_every: int = 200
-    sample_every: int = 500  # steps between previews, and one at the end; 0: none
-
-    def __post_init__(self) -> None:
-        if self.update_in_backward and (self.accumulate != 1 or self.clip < 1e9):
-            raise ConfigError(
-                "train.update_in_backward changes weights before all gradients are there: it wants "
-                "one process, train.accumulate=1 and train.clip=1e9 (off), got "
-                f"train.accumulate={self.accumulate} and train.clip={self.clip:g}"
-            )
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Radiographs with captions: files, phantoms, or both."""
-
-    path: str | None = None  # a folder of images or a CSV; null: phantoms only
-    split: str | None = "train"  # rows of the CSV with this `split`, where it has that column
-    share: float = 1.0  # of the images from `path`; the rest are phantoms
-    caption: str = "a photo of a lung xray"  # of images that come without one
-    phantoms: int = 16000
-    phantom_seed: int = 0  # phantoms phantom_seed ... phantom_seed + phantoms - 1
-    exclude: tuple[str, ...] = ()  # findings that no image has, by label or phantom
-    size: int = 128  # pixels
-    augment: bool = True  # small shifts, zooms and contrast for files; never flips
-    cache: str = "cache"  # pixels (of patients, too) and latents; safe to delete
-
-
-@dataclass(frozen=True)
-class StartConfig:
-    """What a training starts from."""
-
-    path: str | None = None  # weights whose parts are taken over; null: none
-    parts: tuple[str, ...] = ("unet", "vae", "text")  # those taken over, if `path` has them
-    config: str | None = None  # YAML of ModelConfig for the part trained from scratch
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """One training run: the content of a file in configs/."""
-
-    train: TrainConfig = field(default_factory=TrainConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    model: StartConfig = field(default_factory=StartConfig)
-    method: dict[str, Any] = field(default_factory=dict)  # the method's own options
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -294,24 +192,6 @@ def load_config(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -
     for override in overrides:
         _override(values, override)
     return from_dict(cls, values)
-
-
-def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """A training run; without `train.out` it lives in runs/<name of the config file>."""
-    run = load_config(RunConfig, path, overrides)
-    for table, names in {
-        "train": ("steps", "batch_size", "accumulate", "save_every"),
-        "data": ("phantoms", "size"),
-    }.items():
-        for name in names:
-            if (value := getattr(getattr(run, table), name)) < 1:
-                raise ConfigError(f"{table}.{name} wants 1 or more, got {value}")
-    if run.train.sample_every < 0:
-        raise ConfigError(f"train.sample_every is {run.train.sample_every}; 0 is none")
-    if not run.train.clip > 0:
-        raise ConfigError(f"train.clip wants a norm above 0, got {run.train.clip}; 1e9 is off")
-    out = run.train.out or f"runs/{Path(path).stem}"
-    return dataclasses.replace(run, train=dataclasses.replace(run.train, out=out))
 
 
 def _override(values: dict[str, Any], override: str) -> None:

@@ -4,35 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ldm import rng, weights
-from ldm.config import ConfigError, ModelConfig, load_config
+from ldm import rng
+from ldm.clip import TextEncoder
+from ldm.config import ConfigError, ModelConfig
 from ldm.guidance import Denoise, guide
-from ldm.models.clip import TextEncoder
-from ldm.models.unet import UNet
-from ldm.models.vae import VAE
-from ldm.projected_text import ProjectedText
 from ldm.samplers import SAMPLERS, Step, sample
 from ldm.schedule import NoiseSchedule
+from ldm.unet import UNet
+from ldm.vae import VAE
 
 log = logging.getLogger(__name__)
-
-
-def build(part: str, config: ModelConfig, state: Mapping[str, Tensor]) -> nn.Module:
-    """One of weights.PARTS with the given weights, in eval mode.
-
-    Built on the meta device and handed the tensors themselves: the weights are in memory once.
-    """
-    with torch.device("meta"):
-        module = weights.PARTS[part](config)
-    module.load_state_dict(state, strict=True, assign=True)
-    return module.eval()
 
 
 @dataclass(frozen=True)
@@ -79,37 +66,12 @@ class LatentDiffusion:
         self.schedule = NoiseSchedule.from_config(config.schedule)
         self.scale_factor = config.scale_factor
         self.weights_hash = weights_hash
-        self.projected: ProjectedText | None = None  # reads the prompts in the place of `text`
-
-    @classmethod
-    def load(
-        cls,
-        path: str | Path,
-        config: str | Path | None = None,
-        ema: bool = False,
-        dtype: torch.dtype | None = torch.float32,
-    ) -> LatentDiffusion:
-        """Open weights in any layout that `ldm.weights` reads, in eval mode, on the CPU.
-
-        config: a YAML of ModelConfig's fields, for a CompVis file of other sizes than SD v1.4's
-        ema: take the averaged weights of a CompVis file that holds both
-        dtype: None keeps each tensor's own, for who moves all to one with `to` afterwards
-        Raises ValueError, in one line, for anything that cannot be opened whole.
-        """
-        given = None if config is None else load_config(ModelConfig, config)
-        found, states = weights.load_parts(path, given, ema, dtype)
-        if missing := weights.PARTS.keys() - states.keys():
-            raise ValueError(
-                f"{path} has no {' and no '.join(sorted(missing))}; "
-                "train the missing part or name a file with all three"
-            )
-        digest = weights.weights_hash(states)
-        modules = {part: build(part, found, states.pop(part)) for part in weights.PARTS}
-        return cls(found, **modules, weights_hash=digest)  # type: ignore[arg-type]  # by name
+        # another text encoder in the place of `text`: (prompts, tell) -> [B, S, D]
+        self.other_text: nn.Module | None = None
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> LatentDiffusion:
         """Move the networks; returns self."""
-        for module in (self.unet, self.vae, self.text, self.projected):
+        for module in (self.unet, self.vae, self.text, self.other_text):
             if module is not None:
                 module.to(device=device, dtype=dtype)
         return self
@@ -124,8 +86,8 @@ class LatentDiffusion:
 
     def encode_text(self, prompts: Sequence[str], tell: bool = True) -> Tensor:
         """[B, S, D], what the U-Net attends to; `tell` as in TextEncoder.tokenize."""
-        if self.projected is not None:
-            return self.projected(prompts, tell)
+        if self.other_text is not None:
+            return self.other_text(prompts, tell)
         return self.text(self.text.tokenize(prompts, tell).to(self.device))
 
     def encode_each(self, prompts: Sequence[str]) -> Tensor:

@@ -11,10 +11,11 @@ import torch
 from conftest import SIZES
 from torch import Tensor
 
+from ldm.attention import reference
 from ldm.config import ModelConfig, from_dict
-from ldm.kernels import attention as kernels
-from ldm.models.attention import reference
-from ldm.models.unet import UNet
+from ldm.fast import fused_attention as kernels
+from ldm.fast import switches
+from ldm.unet import UNet
 
 DRAWS = torch.Generator().manual_seed(0)
 
@@ -82,7 +83,7 @@ def whole_network() -> dict[str, float]:
     x, t, context = normal(2, 4, 8, 8), torch.tensor([3, 500]), normal(2, 77, config.context_dim)
     results = []
     for way in ("sdpa", "fused"):
-        unet.set_attention(way)
+        switches.set_attention(unet, way)
         unet.zero_grad()
         out = unet(x, t, context)
         out.square().mean().backward()

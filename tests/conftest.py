@@ -16,14 +16,17 @@ from pseudo import fill
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ldm.config import BertConfig, DataConfig, ModelConfig, load_config
-from ldm.data.texts import open_texts
-from ldm.export import Parts, save
-from ldm.models.bert import Bert
-from ldm.models.wordpiece import SPECIAL, WordPiece, words
+import ldm
+from ldm.config import ModelConfig, load_config
+from ldm.data.data_config import DataConfig
+from ldm.data.text_corpus import open_texts
 from ldm.pipeline import LatentDiffusion
-from ldm.text_weights import save_bert
-from ldm.weights import PARTS, load_parts, read
+from ldm.text.bert import Bert, BertConfig
+from ldm.text.bert_files import save_bert
+from ldm.text.wordpiece import SPECIAL, WordPiece, words
+from ldm.weights.export import Parts, save
+from ldm.weights.loading import PARTS, load_parts
+from ldm.weights.weight_files import read
 
 GOLDENS = Path(__file__).parent / "goldens"
 POSITION_IDS = "cond_stage_model.transformer.text_model.embeddings.position_ids"
@@ -205,7 +208,7 @@ def tiny_diffusers(tmp_path_factory: pytest.TempPathFactory, tiny_state: dict[st
 @pytest.fixture(scope="session")
 def tiny(tiny_ckpt: Path, tiny_yaml: Path) -> LatentDiffusion:
     """The tiny twin, loaded. Shared by all tests: leave it as it is."""
-    return LatentDiffusion.load(tiny_ckpt, tiny_yaml)
+    return ldm.load(tiny_ckpt, tiny_yaml)
 
 
 @pytest.fixture(scope="session")
@@ -256,4 +259,4 @@ def full_ckpt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def full(full_ckpt: Path) -> LatentDiffusion:
     """The network of that file, in memory as long as the tests run; for slow tests only."""
-    return LatentDiffusion.load(full_ckpt)
+    return ldm.load(full_ckpt)

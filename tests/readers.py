@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 import evaluate
-from ldm import cli
+from ldm.system import cli
 
 
 def status(*arguments: object) -> int | str | None:

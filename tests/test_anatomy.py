@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ldm.data import phantom
-from ldm.data.sets import open_set
-from ldm.metrics.anatomy import chest, lungs, runs
-from ldm.report import anatomy
+from ldm.data.image_sets import open_set
+from ldm.metrics.chest_anatomy import chest, lungs, runs
+from ldm.report import anatomy_survey
 
 COUNT = 40
 DRAWN = phantom.render(phantom.sample_phantoms(range(40_000, 40_000 + COUNT)), 128)
@@ -17,8 +17,8 @@ MASKS = {name: mask.numpy() for name, mask in DRAWN.masks.items()}
 def test_phantoms_have_two_lungs_and_a_painted_over_one_is_missed() -> None:
     """Of 40 phantoms at least 36 are counted right with two lungs, with one and with none."""
     assert sum(lungs(grey).seen == 2 for grey in GREYS) >= 36
-    assert anatomy.covered(GREYS, MASKS, 1) >= 36
-    assert anatomy.covered(GREYS, MASKS, 2) >= 36
+    assert anatomy_survey.covered(GREYS, MASKS, 1) >= 36
+    assert anatomy_survey.covered(GREYS, MASKS, 2) >= 36
 
 
 def test_lungs_are_where_the_phantom_has_them() -> None:
@@ -64,13 +64,13 @@ def test_runs_are_counted(line: str, count: int) -> None:
 
 def test_what_fails_on_phantoms_is_not_used() -> None:
     """The trial names every claim with its n; the survey has only figures that are believed."""
-    tried = anatomy.trial(20)
+    tried = anatomy_survey.trial(20)
     assert tried.measured["two lungs are two"].n == 20
-    assert anatomy.LUNGS in tried.believed
-    assert anatomy.RIBS not in tried.believed
-    assert anatomy.RATIO not in tried.believed
+    assert anatomy_survey.LUNGS in tried.believed
+    assert anatomy_survey.RIBS not in tried.believed
+    assert anatomy_survey.RATIO not in tried.believed
     asked = open_set("phantoms:12")
-    found = anatomy.survey(asked, range(12), tried.believed)
+    found = anatomy_survey.survey(asked, range(12), tried.believed)
     assert found["two lungs"].value >= 0.9
     assert not [name for name in found if "ribs" in name or "ratio" in name]
-    assert anatomy.survey(asked, range(12), ()) == {}
+    assert anatomy_survey.survey(asked, range(12), ()) == {}

@@ -1,38 +1,39 @@
-"""Imports go down the floors, nothing imports a script, and heavy packages wait for their use."""
+"""The house: a book at the root of ldm/, rooms that it does not know, and how large each may be."""
 
 import ast
+import re
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = {"torchxrayvision", "pydicom", "matplotlib", "sklearn", "skimage", "open_clip"}
-SCRIPTS = {"train", "sample", "evaluate"}
-# modules and packages of ldm/, lowest first; those in one string may import each other
-FLOORS = [
-    ["config rng fingerprint images cli devices atomic world"],
-    ["schedule", "models kernels", "data", "metrics"],
-    [
-        """guidance samplers weights text_weights judge_weights rename sources safe_pickle
-        folder_configs export"""
-    ],
-    ["features text_features pipeline speed compiled edit order gallery adapters projected_text"],
-    ["train"],  # is handed a Method, so it knows none
-    ["adapt report"],
-]
-PLACES = {
-    name: (height, group)
-    for height, groups in enumerate(FLOORS)
-    for group in groups
-    for name in group.split()
+LDM = ROOT / "ldm"
+BOOK = """config rng schedule guidance samplers attention blocks unet vae clip pipeline loss
+lora""".split()
+ROOMS = """system pictures weights text data fast drawing metrics judging training
+report""".split()  # lowest first
+HEAVY = {"torchxrayvision", "pydicom", "matplotlib", "sklearn", "skimage", "open_clip", "triton"}
+SCRIPTS = sorted(ROOT.glob("*.py"))
+FILES = {  # {"ldm.unet": its path}
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(LDM.rglob("*.py"))
 }
-MODULES = sorted(p.relative_to(ROOT) for p in (ROOT / "ldm").rglob("*.py"))
-MODULES.remove(Path("ldm/__init__.py"))
-SCRIPT_FILES = sorted(p.relative_to(ROOT) for p in ROOT.glob("*.py"))
 
 
-def imports(node: ast.AST, at_once: bool = False) -> Iterator[str]:
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def lines(*paths: Path) -> int:
+    return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
+
+
+def imported(node: ast.AST, at_once: bool = False) -> Iterator[str]:
     """What is imported, as `package.module.name`; `at_once`: only when the module itself is."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
@@ -40,7 +41,7 @@ def imports(node: ast.AST, at_once: bool = False) -> Iterator[str]:
         elif isinstance(child, ast.ImportFrom):
             yield from (f"{child.module}.{alias.name}" for alias in child.names)
         elif not (at_once and waits(child)):
-            yield from imports(child, at_once)
+            yield from imported(child, at_once)
 
 
 def waits(node: ast.AST) -> bool:
@@ -48,44 +49,68 @@ def waits(node: ast.AST) -> bool:
     return checking or isinstance(node, ast.FunctionDef)
 
 
-@pytest.mark.parametrize("module", MODULES, ids=str)
-def test_imports_go_down_the_floors(module: Path) -> None:
-    """A module has a floor, and what it imports of ldm is below it or its neighbour there."""
-    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
-    assert module.with_suffix("").parts[1] in PLACES, f"which floor of FLOORS is {module} on?"
-    height, group = PLACES[module.with_suffix("").parts[1]]
-    for name in imports(tree):
-        package, _, rest = name.partition(".")
-        assert package not in SCRIPTS, f"{module} imports the script {package}"
-        if package == "ldm" and rest != "__version__":
-            below, neighbours = PLACES[rest.partition(".")[0]]
-            assert below < height or neighbours == group, f"{module} imports {name}"
+def needs(module: str) -> set[str]:
+    """The modules of ldm that a module imports, at once or later."""
+    found = set()
+    for name in imported(tree(FILES[module])):
+        name = name if name in FILES else name.rpartition(".")[0]
+        if name in FILES and name != module:
+            found.add(name)
+    return found - {"ldm"}
 
 
-@pytest.mark.parametrize("module", [*MODULES, *SCRIPT_FILES], ids=str)
-def test_heavy_packages_are_imported_where_they_are_used(module: Path) -> None:
+def room(module: str) -> str:
+    """The room of a module; "" for the book."""
+    return module.split(".")[1] if module.split(".")[1] in ROOMS else ""
+
+
+def test_the_root_holds_the_book_and_nothing_else() -> None:
+    """Rule 1: the named files, together at most 1,750 lines, none over 300."""
+    found = {path.stem: path for path in LDM.glob("*.py")}
+    assert found.keys() == {"__init__", *BOOK}
+    assert {path.name for path in LDM.iterdir() if path.is_dir()} - {"__pycache__"} == {*ROOMS}
+    assert not {name for name, path in found.items() if lines(path) > 300}
+    assert lines(*found.values()) <= 1750
+
+
+@pytest.mark.parametrize("name", BOOK)
+def test_the_book_imports_itself_alone(name: str) -> None:
+    """Rule 2: of ldm a file of the book imports files of the book."""
+    assert needs(f"ldm.{name}") <= {f"ldm.{other}" for other in BOOK}
+
+
+def test_rooms_import_lower_rooms_without_a_cycle() -> None:
+    """Rule 3: of ldm a room imports the book, the rooms below it and itself, never in a circle."""
+    graph = {module: needs(module) for module in FILES if module != "ldm"}
+    floors = {"": -1} | {name: floor for floor, name in enumerate(ROOMS)}
+    up = [
+        f"{module} imports {other}"
+        for module, others in graph.items()
+        for other in others
+        if floors[room(other)] > floors[room(module)]
+    ]
+    assert not up
+    TopologicalSorter(graph).prepare()  # raises CycleError, naming the circle
+
+
+def test_names_are_given_once() -> None:
+    """Rule 4: no two files, and no two public classes, have the same name."""
+    stems = Counter(path.stem for path in FILES.values() if path.stem[0] != "_")
+    classes = Counter(
+        node.name
+        for path in FILES.values()
+        for node in tree(path).body
+        if isinstance(node, ast.ClassDef) and node.name[0] != "_"
+    )
+    assert not [name for name, count in (stems + classes).items() if count > 1]
+
+
+@pytest.mark.parametrize("path", [*FILES.values(), *SCRIPTS], ids=lambda path: path.stem)
+def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
     """Importing a module of ldm or a script imports no package that takes seconds or is optional.
 
     Scripts do not even import torch, so that --help and a mistyped option answer at once.
     """
-    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
-    heavy = HEAVY if module in MODULES else HEAVY | {"torch"}
-    assert not {name.partition(".")[0] for name in imports(tree, at_once=True)} & heavy
-
-
-def test_sampling_starts_without_what_it_does_not_need() -> None:
-    """Nothing that sample.py imports brings along phantoms, training or reports: a second."""
-    found, todo = set(), [Path("sample.py")]
-    while todo:
-        module = todo.pop()
-        found.add(module)
-        tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
-        at_once = module != Path("sample.py")  # whose own imports wait for the options
-        for name in imports(tree, at_once):
-            parts = name.split(".")
-            places = [Path(*parts[:i]) for i in range(1, len(parts) + 1)]
-            files = [f for p in places for f in (p.with_suffix(".py"), p / "__init__.py")]
-            todo += [file for file in files if file in MODULES and file not in found]
-    rooms = {file.parts[1] for file in found if file.parts[0] == "ldm"}
-    assert {"pipeline.py", "edit", "models"} <= rooms
-    assert not rooms & {"data", "metrics", "train", "adapt", "report"}
+    heavy = HEAVY | {"torch"} if path in SCRIPTS else HEAVY
+    if path.parts[-2:] not in {("fast", "fused_attention.py"), ("fast", "flash_attention.py")}:
+        assert not {name.partition(".")[0] for name in imported(tree(path), at_once=True)} & heavy

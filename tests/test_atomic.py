@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ldm import atomic
+from ldm.system import atomic
 
 
 def write(folder: Path, **contents: str | None) -> None:

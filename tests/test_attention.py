@@ -10,11 +10,15 @@ from conftest import SIZES, assert_one_line, relative_l2
 from torch import Tensor
 
 import sample
-from ldm import cli, images
-from ldm.adapt import build_method
-from ldm.config import ModelConfig, TrainConfig, from_dict, load_run
-from ldm.models.attention import WAYS, Attention, attend, attention_weights
-from ldm.models.unet import UNet
+from ldm.attention import Attention, attend, attention_weights
+from ldm.config import ModelConfig, from_dict
+from ldm.fast import switches
+from ldm.fast.switches import ATTENTION
+from ldm.pictures import image_files
+from ldm.system import cli
+from ldm.training.methods import build_method
+from ldm.training.run_config import TrainConfig, load_run
+from ldm.unet import UNet
 
 CPU = ("sdpa", "reference")
 
@@ -55,7 +59,9 @@ def test_the_network_is_the_same_with_the_reference(unet: UNet) -> None:
     with torch.no_grad():
         plain = unet(*inputs)
         unet.set_attention("reference")
-        assert {m.way for m in unet.modules() if isinstance(m, Attention)} == {"reference"}
+        assert {m.implementation for m in unet.modules() if isinstance(m, Attention)} == {
+            "reference"
+        }
         assert relative_l2(unet(*inputs), plain) < 1e-5
 
 
@@ -63,21 +69,21 @@ def test_other_networks_keep_their_way(unet: UNet) -> None:
     """The switch is the network's own."""
     unet.set_attention("reference")
     other = UNet(from_dict(ModelConfig, SIZES).unet)
-    assert {m.way for m in other.modules() if isinstance(m, Attention)} == {"sdpa"}
+    assert {m.implementation for m in other.modules() if isinstance(m, Attention)} == {"sdpa"}
 
 
 def test_an_unknown_way_is_refused(unet: UNet) -> None:
     """The message names the ways."""
     with pytest.raises(ValueError, match="unknown attention 'flash'; known: sdpa, reference, fu"):
-        unet.set_attention("flash")
+        switches.set_attention(unet, "flash")
 
 
 def test_fused_attention_is_refused_on_a_cpu(unet: UNet) -> None:
     """It is never swapped for another one in silence."""
     pytest.importorskip("triton", reason="without triton another message says so")
     with pytest.raises(ValueError, match="wants a CUDA device, not cpu; take sdpa"):
-        unet.set_attention("fused")
-    assert {m.way for m in unet.modules() if isinstance(m, Attention)} == {"sdpa"}
+        switches.set_attention(unet, "fused")
+    assert {m.implementation for m in unet.modules() if isinstance(m, Attention)} == {"sdpa"}
     with pytest.raises(ValueError, match="wants a CUDA device"):
         attend(*normal(3, 1, 2, 5, 8), "fused")
 
@@ -85,17 +91,19 @@ def test_fused_attention_is_refused_on_a_cpu(unet: UNet) -> None:
 def test_without_triton_the_rest_works(unet: UNet, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the fused way wants triton, and says so."""
     monkeypatch.setitem(sys.modules, "triton", None)
-    for name in ("ldm.kernels.attention", "ldm.kernels.flash"):
+    for name in ("ldm.fast.fused_attention", "ldm.fast.flash_attention"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.delattr("ldm.kernels.attention", raising=False)
+    monkeypatch.delattr("ldm.fast.fused_attention", raising=False)
     unet.set_attention("reference")
     with pytest.raises(ValueError, match="fused attention wants triton"):
-        unet.set_attention("fused")
+        switches.set_attention(unet, "fused")
 
 
 def test_the_config_knows_the_same_ways() -> None:
     """What train.attention may be is what there is."""
-    assert {way for way in WAYS if from_dict(TrainConfig, {"attention": way})} == set(WAYS)
+    assert {way for way in ATTENTION if from_dict(TrainConfig, {"attention": way})} == set(
+        ATTENTION
+    )
     with pytest.raises(ValueError, match="choose one of 'sdpa', 'reference', 'fused'"):
         from_dict(TrainConfig, {"attention": "flash"})
 
@@ -108,7 +116,7 @@ def test_training_attends_as_its_config_says(config: str, start: Path, tmp_path:
     run = load_run(f"{Path(__file__).parents[1]}/configs/{config}.yaml", overrides)
     run = dataclasses.replace(run, model=dataclasses.replace(run.model, config=None))
     module = build_method(run).module
-    assert {m.way for m in module.modules() if isinstance(m, Attention)} == {"reference"}
+    assert {m.implementation for m in module.modules() if isinstance(m, Attention)} == {"reference"}
 
 
 def test_a_picture_says_how_it_was_attended(model: Path, tmp_path: Path) -> None:
@@ -117,7 +125,7 @@ def test_a_picture_says_how_it_was_attended(model: Path, tmp_path: Path) -> None
     def draw(out: str, *arguments: object) -> dict[str, str]:
         given = ("--model", model, "--out", tmp_path / out, *arguments)
         assert sample.main([str(argument) for argument in given]) == 0
-        return images.read_text(tmp_path / out / "00000.png")
+        return image_files.read_text(tmp_path / out / "00000.png")
 
     text = draw("old", "--prompt", "lung", "--n", 1, "--steps", 1, "--attention", "reference")
     assert text["attention"] == "reference"

@@ -10,10 +10,12 @@ from conftest import assert_one_line
 from PIL import Image
 
 import sample
-from ldm import cli, images
 from ldm.config import ModelConfig
+from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion
-from ldm.weights import load_parts, save
+from ldm.system import cli
+from ldm.weights.export import save
+from ldm.weights.loading import load_parts
 
 PROMPT = ("--prompt", "lung xray")
 
@@ -220,8 +222,8 @@ def test_from_a_changed_png_is_one_line(
     change: dict[str, str | None],
 ) -> None:
     """PNG text that says what cannot be drawn is refused as such, before any work."""
-    text = {k: v for k, v in (images.read_text(drawn) | change).items() if v is not None}
-    images.save(images.load(drawn), tmp_path / "x.png", text)
+    text = {k: v for k, v in (image_files.read_text(drawn) | change).items() if v is not None}
+    image_files.save(image_files.load(drawn), tmp_path / "x.png", text)
     assert status("--from", tmp_path / "x.png", *model, "--out", tmp_path / "new") == 2
     assert_one_line(capsys.readouterr().err, "x.png was changed or is incomplete")
     assert not (tmp_path / "new").exists()

@@ -13,15 +13,17 @@ import torch
 from conftest import SIZES, assert_one_line
 from torch import Tensor, nn
 
+import ldm
 from benchmarks import conv, fid, measure, sample, startup, train_step
 from benchmarks.__main__ import main
 from benchmarks.measure import Row, Setting, contest
-from ldm import cli, rename
 from ldm.config import ConfigError, ModelConfig, from_dict
-from ldm.kernels import winograd
-from ldm.models.vae import VAE
-from ldm.pipeline import LatentDiffusion, build
-from ldm.weights import export
+from ldm.fast import winograd
+from ldm.system import cli
+from ldm.vae import VAE
+from ldm.weights import rename
+from ldm.weights.export import export
+from ldm.weights.loading import build
 
 KEYS = ["name", "ours_s", "other_s", "ratio", "sgemm_gflops"]
 VAE_ONLY = {"vae": {"image_channels": 1, "channels": [32], "res_blocks": 1, "groups": 4}}
@@ -315,7 +317,7 @@ def test_a_small_model_starts(tmp_path: Path) -> None:
     config = from_dict(ModelConfig, startup.SMALL)
     parts = {part: measure.random_part(part, config).state_dict() for part in measure.PARTS}
     export("diffusers", tmp_path / "model", config, parts)
-    pipe = LatentDiffusion.load(tmp_path / "model")
+    pipe = ldm.load(tmp_path / "model")
     with torch.inference_mode():
         text = pipe.text(torch.arange(77)[None])
         latent = pipe.unet(torch.ones(1, 4, 32, 32), torch.tensor([500]), text)

@@ -19,11 +19,11 @@ from conftest import GOLDENS, golden, relative_l2
 from pseudo import fill
 from torch import Tensor
 
-from ldm.config import BertConfig, ConfigError
-from ldm.models.bert import Bert
-from ldm.models.wordpiece import SPECIAL, WordPiece
-from ldm.text_features import embed, pad, pool
-from ldm.text_weights import load_bert, names
+from ldm.config import ConfigError
+from ldm.text.bert import Bert, BertConfig
+from ldm.text.bert_files import load_bert, names
+from ldm.text.pooling import embed, pad, pool
+from ldm.text.wordpiece import SPECIAL, WordPiece
 
 TOLERANCE = 5e-6
 CONFIGS = {"tiny": BertConfig(width=64, layers=2, heads=4, feedforward=128), "base": BertConfig()}

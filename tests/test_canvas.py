@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from test_edit import PROMPT, SAMPLING, picture
 
-from ldm import images, rng
+from ldm import rng
 from ldm.config import ConfigError
-from ldm.edit import canvas, resume
-from ldm.edit.seam import Box
+from ldm.drawing import outpainting, resumable_outpainting
+from ldm.drawing.masks import Box
+from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion
 
 FEW = replace(SAMPLING, steps=1)
@@ -31,13 +32,13 @@ def test_places_off_the_canvas_are_refused(
 ) -> None:
     """The image is on the canvas, all of it, and there is something to paint."""
     with pytest.raises(ConfigError, match=message):
-        canvas.place(picture(64, 64), size, at)
+        outpainting.place(picture(64, 64), size, at)
 
 
 def test_the_image_lies_where_it_was_put() -> None:
     """x to the right, y down, in pixels of the canvas."""
     given = picture(64, 70, 3)
-    board, known = canvas.place(given, (100, 90), (20, 10))
+    board, known = outpainting.place(given, (100, 90), (20, 10))
     assert board.shape == (90, 100, 3)
     assert np.array_equal(board[10:74, 20:90], given)
     assert known.sum() == 64 * 70
@@ -52,7 +53,7 @@ def test_windows_fill_the_canvas_and_each_has_something_to_go_by() -> None:
         known = np.zeros((height, width), bool)
         top, left = g.integers(0, height - 63), g.integers(0, width - 63)
         known[top : top + 64, left : left + 64] = True
-        for box in canvas.plan(known, 64):
+        for box in outpainting.plan(known, 64):
             there = known[box.inside]
             assert there.shape == (64, 64)
             assert there.any()
@@ -65,18 +66,22 @@ def test_the_window_with_most_to_go_by_comes_first() -> None:
     """By hand: beside the image first, the corners, which know three quarters then, later."""
     known = np.zeros((96, 96), bool)
     known[:64, :64] = True
-    assert canvas.plan(known, 64) == [Box(0, 32, 64, 64), Box(32, 0, 64, 64), Box(32, 32, 64, 64)]
+    assert outpainting.plan(known, 64) == [
+        Box(0, 32, 64, 64),
+        Box(32, 0, 64, 64),
+        Box(32, 32, 64, 64),
+    ]
 
 
 def test_what_is_painted_is_kept_by_later_windows(tiny: LatentDiffusion) -> None:
     """The image and each window stay bit for bit once they are there; nothing is left black."""
     given = picture(64, 64, bits=16)
-    board, known = canvas.place(given, (96, 80), (16, 10))
-    boxes = canvas.plan(known, 32)
+    board, known = outpainting.place(given, (96, 80), (16, 10))
+    boxes = outpainting.plan(known, 32)
     assert len(boxes) > 3
     before, seen = board, known.copy()
     for box, after in zip(
-        boxes, canvas.outpaint(tiny, board, known, boxes, PROMPT, 0, FEW), strict=True
+        boxes, outpainting.outpaint(tiny, board, known, boxes, PROMPT, 0, FEW), strict=True
     ):
         assert np.array_equal(after[seen], before[seen])
         seen[box.inside] = True
@@ -89,12 +94,12 @@ def test_each_window_has_noise_of_its_own(
     tiny: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or the same structures would repeat across the canvas."""
-    board, known = canvas.place(picture(64, 64), (80, 64), (0, 0))
+    board, known = outpainting.place(picture(64, 64), (80, 64), (0, 0))
     seeds: list[int] = []
     noise = rng.noise
     monkeypatch.setattr(rng, "noise", lambda seed, *rest: seeds.append(seed) or noise(seed, *rest))
-    boxes = canvas.plan(known, 32)
-    list(canvas.outpaint(tiny, board, known, boxes, PROMPT, 0, FEW))
+    boxes = outpainting.plan(known, 32)
+    list(outpainting.outpaint(tiny, board, known, boxes, PROMPT, 0, FEW))
     assert len(set(seeds)) == len(boxes) > 1
 
 
@@ -102,10 +107,10 @@ def test_a_run_stopped_between_windows_goes_on_to_the_same_levels(
     tiny: LatentDiffusion, tmp_path: Path
 ) -> None:
     """Stopped in the third window, the same call paints from the third on, not from the first."""
-    board, known = canvas.place(picture(64, 64), (80, 64), (8, 0))
-    boxes = canvas.plan(known, 32)
+    board, known = outpainting.place(picture(64, 64), (80, 64), (8, 0))
+    boxes = outpainting.plan(known, 32)
     args = (TEXT, tiny, board, known, boxes, PROMPT, 0, FEW, 1)
-    expected = resume.outpaint_in(tmp_path / "whole", *args)
+    expected = resumable_outpainting.outpaint_in(tmp_path / "whole", *args)
     painted: list[object] = []
 
     def stop(step: object) -> None:
@@ -114,12 +119,12 @@ def test_a_run_stopped_between_windows_goes_on_to_the_same_levels(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        resume.outpaint_in(tmp_path / "stopped", *args, stop)
-    state, preview = resume.unfinished(tmp_path / "stopped", 0)
+        resumable_outpainting.outpaint_in(tmp_path / "stopped", *args, stop)
+    state, preview = resumable_outpainting.unfinished(tmp_path / "stopped", 0)
     assert set((tmp_path / "stopped").iterdir()) == {state, preview}
-    assert images.read_text(preview) == {**TEXT, "unfinished": f"2 of {len(boxes)} windows"}
+    assert image_files.read_text(preview) == {**TEXT, "unfinished": f"2 of {len(boxes)} windows"}
     painted.clear()
-    found = resume.outpaint_in(tmp_path / "stopped", *args, painted.append)
+    found = resumable_outpainting.outpaint_in(tmp_path / "stopped", *args, painted.append)
     assert len(painted) == len(boxes) - 2  # one step each
     assert np.array_equal(found, expected)
 
@@ -128,12 +133,12 @@ def test_states_of_other_commands_and_damaged_ones_are_refused(
     tiny: LatentDiffusion, tmp_path: Path
 ) -> None:
     """In one line that says what to do, and the state stays."""
-    board, known = canvas.place(picture(64, 64), (80, 64), (0, 0))
-    args = (tiny, board, known, canvas.plan(known, 32), PROMPT, 0, FEW, 1)
-    resume.outpaint_in(tmp_path, TEXT, *args)
-    state, _ = resume.unfinished(tmp_path, 0)
+    board, known = outpainting.place(picture(64, 64), (80, 64), (0, 0))
+    args = (tiny, board, known, outpainting.plan(known, 32), PROMPT, 0, FEW, 1)
+    resumable_outpainting.outpaint_in(tmp_path, TEXT, *args)
+    state, _ = resumable_outpainting.unfinished(tmp_path, 0)
     with pytest.raises(ConfigError, match="was left by another command: give that one again"):
-        resume.outpaint_in(tmp_path, {**TEXT, "seed": "1"}, *args)
+        resumable_outpainting.outpaint_in(tmp_path, {**TEXT, "seed": "1"}, *args)
     state.write_bytes(state.read_bytes()[:100])
     with pytest.raises(ConfigError, match="is damaged; delete it to start again"):
-        resume.outpaint_in(tmp_path, TEXT, *args)
+        resumable_outpainting.outpaint_in(tmp_path, TEXT, *args)

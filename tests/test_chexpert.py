@@ -12,8 +12,8 @@ import pytest
 from conftest import GOLDENS
 from pseudo import unit
 
-from ldm.metrics import chexpert
-from ldm.metrics.chexpert import chexpert_at_k, precomputed, shared_words, shares
+from ldm.metrics import retrieval
+from ldm.metrics.retrieval import chexpert_at_k, precomputed, shared_words, shares
 
 WANT = json.loads((GOLDENS / "chexpert.json").read_text())
 KS = [int(k) for k in WANT["hits"]]
@@ -42,7 +42,7 @@ def reports() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("k", KS)
 def test_hits_equal_the_reference(reports, k: int, rows: int, monkeypatch) -> None:
     """Every report's hits to the last count, up to k = n - 1, whatever rows come at a time."""
-    monkeypatch.setattr(chexpert, "ROWS", rows)
+    monkeypatch.setattr(retrieval, "ROWS", rows)
     e, labels = reports
     found = chexpert_at_k(e, labels, k, draws=10)
     assert np.array_equal(found.shares, np.array(WANT["hits"][str(k)]) / k)
@@ -183,7 +183,7 @@ def test_shared_words_are_those_of_both_over_those_of_either() -> None:
 
 def test_shared_words_equal_set_arithmetic_by_rows(monkeypatch) -> None:
     """Rows at a time give what Python's sets give, and the score of the whole matrix."""
-    monkeypatch.setattr(chexpert, "ROWS", 7)
+    monkeypatch.setattr(retrieval, "ROWS", 7)
     rng = np.random.default_rng(0)
     words = np.array(["no", "small", "left", "effusion", "edema", "lungs", "clear", "heart"])
     texts = [" ".join(rng.choice(words, rng.integers(0, 6))) for _ in range(30)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ldm import cli
+from ldm.system import cli
 
 
 def test_a_folder_is_tried_without_disturbing_others_who_try_it(tmp_path: Path) -> None:

@@ -15,18 +15,20 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
+import ldm
 import sample
-from ldm import compiled, images, speed
-from ldm.adapt import build_method
-from ldm.config import ConfigError, ModelConfig, RunConfig, TrainConfig, from_dict, load_run
-from ldm.kernels import winograd
-from ldm.models import lora
-from ldm.models.blocks import ResBlock
-from ldm.models.unet import UNet
-from ldm.order import recall
-from ldm.pipeline import LatentDiffusion, Sampling
-from ldm.train import log
-from ldm.train.loop import Trainer
+from ldm import lora
+from ldm.blocks import ResBlock
+from ldm.config import ConfigError, ModelConfig, from_dict
+from ldm.drawing.drawing_settings import recall
+from ldm.fast import compilation, switches, winograd
+from ldm.pictures import image_files
+from ldm.pipeline import Sampling
+from ldm.training import run_log
+from ldm.training.methods import build_method
+from ldm.training.run_config import RunConfig, TrainConfig, load_run
+from ldm.training.trainer import Trainer
+from ldm.unet import UNet
 
 ROOT = Path(__file__).parent.parent
 Inputs = tuple[Tensor, Tensor, Tensor]
@@ -37,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where all of these tests keep what they compile."""
     with pytest.MonkeyPatch.context() as patch:
         path = tmp_path_factory.mktemp("compiled")
-        patch.setenv(compiled.CACHE, str(path))
+        patch.setenv(compilation.CACHE, str(path))
         yield path
         torch.compiler.reset()
 
@@ -119,7 +121,7 @@ def test_one_graph_serves_all_steps(
     unet = small((64,))  # wide enough for Winograd on any machine
     SWITCHES[switch](unet)
     plain = copy.deepcopy(unet)
-    compiled.use(unet, "whole")
+    compilation.use(unet, "whole")
     graphs.clear()
     for seed in range(3):
         grow(unet)
@@ -132,7 +134,7 @@ def test_one_graph_serves_all_steps(
 def test_half_precision_is_one_graph_too(graphs: CompileCounterWithBackend) -> None:
     """In training, by autocast; as no kernel is another one, gradients are the same bits."""
     unet = small((16,))
-    compiled.use(unet, "whole")
+    compilation.use(unet, "whole")
     plain = small((16,)).to(memory_format=torch.channels_last)  # as the compiled one is
     graphs.clear()
     with torch.autocast("cpu", torch.bfloat16):
@@ -143,7 +145,7 @@ def test_half_precision_is_one_graph_too(graphs: CompileCounterWithBackend) -> N
 
 def test_another_batch_is_another_graph(graphs: CompileCounterWithBackend) -> None:
     """The last, smaller batch of a folder is compiled once more, and no third time."""
-    block = compiled.Compiled(ResBlock(16, 16, 4, 1e-5))
+    block = compilation.Compiled(ResBlock(16, 16, 4, 1e-5))
     for batch, count in ((4, 1), (2, 2), (4, 2), (2, 2)):
         block(torch.zeros(batch, 16, 8, 8))
         assert graphs.frame_count == count
@@ -152,11 +154,11 @@ def test_another_batch_is_another_graph(graphs: CompileCounterWithBackend) -> No
 def test_blocks_of_equal_shape_share_a_graph(graphs: CompileCounterWithBackend) -> None:
     """There are as many graphs as kinds of block with their shapes, which is fewer than blocks."""
     unet, seen = small(), []
-    for block in compiled.blocks(unet):
+    for block in compilation.blocks(unet):
         block.register_forward_hook(lambda m, x, y: seen.append((type(m), x[0].shape, y.shape)))
     expected = predict(unet, inputs())
     unet = small()
-    compiled.use(unet, "regions")
+    compilation.use(unet, "regions")
     graphs.clear()
     assert relative_l2(predict(unet, inputs()), expected) < 1e-5
     assert graphs.frame_count == len(set(seen)) < len(seen)
@@ -166,7 +168,7 @@ def test_many_shapes_of_blocks_are_no_limit(graphs: CompileCounterWithBackend) -
     """PyTorch stops after eight graphs of one piece of code; a U-Net has more, twice with two
     batches."""
     unet = small((16, 32, 48))
-    compiled.use(unet, "regions")
+    compilation.use(unet, "regions")
     for batch in (1, 2):
         predict(unet, inputs(batch=batch))
     assert graphs.frame_count > 16
@@ -191,12 +193,12 @@ def assert_same(unet: UNet, way: str, run: Callable[[UNet, Inputs], Tensor]) -> 
     """To 1e-5, under the same names, until it is switched off."""
     torch.compiler.reset()
     expected, names = run(unet, inputs()), list(unet.state_dict())
-    compiled.use(unet, way)
+    compilation.use(unet, way)
     assert list(unet.state_dict()) == names
     found = run(unet, inputs())
     assert not torch.equal(found, expected)  # it was compiled
     assert relative_l2(found, expected) < 1e-5
-    compiled.use(unet, "no")
+    compilation.use(unet, "no")
     unet.to(memory_format=torch.contiguous_format)  # the layout that it was made in
     assert torch.equal(run(unet, inputs()), expected)
 
@@ -225,10 +227,10 @@ def test_the_gradients_are_the_same(way: str) -> None:
 def test_the_same_picture_is_drawn(way: str) -> None:
     """The built-in model, guided: to 1e-4 after three steps."""
     torch.compiler.reset()
-    pipe = LatentDiffusion.load(ROOT / "weights")
+    pipe = ldm.load(ROOT / "weights")
     sampling = Sampling(steps=3, guidance=2.0, height=128, width=128)
     expected = pipe.draw(["lung xray"], [0], sampling)
-    speed.choose(pipe, in_tiles=True, compile=way)
+    switches.choose(pipe, in_tiles=True, compile=way)
     found = pipe.draw(["lung xray"], [0], sampling)
     assert not torch.equal(found, expected)
     assert relative_l2(found, expected) < 1e-4  # tiles and guidance make rounding larger
@@ -241,7 +243,7 @@ def test_a_missing_compiler_is_one_line(model: Path, tmp_path: Path) -> None:
     """sample.py says what is wanted, ends with exit status 2 and writes nothing."""
     given = ["--model", model, "--prompt", "x", "--device", "cpu", "--out", tmp_path / "out"]
     command = [sys.executable, ROOT / "sample.py", *given, "--compile"]
-    env = {"CXX": str(tmp_path / "g++"), compiled.CACHE: str(tmp_path / "cache")}
+    env = {"CXX": str(tmp_path / "g++"), compilation.CACHE: str(tmp_path / "cache")}
     done = subprocess.run(command, env=os.environ | env, capture_output=True, text=True)
     assert done.returncode == 2
     lines = [line for line in done.stderr.splitlines(True) if "CUDA_HOME" not in line]
@@ -257,7 +259,7 @@ def test_what_fails_at_the_first_call_is_one_line(
     layer = nn.Linear(4, 4)
     if broken == "graph":
         monkeypatch.setattr(layer, "forward", lambda x: (torch._dynamo.graph_break(), x)[1])
-    run = compiled.Compiled(layer)
+    run = compilation.Compiled(layer)
     if broken == "backend":
         monkeypatch.setattr(CompileCounterWithBackend, "__call__", lambda *x: 1 / 0)
     if broken == "limit":
@@ -272,31 +274,31 @@ def test_what_fails_at_the_first_call_is_one_line(
 def test_an_unknown_way_is_refused() -> None:
     """The message names the ways."""
     with pytest.raises(ConfigError, match="way to compile 'all'; known: no, whole, regions"):
-        compiled.use(small(), "all")
+        compilation.use(small(), "all")
 
 
 def test_results_are_kept_where_the_user_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PyTorch's own variable first, then the cache of the user, never /tmp."""
-    monkeypatch.setenv(compiled.CACHE, str(tmp_path / "own"))
-    compiled.keep_on_disk()
-    assert os.environ[compiled.CACHE] == str(tmp_path / "own")
-    monkeypatch.setenv(compiled.CACHE, "")
+    monkeypatch.setenv(compilation.CACHE, str(tmp_path / "own"))
+    compilation.keep_on_disk()
+    assert os.environ[compilation.CACHE] == str(tmp_path / "own")
+    monkeypatch.setenv(compilation.CACHE, "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    compiled.keep_on_disk()
-    assert os.environ[compiled.CACHE] == str(tmp_path / "ldm" / "compiled")
-    monkeypatch.delenv(compiled.CACHE)
+    compilation.keep_on_disk()
+    assert os.environ[compilation.CACHE] == str(tmp_path / "ldm" / "compiled")
+    monkeypatch.delenv(compilation.CACHE)
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    compiled.keep_on_disk()
-    assert os.environ[compiled.CACHE] == str(tmp_path / "home" / ".cache" / "ldm" / "compiled")
+    compilation.keep_on_disk()
+    assert os.environ[compilation.CACHE] == str(tmp_path / "home" / ".cache" / "ldm" / "compiled")
     (tmp_path / "file").touch()
-    monkeypatch.setenv(compiled.CACHE, str(tmp_path / "file"))
+    monkeypatch.setenv(compilation.CACHE, str(tmp_path / "file"))
     with pytest.raises(
-        ConfigError, match=f"it is a file; name another folder with {compiled.CACHE}"
+        ConfigError, match=f"it is a file; name another folder with {compilation.CACHE}"
     ):
-        compiled.keep_on_disk()
+        compilation.keep_on_disk()
 
 
 # --- pictures and training ---
@@ -312,7 +314,7 @@ def test_a_picture_says_how_it_was_compiled(
         graphs.clear()
         given = ("--model", model, "--out", tmp_path / out, "--device", "cpu", *arguments)
         assert sample.main([str(argument) for argument in given]) == 0
-        return images.read_text(tmp_path / out / "00000.png")
+        return image_files.read_text(tmp_path / out / "00000.png")
 
     text = draw("plain", "--prompt", "lung", "--n", 1, "--steps", 2)
     assert (text["compile"], graphs.frame_count) == ("no", 0)
@@ -324,7 +326,7 @@ def test_a_picture_says_how_it_was_compiled(
     assert draw("no", "--from", tmp_path / "whole" / "00000.png", "--compile", "no") == text
     assert graphs.frame_count == 0
     old = {key: value for key, value in whole.items() if key != "compile"}
-    images.save(torch.zeros(1, 8, 8), tmp_path / "old.png", old)
+    image_files.save(torch.zeros(1, 8, 8), tmp_path / "old.png", old)
     assert recall(tmp_path / "old.png").compile == "no"
 
 
@@ -356,12 +358,12 @@ def test_a_run_may_go_on_compiled(start: Path, tmp_path: Path, graphs: object) -
     for steps, compile in ((2, ""), (3, "regions")):
         run = training(start, tmp_path, "finetune", steps=steps, compile=compile)
         Trainer(run, build_method(run)).fit()
-    assert [row["step"] for row in log.read(tmp_path / "run" / "log.jsonl")] == [0, 1, 2]
+    assert [row["step"] for row in run_log.read(tmp_path / "run" / "log.jsonl")] == [0, 1, 2]
 
 
 def test_the_config_knows_the_same_ways() -> None:
     """What train.compile may be is what there is; YAML reads `no` as another thing."""
-    ways = ["" if way == "no" else way for way in compiled.WAYS]
+    ways = ["" if way == "no" else way for way in compilation.WAYS]
     assert [from_dict(TrainConfig, {"compile": way}).compile for way in ways] == ways
     with pytest.raises(ConfigError, match="choose one of '', 'whole', 'regions'"):
         from_dict(TrainConfig, {"compile": False})

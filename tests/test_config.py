@@ -8,15 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ldm.config import (
-    ConfigError,
-    ModelConfig,
-    RunConfig,
-    from_dict,
-    load_config,
-    load_run,
-    to_dict,
-)
+from ldm.config import ConfigError, ModelConfig, from_dict, load_config, to_dict
+from ldm.training.run_config import RunConfig, load_run
 
 CHANGED: dict[str, Any] = {
     "unet": {"channels": [32, 64], "attention": [False, True], "heads": 2},

@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm import images
-from ldm.config import ConfigError, DataConfig
-from ldm.data import datasets, films
-from ldm.data.transforms import augment, crop
+from ldm.config import ConfigError
+from ldm.data import datasets, radiographs
+from ldm.data.augmentation import augment, crop
+from ldm.data.data_config import DataConfig
+from ldm.pictures import image_files
 
 ROWS = [  # filename, labels, split, quality_flag
     ("a.png", "Effusion|Mass", "train", ""),
@@ -51,15 +52,15 @@ def names(dataset: datasets.Dataset) -> list[str]:
 
 def test_rows_of_other_splits_and_flagged_rows_are_left_out(labels, tmp_path) -> None:
     """Training never sees the val split, nor a row with a quality flag."""
-    files = films.Files(settings(labels, tmp_path), 1)
+    files = radiographs.Files(settings(labels, tmp_path), 1)
     assert names(files) == ["a", "b", "e"]
 
 
 def test_excluded_findings_are_never_seen_in_files_or_phantoms(labels, tmp_path) -> None:
     """exclude=("pleural effusion",) leaves out rows labelled Effusion and phantoms with fluid."""
     config = settings(labels, tmp_path, exclude=("pleural effusion",), phantoms=40)
-    assert names(films.Files(config, 1)) == ["b", "e"]
-    captions = films.Phantoms(config, 1)
+    assert names(radiographs.Files(config, 1)) == ["b", "e"]
+    captions = radiographs.Phantoms(config, 1)
     assert not any("effusion" in captions.caption(i, w) for i in range(40) for w in range(8))
 
 
@@ -67,13 +68,13 @@ def test_the_same_images_elsewhere_are_the_same_dataset(labels, tmp_path) -> Non
     """The key is that of pixels and labels, so a run resumes after its data were moved or copied;
     another label is another dataset.
     """
-    key = films.Files(settings(labels, tmp_path), 1).key
+    key = radiographs.Files(settings(labels, tmp_path), 1).key
     copied = shutil.copytree(labels.parent / "images", tmp_path / "moved" / "images")
     table = shutil.copy(labels, copied.parent)
     os.utime(copied / "a.png", (1, 1))
-    assert films.Files(settings(Path(table), tmp_path), 1).key == key
+    assert radiographs.Files(settings(Path(table), tmp_path), 1).key == key
     Path(table).write_text(labels.read_text().replace("Cardiomegaly", "Hernia"))
-    assert films.Files(settings(Path(table), tmp_path), 1).key != key
+    assert radiographs.Files(settings(Path(table), tmp_path), 1).key != key
 
 
 @pytest.mark.parametrize("name", ["Nodule", "nodule", "lung nodule"])
@@ -82,19 +83,19 @@ def test_exclude_knows_a_finding_by_each_of_its_names(labels, tmp_path, name: st
     text = labels.read_text().replace("Cardiomegaly", "Nodule")
     labels.write_text(text)
     config = settings(labels, tmp_path, exclude=(name,), phantoms=40)
-    assert names(films.Files(config, 1)) == ["a", "b"]
-    assert not any(p.finding("nodule") for p in films.Phantoms(config, 1).phantoms)
+    assert names(radiographs.Files(config, 1)) == ["a", "b"]
+    assert not any(p.finding("nodule") for p in radiographs.Phantoms(config, 1).phantoms)
 
 
 def test_pixels_survive_the_cache(labels, tmp_path, monkeypatch) -> None:
     """A cached image has the file's grey values, in [-1, 1]; the second opening reads the cache."""
     config = settings(labels, tmp_path)
-    first = films.Files(config, 1).images(torch.arange(3))
+    first = radiographs.Files(config, 1).images(torch.arange(3))
     expected = torch.tensor([0, 40, 160]) / 127.5 - 1
     torch.testing.assert_close(first.mean(dim=(1, 2, 3)), expected, atol=1 / 255, rtol=0)
     assert len(list((tmp_path / "cache").iterdir())) == 1
-    monkeypatch.setattr(images, "load", None)  # no file is opened again
-    again = films.Files(config, 1)
+    monkeypatch.setattr(image_files, "load", None)  # no file is opened again
+    again = radiographs.Files(config, 1)
     assert torch.equal(again.images(torch.arange(3)), first)
 
 
@@ -103,18 +104,18 @@ def test_a_changed_file_is_read_anew(labels, tmp_path) -> None:
     config = settings(labels, tmp_path)
     path = labels.parent / "images" / "a.png"
     write_image(path, 0, form="BMP")
-    files = films.Files(config, 1)
+    files = radiographs.Files(config, 1)
     before = path.stat().st_size
     write_image(path, 7, form="BMP")
     assert path.stat().st_size == before
-    again = films.Files(config, 1)
+    again = radiographs.Files(config, 1)
     assert again.key != files.key
     assert not torch.equal(again.images(torch.tensor([0])), files.images(torch.tensor([0])))
 
 
 def test_captions_name_the_labels_and_no_finding_names_none(labels, tmp_path) -> None:
     """Captions of an effusion speak of it, those of no finding never do."""
-    files = films.Files(settings(labels, tmp_path), 1)
+    files = radiographs.Files(settings(labels, tmp_path), 1)
     assert "effusion" in files.caption(0, 0)
     assert not any("effusion" in files.caption(1, wording) for wording in range(20))
 
@@ -126,7 +127,7 @@ def test_a_folder_takes_captions_from_text_files(tmp_path) -> None:
     write_image(folder / "x.png", 10)
     write_image(folder / "y.png", 20)
     (folder / "x.txt").write_text("a knee\n")
-    files = films.Files(settings(folder, tmp_path, caption="a chest"), 3)
+    files = radiographs.Files(settings(folder, tmp_path, caption="a chest"), 3)
     assert [files.caption(i, 0) for i in range(2)] == ["a knee", "a chest"]
     assert files.images(torch.arange(2)).shape == (2, 3, 32, 32)
 
@@ -145,7 +146,7 @@ def test_a_folder_takes_captions_from_text_files(tmp_path) -> None:
 def test_bad_sources_are_refused_by_name(tmp_path, make, message) -> None:
     """Each fault of a data source is one line that says which file."""
     with pytest.raises(ConfigError, match=message):
-        films.Files(settings(make(tmp_path), tmp_path), 1)
+        radiographs.Files(settings(make(tmp_path), tmp_path), 1)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def test_collections_know_their_own_labels_only(labels, tmp_path) -> None:
     rows = [f"{lines[0]},source_repo"]
     rows += [f"{line},{'one' if line[0] in 'ab' else 'two'}" for line in lines[1:]]
     labels.write_text("\n".join(rows))
-    files = films.Files(settings(labels, tmp_path), 1)
+    files = radiographs.Files(settings(labels, tmp_path), 1)
     assert files.findings(1) == {"pleural effusion": False, "lung mass": False}
     assert files.findings(2) == {"cardiomegaly": True}
 
@@ -190,27 +191,29 @@ def test_tables_from_other_programs_are_read(labels, tmp_path) -> None:
     header, first, *_ = labels.read_text().splitlines()
     rows = [header, first.replace("train,,", "train,0,"), "b.png,Mass"]
     labels.write_text("\ufeff" + "\n".join(rows), encoding="utf-8")
-    files = films.Files(settings(labels, tmp_path), 1)
+    files = radiographs.Files(settings(labels, tmp_path), 1)
     assert names(files) == ["a", "b"]
     assert all("mass" in files.caption(1, wording) for wording in range(8))
     labels.write_text("\n".join([header, first.replace(",61", ",061Y")]))
     with pytest.raises(ConfigError, match=r"labels\.csv, line 2: the age is no number"):
-        films.Files(settings(labels, tmp_path), 1)
+        radiographs.Files(settings(labels, tmp_path), 1)
 
 
 def test_a_caption_cut_by_its_comma_is_refused(labels, tmp_path) -> None:
     """Cells beyond the header are an error, not the lost rest of an unquoted caption."""
     labels.write_text('filename,caption\na.png,"lung xray, no findings"\n')
-    assert films.Files(settings(labels, tmp_path), 1).caption(0, 0) == "lung xray, no findings"
+    assert (
+        radiographs.Files(settings(labels, tmp_path), 1).caption(0, 0) == "lung xray, no findings"
+    )
     labels.write_text("filename,caption\na.png,lung xray, no findings\n")
     with pytest.raises(ConfigError, match=r"labels\.csv, line 2: more cells than the header"):
-        films.Files(settings(labels, tmp_path), 1)
+        radiographs.Files(settings(labels, tmp_path), 1)
 
 
 def test_a_film_without_labels_is_not_called_normal(labels, tmp_path) -> None:
     """An empty label is not No Finding: the caption is data.caption."""
     labels.write_text(labels.read_text().replace("No Finding", ""))
-    files = films.Files(settings(labels, tmp_path, caption="a chest"), 1)
+    files = radiographs.Files(settings(labels, tmp_path, caption="a chest"), 1)
     assert files.caption(1, 0) == "a chest"
 
 
@@ -218,9 +221,9 @@ def test_a_broken_image_is_named_at_once(labels, tmp_path) -> None:
     """A damaged file is named before training, and a half-made cache never taken for a whole."""
     (labels.parent / "images" / "b.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"b\.png"):
-        films.Files(settings(labels, tmp_path), 1)
+        radiographs.Files(settings(labels, tmp_path), 1)
     with pytest.raises(ValueError, match=r"b\.png"):
-        films.Files(settings(labels, tmp_path), 1)
+        radiographs.Files(settings(labels, tmp_path), 1)
 
 
 def test_batches_keep_the_share_and_depend_on_the_generator_alone(labels, tmp_path) -> None:

@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldm import images, rng
+import ldm
+from ldm import rng
 from ldm.config import ConfigError
 from ldm.data import phantom
-from ldm.data.sets import UNSEEN
-from ldm.edit import latents, repaint, seam
+from ldm.data.image_sets import UNSEEN
+from ldm.drawing import image_editing, latent_editing, masks
 from ldm.guidance import Denoise
-from ldm.metrics.image import psnr
+from ldm.metrics.image_quality import psnr
+from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.samplers import DDIM, sample
 from ldm.schedule import NoiseSchedule
@@ -26,20 +28,20 @@ PROMPT, OTHER = "lung xray with pleural effusion", "no findings"
 
 def picture(
     height: int, width: int, channels: int = 1, bits: int = 8, seed: int = 0
-) -> seam.Levels:
+) -> masks.Levels:
     """Smooth, as images are, and nowhere black."""
     noise = rng.noise(seed, [0], 0, (channels, height // 8 + 1, width // 8 + 1))
-    return images.to_integers(images.resize(noise[0] / 3, height, width), bits)
+    return image_files.to_integers(image_files.resize(noise[0] / 3, height, width), bits)
 
 
 @pytest.fixture
 def z(tiny: LatentDiffusion) -> Tensor:
-    return repaint.encode(tiny, picture(32, 32))
+    return image_editing.encode(tiny, picture(32, 32))
 
 
 @pytest.fixture
 def denoise(tiny: LatentDiffusion) -> Denoise:
-    return repaint.denoiser(tiny, [PROMPT], SAMPLING)
+    return image_editing.denoiser(tiny, [PROMPT], SAMPLING)
 
 
 # --- image to image ---
@@ -51,16 +53,16 @@ def test_strength_1_is_plain_drawing(tiny: LatentDiffusion, z: Tensor, sampler: 
     sampling = replace(SAMPLING, sampler=sampler)
     context, negative = tiny.encode_each([PROMPT]), tiny.encode_each([""])
     plain = tiny.latents(context, negative, [4], sampling)
-    denoise = repaint.denoiser(tiny, [PROMPT], sampling)
-    assert torch.equal(latents.image_to_image(tiny, z, denoise, [4], sampling, 1.0), plain)
+    denoise = image_editing.denoiser(tiny, [PROMPT], sampling)
+    assert torch.equal(latent_editing.image_to_image(tiny, z, denoise, [4], sampling, 1.0), plain)
 
 
 def test_strength_near_0_is_the_autoencoders_own_reconstruction(tiny: LatentDiffusion) -> None:
     """Where no step is left, the picture is what encoding and decoding make of it."""
     given = picture(32, 32, 3)
-    mean = tiny.vae.encode(images.from_integers(given)[None]).mean
-    expected = images.to_integers(tiny.vae.decode(mean)[0].detach())
-    (found,) = repaint.image_to_image(tiny, given, [PROMPT], [0], SAMPLING, 0.05)
+    mean = tiny.vae.encode(image_files.from_integers(given)[None]).mean
+    expected = image_files.to_integers(tiny.vae.decode(mean)[0].detach())
+    (found,) = image_editing.image_to_image(tiny, given, [PROMPT], [0], SAMPLING, 0.05)
     assert np.abs(found.astype(int) - expected).max() <= 1  # scaled and back: 0.18215 rounds
 
 
@@ -74,7 +76,7 @@ def test_strength_is_the_share_of_the_timesteps_that_is_left(
     )
     seen: list[int] = []
     args = (tiny, z, denoise, [2], SAMPLING)
-    latents.image_to_image(*args, 0.6, lambda step: seen.append(step.t))
+    latent_editing.image_to_image(*args, 0.6, lambda step: seen.append(step.t))
     timesteps = tiny.timesteps(5)
     assert seen == timesteps[2:].tolist()
     noise = rng.noise(3, [2], -1, z.shape[1:])
@@ -90,7 +92,7 @@ def test_a_step_has_the_noise_of_plain_drawing_wherever_the_way_begins(
     monkeypatch.setattr(
         rng, "noise", lambda s, i, step, shape: asked.append(step) or noise(s, i, step, shape)
     )
-    latents.image_to_image(tiny, z, denoise, [2], replace(SAMPLING, sampler="ddpm"), 0.6)
+    latent_editing.image_to_image(tiny, z, denoise, [2], replace(SAMPLING, sampler="ddpm"), 0.6)
     assert asked == [-1, 2, 3, 4]
 
 
@@ -98,7 +100,7 @@ def test_a_step_has_the_noise_of_plain_drawing_wherever_the_way_begins(
 def test_other_strengths_are_refused(strength: float) -> None:
     """Strength is a share: above 0, at most 1."""
     with pytest.raises(ConfigError, match="strength wants to be above 0 and at most 1"):
-        latents.skipped(strength, 10)
+        latent_editing.skipped(strength, 10)
 
 
 # --- inversion ---
@@ -121,7 +123,7 @@ def test_inversion_is_exact_for_a_linear_denoiser(final: str) -> None:
     timesteps = schedule.timesteps(20, "trailing")
 
     def error(rounds: int) -> float:
-        top = latents.ascend(schedule, x, denoise, timesteps, rounds)
+        top = latent_editing.ascend(schedule, x, denoise, timesteps, rounds)
         *_, last = sample(DDIM(schedule), denoise, top, timesteps)
         return float((last.x - x).abs().max())
 
@@ -134,7 +136,7 @@ def test_one_round_is_enough_where_the_noise_is_the_same_everywhere() -> None:
     schedule = NoiseSchedule(final_alpha_bar="one")
     x, eps = (rng.noise(0, [i], 0, (4,)).double() for i in (0, 1))
     timesteps = schedule.timesteps(10, "trailing")
-    top = latents.ascend(schedule, x, lambda x_t, t: eps, timesteps, 1)
+    top = latent_editing.ascend(schedule, x, lambda x_t, t: eps, timesteps, 1)
     torch.testing.assert_close(top, schedule.add_noise(x, eps, timesteps[:1]))
 
 
@@ -143,12 +145,12 @@ def test_with_the_same_words_the_picture_comes_back_with_others_it_does_not() ->
 
     The words alone make the difference: there is no noise in it.
     """
-    pipe = LatentDiffusion.load(ROOT / "weights")
+    pipe = ldm.load(ROOT / "weights")
     drawn = phantom.render(phantom.sample_phantoms([UNSEEN], ["pleural effusion"]))
-    given, few = images.to_integers(drawn.images[0]), Sampling(0, 12, "ddim", 1.0)
+    given, few = image_files.to_integers(drawn.images[0]), Sampling(0, 12, "ddim", 1.0)
     words = "phantom lung xray with pleural effusion"
-    (own,) = repaint.image_to_image(pipe, given, [words], [0], few, 0.01)
-    same, other = repaint.counterfactual(
+    (own,) = image_editing.image_to_image(pipe, given, [words], [0], few, 0.01)
+    same, other = image_editing.counterfactual(
         pipe, given, [words] * 2, [words, "phantom lung xray, no findings"], few
     )
     assert psnr(same[..., 0], own[..., 0], span=255) > 30
@@ -161,7 +163,7 @@ def test_with_the_same_words_the_picture_comes_back_with_others_it_does_not() ->
 def test_inversion_goes_by_ddim_alone(tiny: LatentDiffusion, z: Tensor, denoise: Denoise) -> None:
     """Another sampler has another way up, which is not here."""
     with pytest.raises(ConfigError, match=r"inversion goes by ddim, not by dpm\+\+"):
-        latents.counterfactual(tiny, z, denoise, denoise, SAMPLING)
+        latent_editing.counterfactual(tiny, z, denoise, denoise, SAMPLING)
 
 
 # --- inpainting of latents ---
@@ -174,7 +176,7 @@ def test_known_latents_stay_and_the_others_are_drawn(
     """Where the mask is 0 the latents come back bit for bit."""
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., 4:10, 2:15] = 1
-    found = latents.inpaint(tiny, z, mask, denoise, [0], SAMPLING, resample)
+    found = latent_editing.inpaint(tiny, z, mask, denoise, [0], SAMPLING, resample)
     kept = (mask == 0).expand_as(z)
     assert torch.equal(found[kept], z[kept])
     assert (found[~kept] != z[~kept]).all()
@@ -186,7 +188,7 @@ def test_inpainting_everything_is_plain_drawing(
     """With a mask of ones nothing is known, and the hook changes nothing."""
     plain = tiny.latents(tiny.encode_each([PROMPT]), tiny.encode_each([""]), [1], SAMPLING)
     ones = torch.ones(1, 1, 16, 16)
-    torch.testing.assert_close(latents.inpaint(tiny, z, ones, denoise, [1], SAMPLING), plain)
+    torch.testing.assert_close(latent_editing.inpaint(tiny, z, ones, denoise, [1], SAMPLING), plain)
 
 
 def test_resampling_takes_every_step_but_the_last_that_often(
@@ -200,7 +202,7 @@ def test_resampling_takes_every_step_but_the_last_that_often(
         seen.append(int(t))
         return denoise(x, t)
 
-    latents.inpaint(tiny, z, mask, count, [0], replace(SAMPLING, sampler="ddpm"), 3)
+    latent_editing.inpaint(tiny, z, mask, count, [0], replace(SAMPLING, sampler="ddpm"), 3)
     times = tiny.timesteps(5).tolist()
     assert seen == [t for t in times[:-1] for _ in range(3)] + times[-1:]
 
@@ -211,8 +213,8 @@ def test_noising_further_is_noising_at_once() -> None:
     t, t_prev = torch.tensor([601]), torch.tensor([401])
     x0 = schedule.add_noise(one, zero, t_prev)
     eps = schedule.add_noise(zero, one, t_prev)
-    signal = latents.noise_further(schedule, x0, zero, t, t_prev)
-    old = latents.noise_further(schedule, eps, zero, t, t_prev)
-    new = latents.noise_further(schedule, zero, one, t, t_prev)
+    signal = latent_editing.noise_further(schedule, x0, zero, t, t_prev)
+    old = latent_editing.noise_further(schedule, eps, zero, t, t_prev)
+    new = latent_editing.noise_further(schedule, zero, one, t, t_prev)
     torch.testing.assert_close(signal, schedule.add_noise(one, zero, t))
     torch.testing.assert_close((old**2 + new**2).sqrt(), schedule.add_noise(zero, one, t))

@@ -11,8 +11,9 @@ from conftest import assert_one_line, write_reports
 from test_text_weights import small_file, write_bert
 
 import evaluate
-from ldm import cli, images
-from ldm.report import scatter
+from ldm.pictures import image_files
+from ldm.report import tsne_plot
+from ldm.system import cli
 
 
 def status(*arguments: object) -> int | str | None:
@@ -100,7 +101,7 @@ def test_bad_reports_are_one_line(
     case: str,
 ) -> None:
     """Before any encoder is opened: one line of what and where, never a text; nothing written."""
-    monkeypatch.setattr("ldm.report.meaning.open_all", None)
+    monkeypatch.setattr("ldm.report.encoder_retrieval.open_all", None)
     content, message = CSVS[case]
     (tmp_path / "bad.csv").write_text(content)
     assert_refused(tmp_path, capsys, message, "--reports", tmp_path / "bad.csv")
@@ -160,7 +161,7 @@ def test_bad_encoders_are_one_line(
     (tmp_path / "neither").mkdir()
     (tmp_path / "neither" / "notes.txt").touch()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ldm.report.meaning.measure", None)
+    monkeypatch.setattr("ldm.report.encoder_retrieval.measure", None)
     names, message = ENCODERS[case]
     assert_refused(tmp_path, capsys, message, "--reports", toys, "--k", 3, "--encoders", *names)
 
@@ -208,7 +209,7 @@ def test_trouble_leaves_the_old_files(
     def fail(*arguments: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(scatter, "draw", fail)
+    monkeypatch.setattr(tsne_plot, "draw", fail)
     capsys.readouterr()
     assert status(*command, "--encoders", bert) == 2
     assert "out of memory" in capsys.readouterr().err
@@ -240,7 +241,7 @@ def test_patients_of_two_splits_are_counted(
         "a.png,1,train\nb.png,2,train\nc.png,,train\nd.png,2,val\ne.png,3,val\nf.png,,val\n"
     )
     for name in "abcdef":
-        images.save(torch.zeros(1, 64, 64), tmp_path / f"{name}.png", {})
+        image_files.save(torch.zeros(1, 64, 64), tmp_path / f"{name}.png", {})
     given = [argument.format(table) for argument in arguments]
     with pytest.raises(ValueError, match=r"too few|labels|trained on"):  # all films are alike
         evaluate.main([*given, "--out", str(tmp_path / "out")])

@@ -13,7 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ldm.config import ModelConfig, load_config
-from ldm.weights import WeightsError, convert, export, load_parts, main, read, save, weights_hash
+from ldm.weights.conversion import convert, main
+from ldm.weights.export import export, save
+from ldm.weights.loading import load_parts, weights_hash
+from ldm.weights.weight_files import WeightsError, read
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,15 @@ from PIL import Image
 from safetensors.torch import save_file
 from test_inception import picture, weights
 
-from ldm import features, images
-from ldm.config import ConfigError, DataConfig
-from ldm.data import sets
-from ldm.data.films import Files
-from ldm.features import Extractor, open_extractor
-from ldm.judge_weights import load_judge
-from ldm.models import inception
-from ldm.models.inception import Inception
+from ldm.config import ConfigError
+from ldm.data import image_sets
+from ldm.data.data_config import DataConfig
+from ldm.data.radiographs import Files
+from ldm.judging import extractors, inception
+from ldm.judging.extractors import Extractor, open_extractor
+from ldm.judging.inception import Inception
+from ldm.judging.judge import load_judge
+from ldm.pictures import image_files
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 
@@ -65,7 +66,7 @@ def test_another_range_is_refused(bad: torch.Tensor) -> None:
 
 def test_the_judge_gives_its_features_and_its_verdicts() -> None:
     """Features and scores of the extractor are those of the network itself."""
-    shown = [image for _, image in sets.load_each(sets.open_set("phantoms:4"))]
+    shown = [image for _, image in image_sets.load_each(image_sets.open_set("phantoms:4"))]
     extractor, judge = open_extractor("judge", WEIGHTS), load_judge(WEIGHTS / "judge.safetensors")
     found = extractor(shown)
     with torch.inference_mode():
@@ -79,7 +80,7 @@ def test_inception_is_opened_strictly(tmp_path: Path) -> None:
     with torch.device("meta"):
         network = Inception()
     state = {n: t for n, t in weights(network).items() if "num_batches" not in n}
-    file = tmp_path / features.INCEPTION
+    file = tmp_path / extractors.INCEPTION
     torch.save(state, file)
     shown = picture("image0", 128, 128)
     extractor = open_extractor("inception", tmp_path)
@@ -141,7 +142,7 @@ def test_a_clip_tower_gives_unit_vectors(monkeypatch: pytest.MonkeyPatch) -> Non
     shown = torch.rand(1, 100, 80) * 2 - 1
     found = extractor([shown])
     assert np.linalg.norm(found) == pytest.approx(1, abs=1e-5)
-    x = images.to_channels(extractor.prepare(shown), 3)
+    x = image_files.to_channels(extractor.prepare(shown), 3)
     assert x.shape == (3, 224, 224)
     assert x.min() >= 0
 
@@ -153,20 +154,20 @@ def test_a_set_reads_any_file_as_it_is(tmp_path: Path) -> None:
     colours = Image.fromarray(np.zeros((9, 7, 3), np.uint8))
     colours.convert("P").save(tmp_path / "palette.png")
     colours.convert("CMYK").save(tmp_path / "print.jpg")
-    images.save(torch.zeros(1, 8, 8), tmp_path / "grid.png", {})
-    asked = sets.open_set(str(tmp_path))
-    shapes = {asked.sample_id(i): tuple(x.shape) for i, x in sets.load_each(asked)}
+    image_files.save(torch.zeros(1, 8, 8), tmp_path / "grid.png", {})
+    asked = image_sets.open_set(str(tmp_path))
+    shapes = {asked.sample_id(i): tuple(x.shape) for i, x in image_sets.load_each(asked)}
     assert shapes == {"a16": (1, 8, 8), "palette": (3, 9, 7), "print": (3, 9, 7)}
 
 
 def test_a_bad_file_is_named_and_skipped_only_when_asked(tmp_path: Path, caplog) -> None:
     """A truncated file stops everything, or is left out with its id, and no path, in the log."""
-    images.save(torch.zeros(1, 8, 8), tmp_path / "good.png", {})
+    image_files.save(torch.zeros(1, 8, 8), tmp_path / "good.png", {})
     (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:40])
-    asked = sets.open_set(str(tmp_path))
+    asked = image_sets.open_set(str(tmp_path))
     with pytest.raises(ValueError, match=r"bad\.png.*--skip-bad"):
-        list(sets.load_each(asked))
-    assert [i for i, _ in sets.load_each(asked, skip_bad=True)] == [1]
+        list(image_sets.load_each(asked))
+    assert [i for i, _ in image_sets.load_each(asked, skip_bad=True)] == [1]
     assert caplog.messages == ["left out, for it cannot be read: bad"]
 
 
@@ -174,12 +175,12 @@ def test_a_bad_file_is_named_and_skipped_only_when_asked(tmp_path: Path, caplog)
 def test_phantoms_want_numbers(source: str) -> None:
     """Anything but phantoms:N and phantoms:N:FIRST_SEED says what is wanted."""
     with pytest.raises(ValueError, match="phantoms:N"):
-        sets.open_set(source)
+        image_sets.open_set(source)
 
 
 def test_phantoms_know_their_truth() -> None:
     """The set of given seeds has the images and findings that training would see."""
-    asked = sets.open_set("phantoms:12:5")
+    asked = image_sets.open_set("phantoms:12:5")
     assert [asked.sample_id(0), asked.sample_id(11)] == ["phantom-5", "phantom-16"]
     truths = [asked.findings(i)["pleural effusion"] for i in range(len(asked))]
     assert 0 < sum(truths) < 12
@@ -199,27 +200,27 @@ def test_images_of_one_name_have_ids_of_their_own(tmp_path: Path) -> None:
     table.write_text("\n".join(["filename", *names, names[2]]))  # one of them twice
     for source, more in ((tmp_path / "films", []), (table, ["side"])):
         data = DataConfig(path=str(source), size=8, cache=str(tmp_path / "cache"))
-        for asked in (sets.open_set(str(source)), Files(data, 1)):
+        for asked in (image_sets.open_set(str(source)), Files(data, 1)):
             assert [asked.sample_id(i) for i in range(len(asked))] == wanted + more
 
 
 def test_a_split_that_is_named_is_there(tmp_path: Path) -> None:
     """CSV@SPLIT has the rows of that split alone; without any, or without the column, none has."""
     for name in "abc":
-        images.save(torch.zeros(1, 8, 8), tmp_path / f"{name}.png", {})
+        image_files.save(torch.zeros(1, 8, 8), tmp_path / f"{name}.png", {})
     table = tmp_path / "x.csv"
     table.write_text("filename,split\na.png,train\nb.png,val\nc.png,\n")
-    asked = sets.open_set(f"{table}@val")
+    asked = image_sets.open_set(f"{table}@val")
     assert [asked.sample_id(i) for i in range(len(asked))] == ["b"]
-    assert len(sets.open_set(str(table))) == 3
+    assert len(image_sets.open_set(str(table))) == 3
     with pytest.raises(ConfigError, match=r"x\.csv has no row of split 'vall'"):
-        sets.open_set(f"{table}@vall")
+        image_sets.open_set(f"{table}@vall")
     table.write_text("filename\na.png\nb.png\n")
     with pytest.raises(ConfigError, match=r"x\.csv has no column `split`"):
-        sets.open_set(f"{table}@val")
+        image_sets.open_set(f"{table}@val")
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     """No image, no set."""
     with pytest.raises(ValueError, match="holds no images"):
-        sets.open_set(str(tmp_path))
+        image_sets.open_set(str(tmp_path))

@@ -12,17 +12,19 @@ from conftest import adaptation
 from safetensors.torch import load_file
 from torch import nn
 
+import ldm
 import train as train_script
-from ldm import adapters, weights
-from ldm.adapt import build_method, memory
-from ldm.config import ConfigError, load_run
-from ldm.models import lora
-from ldm.models.attention import Attention
-from ldm.models.clip import TextEncoder
+from ldm import lora
+from ldm.attention import Attention
+from ldm.clip import TextEncoder
+from ldm.config import ConfigError
 from ldm.pipeline import LatentDiffusion
 from ldm.rng import generator
-from ldm.train import log
-from ldm.train.loop import Trainer
+from ldm.training import run_log
+from ldm.training.methods import build_method, memory_estimate
+from ldm.training.run_config import load_run
+from ldm.training.trainer import Trainer
+from ldm.weights import adapters, loading
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,7 +60,7 @@ def test_the_distance_from_the_first_word_is_reported(tmp_path: Path, start: Pat
     far = (method.module.vectors[0] - table[token]).norm().item()
     assert far > 0
     assert f"{far:.3g} from 'lung'" in method.summary()
-    assert log.read(tmp_path / "run" / "log.jsonl")[0]["distance"] == 0
+    assert run_log.read(tmp_path / "run" / "log.jsonl")[0]["distance"] == 0
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ def test_what_was_learned_is_drawn_and_told_how_to_draw(
 
 def test_a_word_works_in_the_middle_of_a_prompt(start: Path) -> None:
     """A new word with the vectors of old ones gives the text of the old ones, to the last bit."""
-    text = LatentDiffusion.load(start).text
+    text = ldm.load(start).text
     ids = text.tokenize(["pleural effusion"])[0, 1:]
     ids = ids[: ids.tolist().index(49407)]
     text.words["<fluid>"] = text.token_embedding.weight[ids].detach()
@@ -105,7 +107,7 @@ def test_a_word_works_in_the_middle_of_a_prompt(start: Path) -> None:
 
 def test_a_word_that_does_not_fit_is_named(start: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A new word of several vectors that is cut in the middle is told to be lost."""
-    text = LatentDiffusion.load(start).text
+    text = ldm.load(start).text
     text.words["<fluid>"] = torch.zeros(3, text.config.width)
     text.tokenize(["lung " * 73 + "<fluid> heart"])
     assert caplog.messages[0].endswith("ignored: <fluid> heart")
@@ -118,13 +120,13 @@ def test_a_word_that_does_not_fit_is_named(start: Path, caplog: pytest.LogCaptur
 def test_only_what_was_asked_for_is_trained(tmp_path: Path, start: Path, what: str) -> None:
     """VAE and text tower stay; of the U-Net all, the cross-attention, or LoRAs beside it."""
     path = fit(adaptation(tmp_path, start, "finetune", {"train": what}))
-    before = weights.load_parts(start)[1]
+    before = loading.load_parts(start)[1]
     if what == "lora":
         facts = adapters.load(path, "lora")[1]
         assert facts == {"rank": 4, "alpha": 4.0}
         assert path.stat().st_size < start.stat().st_size / 4
         return
-    after = weights.load_parts(path)[1]
+    after = loading.load_parts(path)[1]
     for part in ("vae", "text"):
         assert all(torch.equal(after[part][name], old) for name, old in before[part].items())
     moved = {n for n, old in before["unet"].items() if not torch.equal(after["unet"][n], old)}
@@ -147,7 +149,7 @@ def test_a_prior_weight_of_zero_is_off_bit_for_bit(tmp_path: Path, start: Path) 
 def test_the_loss_is_that_of_instances_plus_the_weighted_prior(tmp_path: Path, start: Path) -> None:
     """Both are in the log, and loss = instance + weight x prior (arXiv:2208.12242, eq. 2)."""
     fit(adaptation(tmp_path, start, "finetune", {"prior_weight": 0.5, "prior_images": 3}))
-    for row in log.read(tmp_path / "run" / "log.jsonl"):
+    for row in run_log.read(tmp_path / "run" / "log.jsonl"):
         assert row["loss"] == pytest.approx(row["instance"] + 0.5 * row["prior"], rel=1e-6)
         assert row["instance"] != row["prior"]
 
@@ -159,7 +161,7 @@ def test_class_images_are_the_start_models_and_are_drawn_once(
     options = {"prior_weight": 1.0, "prior_images": 3, "prior_prompt": "a chest"}
     run = load_run(adaptation(tmp_path / "a", start, "finetune", options))
     method = build_method(run)
-    drawn = LatentDiffusion.load(start).draw(["a chest"], [1], method.sampling())
+    drawn = ldm.load(start).draw(["a chest"], [1], method.sampling())
     kept = method.prior.dataset.images(torch.tensor([1]))
     torch.testing.assert_close(kept, drawn, rtol=0, atol=1.01 / 255)
     Trainer(run, method).fit()
@@ -175,7 +177,7 @@ def test_a_lora_starts_as_the_network_and_merges_as_it_was_trained(start: Path) 
 
     Rounding: sums of up to 128 products in float32, and one addition there and back.
     """
-    pipe, other = (LatentDiffusion.load(start) for _ in range(2))
+    pipe, other = (ldm.load(start) for _ in range(2))
     g = torch.Generator().manual_seed(0)
     x, context = torch.randn(2, 4, 8, 8, generator=g), torch.randn(2, 77, 16, generator=g)
     inputs = (x, torch.tensor([3, 500]), context)
@@ -199,7 +201,7 @@ def test_small_files_change_the_model_that_they_are_for(tmp_path: Path, start: P
     """`apply` teaches words and adds LoRAs; the hash in PNGs then names them, in any folder."""
     word = fit(adaptation(tmp_path / "word", start, "textual_inversion", {}))
     small = fit(adaptation(tmp_path / "lora", start, "finetune", {"train": "lora"}))
-    pipe, plain = (LatentDiffusion.load(start) for _ in range(2))
+    pipe, plain = (ldm.load(start) for _ in range(2))
     adapters.apply(pipe, [str(word)], [str(small.parent)])
     assert "<lung-xray>" in pipe.text.words
     assert pipe.weights_hash.startswith(plain.weights_hash)
@@ -322,7 +324,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_starts(
     tmp_path: Path, start: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With less memory than the estimate the message says how much, and what would help."""
-    monkeypatch.setattr(memory, "available", lambda _: 10**6)
+    monkeypatch.setattr(memory_estimate, "available", lambda _: 10**6)
     options = {"prior_weight": 1.0}
     with pytest.raises(ConfigError, match=r"this run wants about .* 0\.001 GB are to be") as e:
         build_method(load_run(adaptation(tmp_path, start, "finetune", options, ema=0.9)))
@@ -342,7 +344,7 @@ def test_what_would_not_help_is_not_advised(
     options: dict[str, str],
 ) -> None:
     """Where little is learned its gradients are small, and a LoRA would not be smaller."""
-    monkeypatch.setattr(memory, "available", lambda _: 10**6)
+    monkeypatch.setattr(memory_estimate, "available", lambda _: 10**6)
     with pytest.raises(ConfigError, match=r"try train\.checkpointing=true, a smaller") as e:
         build_method(load_run(adaptation(tmp_path, start, method, options)))
     assert "in_backward" not in str(e.value)
@@ -356,7 +358,7 @@ def test_the_estimate_leaves_out_gradients_that_are_not_kept(
     told = []
     for at_once in (False, True):
         how = {"update_in_backward": at_once, "clip": 1e9}
-        with caplog.at_level(logging.INFO, "ldm.adapt.memory"):
+        with caplog.at_level(logging.INFO, "ldm.training.methods.memory_estimate"):
             method = build_method(load_run(adaptation(tmp_path, start, "finetune", {}, **how)))
         told.append(float(re.findall(r"optimizer ([\d.e-]+),", caplog.text)[-1]) * 1e9)
     sizes = [p.nbytes for p in method.unet.parameters()]
@@ -384,4 +386,4 @@ def test_the_estimate_of_activations_is_what_is_kept(tmp_path: Path, start: Path
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         method.unet(x, torch.tensor([1, 2, 3]), context.requires_grad_())
     real = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own)
-    assert memory.activations(method.pipe, 3, 32) == pytest.approx(real, rel=0.15)
+    assert memory_estimate.activations(method.pipe, 3, 32) == pytest.approx(real, rel=0.15)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ldm.metrics.classify import wilson
-from ldm.metrics.hidden_words import CONTEXTS, by_counting, share_of_groups
+from ldm.metrics.classification import wilson
+from ldm.metrics.masked_words import CONTEXTS, by_counting, share_of_groups
 
 ROWS = [
     [2, 5, 6, 7, 3],

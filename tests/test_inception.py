@@ -10,8 +10,8 @@ from conftest import golden, relative_l2
 from pseudo import fill, unit
 from torch import Tensor
 
-from ldm.models import inception
-from ldm.models.inception import Inception, prepare
+from ldm.judging import inception
+from ldm.judging.inception import Inception, prepare
 
 OTHERS = {"odd": (96, 140), "large": (512, 400), "exact": (299, 299)}
 SUMS = {"odd": 5733035, "large": 89657352, "exact": 36375281}  # of the reference's pixels

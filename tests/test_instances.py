@@ -6,10 +6,12 @@ import pytest
 import torch
 from conftest import adaptation
 
-from ldm.adapt import build_method
-from ldm.adapt.instances import Instances, Kind, pick
-from ldm.config import ConfigError, DataConfig, load_run
-from ldm.data.films import Phantoms
+from ldm.config import ConfigError
+from ldm.data.data_config import DataConfig
+from ldm.data.radiographs import Phantoms
+from ldm.training.methods import build_method
+from ldm.training.methods.instance_images import Instances, Kind, pick
+from ldm.training.run_config import load_run
 
 
 def test_instances_are_those_with_the_fewest_other_findings(tmp_path: Path) -> None:

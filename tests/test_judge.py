@@ -11,14 +11,15 @@ import torch
 import yaml
 from PIL import Image
 
-from ldm.adapt import build_method
-from ldm.adapt.judge import balance, targets
-from ldm.config import ConfigError, DataConfig, JudgeConfig, load_run
-from ldm.data.films import Phantoms
-from ldm.data.transforms import vary
-from ldm.judge_weights import load_judge
-from ldm.models.judge import Judge
-from ldm.train.loop import Trainer
+from ldm.config import ConfigError
+from ldm.data.augmentation import vary
+from ldm.data.data_config import DataConfig
+from ldm.data.radiographs import Phantoms
+from ldm.judging.judge import Judge, JudgeConfig, load_judge
+from ldm.training.methods import build_method
+from ldm.training.methods.judge_training import balance, targets
+from ldm.training.run_config import load_run
+from ldm.training.trainer import Trainer
 
 EFFUSION = "pleural effusion"
 FILMS = [  # collection, labels

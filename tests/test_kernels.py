@@ -19,9 +19,9 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 
+from ldm.attention import Attention
 from ldm.config import ModelConfig, UNetConfig, from_dict, load_config
-from ldm.models.attention import Attention
-from ldm.models.unet import UNet
+from ldm.unet import UNet
 
 triton = pytest.importorskip("triton", reason="the kernels are written in triton")
 
@@ -195,9 +195,9 @@ def test_kernels_compile_for_a_gpu(name: str, dtype: str) -> None:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from ldm.kernels import flash
+    from ldm.fast import flash_attention
 
-    tuner = getattr(flash, name)
+    tuner = getattr(flash_attention, name)
     config = tuner.configs[-1]
     constants = {"WIDTH": 160, "PADDED": 256, **config.kwargs}
     types = {"scale": "fp32", "lse": "*fp32", "delta": "*fp32"}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ldm.metrics.memorization import audit, nearest
+from ldm.metrics.nearest_images import audit, nearest
 
 
 def points(name: int, count: int, width: int = 64) -> np.ndarray:

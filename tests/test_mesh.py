@@ -2,7 +2,7 @@
 
 import pytest
 
-from ldm.data.mesh import CLASSES, TERMS, classes, narrowest
+from ldm.data.mesh_terms import CLASSES, TERMS, classes, narrowest
 
 TRICKY = [
     (["normal"], {"No Finding"}),

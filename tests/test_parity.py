@@ -23,12 +23,12 @@ from conftest import golden, reference_names, relative_l2
 from pseudo import unit
 from torch import Tensor, nn
 
+from ldm.attention import Attention, FeedForward
+from ldm.blocks import timestep_embedding
 from ldm.guidance import guide
-from ldm.models.attention import Attention, FeedForward
-from ldm.models.blocks import timestep_embedding
-from ldm.models.vae import Downsample
 from ldm.pipeline import LatentDiffusion
 from ldm.samplers import DDIM, PLMS, Sampler, sample
+from ldm.vae import Downsample
 
 ONE_PASS, GUIDED = 1e-5, 5e-5
 PROMPTS = (
@@ -186,7 +186,7 @@ def test_loading_full_size_needs_the_weights_once(full_ckpt: Path) -> None:
     """
     script = (
         "import sys; from ldm.pipeline import LatentDiffusion;"
-        "pipe = LatentDiffusion.load(sys.argv[1]);"
+        "pipe = ldm.load(sys.argv[1]);"
         "weights = [p for m in (pipe.unet, pipe.vae, pipe.text) for p in m.parameters()];"
         "status = dict(line.split(':', 1) for line in open('/proc/self/status'));"
         "print(int(status['VmHWM'].split()[0]) * 1024 / sum(4 * p.numel() for p in weights))"

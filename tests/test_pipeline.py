@@ -10,10 +10,13 @@ import torch
 from conftest import assert_same
 from torch import Tensor
 
-from ldm import images, rng
+import ldm
+from ldm import rng
 from ldm.config import ConfigError, ModelConfig
+from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
-from ldm.weights import load_parts, save, weights_hash
+from ldm.weights.export import save
+from ldm.weights.loading import load_parts, weights_hash
 
 SAMPLING = Sampling(seed=3, steps=4, sampler="ddpm", height=32, width=32)
 PROMPT = "lung xray with pleural effusion"
@@ -21,7 +24,7 @@ PROMPT = "lung xray with pleural effusion"
 
 def bytes_of(pictures: Tensor) -> Tensor:
     """[B, C, H, W] -> the grey levels of their PNGs"""
-    return torch.stack([torch.from_numpy(images.to_integers(x)) for x in pictures]).int()
+    return torch.stack([torch.from_numpy(image_files.to_integers(x)) for x in pictures]).int()
 
 
 # --- one picture ---
@@ -219,7 +222,7 @@ def test_a_file_that_lacks_a_part_is_refused(
     vae = {"vae": load_parts(tiny_ckpt, tiny_config)[1]["vae"]}
     path = save(tmp_path / "vae.safetensors", tiny_config, vae)
     with pytest.raises(ValueError, match="has no text and no unet; train the missing part"):
-        LatentDiffusion.load(path)
+        ldm.load(path)
 
 
 def test_loading_keeps_every_weight_and_its_name(tiny: LatentDiffusion, tiny_ckpt: Path) -> None:

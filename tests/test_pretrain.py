@@ -16,14 +16,17 @@ import yaml
 from conftest import SIZES, golden, reference_names, relative_l2
 from pseudo import unit
 
-from ldm import rename, weights
-from ldm.adapt import build_method, pretrain
-from ldm.adapt.pretrain import TrainUNet, diffusion_loss
-from ldm.config import ConfigError, RunConfig, load_run
+import ldm
+from ldm.config import ConfigError
 from ldm.data.datasets import Batch
+from ldm.loss import diffusion_loss
 from ldm.pipeline import LatentDiffusion
-from ldm.train import log
-from ldm.train.loop import Trainer
+from ldm.training import run_log
+from ldm.training.methods import build_method, pretraining
+from ldm.training.methods.pretraining import TrainUNet
+from ldm.training.run_config import RunConfig, load_run
+from ldm.training.trainer import Trainer
+from ldm.weights import loading, rename
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,14 +69,14 @@ def unet_run(chain) -> RunConfig:
 @pytest.mark.parametrize("method", ["vae", "text", "unet"])
 def test_every_part_learns(chain, method: str) -> None:
     """The mean loss of the last quarter is below that of the first."""
-    losses = [row["loss"] for row in log.read(chain / method / "log.jsonl")]
+    losses = [row["loss"] for row in run_log.read(chain / method / "log.jsonl")]
     quarter = len(losses) // 4
     assert sum(losses[-quarter:]) < sum(losses[:quarter])
 
 
 def test_the_last_file_is_a_whole_model_with_its_config(chain) -> None:
     """The U-Net's run folder opens without any remembered flag, and draws."""
-    pipe = LatentDiffusion.load(chain / "unet")
+    pipe = ldm.load(chain / "unet")
     assert pipe.config.unet.channels == (16, 32)
     assert pipe.config.schedule.prediction == "v"
     tokens = pipe.text.tokenize(["a"])
@@ -82,14 +85,14 @@ def test_the_last_file_is_a_whole_model_with_its_config(chain) -> None:
 
 def test_parts_trained_before_are_carried_along_unchanged(chain) -> None:
     """Training the U-Net leaves the VAE and the text tower bit for bit what they were."""
-    before, after = (weights.load_parts(chain / name)[1] for name in ("text", "unet"))
+    before, after = (loading.load_parts(chain / name)[1] for name in ("text", "unet"))
     for part in ("vae", "text"):
         assert all(torch.equal(before[part][k], after[part][k]) for k in before[part])
 
 
 def test_the_latent_scale_gives_unit_variance(chain) -> None:
     """Scaled latents of the training images have standard deviation 1 within 10 %."""
-    pipe = LatentDiffusion.load(chain / "unet")
+    pipe = ldm.load(chain / "unet")
     method = build_method(load_run(chain / "vae.yaml"))
     images = method.draw(16, torch.Generator().manual_seed(1)).images
     std = (pipe.vae.encode(images).mean * pipe.scale_factor).std().item()
@@ -99,7 +102,7 @@ def test_the_latent_scale_gives_unit_variance(chain) -> None:
 def test_a_part_alone_is_refused_by_name(chain) -> None:
     """Opening a VAE's run folder as a model says which parts are missing."""
     with pytest.raises(ValueError, match="no text and no unet"):
-        LatentDiffusion.load(chain / "vae")
+        ldm.load(chain / "vae")
 
 
 def test_the_diffusion_loss_of_a_perfect_network_is_zero(unet_run, monkeypatch) -> None:
@@ -158,7 +161,9 @@ def test_the_unet_learns_from_scaled_samples_of_the_posterior(unet_run, monkeypa
     """Trap 2: x0 = scale_factor (mean + std noise), not the bare mean, not unscaled."""
     method, batch = tiny_batch(unet_run)
     seen = {}
-    monkeypatch.setattr(pretrain, "diffusion_loss", lambda *a: seen.update(x0=a[2]) or a[2][:, 0])
+    monkeypatch.setattr(
+        pretraining, "diffusion_loss", lambda *a: seen.update(x0=a[2]) or a[2][:, 0]
+    )
     method.pipe.scale_factor = 0.5
     method.loss(batch, torch.Generator().manual_seed(0))
     x0 = seen["x0"] / 0.5
@@ -179,10 +184,10 @@ def test_the_text_and_min_snr_reach_the_loss(unet_run) -> None:
     weighted.module.forward = lambda x, t, context: 1 + 0 * x
     method.module.forward = weighted.module.forward
     parts = []
-    original = pretrain.diffusion_loss
+    original = pretraining.diffusion_loss
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            pretrain, "diffusion_loss", lambda *a: parts.append(original(*a)) or parts[-1]
+            pretraining, "diffusion_loss", lambda *a: parts.append(original(*a)) or parts[-1]
         )
         found, _ = weighted.loss(batch, torch.Generator().manual_seed(0))
     expected = (parts[0] * weighted.pipe.schedule.min_snr_weight(t, 5.0)).mean()
@@ -194,7 +199,7 @@ def test_the_size_trained_at_is_the_size_drawn(chain, tmp_path) -> None:
     run = load_run(write_config(tmp_path, "unet", chain / "text", steps=1))
     run = replace(run, data=replace(run.data, size=64))
     Trainer(run, build_method(run)).fit()
-    assert LatentDiffusion.load(tmp_path / "unet").config.image_size == 64
+    assert ldm.load(tmp_path / "unet").config.image_size == 64
 
 
 def test_captions_are_dropped_at_the_asked_rate(unet_run, monkeypatch) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ldm.data.phantom import PROBES, Phantom, Probe, probes, render, sample_phantoms
-from ldm.data.phantom.anatomy import draw_anatomy
-from ldm.data.phantom.canvas import Canvas
+from ldm.data.phantom.body import draw_anatomy
+from ldm.data.phantom.detector import Canvas
 
 
 def healthy(count: int) -> list[Phantom]:

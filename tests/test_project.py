@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ldm.config import ModelConfig, load_config, load_run
+from ldm.config import ModelConfig, load_config
+from ldm.training.run_config import load_run
 
 ROOT = Path(__file__).resolve().parent.parent
 BANNED = {"diffusers", "transformers", "accelerate"}

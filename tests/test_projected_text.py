@@ -10,17 +10,21 @@ from conftest import assert_one_line, projection
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import ldm
 import sample
-from ldm import adapters, cli, images, weights
-from ldm.adapt import build_method
-from ldm.config import DataConfig, load_run
-from ldm.data.texts import open_texts
-from ldm.models.clip import tokenizer
-from ldm.models.projection import Ridge
+from ldm.clip import tokenizer
+from ldm.data.data_config import DataConfig
+from ldm.data.text_corpus import open_texts
+from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
-from ldm.projected_text import About, ProjectedText, Reader, clip_states, open_reader
-from ldm.text_weights import load_bert, save_bert
-from ldm.train.loop import Trainer
+from ldm.system import cli
+from ldm.text.bert_files import load_bert, save_bert
+from ldm.text.projected_encoder import About, ProjectedText, Reader, clip_states, open_reader
+from ldm.text.projection import Ridge
+from ldm.training.methods import build_method
+from ldm.training.run_config import load_run
+from ldm.training.trainer import Trainer
+from ldm.weights import adapters, export, loading
 
 PROMPTS = ["lung xray, no findings", "a photo of a lung xray with a visible pleural effusion"]
 
@@ -110,7 +114,7 @@ def test_states_are_those_of_the_bert_alone(reader: Reader, encoder: Path) -> No
 
 def test_a_document_is_projected_to_the_end_of_text(start: Path) -> None:
     """CLIP's side of a document is its state at the first end-of-text, however long the others."""
-    text = LatentDiffusion.load(start).text
+    text = ldm.load(start).text
     whole, ends = (clip_states(text, PROMPTS, level) for level in ("token", "document"))
     for i, prompt in enumerate(PROMPTS):
         place = len(tokenizer().encode(prompt)) + 1
@@ -119,7 +123,7 @@ def test_a_document_is_projected_to_the_end_of_text(start: Path) -> None:
 
 def test_one_vector_is_as_good_as_77_copies(start: Path) -> None:
     """The U-Net sees no difference between one vector and a prompt full of it."""
-    unet = LatentDiffusion.load(start).unet
+    unet = ldm.load(start).unet
     g = torch.Generator().manual_seed(0)
     x, one = torch.randn(2, 4, 8, 8, generator=g), torch.randn(2, 1, 16, generator=g)
     t = torch.tensor([3, 700])
@@ -185,7 +189,7 @@ def test_an_exact_linear_pair_draws_clips_own_picture(start: Path) -> None:
 
     0.01 of a range of 2, about one grey level: the map is kept in float32.
     """
-    pipe = LatentDiffusion.load(start)
+    pipe = ldm.load(start)
     sampling = Sampling(steps=3, guidance=2.0, height=32, width=32)
     expected = pipe.draw(PROMPTS, [0, 1], sampling)
     turned, texts = Turned(pipe), open_texts(DataConfig(phantoms=40)).train
@@ -193,10 +197,10 @@ def test_an_exact_linear_pair_draws_clips_own_picture(start: Path) -> None:
     with torch.no_grad():
         ridge.add(turned(texts), clip_states(pipe.text, texts, "token"))
     about = About("", "", "", "token", "mean", "ridge", 16, 0, 32)
-    pipe.projected = ProjectedText(turned, ridge.solve(1e-10), about)
+    pipe.other_text = ProjectedText(turned, ridge.solve(1e-10), about)
     drawn = pipe.draw(PROMPTS, [0, 1], sampling)
     assert (drawn - expected).abs().max() < 0.01
-    pipe.projected = ProjectedText(turned, nn.Identity(), about)
+    pipe.other_text = ProjectedText(turned, nn.Identity(), about)
     assert (pipe.draw(PROMPTS, [0, 1], sampling) - expected).abs().max() > 0.1
 
 
@@ -208,12 +212,12 @@ def test_sample_draws_with_a_projection_and_says_so(
     assert status(*given, "--out", tmp_path / "clip") == 0
     assert status(*given, "--out", tmp_path / "bert", "--text-encoder", run) == 0
     clip, bert = (tmp_path / name / "00000.png" for name in ("clip", "bert"))
-    assert not torch.equal(images.load(clip), images.load(bert))
-    text = images.read_text(bert)
+    assert not torch.equal(image_files.load(clip), image_files.load(bert))
+    text = image_files.read_text(bert)
     assert text["text encoder"].startswith(f"{encoder.name} ")
     assert text["text encoder"].endswith("document level, mean, ridge")
-    assert "text encoder" not in images.read_text(clip)
-    assert text["weights"].startswith(images.read_text(clip)["weights"] + "+")
+    assert "text encoder" not in image_files.read_text(clip)
+    assert text["weights"].startswith(image_files.read_text(clip)["weights"] + "+")
     again = ("--from", bert, "--out", tmp_path / "again", "--text-encoder", run, "--model", start)
     assert status(*again) == 0
     assert (tmp_path / "again" / "00000.png").read_bytes() == bert.read_bytes()
@@ -258,9 +262,9 @@ def broken(case: str, run: Path, start: Path, encoder: Path, folder: Path) -> tu
         state = load_file(there / "model.safetensors")
         save_file({name: x + 0.01 for name, x in state.items()}, there / "model.safetensors")
     if case == "other CLIP":
-        config, parts = weights.load_parts(start)
+        config, parts = loading.load_parts(start)
         parts["text"] = {name: x + 0.01 for name, x in parts["text"].items()}
-        model = weights.save(folder / "other.safetensors", config, parts)
+        model = export.save(folder / "other.safetensors", config, parts)
     if case == "other tensors":
         tensors["0.weight"] = tensors["0.weight"][:, :-1].contiguous()
     if case == "a head it lacks":
@@ -306,7 +310,7 @@ def test_what_is_refused(
 
 def test_a_learned_word_and_another_encoder_exclude_each_other(start: Path, run: Path) -> None:
     """The encoder does not know the word, and would read its letters instead."""
-    pipe = LatentDiffusion.load(start)
+    pipe = ldm.load(start)
     pipe.text.words["<lung-xray>"] = torch.zeros(1, 16)
     with pytest.raises(ValueError, match=r"does not know <lung-xray>; use one or the other"):
         adapters.apply(pipe, text_encoder=str(run))

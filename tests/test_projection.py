@@ -8,13 +8,14 @@ from conftest import projection
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ldm.adapt import build_method
-from ldm.adapt.projection import Project
-from ldm.config import ConfigError, load_run
-from ldm.models.projection import Ridge, TextProjection, padded_or_cut
-from ldm.projected_text import clip_states
+from ldm.config import ConfigError
 from ldm.rng import generator
-from ldm.train.loop import Trainer
+from ldm.text.projected_encoder import clip_states
+from ldm.text.projection import Ridge, TextProjection, padded_or_cut
+from ldm.training.methods import build_method
+from ldm.training.methods.projection_training import Project
+from ldm.training.run_config import load_run
+from ldm.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ldm.data.phantom import FINDINGS, caption, captions, sample_phantoms
-from ldm.data.prompts import asked
+from ldm.data.prompt_findings import asked
 
 
 def named(prompt: str) -> set[str]:

@@ -9,7 +9,7 @@ from conftest import assert_one_line
 from readers import status
 
 from ldm.metrics.agreement import detection
-from ldm.report.reader.counts import Group, contradictions
+from ldm.report.readers.published_counts import Group, contradictions
 
 LUNGS = Path(__file__).parent.parent / "docs" / "spot_the_fake_lungs.json"
 GOOD = {

@@ -11,7 +11,7 @@ from conftest import assert_one_line
 from PIL import Image
 from readers import status, study_of, write_sets
 
-from ldm.report.reader import giveaways, sheet, trials
+from ldm.report.readers import giveaways, offline_page, trials
 
 COUNTS = ("--n", 30, "--repeats", 10, "--catch", 4, "--size", 24)
 
@@ -91,7 +91,7 @@ def test_what_is_beside_the_pixels_does_not_tell() -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    from ldm.metrics.classify import auc
+    from ldm.metrics.classification import auc
 
     def area(seed: int, sort: bool = False) -> float:
         made = trials.build("authenticity", random_items(30, seed), 10, seed, {})
@@ -204,7 +204,7 @@ def test_pairs_show_the_image_and_its_copy(
     sets: tuple[Path, Path], model: Path, tmp_path: Path
 ) -> None:
     """Original and reconstruction of the same image; a catch has a spoiled copy."""
-    from ldm.data.sets import open_set
+    from ldm.data.image_sets import open_set
     from ldm.report.roundtrip import open_copier
 
     out = tmp_path / "pairs"
@@ -274,10 +274,12 @@ def test_a_key_is_never_lost(
 
 def test_the_page_is_packed_with_the_code() -> None:
     """setup.cfg names every file that is no Python, and no placeholder is left in the page."""
-    folder = Path(sheet.__file__).parent
+    folder = Path(offline_page.__file__).parent
     told = (folder.parents[2] / "setup.cfg").read_text()
     kinds = {path.suffix for path in folder.iterdir() if path.is_file()} - {".py"}
     assert kinds == {".html", ".css", ".js"}
     assert all(f"    *{kind}\n" in told for kind in kinds)
-    page = sheet.html("s", "authenticity", 2, ["x"], [(np.zeros((2, 2), np.uint8),)]).decode()
+    page = offline_page.html(
+        "s", "authenticity", 2, ["x"], [(np.zeros((2, 2), np.uint8),)]
+    ).decode()
     assert not re.search(r"/\*[A-Z]+\*/", page)

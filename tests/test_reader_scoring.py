@@ -11,9 +11,9 @@ from readers import answer_all, status, write_sets
 from scipy.stats import norm
 
 from ldm.metrics.agreement import detection
-from ldm.report.reader.answers import Answer, Key, Reader, Trial
-from ldm.report.reader.detecting import AS_FAKE, AS_REAL, POOLED, measure
-from ldm.report.reader.readings import agreement, attention, gather
+from ldm.report.readers.answers import Answer, Key, Reader, Trial
+from ldm.report.readers.detection import AS_FAKE, AS_REAL, POOLED, measure
+from ldm.report.readers.readings import agreement, attention, gather
 
 
 @pytest.fixture(scope="module")

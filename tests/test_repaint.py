@@ -8,19 +8,19 @@ import pytest
 from test_edit import OTHER, PROMPT, SAMPLING, picture
 
 from ldm.config import ConfigError
-from ldm.edit import canvas, repaint, seam
+from ldm.drawing import image_editing, masks, outpainting
 from ldm.pipeline import LatentDiffusion
 
 
 def test_padding_mirrors_and_is_cropped_away(tiny: LatentDiffusion) -> None:
     """Sides become multiples, only right and below, with nothing that is not in the image."""
     given = picture(70, 65)
-    whole = seam.padded(given, 16)
+    whole = masks.padded(given, 16)
     assert whole.shape == (80, 80, 1)
     assert np.array_equal(whole[:70, :65], given)
     assert np.array_equal(whole[70:, :65], given[60:][::-1])
-    z = repaint.encode(tiny, given)
-    assert repaint.decode(tiny, z, given)[0].shape == given.shape
+    z = image_editing.encode(tiny, given)
+    assert image_editing.decode(tiny, z, given)[0].shape == given.shape
 
 
 @pytest.mark.parametrize(
@@ -35,9 +35,9 @@ def test_pictures_come_back_as_they_were_given(
     alpha[20:30, 10:30] = 1
     few = replace(SAMPLING, steps=1)
     for (found,) in (
-        repaint.image_to_image(tiny, given, [PROMPT], [0], few, 0.9),
-        repaint.counterfactual(tiny, given, [PROMPT], [OTHER], replace(few, sampler="ddim")),
-        repaint.inpaint(tiny, given, alpha, [PROMPT], [0], few),
+        image_editing.image_to_image(tiny, given, [PROMPT], [0], few, 0.9),
+        image_editing.counterfactual(tiny, given, [PROMPT], [OTHER], replace(few, sampler="ddim")),
+        image_editing.inpaint(tiny, given, alpha, [PROMPT], [0], few),
     ):
         assert (found.dtype, found.shape) == (given.dtype, given.shape)
         assert not np.array_equal(found, given)
@@ -50,7 +50,9 @@ def test_what_is_repainted_leaves_no_trace(tiny: LatentDiffusion) -> None:
     alpha[5:15, 10:25] = 1
     other = given.copy()
     other[5:15, 10:25] = 255 - other[5:15, 10:25]
-    found = [repaint.inpaint(tiny, x, alpha, [PROMPT], [0], SAMPLING)[0] for x in (given, other)]
+    found = [
+        image_editing.inpaint(tiny, x, alpha, [PROMPT], [0], SAMPLING)[0] for x in (given, other)
+    ]
     assert np.array_equal(*found)
 
 
@@ -65,13 +67,13 @@ def test_sd_at_full_size_edits(full: LatentDiffusion, channels: int, bits: int) 
     sampling = replace(SAMPLING, steps=2, height=64, width=64)
     alpha = np.zeros((64, 72))
     alpha[20:40, 10:30] = 1
-    (redrawn,) = repaint.image_to_image(full, given, [PROMPT], [0], sampling, 0.5)
+    (redrawn,) = image_editing.image_to_image(full, given, [PROMPT], [0], sampling, 0.5)
     ddim = replace(sampling, sampler="ddim", guidance=1.0)
-    (inverted,) = repaint.counterfactual(full, given, [PROMPT], [OTHER], ddim, 0.5)
-    (inpainted,) = repaint.inpaint(full, given, alpha, [PROMPT], [0], sampling, 2)
-    board, known = canvas.place(given, (96, 64), (24, 0))
-    boxes = canvas.plan(known, 64)
-    *_, extended = canvas.outpaint(full, board, known, boxes, PROMPT, 0, sampling)
+    (inverted,) = image_editing.counterfactual(full, given, [PROMPT], [OTHER], ddim, 0.5)
+    (inpainted,) = image_editing.inpaint(full, given, alpha, [PROMPT], [0], sampling, 2)
+    board, known = outpainting.place(given, (96, 64), (24, 0))
+    boxes = outpainting.plan(known, 64)
+    *_, extended = outpainting.outpaint(full, board, known, boxes, PROMPT, 0, sampling)
     for found in (redrawn, inverted, inpainted):
         assert (found.dtype, found.shape) == (given.dtype, given.shape)
         assert not np.array_equal(found, given)
@@ -83,15 +85,19 @@ def test_sd_at_full_size_edits(full: LatentDiffusion, channels: int, bits: int) 
 # --- any batch ---
 
 
-def edits(pipe: LatentDiffusion) -> dict[str, Callable[..., list[seam.Levels]]]:
+def edits(pipe: LatentDiffusion) -> dict[str, Callable[..., list[masks.Levels]]]:
     given, alpha = picture(32, 32), np.zeros((32, 32))
     alpha[8:20, 8:24] = 1
     sampling = replace(SAMPLING, sampler="ddpm", steps=2)
     ddim = replace(sampling, sampler="ddim")
     return {
-        "image to image": lambda p, i: repaint.image_to_image(pipe, given, p, i, sampling, 0.7),
-        "inversion": lambda p, i: repaint.counterfactual(pipe, given, [OTHER] * len(p), p, ddim),
-        "inpainting": lambda p, i: repaint.inpaint(pipe, given, alpha, p, i, sampling, 2),
+        "image to image": lambda p, i: image_editing.image_to_image(
+            pipe, given, p, i, sampling, 0.7
+        ),
+        "inversion": lambda p, i: image_editing.counterfactual(
+            pipe, given, [OTHER] * len(p), p, ddim
+        ),
+        "inpainting": lambda p, i: image_editing.inpaint(pipe, given, alpha, p, i, sampling, 2),
     }
 
 
@@ -115,17 +121,17 @@ def test_small_and_huge_images_are_refused_before_any_work(
 ) -> None:
     """Below 64 pixels a side, or beyond what memory there is, in one line with what to do."""
     with pytest.raises(ConfigError, match="image is 100x63, and editing wants 64 pixels"):
-        repaint.check_smallest(63, 100)
-    monkeypatch.setattr(repaint, "available", lambda _: 10**9)
+        image_editing.check_smallest(63, 100)
+    monkeypatch.setattr(image_editing, "available", lambda _: 10**9)
     with pytest.raises(ConfigError, match=r"wants about \S+ GB, and 1 GB are to be had; make"):
-        repaint.check(tiny, 10_000, 10_000)
+        image_editing.check(tiny, 10_000, 10_000)
 
 
 def test_sizes_far_from_training_are_told(
     tiny: LatentDiffusion, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The model was trained at 32 pixels."""
-    repaint.check(tiny, 64, 64)
+    image_editing.check(tiny, 64, 64)
     assert caplog.messages == [
         "works on 64x64 pixels, the model was trained at 32: expect odd anatomy"
     ]

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 import evaluate
-from ldm import cli, images
-from ldm.features import Extractor
-from ldm.report import anatomy, learned, verdicts
+from ldm.judging.extractors import Extractor
+from ldm.pictures import image_files
+from ldm.report import anatomy_survey, train_on_synthetic, verdicts
 from ldm.report.verdicts import Judged
+from ldm.system import cli
 
 WEIGHTS = str(Path(__file__).parent.parent / "weights")
 A, B = "pleural effusion", "cardiomegaly"
@@ -96,7 +97,7 @@ def folder(path: Path, prompts: Mapping[str, int]) -> str:
         for _ in range(count):
             image = torch.rand(1, 16, 16, generator=generator)
             text = {"synthetic": "yes"} | ({"prompt": prompt} if prompt else {})
-            images.save(image, path / f"{number}.png", text)
+            image_files.save(image, path / f"{number}.png", text)
             number += 1
     return str(path)
 
@@ -106,8 +107,8 @@ DRAWN = {"lung xray with pleural effusion": 6, "lung xray with edema": 5, "lung 
 
 def test_the_command_reads_prompts_and_writes_the_page(tmp_path: Path, capsys, monkeypatch) -> None:
     """--json counts what was asked for; findings with too few images are named; pages say it."""
-    trial = anatomy.trial
-    monkeypatch.setattr(anatomy, "trial", lambda: trial(12))
+    trial = anatomy_survey.trial
+    monkeypatch.setattr(anatomy_survey, "trial", lambda: trial(12))
     fake, out = folder(tmp_path / "fake", DRAWN), tmp_path / "out"
     arguments = ["classify", fake, "--real", "phantoms:30", "--weights", WEIGHTS, "--json"]
     arguments += ["--train-on-synthetic", "--anatomy", "--out", str(out)]
@@ -173,7 +174,8 @@ def test_what_is_learned_from_fakes_is_tried_on_real_images() -> None:
     labels, patients = np.arange(100) % 2, [str(i) for i in range(100)]
     real = features_of(labels, 0)
     good, bad = (
-        learned.learn(features_of(labels, 1, gap), real, patients, A) for gap in (3.0, -3.0)
+        train_on_synthetic.learn(features_of(labels, 1, gap), real, patients, A)
+        for gap in (3.0, -3.0)
     )
     assert good is not None
     assert bad is not None
@@ -188,8 +190,10 @@ def test_what_is_learned_from_fakes_is_tried_on_real_images() -> None:
 
 def test_unknown_patients_are_said_to_be() -> None:
     """Where images do not say whose they are, the table says what that does to its figures."""
-    assert "whose they are" not in learned.table({A: None}).caption
-    assert "7 real images do not say whose they are" in learned.table({A: None}, 7).caption
+    assert "whose they are" not in train_on_synthetic.table({A: None}).caption
+    assert (
+        "7 real images do not say whose they are" in train_on_synthetic.table({A: None}, 7).caption
+    )
 
 
 def test_patients_are_not_recognised() -> None:
@@ -199,8 +203,8 @@ def test_patients_are_not_recognised() -> None:
     labels = random.permutation(np.arange(40) % 2)[who]
     features = random.normal(size=(40, 30))[who] + random.normal(scale=0.01, size=(200, 30))
     real = judged(features, [{A: bool(label)} for label in labels])
-    found = learned.learn(real, real, [str(i) for i in who], A)
-    alone = learned.learn(real, real, [str(i) for i in range(200)], A)
+    found = train_on_synthetic.learn(real, real, [str(i) for i in who], A)
+    alone = train_on_synthetic.learn(real, real, [str(i) for i in range(200)], A)
     assert found is not None
     assert alone is not None
     assert found.everything[f"{found.n} real"].value < 0.7
@@ -210,5 +214,5 @@ def test_patients_are_not_recognised() -> None:
 def test_too_few_images_teach_nothing() -> None:
     """Fewer than one for each fold are said to be too few."""
     few = features_of(np.array([1, 1, 1, *[0] * 20]), 0)
-    assert learned.learn(few, few, [str(i) for i in range(23)], A) is None
-    assert learned.table({A: None}).rows == [(A, "too few images", "")]
+    assert train_on_synthetic.learn(few, few, [str(i) for i in range(23)], A) is None
+    assert train_on_synthetic.table({A: None}).rows == [(A, "too few images", "")]

@@ -9,15 +9,15 @@ import pytest
 from conftest import assert_one_line
 
 import evaluate
-from ldm import cli
-from ldm.data.sets import open_set
-from ldm.edit import repaint
-from ldm.edit.seam import Box
-from ldm.export import save
-from ldm.metrics.anatomy import Chest
+from ldm.data.image_sets import open_set
+from ldm.drawing import image_editing
+from ldm.drawing.masks import Box
+from ldm.metrics.chest_anatomy import Chest
 from ldm.pipeline import LatentDiffusion, Sampling
-from ldm.report import edits, extending, repainting
-from ldm.weights import load_parts
+from ldm.report import edits, inpainting_trials, outpainting_trials
+from ldm.system import cli
+from ldm.weights.export import save
+from ldm.weights.loading import load_parts
 
 
 def picture(side: int = 64) -> np.ndarray:
@@ -31,7 +31,7 @@ def test_the_mean_fill_takes_the_rim_alone() -> None:
     given[4, 5:12], given[10, 5:12] = 10, 20
     given[5:10, 4], given[5:10, 12] = 30, 40
     given[hole] = 200
-    filled = repainting.mean_of_rim(given, hole)
+    filled = inpainting_trials.mean_of_rim(given, hole)
     assert set(filled[hole].ravel()) == {(7 * 10 + 7 * 20 + 5 * 30 + 5 * 40) / 24}
     assert np.array_equal(filled[~hole], given[~hole])
 
@@ -41,15 +41,15 @@ def test_figures_are_of_the_box_alone() -> None:
     given, box = np.full((64, 64, 1), 100, np.uint8), Box(10, 20, 16, 18)
     other = given.copy()
     other[50:] = 0
-    assert repainting.score(given, other, box)["PSNR"] == np.inf
+    assert inpainting_trials.score(given, other, box)["PSNR"] == np.inf
     other[box.inside] += 51
-    assert repainting.score(given, other, box)["PSNR"] == pytest.approx(20 * np.log10(5))
+    assert inpainting_trials.score(given, other, box)["PSNR"] == pytest.approx(20 * np.log10(5))
 
 
 def test_a_seam_of_the_original_is_1() -> None:
     """Steps across the edge are measured against the original's."""
     given, box = picture(), Box(10, 20, 16, 18)
-    assert repainting.score(given, given, box)["seam"] == 1
+    assert inpainting_trials.score(given, given, box)["seam"] == 1
 
 
 def test_change_is_shared_out_by_the_mask() -> None:
@@ -57,24 +57,24 @@ def test_change_is_shared_out_by_the_mask() -> None:
     before, mask = np.full((2, 2, 1), 100, np.uint8), np.array([[True, False], [False, False]])
     after = before.copy()
     after[0, 0], after[1, 1] = 103, 99
-    assert extending.outside(before, after, mask) == 0.25
-    assert np.isnan(extending.outside(before, before, mask))
+    assert outpainting_trials.outside(before, after, mask) == 0.25
+    assert np.isnan(outpainting_trials.outside(before, before, mask))
 
 
 def test_a_mirrored_half_has_halves_of_one_width() -> None:
     """The ratio is 1 for a mask and its mirror image, and 2 where the left reaches twice as far."""
     right, left = np.zeros((4, 20), bool), np.zeros((4, 20), bool)
     right[:, 6:9] = True
-    assert extending.ratio(right, right[:, ::-1]) == 1
+    assert outpainting_trials.ratio(right, right[:, ::-1]) == 1
     left[:, 12:18] = True
-    assert extending.ratio(right, left) == 2
+    assert outpainting_trials.ratio(right, left) == 2
 
 
 def test_captions_name_what_is_there() -> None:
     """A healthy phantom has no findings, another its own, and both are called phantoms."""
     asked = open_set("phantoms:6")
     for i in range(6):
-        words = repainting.words_of(asked, i)
+        words = inpainting_trials.words_of(asked, i)
         there = [name for name, seen in asked.findings(i).items() if seen]
         assert "phantom" in words
         assert all(name in words for name in there)
@@ -88,8 +88,8 @@ class Painter:
         pytest.importorskip("skimage", reason="the biharmonic fill wants scikit-image")
         self.words: list[str] = []
         self.spill = spill
-        monkeypatch.setattr(repaint, "inpaint", self.inpaint)
-        monkeypatch.setattr(repaint, "image_to_image", lambda pipe, given, *_: [given // 2])
+        monkeypatch.setattr(image_editing, "inpaint", self.inpaint)
+        monkeypatch.setattr(image_editing, "image_to_image", lambda pipe, given, *_: [given // 2])
 
     def inpaint(self, pipe, given, alpha, words, *_: object) -> list[np.ndarray]:
         self.words += words
@@ -99,18 +99,18 @@ class Painter:
         return [drawn]
 
 
-def painted(tiny: LatentDiffusion, prompt: str | None = None) -> repainting.Repainted:
+def painted(tiny: LatentDiffusion, prompt: str | None = None) -> inpainting_trials.Repainted:
     """Two phantoms of 64 pixels."""
     config = replace(tiny.config, image_size=64)
     pipe = LatentDiffusion(config, tiny.unet, tiny.vae, tiny.text)
-    return repainting.measure(pipe, open_set("phantoms:2", 64), Sampling(), 2, prompt)
+    return inpainting_trials.measure(pipe, open_set("phantoms:2", 64), Sampling(), 2, prompt)
 
 
 def test_a_pixel_changed_outside_is_counted(tiny: LatentDiffusion, monkeypatch) -> None:
     """One for each image and place, of all that lie outside; none where none was changed."""
     Painter(monkeypatch)
     found = painted(tiny)
-    boxes = [repainting.box_of(place, 64) for place in repainting.PLACES]
+    boxes = [inpainting_trials.box_of(place, 64) for place in inpainting_trials.PLACES]
     assert found.outside == 2 * sum(64 * 64 - box.height * box.width for box in boxes)
     assert found.changed == 0
     Painter(monkeypatch, spill=True)
@@ -122,14 +122,14 @@ def test_each_fill_is_measured_as_itself(tiny: LatentDiffusion, monkeypatch) -> 
     Painter(monkeypatch)
     found = painted(tiny)
     for place, shown in found.shown.items():
-        box, original = repainting.box_of(place, 64), shown["original"]
+        box, original = inpainting_trials.box_of(place, 64), shown["original"]
         hole = np.zeros(original.shape[:2], bool)
         hole[box.inside] = True
-        assert (shown[repainting.MODEL][hole] == 7).all()
-        assert np.array_equal(shown[repainting.PASTE][hole], original[hole] // 2)
-        for method in repainting.METHODS:
+        assert (shown[inpainting_trials.MODEL][hole] == 7).all()
+        assert np.array_equal(shown[inpainting_trials.PASTE][hole], original[hole] // 2)
+        for method in inpainting_trials.METHODS:
             assert np.array_equal(shown[method][~hole], original[~hole])
-            scored = repainting.score(original, shown[method], box)
+            scored = inpainting_trials.score(original, shown[method], box)
             assert scored["PSNR"] in found.figures[place][method]["PSNR"]
 
 
@@ -139,7 +139,7 @@ def test_images_are_painted_with_their_caption_or_the_given_words(
     """The same words for each of the three places."""
     painter, asked = Painter(monkeypatch), open_set("phantoms:2", 64)
     painted(tiny)
-    own = [repainting.words_of(asked, i) for i in (0, 1)]
+    own = [inpainting_trials.words_of(asked, i) for i in (0, 1)]
     assert painter.words == 3 * own[:1] + 3 * own[1:]
     painter = Painter(monkeypatch)
     painted(tiny, "a knee")
@@ -149,19 +149,19 @@ def test_images_are_painted_with_their_caption_or_the_given_words(
 def test_the_table_names_who_wins() -> None:
     """Gains are the model's figure minus the other's; an interval with 0 in it names nobody."""
     figures = {
-        repainting.MODEL: np.array([20.0, 21.0, 22.0]),
-        repainting.MEAN: np.array([10.0, 11.5, 12.0]),
-        repainting.BIHARMONIC: np.array([30.0, 31.5, 32.0]),
-        repainting.PASTE: np.array([10.0, 21.0, 32.0]),
+        inpainting_trials.MODEL: np.array([20.0, 21.0, 22.0]),
+        inpainting_trials.MEAN: np.array([10.0, 11.5, 12.0]),
+        inpainting_trials.BIHARMONIC: np.array([30.0, 31.5, 32.0]),
+        inpainting_trials.PASTE: np.array([10.0, 21.0, 32.0]),
     }
-    each = {m: dict.fromkeys(repainting.FIGURES, values) for m, values in figures.items()}
-    table = edits.inpainting_table(repainting.Repainted(["a", "b", "c"], {"heart": each}))
+    each = {m: dict.fromkeys(inpainting_trials.FIGURES, values) for m, values in figures.items()}
+    table = edits.inpainting_table(inpainting_trials.Repainted(["a", "b", "c"], {"heart": each}))
     gains = {row[0].removeprefix("heart, "): row[4] for row in table.rows}
-    assert gains[repainting.MODEL] == ""
-    assert gains[repainting.MEAN].startswith("9.833 (")
-    assert gains[repainting.MEAN].endswith(": model")
-    assert gains[repainting.BIHARMONIC].endswith(f": {repainting.BIHARMONIC}")
-    assert gains[repainting.PASTE].endswith(": not told apart")
+    assert gains[inpainting_trials.MODEL] == ""
+    assert gains[inpainting_trials.MEAN].startswith("9.833 (")
+    assert gains[inpainting_trials.MEAN].endswith(": model")
+    assert gains[inpainting_trials.BIHARMONIC].endswith(f": {inpainting_trials.BIHARMONIC}")
+    assert gains[inpainting_trials.PASTE].endswith(": not told apart")
 
 
 def test_outpainted_chests_are_counted_beside_the_truth() -> None:
@@ -171,7 +171,7 @@ def test_outpainted_chests_are_counted_beside_the_truth() -> None:
     """
     chests = [*(Chest(2, shift=shift) for shift in (0.1, -0.1, -0.2)), Chest(1)]
     halves = {"drawn on": np.array([1.5, 0.5, 1, np.nan])}
-    found = extending.Extended({"drawn on": chests}, halves, np.ones(4), 0, {})
+    found = outpainting_trials.Extended({"drawn on": chests}, halves, np.ones(4), 0, {})
     _, values = edits.outpainting(found)
     drawn = values["drawn on"]
     assert (drawn["two lungs"]["value"], drawn["two lungs"]["n"]) == (3 / 4, 4)
@@ -192,11 +192,11 @@ def test_inversion_goes_by_50_steps_of_ddim_without_guidance(
         asked.append((sampling, shown, prompts))
         return [given, given // 2]
 
-    monkeypatch.setattr(repaint, "counterfactual", counterfactual)
+    monkeypatch.setattr(image_editing, "counterfactual", counterfactual)
     words = ["edits", "phantoms:2", "--model", str(wide), "--n", "2", "--extended", "0"]
     assert evaluate.main([*words, "--inverted", "2", "--out", str(tmp_path / "out")]) == 0
     ddim = Sampling(0, 50, "ddim", 1.0, height=64, width=64)
-    sick, healthy = extending.SICK, extending.HEALTHY
+    sick, healthy = outpainting_trials.SICK, outpainting_trials.HEALTHY
     assert asked == 2 * [(ddim, [sick, sick], [sick, healthy])]
 
 
@@ -237,7 +237,7 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys, wide: Path, more, words) 
 
 def test_the_built_in_size_holds_every_box(tiny: LatentDiffusion) -> None:
     """Boxes lie in the image with a rim around them."""
-    for place in repainting.PLACES:
-        top, left, height, width = repainting.box_of(place, 128)
+    for place in inpainting_trials.PLACES:
+        top, left, height, width = inpainting_trials.box_of(place, 128)
         assert min(top, left) > 0
         assert max(top + height, left + width) < 128

@@ -8,19 +8,20 @@ import torch
 from conftest import TOY
 from test_text_weights import small_file, write_bert
 
+import ldm
+from ldm.clip import TextEncoder, tokenizer
 from ldm.config import TextConfig
-from ldm.models.clip import TextEncoder, tokenizer
 from ldm.pipeline import LatentDiffusion
-from ldm.report.encoders import Clip, open_encoder, with_parts
-from ldm.text_features import embed
-from ldm.text_weights import load_bert
+from ldm.report.named_encoders import Clip, open_encoder, with_parts
+from ldm.text.bert_files import load_bert
+from ldm.text.pooling import embed
 
 TEXTS = [*(text for texts in TOY.values() for text in texts), "", "effusion " * 100]
 
 
 @pytest.fixture(scope="module")
 def tower(start: Path) -> TextEncoder:
-    return LatentDiffusion.load(start).text
+    return ldm.load(start).text
 
 
 def test_clip_vectors_are_those_of_the_tower_as_stable_diffusion_feeds_it(
@@ -145,7 +146,8 @@ def test_open_clip_without_a_network_is_one_line(monkeypatch: pytest.MonkeyPatch
 
 def test_a_file_without_a_text_tower_is_refused(start: Path, tmp_path: Path) -> None:
     """Our own files may hold some parts only."""
-    from ldm.weights import load_parts, save
+    from ldm.weights.export import save
+    from ldm.weights.loading import load_parts
 
     config, parts = load_parts(start)
     path = save(tmp_path / "vae.safetensors", config, {"vae": parts["vae"]})

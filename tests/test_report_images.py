@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 import evaluate
-from ldm import cli, images
-from ldm.features import Extractor
+from ldm.judging.extractors import Extractor
 from ldm.metrics import fid
-from ldm.report import distances
-from ldm.report.distances import Seen
+from ldm.pictures import image_files
+from ldm.report import set_distances
 from ldm.report.images import table
+from ldm.report.set_distances import Seen
+from ldm.system import cli
 
 
 class Drawn:
@@ -48,13 +49,13 @@ def test_figures_are_those_of_the_features() -> None:
     """Read in batches and halves, a set gives what the whole feature arrays give."""
     a, b = noise(101, 0), noise(80, 1, 0.1)
     real, fake = (Seen(Drawn(n, x), [PIXELS]).views["pixels"] for n, x in (("a", a), ("b", b)))
-    found = distances.distances(real, fake, few=False)
+    found = set_distances.distances(real, fake, few=False)
     x, y = (z.flatten(1).double().numpy() for z in (a, b))
     assert found["Fréchet distance"].value == pytest.approx(fid.frechet(x, y), rel=1e-6)
     assert found["KID"].value == pytest.approx(fid.kid(x, y), rel=1e-6)
     assert found["precision"].value == fid.neighbourhoods(x, y).precision
     even, odd = real.halves()
-    floor = distances.distances(even, odd, few=False)
+    floor = set_distances.distances(even, odd, few=False)
     assert floor["Fréchet distance"].value == pytest.approx(fid.frechet(x[::2], x[1::2]), rel=1e-6)
     assert even.n == 51
 
@@ -65,8 +66,8 @@ def test_the_floor_is_below_another_set() -> None:
         Seen(Drawn("", x), [PIXELS]).views["pixels"] for x in (noise(400, 0), noise(400, 1, 0.3))
     )
     found, floor = (
-        distances.distances(real, fake, False),
-        distances.distances(*real.halves(), False),
+        set_distances.distances(real, fake, False),
+        set_distances.distances(*real.halves(), False),
     )
     for name in ("Fréchet distance", "KID", "CMMD"):
         assert found[name].low > floor[name].high, name
@@ -77,15 +78,15 @@ def test_pixels_decide_what_two_sets_share() -> None:
     a, b = noise(20, 0), noise(20, 1)
     b[5:8] = a[:3]
     real, fake, turned = (Seen(Drawn(n, x), []) for n, x in (("a", a), ("b", b), ("c", a.flip(0))))
-    assert distances.shared(real, fake) == 3
+    assert set_distances.shared(real, fake) == 3
     with pytest.raises(ValueError, match="a and c hold the same images"):
-        distances.shared(real, turned)
+        set_distances.shared(real, turned)
 
 
 def test_large_sets_are_measured_by_images_from_all_of_them(monkeypatch) -> None:
     """Of images in the order of their prompts, KID and MS-SSIM see both kinds, and say how many."""
-    monkeypatch.setattr(distances, "KEPT", 100)
-    monkeypatch.setattr(distances, "PAIRS", 10)
+    monkeypatch.setattr(set_distances, "KEPT", 100)
+    monkeypatch.setattr(set_distances, "PAIRS", 10)
     a, b = (torch.cat([noise(200, seed, -0.5), noise(200, seed + 1)]) for seed in (0, 2))
     seen = [Seen(Drawn(n, x), [PIXELS]) for n, x in (("a", a), ("b", b))]
     real, fake = (one.views["pixels"] for one in seen)
@@ -94,7 +95,7 @@ def test_large_sets_are_measured_by_images_from_all_of_them(monkeypatch) -> None
         assert 0.3 < (view.features.mean(axis=1) > 0).mean() < 0.7
     assert 0.2 < np.mean([one.mean() > 0.5 for one in seen[0].small]) < 0.8
     halves = real.halves()
-    found, floor = (distances.distances(*pair, False) for pair in ((real, fake), halves))
+    found, floor = (set_distances.distances(*pair, False) for pair in ((real, fake), halves))
     rows = {row[0]: row[2::2] for row in table(PIXELS, (real, fake), found, halves, floor).rows}
     assert rows["Fréchet distance"] == ("400 against 400", "200 against 200")
     assert rows["KID"] == rows["coverage"] == ("100 against 100", "50 against 50")
@@ -104,15 +105,15 @@ def test_diversity_tells_copies_from_different_images() -> None:
     """MS-SSIM is 1 for a set of one image repeated, and less for varied ones."""
     varied = Seen(Drawn("", noise(12, 0, -0.3, size=64)), [])
     same = Seen(Drawn("", noise(1, 0, size=64).repeat(12, 1, 1, 1)), [])
-    assert distances.diversity(same).value == pytest.approx(1)
-    assert distances.diversity(varied).value < 0.5
-    assert distances.diversity(varied).n == 6
+    assert set_distances.diversity(same).value == pytest.approx(1)
+    assert set_distances.diversity(varied).value < 0.5
+    assert set_distances.diversity(varied).n == 6
 
 
 def folder(path: Path, pictures: Tensor) -> str:
     path.mkdir()
     for i, image in enumerate(pictures):
-        images.save(image, path / f"{i}.png", {})
+        image_files.save(image, path / f"{i}.png", {})
     return str(path)
 
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 import evaluate
-from ldm import cli, images
-from ldm.data.sets import open_set
-from ldm.features import open_extractor
-from ldm.report import copies
-from ldm.report.copies import Finder, Square, with_versions
-from ldm.report.taught import Taught
+from ldm.data.image_sets import open_set
+from ldm.judging.extractors import open_extractor
+from ldm.pictures import image_files
+from ldm.report import copy_search
+from ldm.report.copy_search import Finder, Square, with_versions
+from ldm.report.trained_images import Taught
+from ldm.system import cli
 from train import main as train
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
@@ -38,7 +39,7 @@ def test_planted_duplicates_are_found_at_one_percent_false_alarms(finder, monkey
 
     In pixels and in latents; features of a network that looks for findings know less of it.
     """
-    monkeypatch.setattr(copies, "VERSIONS", 120)
+    monkeypatch.setattr(copy_search, "VERSIONS", 120)
     train = read(finder, "phantoms:60:100")
     samples = torch.cat(
         [finder.through(train.pictures[:20]), read(finder, "phantoms:40:500").pictures]
@@ -62,8 +63,8 @@ def test_a_copy_of_a_changed_version_is_a_copy() -> None:
     assert versions.ids[3:6] == ["0", "1", "2"]
     nearest = (versions.pictures[3:] - few.pictures.repeat(64, 1, 1, 1)).flatten(1).norm(dim=1)
     assert nearest.min() > 0
-    many = numbered(torch.zeros(copies.VERSIONS, 1, 2, 2))
-    assert len(with_versions(many).pictures) == copies.VERSIONS
+    many = numbered(torch.zeros(copy_search.VERSIONS, 1, 2, 2))
+    assert len(with_versions(many).pictures) == copy_search.VERSIONS
 
 
 def test_a_run_knows_what_it_was_trained_on(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -77,49 +78,49 @@ def test_a_run_knows_what_it_was_trained_on(tmp_path: Path, monkeypatch, capsys)
     capsys.readouterr()
     folder = tmp_path / "drawn"
     folder.mkdir()
-    text = {"model": "few", "weights": copies.hash_of(run)}
-    images.save(torch.zeros(1, 128, 128), folder / "00000.png", text)
-    taught = copies.trained_on(open_set(str(folder)))
+    text = {"model": "few", "weights": copy_search.hash_of(run)}
+    image_files.save(torch.zeros(1, 128, 128), folder / "00000.png", text)
+    taught = copy_search.trained_on(open_set(str(folder)))
     assert isinstance(taught, Taught)
     assert len(taught) == 5
     assert not any(any(taught.findings(i).values()) for i in range(5))
     seed = int(taught.sample_id(0).removeprefix("phantom-"))
     assert torch.allclose(taught.load(0), open_set(f"phantoms:1:{seed}").load(0), atol=1 / 255)
-    assert copies.open_held_out(None, taught).name.startswith("phantoms:300:")
+    assert copy_search.open_held_out(None, taught).name.startswith("phantoms:300:")
     (folder / "1.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"cannot read the image .*1\.png.*; --skip-bad goes on"):
-        copies.trained_on(open_set(str(folder)))
-    assert copies.trained_on(open_set(str(folder)), skip_bad=True) is not None
+        copy_search.trained_on(open_set(str(folder)))
+    assert copy_search.trained_on(open_set(str(folder)), skip_bad=True) is not None
     (folder / "00000.png").rename(tmp_path / "00000.png")  # none is left that can be read
-    assert copies.trained_on(open_set(str(folder)), skip_bad=True) is None
+    assert copy_search.trained_on(open_set(str(folder)), skip_bad=True) is None
     arguments = ["memorization", str(folder), "--skip-bad", "--out", str(tmp_path / "none")]
     with pytest.raises(ValueError, match="is not known; name it with --train"):
         evaluate.main(arguments)
     (folder / "1.png").unlink()
     # a report on something else audits it unasked
-    monkeypatch.setattr(copies, "VERSIONS", 10)
-    monkeypatch.setattr(copies, "PHANTOMS", 20)
+    monkeypatch.setattr(copy_search, "VERSIONS", 10)
+    monkeypatch.setattr(copy_search, "PHANTOMS", 20)
     for i in range(12):
-        images.save(torch.full((1, 128, 128), i / 12), folder / f"{i:05d}.png", text)
+        image_files.save(torch.full((1, 128, 128), i / 12), folder / f"{i:05d}.png", text)
     arguments = ["images", "phantoms:12", str(folder), "--few", "--weights", str(WEIGHTS)]
     assert evaluate.main([*arguments, "--json", "--out", str(tmp_path / "out")]) == 0
     audited = json.loads(capsys.readouterr().out)["memorization"]
     assert audited["train"] == {"set": str(run), "n": 5, "with versions": 10}
     assert (tmp_path / "out" / "pairs_pixels.png").exists()
-    images.save(torch.zeros(1, 128, 128), folder / "00000.png", {**text, "weights": "other"})
-    assert copies.trained_on(open_set(str(folder))) is None
+    image_files.save(torch.zeros(1, 128, 128), folder / "00000.png", {**text, "weights": "other"})
+    assert copy_search.trained_on(open_set(str(folder))) is None
 
 
 def folder(path: Path, pictures: Tensor) -> str:
     path.mkdir()
     for i, image in enumerate(pictures):
-        images.save(image, path / f"{i}.png", {})
+        image_files.save(image, path / f"{i}.png", {})
     return str(path)
 
 
 def test_the_command_names_the_copies(tmp_path: Path, capsys, monkeypatch) -> None:
     """A folder with two training images in it: the CSV says which, the page shows them."""
-    monkeypatch.setattr(copies, "VERSIONS", 80)
+    monkeypatch.setattr(copy_search, "VERSIONS", 80)
     train_set, held_out = "phantoms:40:100", "phantoms:40:900"
     some = [open_set(source).load(i) for source in (train_set, "phantoms:3:500") for i in (0, 1)]
     fake, out = folder(tmp_path / "fake", torch.stack(some)), tmp_path / "out"
@@ -135,7 +136,7 @@ def test_the_command_names_the_copies(tmp_path: Path, capsys, monkeypatch) -> No
     assert named["1"] == ("phantom-101", "1")
     assert named["2"][1] == named["3"][1] == "0"
     assert "patients" in (out / "memorization.html").read_text()
-    assert np.asarray(images.load(out / "pairs_pixels.png")).shape[0] in (1, 3)
+    assert np.asarray(image_files.load(out / "pairs_pixels.png")).shape[0] in (1, 3)
 
 
 @pytest.mark.parametrize(

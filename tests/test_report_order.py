@@ -2,8 +2,8 @@
 
 import pytest
 
-from ldm.metrics.classify import Estimate
-from ldm.report.study.order import Order, compare
+from ldm.metrics.classification import Estimate
+from ldm.report.study.rank_agreement import Order, compare
 
 
 def near(value: float, half: float = 0.1) -> Estimate:

@@ -16,13 +16,20 @@ from test_report_images import Drawn, folder, noise
 from torch import Tensor
 
 import evaluate
-from ldm import cli
+from ldm.data.image_sets import open_set
 from ldm.data.phantom import Probe, sample_phantoms
-from ldm.data.sets import open_set
-from ldm.features import Extractor
-from ldm.models.vae import Posterior
-from ldm.report import figures, probing, rereading, roundtrip, spread, survival
+from ldm.judging.extractors import Extractor
+from ldm.report import (
+    classifier_rereading,
+    distribution_plots,
+    probe_survival,
+    quantiles,
+    roundtrip,
+    survival_tables,
+)
 from ldm.report.roundtrip import HOW, ORIGINAL, Copier
+from ldm.system import cli
+from ldm.vae import Posterior
 
 
 class Same:
@@ -58,7 +65,7 @@ def test_a_perfect_autoencoder_keeps_everything() -> None:
     asked = Drawn("drawn", pictures(24))
     asked.findings = lambda index: {"brightness": index % 2 == 0}  # type: ignore[method-assign]
     found = roundtrip.measure(asked, Copier(Same(), 1, 32), [MEANS])
-    said = rereading.measure(MEANS, found.features["quarters"], found.labels)
+    said = classifier_rereading.measure(MEANS, found.features["quarters"], found.labels)
     for how in HOW:
         assert not found.figures[how]["RMSE"].any()
         assert np.isposinf(found.figures[how]["PSNR"]).all()
@@ -66,7 +73,7 @@ def test_a_perfect_autoencoder_keeps_everything() -> None:
         assert found.similarity("quarters", how) == pytest.approx(1)
         assert said.found["brightness"].difference[how][:3] == (0, 0, 0)
         assert said.agreement["brightness"][how].value == 1
-    assert spread.as_json(found.figures["mean"])["PSNR"]["value"] == np.inf
+    assert quantiles.as_json(found.figures["mean"])["PSNR"]["value"] == np.inf
 
 
 def test_a_known_error_has_its_known_figures() -> None:
@@ -120,7 +127,7 @@ def test_verdicts_leave_out_what_too_few_labels_know() -> None:
     scores = np.linspace(-1, 1, 40)[:, None] * [1, 1, 1, 1]
     shown = {ORIGINAL: scores, "sample": -scores, "mean": scores + 0.5}
     labels: list[dict[str, bool]] = [{"brightness": i >= 20} for i in range(30)] + [{}] * 10
-    said = rereading.measure(MEANS, shown, labels)
+    said = classifier_rereading.measure(MEANS, shown, labels)
     found = said.found["brightness"]
     assert found.positive == 10
     assert found.auc[ORIGINAL] == (1, 1, 1, 30)
@@ -130,9 +137,9 @@ def test_verdicts_leave_out_what_too_few_labels_know() -> None:
     assert said.agreement["brightness"]["sample"].value == 0
     assert said.agreement["brightness"]["mean"][::3] == (0.75, 40)  # ten of forty rise above 0
     assert said.called == {"brightness": 20}
-    few = rereading.measure(MEANS, shown, [{"brightness": i < 4} for i in range(40)])
+    few = classifier_rereading.measure(MEANS, shown, [{"brightness": i < 4} for i in range(40)])
     assert few.left_out == {"brightness": "4 with it, 36 without"}
-    none = rereading.measure(MEANS, shown, [{}] * 40)
+    none = classifier_rereading.measure(MEANS, shown, [{}] * 40)
     assert none.left_out == {"brightness": "no label"}
     assert none.agreement == said.agreement
 
@@ -140,12 +147,12 @@ def test_verdicts_leave_out_what_too_few_labels_know() -> None:
 def test_kept_is_the_factor_that_fits_best() -> None:
     """Half the contrast is 0.5, whatever is added across it; nothing to keep is an error."""
     added, across = torch.tensor([1.0, 1.0, 2.0]), torch.tensor([1.0, -1.0, 0.0])
-    assert probing.kept(added, 0.5 * added) == pytest.approx((0.5, 1))
-    factor, alike = probing.kept(added, 0.5 * added + across)
+    assert probe_survival.kept(added, 0.5 * added) == pytest.approx((0.5, 1))
+    factor, alike = probe_survival.kept(added, 0.5 * added + across)
     assert factor == pytest.approx(0.5)
     assert alike == pytest.approx(0.5 * 6 / math.sqrt(6 * (0.25 * 6 + 2)))
     with pytest.raises(ValueError, match="larger --size"):
-        probing.kept(0 * added, added)
+        probe_survival.kept(0 * added, added)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +169,8 @@ def test_kept_is_the_factor_that_fits_best() -> None:
 def test_the_smallest_size_is_where_half_survives(halves, value, low, high) -> None:
     """From there on every larger size does; the interval is where those of the shares allow it."""
     rows = np.array([[0.6] * count + [0.4] * (40 - count) for count in halves])
-    series = probing.Series("nodule", (1, 2, 3), {"kept": rows}, torch.empty(0))
-    assert probing.smallest(series) == (value, low, high)
+    series = probe_survival.Series("nodule", (1, 2, 3), {"kept": rows}, torch.empty(0))
+    assert probe_survival.smallest(series) == (value, low, high)
 
 
 def test_a_perfect_autoencoder_keeps_every_probe() -> None:
@@ -171,7 +178,7 @@ def test_a_perfect_autoencoder_keeps_every_probe() -> None:
     (phantom,) = sample_phantoms([3], findings=[])
     copier = Copier(Same(), 1, 64)
     for name in ("nodule", "wire", "L", "P"):
-        found, crops = probing.in_one(copier, phantom, [Probe(name, 0.3), Probe(name, 2.0)])
+        found, crops = probe_survival.in_one(copier, phantom, [Probe(name, 0.3), Probe(name, 2.0)])
         for one in found:
             assert (one.kept, one.alike) == pytest.approx((1, 1))
             assert one.read == 1 or (math.isnan(one.read) and name in ("nodule", "wire"))
@@ -185,7 +192,7 @@ def test_a_blur_loses_the_small_first(name: str) -> None:
     blurred = Copier(Same(blur=5), 1, 64)
     sizes = [0.6, 1.5, 3.0, 5.0]  # a pixel is 0.6 cm
     for phantom in sample_phantoms([3, 4], findings=[]):
-        values, _ = probing.in_one(blurred, phantom, [Probe(name, size) for size in sizes])
+        values, _ = probe_survival.in_one(blurred, phantom, [Probe(name, size) for size in sizes])
         shares = [one.kept for one in values]
         assert shares == sorted(shares)
         assert shares[0] < 0.5 * shares[-1]
@@ -194,16 +201,16 @@ def test_a_blur_loses_the_small_first(name: str) -> None:
 def test_sizes_beyond_the_series_are_said_in_words() -> None:
     """A probe that never survives is larger than the largest; one that always does, at most it."""
     ones = np.ones((3, 8))
-    shown = {name: ones for name in probing.Values._fields} | {"read": ones * math.nan}
+    shown = {name: ones for name in probe_survival.Values._fields} | {"read": ones * math.nan}
     crops = torch.zeros(3, 2, 4, 4)
-    kept = probing.Series("nodule", (1, 2, 3), shown, crops)
-    lost = probing.Series("wire", (1, 2, 3), shown | {"kept": 0 * ones}, crops)
-    _, ends = survival.tables([kept, lost], 128)
+    kept = probe_survival.Series("nodule", (1, 2, 3), shown, crops)
+    lost = probe_survival.Series("wire", (1, 2, 3), shown | {"kept": 0 * ones}, crops)
+    _, ends = survival_tables.tables([kept, lost], 128)
     assert ends.rows == [
         ("nodule, diameter", "<= 1 mm", "<= 1 mm", "<= 1 mm"),
         ("wire, diameter", "> 3 mm", "> 3 mm", "> 3 mm"),
     ]
-    assert survival.as_json([lost])["wire"]["smallest"]["value"] is None
+    assert survival_tables.as_json([lost])["wire"]["smallest"]["value"] is None
 
 
 def run(*arguments: object) -> int | str | None:
@@ -321,7 +328,10 @@ def test_phantoms_are_drawn_at_the_size_that_is_measured() -> None:
 def test_infinite_figures_are_shown_and_not_drawn() -> None:
     """A set of perfect copies has a table that says inf, and a drawing without it."""
     values = {"sample": np.array([30.0, np.inf, 40.0]), "mean": np.full(3, np.inf)}
-    shown = spread.table("", values)
+    shown = quantiles.table("", values)
     assert shown.rows[1] == ("mean", "inf (inf to inf)", "nan", *5 * ["inf"])
     assert shown.rows[0][5] == "40"  # the median
-    assert figures.distributions({"PSNR": values, "none": {"mean": values["mean"]}})[1:4] == b"PNG"
+    assert (
+        distribution_plots.distributions({"PSNR": values, "none": {"mean": values["mean"]}})[1:4]
+        == b"PNG"
+    )

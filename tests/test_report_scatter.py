@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.data.mesh import CLASSES
-from ldm.report import drawing, scatter
-from ldm.report.scatter import Panel, draw, tsne
+from ldm.data.mesh_terms import CLASSES
+from ldm.report import plots, tsne_plot
+from ldm.report.tsne_plot import Panel, draw, tsne
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def test_equal_vectors_make_no_picture() -> None:
 
 def test_no_two_classes_share_a_sign() -> None:
     """Markers differ for all 14, so that colour is not needed; so do colours of neighbours."""
-    assert len(set(map(str, scatter.MARKERS))) == len(CLASSES) == len(scatter.MARKERS)
-    assert len(set(drawing.COLOURS)) == 8  # Okabe and Ito's
+    assert len(set(map(str, tsne_plot.MARKERS))) == len(CLASSES) == len(tsne_plot.MARKERS)
+    assert len(set(plots.COLOURS)) == 8  # Okabe and Ito's
 
 
 def test_the_legend_names_the_classes_there_are_with_n(clusters, monkeypatch) -> None:

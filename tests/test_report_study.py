@@ -14,15 +14,15 @@ import torch
 from conftest import assert_one_line, write_reports
 from test_evaluate import status
 
-from ldm import images
-from ldm.models.unet import UNet
+from ldm.pictures import image_files
 from ldm.report import Report, study
 from ldm.report.page import Table
-from ldm.report.study import plan, steps, story
-from ldm.report.study.methods import METHODS, content, run_of, train
-from ldm.report.study.settings import FULL_RATES, QUICK, Study
-from ldm.report.study.steps import Done, Result, Step
-from ldm.weights import load_parts
+from ldm.report.study import cached_steps, study_page, study_plan
+from ldm.report.study.adapted_rows import METHODS, content, run_of, train
+from ldm.report.study.cached_steps import Done, Result, Step
+from ldm.report.study.study_settings import FULL_RATES, QUICK, Study
+from ldm.unet import UNet
+from ldm.weights.loading import load_parts
 
 
 class Killed(BaseException):
@@ -84,7 +84,7 @@ def test_a_whole_study_killed_five_times(
     Every figure of ours in them is in values.json of a step that the table names.
     """
     whole = study.make(tiny_study)
-    kept, other = steps.keep, replace(tiny_study, out=tmp_path / "other")
+    kept, other = cached_steps.keep, replace(tiny_study, out=tmp_path / "other")
     calls: list[str] = []
 
     def keep(folder: Path, *arguments: Any) -> Done:
@@ -93,14 +93,14 @@ def test_a_whole_study_killed_five_times(
             raise Killed
         return kept(folder, *arguments)
 
-    monkeypatch.setattr(steps, "keep", keep)
+    monkeypatch.setattr(cached_steps, "keep", keep)
     for _ in KILLED:
         with pytest.raises(Killed):
             study.make(other)
     assert tables_of(study.make(other)) == tables_of(whole)
     assert len(calls) == len(METHODS) + 4 + len(KILLED)  # nothing else was done again
-    done = steps.run(plan.plan(other, load_parts(other.model)[0]), other.out / "steps")
-    shown = [block for block in story.blocks(other, done) if isinstance(block, Table)]
+    done = cached_steps.run(study_plan.plan(other, load_parts(other.model)[0]), other.out / "steps")
+    shown = [block for block in study_page.blocks(other, done) if isinstance(block, Table)]
     assert len(shown) == 11
     assert [x for table in shown[1:] for x in untraced(table, done)] == []  # the first is of orders
 
@@ -131,7 +131,7 @@ def write_films(folder: Path) -> Path:
     rows = ["filename,labels,split"]
     for i in range(40):
         image = torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(i)) * 2 - 1
-        images.save(image, folder / "images" / f"{i}.png", {})
+        image_files.save(image, folder / "images" / f"{i}.png", {})
         rows.append(f"{i}.png,{('Effusion', 'No Finding')[i % 2]},{('val', 'train')[i // 20]}")
     (folder / "films.csv").write_text("\n".join(rows) + "\n")
     return folder / "films.csv"
@@ -193,7 +193,7 @@ def test_a_changed_setting_is_done_again_with_what_rests_on_it(tmp_path: Path) -
     log: list[str] = []
     for a, expected in ((1, "abc"), (1, ""), (2, "ab"), (1, "ab")):
         log.clear()
-        done = steps.run(chain({"a": a, "b": 10, "c": 100}, log), tmp_path)
+        done = cached_steps.run(chain({"a": a, "b": 10, "c": 100}, log), tmp_path)
         assert sums(done) == {"a": a, "b": a + 10, "c": 100}
         assert "".join(log) == expected
 
@@ -203,9 +203,9 @@ def test_changed_code_is_not_passed_over(
 ) -> None:
     """Every step is done again, and the log says why."""
     log: list[str] = []
-    steps.run(chain({"a": 1, "b": 1, "c": 1}, log), tmp_path)
-    monkeypatch.setattr(steps, "version", lambda: "another")
-    steps.run(chain({"a": 1, "b": 1, "c": 1}, log), tmp_path)
+    cached_steps.run(chain({"a": 1, "b": 1, "c": 1}, log), tmp_path)
+    monkeypatch.setattr(cached_steps, "version", lambda: "another")
+    cached_steps.run(chain({"a": 1, "b": 1, "c": 1}, log), tmp_path)
     assert "".join(log) == "abcabc"
     assert caplog.text.count("again, for the code changed") == 3
 
@@ -215,10 +215,10 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, damage: str) -> None:
     """A step whose files are not what it wrote does not count as done."""
     log: list[str] = []
     plain = {"a": 1, "b": 1, "c": 1}
-    steps.run(chain(plain, log), tmp_path)
+    cached_steps.run(chain(plain, log), tmp_path)
     file = tmp_path / "a" / "sum.txt"
     file.write_bytes(b"7") if damage == "write_bytes" else file.unlink()
-    assert sums(steps.run(chain(plain, log), tmp_path)) == {"a": 1, "b": 2, "c": 1}
+    assert sums(cached_steps.run(chain(plain, log), tmp_path)) == {"a": 1, "b": 2, "c": 1}
     assert "".join(log) == "abca"  # b rests on what a is made of, which is the same
 
 
@@ -227,17 +227,17 @@ def test_a_step_killed_while_it_is_kept_is_no_step(
 ) -> None:
     """Old record and new files: neither is taken for the other."""
     log: list[str] = []
-    steps.run(chain({"a": 1, "b": 1, "c": 1}, log), tmp_path)
+    cached_steps.run(chain({"a": 1, "b": 1, "c": 1}, log), tmp_path)
 
     def kill(path: Path) -> None:
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(steps.atomic, "whole_file", kill)
+        patched.setattr(cached_steps.atomic, "whole_file", kill)
         with pytest.raises(Killed):
-            steps.run(chain({"a": 2, "b": 1, "c": 1}, log), tmp_path)
+            cached_steps.run(chain({"a": 2, "b": 1, "c": 1}, log), tmp_path)
     log.clear()
-    assert sums(steps.run(chain({"a": 1, "b": 1, "c": 1}, log), tmp_path))["a"] == 1
+    assert sums(cached_steps.run(chain({"a": 1, "b": 1, "c": 1}, log), tmp_path))["a"] == 1
     assert "".join(log) == "a"
 
 
@@ -277,11 +277,11 @@ def test_bad_input_is_one_line_before_any_work(
     message: str,
 ) -> None:
     """Whatever is wrong is found before the first step begins."""
-    monkeypatch.setattr(steps, "run", None)
+    monkeypatch.setattr(cached_steps, "run", None)
     films = tmp_path / "films.csv"  # without a column `split`
     films.write_text("filename,labels\na.png,Effusion\nb.png,No Finding\n")
     for name in "ab":
-        images.save(torch.zeros(1, 32, 32), tmp_path / f"{name}.png", {})
+        image_files.save(torch.zeros(1, 32, 32), tmp_path / f"{name}.png", {})
     given = [argument.replace("{films}", str(films)) for argument in arguments]
     assert status("study", "--out", tmp_path / "out", *given) == 2
     assert_one_line(capsys.readouterr().err, message)

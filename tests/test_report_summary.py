@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldm.report.study.adapted import LABELS, NAMES
-from ldm.report.study.settings import Study
-from ldm.report.study.steps import Done
-from ldm.report.study.summary import headline, limits
+from ldm.report.study.adapted_tables import LABELS, NAMES
+from ldm.report.study.cached_steps import Done
+from ldm.report.study.study_settings import Study
+from ldm.report.study.study_summary import headline, limits
 
 BASE, BEST = NAMES[0], NAMES[-1]
 

@@ -10,10 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldm.data import reports
-from ldm.data.mesh import CLASSES
-from ldm.data.reports import Report, balanced, impression, read_csv, read_openi, single_label
-from ldm.metrics.chexpert import chexpert_at_k, shared_words
+from ldm.data import radiology_reports
+from ldm.data.mesh_terms import CLASSES
+from ldm.data.radiology_reports import (
+    Report,
+    balanced,
+    impression,
+    read_csv,
+    read_openi,
+    single_label,
+)
+from ldm.metrics.retrieval import chexpert_at_k, shared_words
 
 # --- the impression of a raw report ---
 
@@ -171,7 +178,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch) -> N
     (tmp_path / "cut.tgz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="cannot read the reports in"):
         read_openi(tmp_path / "cut.tgz")
-    monkeypatch.setattr(reports, "find_spec", lambda name: None)
+    monkeypatch.setattr(radiology_reports, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install torchxrayvision"):
         read_openi()
 
@@ -204,6 +211,6 @@ def test_open_i_is_there_and_the_baseline_beats_chance() -> None:
 
 def test_torchxrayvision_is_not_imported() -> None:
     """Finding its files does not start it."""
-    code = "import sys; from ldm.data.reports import _installed; _installed()"
+    code = "import sys; from ldm.data.radiology_reports import _installed; _installed()"
     code += "; sys.exit('torchxrayvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

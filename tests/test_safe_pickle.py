@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from ldm import safe_pickle
-from ldm.safe_pickle import PickleRefusedError
+from ldm.weights import safe_pickle
+from ldm.weights.safe_pickle import PickleRefusedError
 
 
 class Call:

@@ -11,14 +11,19 @@ import torch
 from conftest import assert_one_line
 from torch import Tensor
 
+import ldm
 import sample
-from ldm import adapters, cli, images, order
+from ldm import lora
 from ldm.config import ModelConfig, from_dict
-from ldm.models import lora
+from ldm.drawing import drawing_settings
+from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.samplers import SAMPLERS
-from ldm.weights import PARTS, load_parts, save, shapes
-from ldm.weights import main as convert
+from ldm.system import cli
+from ldm.weights import adapters
+from ldm.weights.conversion import main as convert
+from ldm.weights.export import save
+from ldm.weights.loading import PARTS, load_parts, shapes
 
 ROOT = Path(__file__).parent.parent
 PROMPT = "lung xray with edema"
@@ -44,11 +49,11 @@ def draw(model: Path, tmp_path: Path) -> Callable[..., Path]:
 
 def levels(path: Path) -> Tensor:
     """[C, H, W], the grey levels of a PNG"""
-    return rounded(images.load(path))
+    return rounded(image_files.load(path))
 
 
 def rounded(picture: Tensor) -> Tensor:
-    return torch.from_numpy(images.to_integers(picture)).int().permute(2, 0, 1)
+    return torch.from_numpy(image_files.to_integers(picture)).int().permute(2, 0, 1)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -70,7 +75,7 @@ def test_pictures_are_numbered_and_say_how_they_were_drawn(
     assert capsys.readouterr().out == "".join(f"{folder / name}\n" for name in names)
     assert sorted(path.name for path in folder.iterdir()) == names
     for i, name in enumerate(names):
-        text = images.read_text(folder / name)
+        text = image_files.read_text(folder / name)
         assert "synthetic" in text["synthetic"]
         expected = {
             "prompt": "\n".join(prompts) if name == "grid.png" else prompts[i // 2],
@@ -87,9 +92,10 @@ def test_pictures_are_numbered_and_say_how_they_were_drawn(
             "model": "tiny.safetensors",
         }
         assert expected.items() <= text.items()
-    sheet = images.grid([images.load(folder / name) for name in names[:4]], columns=2)
+    sheet = image_files.grid([image_files.load(folder / name) for name in names[:4]], columns=2)
     assert torch.equal(
-        images.load(folder / "grid.png"), images.from_integers(images.to_integers(sheet))
+        image_files.load(folder / "grid.png"),
+        image_files.from_integers(image_files.to_integers(sheet)),
     )
 
 
@@ -124,7 +130,7 @@ def test_guidance_has_an_interval_that_a_picture_remembers(
     assert torch.equal(levels(whole), levels(usual))
     assert torch.equal(levels(above), levels(off))
     assert not any(torch.equal(levels(middle), levels(other)) for other in (usual, off))
-    assert images.read_text(middle)["guidance interval"] == "0.5,5.0"
+    assert image_files.read_text(middle)["guidance interval"] == "0.5,5.0"
     again = draw("--from", middle, out="again") / "00000.png"
     assert torch.equal(levels(again), levels(middle))
 
@@ -135,10 +141,10 @@ def test_defaults_are_those_of_the_model_and_the_help(
     """Without options: 4 pictures of the model's size and guidance, 20 steps of dpm++, seed 0."""
     folder = draw("--prompt", PROMPT, "--steps", 20)
     assert len(list(folder.iterdir())) == 5
-    text = images.read_text(folder / "00000.png")
+    text = image_files.read_text(folder / "00000.png")
     wanted = {"seed": "0", "sampler": "dpm++", "guidance": "7.5", "size": "32x32", "negative": ""}
     assert wanted.items() <= text.items()
-    assert order.Order([PROMPT]).steps == 20
+    assert drawing_settings.Order([PROMPT]).steps == 20
 
 
 def test_a_picture_is_the_same_from_any_start(draw: Callable[..., Path]) -> None:
@@ -198,7 +204,7 @@ def test_trajectory_ends_in_the_picture(
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if three pictures filled the memory."""
-    monkeypatch.setattr(order, "PIXELS_AT_ONCE", 3 * 32 * 32)
+    monkeypatch.setattr(drawing_settings, "PIXELS_AT_ONCE", 3 * 32 * 32)
 
 
 @pytest.mark.usefixtures("small_batches")
@@ -302,7 +308,7 @@ def test_half_precision_from_the_file_to_the_picture(
     settings = ("--prompt", PROMPT, "--n", 1)
     whole = levels(draw(*settings) / "00000.png")
     short = draw(*settings, "--model", half, "--dtype", dtype, out="short") / "00000.png"
-    assert images.read_text(short)["dtype"] == dtype
+    assert image_files.read_text(short)["dtype"] == dtype
     difference = (levels(short) - whole).float().abs().mean()
     assert 0 < difference < 8  # grey levels; white noise would differ by about 85
 
@@ -326,7 +332,7 @@ def test_two_bytes_draw_what_their_float32_values_draw(
     added: list[object] = []
     for i in range(loras):
         torch.manual_seed(i)
-        unet = LatentDiffusion.load(model).unet
+        unet = ldm.load(model).unet
         lora.inject(unet, rank=2, alpha=2)
         tensors = {name: 0.1 * torch.randn_like(x) for name, x in lora.weights(unet).items()}
         adapters.save(tmp_path / f"{i}.safetensors", "lora", tensors, {"rank": 2, "alpha": 2})

@@ -12,8 +12,8 @@ from test_bad_input import status
 from test_edit import OTHER, PROMPT, picture
 from test_sample import content
 
-from ldm import images
-from ldm.edit import album, canvas, repaint, seam
+from ldm.drawing import edited_pictures, image_editing, masks, outpainting
+from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 
 Run = Callable[..., Path]
@@ -24,10 +24,10 @@ def given(tmp_path: Path) -> Path:
     """init.png, 16-bit grey of 80 x 64 pixels, and mask.png for it."""
     folder = tmp_path / "given"
     folder.mkdir()
-    images.save_integers(picture(64, 80, bits=16), folder / "init.png", {})
+    image_files.save_integers(picture(64, 80, bits=16), folder / "init.png", {})
     mask = np.zeros((64, 80, 1), np.uint8)
     mask[20:40, 30:60], mask[40:44, 30:60] = 255, 100
-    images.save_integers(mask, folder / "mask.png", {})
+    image_files.save_integers(mask, folder / "mask.png", {})
     return folder
 
 
@@ -71,19 +71,19 @@ def test_files_are_what_the_functions_make(
     sampler = () if ddim else ("--sampler", "heun")
     folder = run(*way(name, given / "mask.png"), *told, *sampler)
     assert [path.name for path in folder.iterdir()] == ["00003.png"]
-    init = images.read(given / "init.png")
-    alpha = seam.alpha_of(images.read(given / "mask.png"), 3)
+    init = image_files.read(given / "init.png")
+    alpha = masks.alpha_of(image_files.read(given / "mask.png"), 3)
     if name == "image to image":
-        (expected,) = repaint.image_to_image(tiny, init, [PROMPT], [3], sampling, 0.5)
+        (expected,) = image_editing.image_to_image(tiny, init, [PROMPT], [3], sampling, 0.5)
     elif name == "inversion":
-        (expected,) = repaint.counterfactual(tiny, init, [OTHER], [PROMPT], sampling)
+        (expected,) = image_editing.counterfactual(tiny, init, [OTHER], [PROMPT], sampling)
     elif name == "inpainting":
-        (expected,) = repaint.inpaint(tiny, init, alpha, [PROMPT], [3], sampling, 2)
+        (expected,) = image_editing.inpaint(tiny, init, alpha, [PROMPT], [3], sampling, 2)
     else:
-        board, known = canvas.place(init, (84, 64), (0, 0))
-        boxes = canvas.plan(known, 32)
-        *_, expected = canvas.outpaint(tiny, board, known, boxes, PROMPT, 3, sampling)
-    found = images.read(folder / "00003.png")
+        board, known = outpainting.place(init, (84, 64), (0, 0))
+        boxes = outpainting.plan(known, 32)
+        *_, expected = outpainting.outpaint(tiny, board, known, boxes, PROMPT, 3, sampling)
+    found = image_files.read(folder / "00003.png")
     assert found.dtype == np.uint16
     assert np.array_equal(found, expected)
     if name == "inpainting":
@@ -93,11 +93,11 @@ def test_files_are_what_the_functions_make(
 
 def test_defaults_are_those_of_the_help(run: Run) -> None:
     """One image for a prompt; strength 0.6; inversion in 50 steps of ddim without guidance."""
-    text = images.read_text(run() / "00000.png")
+    text = image_files.read_text(run() / "00000.png")
     assert json.loads(text["edit"])["strength"] == 0.6
     assert text["sampler"] == "dpm++"
     inverted = run("--invert", "--steps", 50, "--strength", "0.05", out="inverted")
-    text = images.read_text(inverted / "00000.png")
+    text = image_files.read_text(inverted / "00000.png")
     assert {"sampler": "ddim", "steps": "50", "guidance": "1.0"}.items() <= text.items()
 
 
@@ -105,8 +105,8 @@ def test_several_images_are_those_drawn_alone(run: Run) -> None:
     """--n 3 gives 00000 to 00002, and --start 1 --n 1 the middle one."""
     among = run("--n", 3, out="many")
     assert sorted(content(among)) == ["00000.png", "00001.png", "00002.png"]
-    alone = images.read(run("--n", 1, "--start", 1, out="one") / "00001.png").astype(int)
-    off = np.abs(images.read(among / "00001.png").astype(int) - alone) / 257
+    alone = image_files.read(run("--n", 1, "--start", 1, out="one") / "00001.png").astype(int)
+    off = np.abs(image_files.read(among / "00001.png").astype(int) - alone) / 257
     assert off.max() <= 1
     assert (off < 0.05).mean() >= 0.999
 
@@ -117,10 +117,10 @@ def test_jpegs_can_be_edited(run: Run, given: Path, caplog: pytest.LogCaptureFix
     mask = np.zeros((64, 80), np.uint8)
     mask[20:40, 30:60] = 255
     Image.fromarray(mask).save(given / "mask.jpg", quality=30)
-    wavers = images.read(given / "mask.jpg")[..., 0]
+    wavers = image_files.read(given / "mask.jpg")[..., 0]
     assert ((wavers > 0) & (wavers < 255)).any()
     folder = run("--mask", given / "mask.jpg", init="init.jpg")
-    found, init = images.read(folder / "00000.png"), images.read(given / "init.jpg")
+    found, init = image_files.read(folder / "00000.png"), image_files.read(given / "init.jpg")
     assert np.array_equal(found[mask == 0], init[mask == 0])
     assert any("mask.jpg is a JPEG, whose levels waver" in message for message in caplog.messages)
 
@@ -132,14 +132,14 @@ def test_jpegs_can_be_edited(run: Run, given: Path, caplog: pytest.LogCaptureFix
 def test_files_say_what_was_done_but_not_with_which_file(run: Run, given: Path, name: str) -> None:
     """The PNG says that it is synthetic, not that it shows no patient; hashes, no names."""
     folder = run(*way(name, given / "mask.png"))
-    text = images.read_text(folder / "00000.png")
+    text = image_files.read_text(folder / "00000.png")
     assert "synthetic" in text["synthetic"]
     assert "may be of a patient" in text["synthetic"]
     edit = json.loads(text["edit"])
     assert edit["way"] == name
-    assert edit["init"] == album.digest(images.read(given / "init.png"))
+    assert edit["init"] == edited_pictures.digest(image_files.read(given / "init.png"))
     if name == "inpainting":
-        assert edit["mask"] == album.digest(images.read(given / "mask.png"))
+        assert edit["mask"] == edited_pictures.digest(image_files.read(given / "mask.png"))
     assert not any("init.png" in line or str(given) in line for line in text.values())
 
 
@@ -157,7 +157,7 @@ def test_from_an_edit_says_what_is_missing(
     """Without the image, without the mask, and with others, in one line each."""
     old = run(*way("inpainting", given / "mask.png")) / "00000.png"
     capsys.readouterr()
-    images.save_integers(picture(64, 80, seed=1), given / "other.png", {})
+    image_files.save_integers(picture(64, 80, seed=1), given / "other.png", {})
     init, mask, other = (
         ("--init", given / "init.png"),
         ("--mask", given / "mask.png"),
@@ -183,21 +183,21 @@ def test_a_stopped_outpainting_goes_on_to_the_same_bytes(
     """Interrupted while a window is painted, given again; in the end only the result is left."""
     options = ("--canvas", "96x64", "--at", "16,0", "--resample", 1)
     whole = run(*options, out="whole")
-    inpaint, windows = repaint.inpaint, []
+    inpaint, windows = image_editing.inpaint, []
 
-    def stop(*args: object) -> list[seam.Levels]:
+    def stop(*args: object) -> list[masks.Levels]:
         windows.append(args)
         if len(windows) == 3:
             raise KeyboardInterrupt
         return inpaint(*args)
 
-    monkeypatch.setattr(repaint, "inpaint", stop)
+    monkeypatch.setattr(image_editing, "inpaint", stop)
     command = ("--model", model, "--init", given / "init.png", "--out", tmp_path / "out", *options)
     assert status(*command, "--steps", 2, "--prompt", PROMPT) == 130
     assert {".00000.outpaint.npz", "00000.preview.png"} == content(tmp_path / "out").keys()
     assert content(run(*options)) == content(whole)
-    painted = images.read(whole / "00000.png")
-    assert np.array_equal(painted[:, 16:], images.read(given / "init.png"))
+    painted = image_files.read(whole / "00000.png")
+    assert np.array_equal(painted[:, 16:], image_files.read(given / "init.png"))
 
 
 # --- refusals ---
@@ -276,11 +276,11 @@ def test_an_image_too_large_for_memory_is_refused_before_any_work(
     model: Path, given: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By an estimate, in one line; a small part of it may still be repainted."""
-    images.save_integers(picture(600, 800), given / "large.png", {})
+    image_files.save_integers(picture(600, 800), given / "large.png", {})
     mask = np.zeros((600, 800, 1), np.uint8)
     mask[300:310, 300:310] = 255
-    images.save_integers(mask, given / "few.png", {})
-    monkeypatch.setattr(repaint, "available", lambda _: 10**8)
+    image_files.save_integers(mask, given / "few.png", {})
+    monkeypatch.setattr(image_editing, "available", lambda _: 10**8)
     command = ("--model", model, "--init", given / "large.png", "--prompt", PROMPT, "--steps", 1)
     assert status(*command, "--out", given / "out") == 2
     assert_one_line(capsys.readouterr().err, "editing 800x600 pixels at once wants about 0.")

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from ldm import images, rng
-from ldm.edit import latents, repaint, seam
-from ldm.edit.seam import Box
+from ldm import rng
+from ldm.drawing import image_editing, latent_editing, masks
+from ldm.drawing.masks import Box
+from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 
 
@@ -17,10 +18,10 @@ def test_pixels_outside_the_mask_are_kept_bit_for_bit(
     Soft pixels lie between old and new, and what is fully masked takes no old value.
     """
     g = np.random.default_rng(0)
-    monkeypatch.setattr(repaint, "check", lambda *_: None)
-    monkeypatch.setattr(repaint, "denoiser", lambda *_: None)
-    monkeypatch.setattr(repaint, "encode", lambda *_: None)
-    monkeypatch.setattr(latents, "inpaint", lambda *_: None)
+    monkeypatch.setattr(image_editing, "check", lambda *_: None)
+    monkeypatch.setattr(image_editing, "denoiser", lambda *_: None)
+    monkeypatch.setattr(image_editing, "encode", lambda *_: None)
+    monkeypatch.setattr(latent_editing, "inpaint", lambda *_: None)
     for _ in range(1000):
         kind = g.choice([np.uint8, np.uint16])
         top = int(np.iinfo(kind).max)
@@ -34,12 +35,12 @@ def test_pixels_outside_the_mask_are_kept_bit_for_bit(
         if not alpha.any():
             alpha[0, 0] = 1
         monkeypatch.setattr(
-            repaint,
+            image_editing,
             "decode",
             lambda pipe, z, like, g=g, top=top: [g.uniform(-top / 9, top * 10 / 9, like.shape)],
         )
         before = given.copy()
-        (found,) = repaint.inpaint(tiny, given, alpha, [""], [0], Sampling())
+        (found,) = image_editing.inpaint(tiny, given, alpha, [""], [0], Sampling())
         assert (found.dtype, found.shape) == (given.dtype, given.shape)
         assert np.array_equal(found[alpha == 0], given[alpha == 0])
         assert np.array_equal(given, before)
@@ -50,7 +51,7 @@ def test_pixels_outside_the_mask_are_kept_bit_for_bit(
 def test_a_cell_with_any_pixel_to_repaint_is_repainted() -> None:
     """Max-pooling, whatever the alpha: FACTS of masks to latents, by loops."""
     alpha = (rng.noise(0, [0], 0, (32, 48))[0].numpy() > 2).astype(float) * 0.01
-    pooled = seam.to_latents(alpha, 8)
+    pooled = masks.to_latents(alpha, 8)
     assert pooled.shape == (1, 1, 4, 6)
     for y in range(4):
         for x in range(6):
@@ -62,12 +63,12 @@ def test_masks_are_inverted_first_then_grown() -> None:
     """A white pixel grown by 2 is a square of 5; soft levels spread as they are."""
     mask = np.zeros((9, 9, 1), np.uint16)
     mask[4, 4] = 13107  # a fifth of 65535
-    alpha = seam.alpha_of(mask, grow=2)
+    alpha = masks.alpha_of(mask, grow=2)
     assert (alpha[2:7, 2:7] == 0.2).all()
     assert alpha.sum() == pytest.approx(25 * 0.2)
-    assert seam.alpha_of(65535 - mask, grow=2, invert=True) == pytest.approx(alpha)
+    assert masks.alpha_of(65535 - mask, grow=2, invert=True) == pytest.approx(alpha)
     with pytest.raises(ValueError, match="the mask is full"):
-        seam.alpha_of(mask, grow=10**9)
+        masks.alpha_of(mask, grow=10**9)
 
 
 @pytest.mark.parametrize(("level", "message"), [(0, "mask is empty"), (255, "mask is full")])
@@ -76,7 +77,7 @@ def test_masks_that_leave_nothing_to_do_or_to_keep_are_refused(level: int, messa
     mask = np.full((8, 8, 1), level, np.uint8)
     for given, invert in ((mask, False), (255 - mask, True)):
         with pytest.raises(ValueError, match=message):
-            seam.alpha_of(given, invert=invert)
+            masks.alpha_of(given, invert=invert)
 
 
 def test_holes_are_filled_by_laplaces_equation() -> None:
@@ -89,28 +90,28 @@ def test_holes_are_filled_by_laplaces_equation() -> None:
     hole = np.zeros((20, 30), bool)
     hole[3:15, 4:20] = hole[16:18, 25:29] = True
     broken = np.where(hole[..., None], 1e6, plane)
-    np.testing.assert_allclose(seam.harmonic(broken, hole), plane, atol=1e-9)
+    np.testing.assert_allclose(masks.harmonic(broken, hole), plane, atol=1e-9)
     corner = np.zeros((20, 30), bool)
     corner[:7, :9] = True
     values = rng.noise(0, [0], 0, (20, 30, 1))[0].double().numpy()
-    filled = seam.harmonic(values, corner)[corner]
+    filled = masks.harmonic(values, corner)[corner]
     around = np.concatenate([values[7, :9], values[:7, 9]])
     assert around.min() < filled.min() < filled.max() < around.max()
 
 
 def test_a_constant_offset_leaves_no_seam() -> None:
     """What is drawn 30 levels too bright everywhere is pasted as if it were not."""
-    given = images.to_integers(rng.noise(0, [0], 0, (1, 40, 40))[0] / 3)
+    given = image_files.to_integers(rng.noise(0, [0], 0, (1, 40, 40))[0] / 3)
     alpha = np.zeros((40, 40))
     alpha[10:30, 10:30] = 1
-    assert np.array_equal(seam.paste(given, given + 30.0, alpha), given)
+    assert np.array_equal(masks.paste(given, given + 30.0, alpha), given)
 
 
 def test_the_window_holds_the_hole_and_lies_in_the_image() -> None:
     """It has the model's size, or half of it around a larger hole, or all of a smaller image."""
     hole = np.zeros((200, 300), bool)
     hole[3:9, 290:299] = True
-    assert seam.window(hole, 64) == Box(0, 236, 64, 64)
+    assert masks.window(hole, 64) == Box(0, 236, 64, 64)
     hole[3:100, 200] = True
-    assert seam.window(hole, 64) == Box(0, 169, 129, 131)
-    assert seam.window(hole, 512) == Box(0, 0, 200, 300)
+    assert masks.window(hole, 64) == Box(0, 169, 129, 131)
+    assert masks.window(hole, 512) == Box(0, 0, 200, 300)

@@ -8,12 +8,15 @@ import torch
 import yaml
 from conftest import SIZES, assert_one_line, relative_l2
 
+import ldm
 import sample
-from ldm import cli, images, speed
 from ldm.config import ConfigError, ModelConfig, load_config
-from ldm.kernels import winograd
+from ldm.fast import switches, winograd
+from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
-from ldm.weights import PARTS, save
+from ldm.system import cli
+from ldm.weights.export import save
+from ldm.weights.loading import PARTS
 
 PROMPT = "lung xray"
 
@@ -48,10 +51,10 @@ def convolving(pipe: LatentDiffusion) -> set[str]:
 
 def test_winograd_draws_the_same_picture(wide: Path) -> None:
     """U-Net and VAE convolve another way, and the picture is the same to 1e-4."""
-    pipe, sampling = LatentDiffusion.load(wide), Sampling(steps=3, height=32, width=32)
+    pipe, sampling = ldm.load(wide), Sampling(steps=3, height=32, width=32)
     wanted = pipe.draw([PROMPT], [0], sampling)
     assert convolving(pipe) == set()
-    speed.choose(pipe, winograd=True)
+    switches.choose(pipe, winograd=True)
     assert convolving(pipe) == {"unet", "vae"}
     found = pipe.draw([PROMPT], [0], sampling)
     assert not torch.equal(found, wanted)
@@ -65,21 +68,21 @@ def test_other_devices_and_dtypes_are_refused(
     """Winograd's convolutions are float32's on a CPU; elsewhere nothing is changed."""
     pipe = copy.deepcopy(tiny).to(device, getattr(torch, dtype))
     with pytest.raises(ConfigError, match=f"float32, not {device} and {dtype}; leave out"):
-        speed.choose(pipe, "reference", winograd=True)
+        switches.choose(pipe, "reference", winograd=True)
     assert convolving(pipe) == set()
 
 
 def test_winograds_weights_must_fit(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are four times the plain ones; where memory is short, one line says so first."""
-    pipe = LatentDiffusion.load(wide)
+    pipe = ldm.load(wide)
     before = sum(p.nbytes for part in PARTS for p in getattr(pipe, part).parameters())
     more = sum(winograd.more_bytes(network) for network in (pipe.unet, pipe.vae))
-    monkeypatch.setattr(speed, "available", lambda device: before + more - 1)
+    monkeypatch.setattr(switches, "available", lambda device: before + more - 1)
     with pytest.raises(ConfigError, match="GB are to be had in all; leave out --winograd"):
-        speed.choose(pipe, winograd=True)
+        switches.choose(pipe, winograd=True)
     assert convolving(pipe) == set()
-    monkeypatch.setattr(speed, "available", lambda device: before + more)
-    speed.choose(pipe, winograd=True)
+    monkeypatch.setattr(switches, "available", lambda device: before + more)
+    switches.choose(pipe, winograd=True)
     pipe.draw([PROMPT], [0], Sampling(steps=1, height=32, width=32))
     kept = [
         layer._conv_forward.u.nbytes
@@ -96,7 +99,7 @@ def test_a_picture_says_how_it_was_convolved(wide: Path, tmp_path: Path) -> None
     def draw(out: str, *arguments: object) -> dict[str, str]:
         given = ("--model", wide, "--out", tmp_path / out, *arguments)
         assert sample.main([str(argument) for argument in given]) == 0
-        return images.read_text(tmp_path / out / "00000.png")
+        return image_files.read_text(tmp_path / out / "00000.png")
 
     text = draw("plain", "--prompt", PROMPT, "--n", 1, "--steps", 1, "--device", "cpu")
     assert text["winograd"] == "no"
@@ -121,7 +124,7 @@ def test_half_precision_is_one_line(
 
 def test_tiles_and_winograd_go_together(wide: Path) -> None:
     """Both at once: the same picture to 5e-5, at a guidance of 7.5, which makes errors larger."""
-    pipe, sampling = LatentDiffusion.load(wide), Sampling(steps=2, height=32, width=32)
+    pipe, sampling = ldm.load(wide), Sampling(steps=2, height=32, width=32)
     wanted = pipe.draw([PROMPT], [0], sampling)
-    speed.choose(pipe, winograd=True, in_tiles=True)
+    switches.choose(pipe, winograd=True, in_tiles=True)
     assert relative_l2(pipe.draw([PROMPT], [0], sampling), wanted) < 5e-5

@@ -15,9 +15,9 @@ from test_bert import SMALL, VOCAB, pseudo_state
 from test_safe_pickle import Call
 from torch import Tensor
 
-from ldm.models.bert import Bert
-from ldm.models.wordpiece import WordPiece
-from ldm.text_weights import load_bert, names, save_bert
+from ldm.text.bert import Bert
+from ldm.text.bert_files import load_bert, names, save_bert
+from ldm.text.wordpiece import WordPiece
 
 SMALL_JSON = {
     "model_type": "cxr-bert",

@@ -13,10 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import sample
-from ldm import images
+from ldm import attention
 from ldm.config import VAEConfig
-from ldm.models import attention, tiled
-from ldm.models.vae import VAE
+from ldm.fast import tiled_vae
+from ldm.pictures import image_files
+from ldm.vae import VAE
 
 CONFIGS = {
     "as SD v1.4": VAEConfig(channels=(32, 32, 64, 64)),
@@ -37,7 +38,7 @@ def pair(config: VAEConfig, dtype: torch.dtype = torch.float64) -> tuple[VAE, VA
     for name, weight in vae.state_dict().items():
         weight.copy_(torch.from_numpy(fill(name, tuple(weight.shape))))
     in_tiles = copy.deepcopy(vae)
-    tiled.use(in_tiles)
+    tiled_vae.use(in_tiles)
     return vae, in_tiles
 
 
@@ -51,7 +52,7 @@ def test_tiles_change_nothing(
     config: VAEConfig, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float64 latents and images are those of the whole map: no seam, no other statistics."""
-    monkeypatch.setattr(tiled, "AT_ONCE", at_once)
+    monkeypatch.setattr(tiled_vae, "AT_ONCE", at_once)
     whole, in_tiles = pair(config)
     images = noise(2, config.image_channels, 88, 24)
     expected = whole.encode(images)
@@ -63,7 +64,7 @@ def test_tiles_change_nothing(
 
 def test_odd_heights_of_latents_are_tiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Latents of 7 rows, whose last tile is a single row, decode to the same image."""
-    monkeypatch.setattr(tiled, "AT_ONCE", 1)
+    monkeypatch.setattr(tiled_vae, "AT_ONCE", 1)
     whole, in_tiles = pair(CONFIGS["as SD v1.4"])
     z = noise(1, 4, 7, 5)
     torch.testing.assert_close(in_tiles.decode(z), whole.decode(z))
@@ -74,7 +75,7 @@ def test_tiles_round_no_more_than_the_whole(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In short numbers tiles are as near to float64 as the whole map is."""
-    monkeypatch.setattr(tiled, "AT_ONCE", 500)
+    monkeypatch.setattr(tiled_vae, "AT_ONCE", 500)
     small, z = VAEConfig(channels=(8, 16), groups=4), noise(1, 4, 16, 16)
     exact = pair(small)[0].decode(z)
     errors = [
@@ -90,7 +91,7 @@ def test_the_norm_of_tiles_has_the_mean_of_all(monkeypatch: pytest.MonkeyPatch) 
     nn.init.normal_(norm.bias)
     x = noise(2, 6, 9, 4) + torch.linspace(-300, 900, 9)[:, None]
     tiles = list(x.split([4, 4, 1], dim=2))
-    activate = tiled.norm_silu(norm, tiles)
+    activate = tiled_vae.norm_silu(norm, tiles)
     found = torch.cat([activate(tile) for tile in tiles], dim=2)
     torch.testing.assert_close(found, nn.functional.silu(norm(x)))
 
@@ -127,7 +128,7 @@ def test_a_third_of_the_memory_is_alive(monkeypatch: pytest.MonkeyPatch) -> None
     with torch.device("meta"):
         whole, in_tiles = VAE(VAEConfig()), VAE(VAEConfig())
         z, image = torch.empty(1, 4, 128, 128), torch.empty(1, 3, 1024, 1024)
-    tiled.use(in_tiles)
+    tiled_vae.use(in_tiles)
     assert most(in_tiles.decode, z) < 0.4 * most(whole.decode, z)
     assert most(in_tiles.encode, image) < 0.5 * most(whole.encode, image)
 
@@ -144,14 +145,16 @@ def test_a_picture_says_that_it_was_decoded_in_tiles(
     decodes in tiles again.
     """
     sweeps = []
-    monkeypatch.setattr(tiled, "decode", lambda *a, f=tiled.decode: sweeps.append(1) or f(*a))
+    monkeypatch.setattr(
+        tiled_vae, "decode", lambda *a, f=tiled_vae.decode: sweeps.append(1) or f(*a)
+    )
 
     def draw(out: str, *arguments: object) -> tuple[str, Tensor, int]:
         given = ("--model", model, "--out", tmp_path / out, *arguments)
         sweeps.clear()
         assert sample.main([str(argument) for argument in given]) == 0
         path = tmp_path / out / "00000.png"
-        return images.read_text(path)["tiled"], images.load(path), len(sweeps)
+        return image_files.read_text(path)["tiled"], image_files.load(path), len(sweeps)
 
     given = ("--prompt", "lung", "--n", 1, "--steps", 1)
     whole, in_tiles = draw("whole", *given), draw("tiles", *given, "--tiled")

@@ -12,11 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ldm.config import ConfigError, DataConfig, RunConfig, TrainConfig
+from ldm.config import ConfigError
+from ldm.data.data_config import DataConfig
 from ldm.data.datasets import Batch
-from ldm.train import checkpoint, log
-from ldm.train.ema import EMA
-from ldm.train.loop import WEIGHTS, Trainer, finished, learning_rate_factor
+from ldm.training import checkpoint, run_log
+from ldm.training.ema import EMA
+from ldm.training.run_config import RunConfig, TrainConfig
+from ldm.training.trainer import WEIGHTS, Trainer, finished, learning_rate_factor
 
 
 class Line:
@@ -81,7 +83,7 @@ def test_an_interrupted_run_ends_in_the_same_bits(tmp_path, stop_at: int) -> Non
     assert (whole / WEIGHTS).read_bytes() == (cut / WEIGHTS).read_bytes()
 
     def without_time(folder: Path) -> list[dict[str, float]]:
-        return [{**row, "seconds": 0} for row in log.read(folder / "log.jsonl")]
+        return [{**row, "seconds": 0} for row in run_log.read(folder / "log.jsonl")]
 
     assert without_time(whole) == without_time(cut)
 
@@ -388,7 +390,7 @@ def test_the_learning_rate_rises_and_falls_to_zero() -> None:
 def test_a_log_line_cut_off_by_a_crash_is_dropped(tmp_path) -> None:
     """What a crash left half-written does not stop the next run."""
     (tmp_path / "log.jsonl").write_text('{"step": 0, "loss": 1.0}\n{"step": 1, "lo')
-    journal = log.Log(tmp_path, start=5)
+    journal = run_log.Log(tmp_path, start=5)
     journal.write({"step": 5, "loss": 0.5})
     journal.close()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

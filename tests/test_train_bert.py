@@ -9,15 +9,17 @@ import yaml
 
 import train as script
 from benchmarks.bert import measure
-from ldm import cli
-from ldm.adapt import bert as training
-from ldm.adapt import build_method
-from ldm.adapt.bert import MASK, TrainBert, encode, guess, hide
-from ldm.config import ConfigError, DataConfig, RunConfig, load_run
-from ldm.models.wordpiece import SPECIAL, WordPiece
-from ldm.text_features import pad
-from ldm.text_weights import load_bert
-from ldm.train.loop import Trainer
+from ldm.config import ConfigError
+from ldm.data.data_config import DataConfig
+from ldm.system import cli
+from ldm.text.bert_files import load_bert
+from ldm.text.pooling import pad
+from ldm.text.wordpiece import SPECIAL, WordPiece
+from ldm.training.methods import bert_pretraining as training
+from ldm.training.methods import build_method
+from ldm.training.methods.bert_pretraining import MASK, TrainBert, encode, guess, hide
+from ldm.training.run_config import RunConfig, load_run
+from ldm.training.trainer import Trainer
 
 VOCAB = [*SPECIAL, *"abcdefghij", *(f"##{letter}" for letter in "abcdefghij")]
 TINY = {"vocab_size": 300, "context_length": 16, "width": 32, "layers": 1, "heads": 2}

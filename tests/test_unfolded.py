@@ -9,12 +9,13 @@ from conftest import SIZES, adaptation, relative_l2
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ldm.adapt import build_method, memory
-from ldm.adapt.memory import activations
-from ldm.config import ConfigError, ModelConfig, from_dict, load_run
-from ldm.kernels import unfolded
-from ldm.models.unet import UNet
-from ldm.train.loop import Trainer
+from ldm.config import ConfigError, ModelConfig, from_dict
+from ldm.fast import unfolded_convolution
+from ldm.training.methods import build_method, memory_estimate
+from ldm.training.methods.memory_estimate import activations
+from ldm.training.run_config import load_run
+from ldm.training.trainer import Trainer
+from ldm.unet import UNet
 
 
 def passes(layer: nn.Module, x: Tensor) -> list[Tensor]:
@@ -35,7 +36,7 @@ def test_it_is_a_convolution(shape: tuple[int, int, int], bias: bool, stride: in
     layer = nn.Conv2d(6, 4, 3, stride, padding=1, bias=bias).double()
     x = torch.randn(shape[0], 6, *shape[1:], dtype=torch.float64)
     expected = passes(layer, x)
-    assert unfolded.use(layer) == 1
+    assert unfolded_convolution.use(layer) == 1
     for found, wanted in zip(passes(layer, x), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
@@ -44,7 +45,7 @@ def test_it_is_a_convolution(shape: tuple[int, int, int], bias: bool, stride: in
 def test_large_maps_are_left_alone(side: int, small: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above MOST pixels the layer is PyTorch's own."""
     layer = nn.Conv2d(4, 4, 3, padding=1)
-    unfolded.use(layer)
+    unfolded_convolution.use(layer)
     calls: list[object] = []
     monkeypatch.setattr(torch, "addmm", lambda *a, f=torch.addmm: calls.append(a) or f(*a))
     layer(torch.zeros(1, 4, side, side))
@@ -54,7 +55,7 @@ def test_large_maps_are_left_alone(side: int, small: bool, monkeypatch: pytest.M
 def test_weights_that_were_channels_last_are_not_copied() -> None:
     """As training has them: a copy would be kept for the backward pass, and takes its time."""
     layer = nn.Conv2d(16, 8, 3, padding=1).to(memory_format=torch.channels_last)
-    unfolded.use(layer)
+    unfolded_convolution.use(layer)
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         layer(torch.zeros(1, 16, 5, 5, requires_grad=True))
@@ -70,7 +71,7 @@ def test_only_what_fits_is_changed() -> None:
         nn.Conv2d(4, 4, 3, padding=1, groups=2),
         nn.Conv2d(4, 4, 3, padding=1, dilation=2),
     ]
-    assert unfolded.use(nn.ModuleList(others)) == 0
+    assert unfolded_convolution.use(nn.ModuleList(others)) == 0
     assert not any("_conv_forward" in layer.__dict__ for layer in others)
 
 
@@ -88,7 +89,7 @@ def test_a_network_learns_the_same(half: bool) -> None:
         return torch.cat([p.grad.flatten() for p in unet.parameters()])
 
     expected = gradients()
-    assert unfolded.use(unet) > 5
+    assert unfolded_convolution.use(unet) > 5
     found = gradients()
     assert not torch.equal(found, expected)
     assert relative_l2(found, expected) < (3e-2 if half else 1e-5)
@@ -97,7 +98,7 @@ def test_a_network_learns_the_same(half: bool) -> None:
 def test_other_devices_are_refused() -> None:
     """A GPU's library is made for small maps, too."""
     with pytest.raises(ConfigError, match="on a CPU only, not meta; leave it off"):
-        unfolded.use(nn.Conv2d(4, 4, 3, padding=1, device="meta"))
+        unfolded_convolution.use(nn.Conv2d(4, 4, 3, padding=1, device="meta"))
 
 
 @pytest.mark.parametrize("method", ["finetune", "textual_inversion", "unet"])
@@ -106,7 +107,9 @@ def test_memory_is_told_of_it(
 ) -> None:
     """Columns are kept for the backward pass in the place of maps, as the estimate must know."""
     told: list[int] = []
-    monkeypatch.setattr(memory, "check", lambda pipe, *_: told.append(activations(pipe, 1, 32)))
+    monkeypatch.setattr(
+        memory_estimate, "check", lambda pipe, *_: told.append(activations(pipe, 1, 32))
+    )
     for unfold in (False, True):
         config = adaptation(tmp_path / str(unfold), start, method, {}, unfold=unfold)
         run = load_run(config)

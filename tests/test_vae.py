@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from ldm.config import ModelConfig, VAEConfig
-from ldm.export import export
-from ldm.models.vae import VAE, cosine_waves
-from ldm.weights import load_parts
+from ldm.vae import VAE, cosine_waves
+from ldm.weights.export import export
+from ldm.weights.loading import load_parts
 
 SMALL = VAEConfig(
     image_channels=1, latent_channels=8, channels=(16, 16), groups=4, patch=4, shortcut=True

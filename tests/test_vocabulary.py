@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from ldm.models.vocabulary import learn, merge
-from ldm.models.wordpiece import SPECIAL, WordPiece, words
+from ldm.text.vocabulary import learn, merge
+from ldm.text.wordpiece import SPECIAL, WordPiece, words
 
 TEXTS = [
     "Pleural effusion on the left; pleural thickening, 4 ± 3 cm.",

@@ -18,9 +18,12 @@ from conftest import (
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ldm import rename, weights
 from ldm.config import ModelConfig
-from ldm.weights import WeightsError, convert, load_parts, read, save, weights_hash
+from ldm.weights import loading, rename
+from ldm.weights.conversion import convert
+from ldm.weights.export import save
+from ldm.weights.loading import load_parts, weights_hash
+from ldm.weights.weight_files import WeightsError, read
 
 IN_PROJ = "transformer.resblocks.0.attn.in_proj_weight"
 
@@ -52,7 +55,7 @@ def test_every_tensor_has_its_place(
 def test_our_networks_have_the_shapes_of_the_reference(tiny_config: ModelConfig, size: str) -> None:
     """On the meta device, every tensor of ours has its sources' shape, or their rows stacked."""
     config, want = config_of(size, tiny_config), reference_names(size)
-    shapes = weights.shapes(config, weights.PARTS)
+    shapes = loading.shapes(config, loading.PARTS)
     names = rename.names(config, "compvis")
     assert shapes.keys() == names.keys()
     for name, sources in names.items():

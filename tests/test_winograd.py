@@ -12,9 +12,9 @@ from torch.utils import cpp_extension
 
 from ldm import rng
 from ldm.config import ConfigError, ModelConfig, load_config
-from ldm.kernels import winograd
-from ldm.models.unet import UNet
-from ldm.models.vae import VAE
+from ldm.fast import winograd
+from ldm.unet import UNet
+from ldm.vae import VAE
 
 ROOT = Path(__file__).parent.parent
 ERROR = {4: 1e-5, 2: 2e-6}  # relative L2 to float64

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import GOLDENS
 
-from ldm.models.wordpiece import SPECIAL, WordPiece, words
+from ldm.text.wordpiece import SPECIAL, WordPiece, words
 
 WANTED = json.loads((GOLDENS / "wordpiece.json").read_text(encoding="utf-8"))
 STRINGS = [pytest.param(row, id=ascii(row["text"])[:30]) for row in WANTED["strings"]]

@@ -13,11 +13,13 @@ import torch
 import yaml
 from conftest import adaptation
 
-from ldm import rng, weights
-from ldm.adapt import build_method
-from ldm.config import ConfigError, load_run
-from ldm.train.loop import Trainer
-from ldm.world import World
+from ldm import rng
+from ldm.config import ConfigError
+from ldm.system.processes import World
+from ldm.training.methods import build_method
+from ldm.training.run_config import load_run
+from ldm.training.trainer import Trainer
+from ldm.weights import loading
 
 ROOT = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -61,8 +63,8 @@ def test_two_processes_train_what_one_does(tmp_path: Path, start: Path) -> None:
         config = adaptation(tmp_path / name, start, "finetune", {}, accumulate=2, steps=6)
         subprocess.run([*command, "train.py", str(config)], cwd=ROOT, check=True, env=ONE_THREAD)
         outs.append(tmp_path / name / "run")
-    one, two = (weights.load_parts(out)[1]["unet"] for out in outs)
-    before = weights.load_parts(start)[1]["unet"]
+    one, two = (loading.load_parts(out)[1]["unet"] for out in outs)
+    before = loading.load_parts(start)[1]["unet"]
     assert any(not torch.equal(one[name], before[name]) for name in one)
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-5, atol=1e-5)

@@ -8,9 +8,10 @@ from typing import NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from ldm.config import ConfigError, DataConfig
-from ldm.data.films import Files, Phantoms, check_exclude, excluded
-from ldm.data.transforms import augment
+from ldm.config import ConfigError
+from ldm.data.augmentation import augment
+from ldm.data.data_config import DataConfig
+from ldm.data.radiographs import Files, Phantoms, check_exclude, excluded
 
 T = TypeVar("T")
 

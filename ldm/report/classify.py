@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from ldm import cli
 from ldm.report import Report
 from ldm.report.images import SETS, as_json, options_of_sets
+from ldm.system import cli
 
 if TYPE_CHECKING:
     from ldm.report.page import Block
@@ -37,9 +37,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any file is written, for sets that cannot be measured."""
-    from ldm.data.sets import open_set, patients, warn_of_shared_patients
-    from ldm.features import open_extractor
-    from ldm.report import anatomy, learned, memorization, page, verdict_page, verdicts
+    from ldm.data.image_sets import open_set, patients, warn_of_shared_patients
+    from ldm.judging.extractors import open_extractor
+    from ldm.report import (
+        anatomy_survey,
+        memorization,
+        page,
+        train_on_synthetic,
+        verdict_page,
+        verdicts,
+    )
 
     if options.train and not options.real:
         raise ValueError("--train-on-synthetic wants real images to try it on; name them by --real")
@@ -76,18 +83,21 @@ def run(options: argparse.Namespace) -> Report:
                 "be tried on what it learned; name sets that share none"
             )
         names_of_patients, unknown = patients(sets[1], judged[1].indices)
-        taught = {f: learned.learn(judged[0], judged[1], names_of_patients, f) for f in findings}
-        values["learned"] = {f: learned.as_json(result) for f, result in taught.items()}
+        taught = {
+            f: train_on_synthetic.learn(judged[0], judged[1], names_of_patients, f)
+            for f in findings
+        }
+        values["learned"] = {f: train_on_synthetic.as_json(result) for f, result in taught.items()}
         values["patients not known"] = unknown
-        more.append(learned.table(taught, unknown))
+        more.append(train_on_synthetic.table(taught, unknown))
     if options.anatomy:
-        tried = anatomy.trial()
+        tried = anatomy_survey.trial()
         surveys = {
-            name: anatomy.survey(asked, one.indices, tried.believed)
+            name: anatomy_survey.survey(asked, one.indices, tried.believed)
             for name, asked, one in zip(names, sets, judged, strict=True)
         }
-        values["anatomy"] = anatomy.as_json(tried, surveys)
-        more += anatomy.tables(tried, surveys)
+        values["anatomy"] = anatomy_survey.as_json(tried, surveys)
+        more += anatomy_survey.tables(tried, surveys)
     if audited := memorization.beside(options, sets[0]):
         values["memorization"] = audited.values
         more += audited.blocks

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ldm.edit.seam import Box, Levels
-from ldm.report.drawing import as_png, new
+from ldm.drawing.masks import Box, Levels
+from ldm.report.inpainting_trials import MODEL, ORIGINAL, Repainted, box_of
 from ldm.report.page import Picture
-from ldm.report.repainting import MODEL, ORIGINAL, Repainted, box_of
+from ldm.report.plots import as_png, new
 
 SYNTHETIC = "Synthetic: a model or a fill made the pictures beside the originals."
 

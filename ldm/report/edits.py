@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from ldm import cli
 from ldm.report import Report
 from ldm.report.images import SETS, show
 from ldm.report.reconstruction import PATIENTS
+from ldm.system import cli
 
 if TYPE_CHECKING:
-    from ldm.metrics.classify import Estimate
+    from ldm.metrics.classification import Estimate
     from ldm.metrics.fid import Array
-    from ldm.report.extending import Extended, Inverted
+    from ldm.report.inpainting_trials import Repainted
+    from ldm.report.outpainting_trials import Extended, Inverted
     from ldm.report.page import Block, Table
-    from ldm.report.repainting import Repainted
 
 ABOUT = "How near is what is painted into erased boxes? (Adams et al., figures 3 and 4)"
 TITLE = "Erased and painted again"
@@ -37,17 +37,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any file is written, for a set that cannot be measured."""
     from ldm.config import ConfigError
-    from ldm.data.sets import PhantomSet, open_set
-    from ldm.pipeline import LatentDiffusion, Sampling
-    from ldm.report import edit_sheet, extending, page, repainting
+    from ldm.data.image_sets import PhantomSet, open_set
+    from ldm.pipeline import Sampling
+    from ldm.report import edit_sheet, inpainting_trials, outpainting_trials, page
+    from ldm.weights import loading
 
     if 1 in (options.extended, options.inverted):
         raise ConfigError("2 or more phantoms make an interval, 0: none are measured")
-    pipe = LatentDiffusion.load(options.model)
+    pipe = loading.load(options.model)
     side, guidance = pipe.config.image_size, pipe.config.guidance
     asked = open_set(options.set, side)
     how = Sampling(options.seed, options.steps, guidance=guidance, height=side, width=side)
-    there = repainting.measure(pipe, asked, how, options.n, options.prompt, options.skip_bad)
+    there = inpainting_trials.measure(pipe, asked, how, options.n, options.prompt, options.skip_bad)
     blocks: list[Block] = [
         f"{asked.name}, n = {len(there.ids)}, {side} px, {options.model}, seed {options.seed}, "
         f"{options.steps} steps, guidance {guidance:g}. Pixels outside the boxes that differ: "
@@ -69,13 +70,13 @@ def run(options: argparse.Namespace) -> Report:
     }
     rows = edit_sheet.inpainted(there)
     if options.extended:
-        more = extending.extend(pipe, how, options.extended)
+        more = outpainting_trials.extend(pipe, how, options.extended)
         rows.append(edit_sheet.extended(more.shown))
         table, values["outpainting"] = outpainting(more)
         blocks.append(table)
     if options.inverted:
         slow = Sampling(options.seed, 50, "ddim", 1.0, height=side, width=side)
-        found, shown = extending.invert(pipe, slow, options.inverted)
+        found, shown = outpainting_trials.invert(pipe, slow, options.inverted)
         rows.append([edit_sheet.Panel(*panel) for panel in shown.items()])
         blocks.append(inversion_table(found))
         values["inversion"] = {name: as_json(x) for name, x in found._asdict().items()}
@@ -89,7 +90,7 @@ def estimate(values: Array) -> Estimate:
     """The mean of those that are numbers."""
     import numpy as np
 
-    from ldm.report.spread import average
+    from ldm.report.quantiles import average
 
     return average(values[~np.isnan(values)])
 
@@ -99,8 +100,8 @@ def as_json(values: Array) -> dict[str, float]:
 
 
 def inpainting_table(there: Repainted) -> Table:
+    from ldm.report.inpainting_trials import METHODS, MODEL
     from ldm.report.page import Table
-    from ldm.report.repainting import METHODS, MODEL
 
     rows = []
     for place, methods in there.figures.items():
@@ -123,21 +124,21 @@ def inpainting_table(there: Repainted) -> Table:
 
 def outpainting(found: Extended) -> tuple[Table, dict[str, Any]]:
     """Only by estimates that passed their trial."""
-    from ldm.metrics.classify import wilson
-    from ldm.report import anatomy
+    from ldm.metrics.classification import wilson
+    from ldm.report import anatomy_survey
     from ldm.report.page import Table
 
-    believed = anatomy.trial().believed
+    believed = anatomy_survey.trial().believed
     columns: dict[str, dict[str, Estimate]] = {}
     for whose, chests in found.chests.items():
         both = [one for one in chests if one.lungs == 2]
         figures: dict[str, Estimate] = {}
-        if anatomy.LUNGS in believed:
+        if anatomy_survey.LUNGS in believed:
             figures["two lungs"] = wilson(len(both), len(chests))
-        if anatomy.LUNGS in believed and len(both) > 1:
+        if anatomy_survey.LUNGS in believed and len(both) > 1:
             figures["ratio of widths, mean"] = estimate(found.halves[whose])
             figures["error of that ratio"] = estimate(abs(found.halves[whose] - found.truth))
-        if anatomy.HEART in believed and both:
+        if anatomy_survey.HEART in believed and both:
             right = sum(one.shift is not None and one.shift > 0 for one in both)
             figures["heart at the image's right, of two-lunged"] = wilson(right, len(both))
         columns[whose] = figures

@@ -6,15 +6,15 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ldm import cli
 from ldm.report import Report
+from ldm.system import cli
 
 if TYPE_CHECKING:
-    from ldm.data.sets import ImageSet
-    from ldm.features import Extractor
-    from ldm.metrics.classify import Estimate
-    from ldm.report.distances import View
+    from ldm.data.image_sets import ImageSet
+    from ldm.judging.extractors import Extractor
+    from ldm.metrics.classification import Estimate
     from ldm.report.page import Block, Table
+    from ldm.report.set_distances import View
 
 ABOUT = "How far are two sets of images apart? Fréchet, KID, CMMD, precision, recall, MS-SSIM."
 TITLE = "How far apart are two sets of images?"
@@ -42,9 +42,9 @@ def options_of_sets(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any file is written, for sets that cannot be measured."""
-    from ldm.data.sets import open_set, warn_of_shared_patients
-    from ldm.features import open_extractor
-    from ldm.report import distances, memorization, page
+    from ldm.data.image_sets import open_set, warn_of_shared_patients
+    from ldm.judging.extractors import open_extractor
+    from ldm.report import memorization, page, set_distances
 
     sets = [open_set(source) for source in (options.real, options.fake)]
     warn_of_shared_patients(*sets)
@@ -53,18 +53,20 @@ def run(options: argparse.Namespace) -> Report:
     ]
     for extractor in () if options.few else extractors:
         check_enough(extractor, sets, options.limit)
-    real, fake = (distances.Seen(one, extractors, options.limit, options.skip_bad) for one in sets)
+    real, fake = (
+        set_distances.Seen(one, extractors, options.limit, options.skip_bad) for one in sets
+    )
     values: dict[str, Any] = {
         "real": {"set": real.name, "n": real.n},
         "fake": {"set": fake.name, "n": fake.n},
-        "shared": distances.shared(real, fake),
+        "shared": set_distances.shared(real, fake),
         "extractors": {},
     }
     tables: list[Block] = []
     for extractor in extractors:
         views = (real.views[extractor.name], fake.views[extractor.name])
         halves = views[0].halves()
-        found, floor = (distances.distances(*pair, options.few) for pair in (views, halves))
+        found, floor = (set_distances.distances(*pair, options.few) for pair in (views, halves))
         tables.append(table(extractor, views, found, halves, floor))
         values["extractors"][extractor.name] = {
             "shown": str(extractor),
@@ -72,9 +74,9 @@ def run(options: argparse.Namespace) -> Report:
             "fake to real": as_json(found),
             "floor": as_json(floor),
         }
-    varied = {"real": distances.diversity(real), "fake": distances.diversity(fake)}
+    varied = {"real": set_distances.diversity(real), "fake": set_distances.diversity(fake)}
     values["MS-SSIM"] = as_json(varied)
-    tables.append(variety(varied, distances.SIDE))
+    tables.append(variety(varied, set_distances.SIDE))
     blocks: list[Block] = [*about(values), *tables]
     if audited := memorization.beside(options, sets[1]):
         values["memorization"] = audited.values
@@ -88,7 +90,7 @@ def check_enough(extractor: Extractor, sets: Sequence[ImageSet], limit: int | No
     """Before hours of work: are there more images than features?"""
     import torch
 
-    from ldm.report.distances import enough
+    from ldm.report.set_distances import enough
 
     width = extractor([torch.zeros(1, extractor.size, extractor.size)]).shape[1]
     for asked in sets:
@@ -144,7 +146,7 @@ def as_json(estimates: dict[str, Estimate]) -> dict[str, dict[str, float]]:
 
 
 def about(values: dict[str, Any]) -> list[Block]:
-    from ldm.report.distances import FRECHET, KEPT, PAIRS
+    from ldm.report.set_distances import FRECHET, KEPT, PAIRS
 
     real, fake = values["real"], values["fake"]
     return [

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ldm.report import Report
-from ldm.report.drawing import as_png, new
 from ldm.report.images import SETS, options_of_sets
+from ldm.report.plots import as_png, new
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ldm.data.sets import ImageSet
-    from ldm.report.copies import Finder, Space, Square
+    from ldm.data.image_sets import ImageSet
+    from ldm.report.copy_search import Finder, Space, Square
     from ldm.report.page import Block, Picture, Table
 
 ABOUT = "Does a set of images copy what its model was trained on? Nearest neighbours, calibrated."
@@ -46,26 +46,26 @@ class Audited(NamedTuple):
 
 def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any file is written, for sets that cannot be compared."""
-    from ldm.data.sets import open_set, warn_of_shared_patients
-    from ldm.features import open_extractor
-    from ldm.report import copies, page
-    from ldm.report.taught import Taught
+    from ldm.data.image_sets import open_set, warn_of_shared_patients
+    from ldm.judging.extractors import open_extractor
+    from ldm.report import copy_search, page
+    from ldm.report.trained_images import Taught
 
     asked = open_set(options.fake)
     taught = (
-        copies.open_train(options.train)
+        copy_search.open_train(options.train)
         if options.train
-        else copies.trained_on(asked, options.skip_bad)
+        else copy_search.trained_on(asked, options.skip_bad)
     )
     if taught is None:
         raise ValueError(
             f"what {options.fake} was trained on is not known; name it with --train SET or RUN"
         )
-    unseen = copies.open_held_out(options.held_out, taught)
+    unseen = copy_search.open_held_out(options.held_out, taught)
     warn_of_shared_patients(taught, unseen)
-    whole = isinstance(taught, Taught) and copies.hash_of(taught.folder)  # no LoRA, no word
+    whole = isinstance(taught, Taught) and copy_search.hash_of(taught.folder)  # no LoRA, no word
     model = options.model or (str(taught.name) if whole else "weights")
-    finder = copies.Finder.open(model, open_extractor(options.extractor, options.weights))
+    finder = copy_search.Finder.open(model, open_extractor(options.extractor, options.weights))
     found = audit(finder, (asked, taught, unseen), options.limit, options.skip_bad)
     files = page.files("memorization", TITLE, found.blocks, found.values)
     files["memorization.csv"] = found.table.encode()
@@ -77,15 +77,17 @@ def beside(options: argparse.Namespace, asked: ImageSet) -> Audited | None:
 
     If there is nothing to compare with, the report is not to fail for it: it says so.
     """
-    from ldm.features import open_extractor
-    from ldm.report import copies
+    from ldm.judging.extractors import open_extractor
+    from ldm.report import copy_search
 
     try:
-        taught = copies.trained_on(asked, options.skip_bad)
+        taught = copy_search.trained_on(asked, options.skip_bad)
         if taught is None:
             return None
-        unseen = copies.open_held_out(None, taught)
-        finder = copies.Finder.open(str(taught.folder), open_extractor("judge", options.weights))
+        unseen = copy_search.open_held_out(None, taught)
+        finder = copy_search.Finder.open(
+            str(taught.folder), open_extractor("judge", options.weights)
+        )
         return audit(finder, (asked, taught, unseen), options.limit, options.skip_bad)
     except ValueError as error:
         return Audited({"not audited": str(error)}, [f"Copies were not looked for: {error}."], "")
@@ -180,8 +182,8 @@ def pairs(space: Space, fake: Square, train: Square) -> Picture:
     """The closest pairs, the image above what it is nearest to."""
     import torch
 
-    from ldm import images
-    from ldm.report.copies import closest
+    from ldm.pictures import image_files
+    from ldm.report.copy_search import closest
     from ldm.report.page import Picture
 
     first = closest(space.audit)
@@ -196,7 +198,7 @@ def pairs(space: Space, fake: Square, train: Square) -> Picture:
         f"The closest pairs in {space.name}: above, generated (synthetic); below, trained on. "
         f"Distances, of which a copy is below {space.audit.threshold:.3g}: {nearest}."
     )
-    return Picture(name, images.png(images.grid(shown, columns=len(first)), {}), caption)
+    return Picture(name, image_files.png(image_files.grid(shown, columns=len(first)), {}), caption)
 
 
 def histograms(spaces: Sequence[Space]) -> Picture:

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from ldm import cli
 from ldm.report import Report
 from ldm.report.images import SETS
+from ldm.system import cli
 
 ABOUT = "Can readers tell real from synthetic? Make a page to ask on, score answers, plan."
 WAYS = {
@@ -63,8 +63,8 @@ def plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any file is written, for what cannot be made or scored."""
-    from ldm.report.reader import making, planning, scoring
+    from ldm.report.readers import study_making, study_planning, study_scoring
 
-    ways: dict[str, Any] = {"make": making, "score": scoring, "plan": planning}
+    ways: dict[str, Any] = {"make": study_making, "score": study_scoring, "plan": study_planning}
     report: Report = ways[options.way].run(options)
     return report

@@ -6,14 +6,14 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ldm import cli
 from ldm.report import Report
 from ldm.report.images import SETS, options_of_sets, show
+from ldm.system import cli
 
 if TYPE_CHECKING:
-    from ldm.data.sets import ImageSet
-    from ldm.features import Extractor
-    from ldm.metrics.classify import Estimate
+    from ldm.data.image_sets import ImageSet
+    from ldm.judging.extractors import Extractor
+    from ldm.metrics.classification import Estimate
     from ldm.metrics.fid import Array
     from ldm.report.page import Block, Picture, Table
     from ldm.report.roundtrip import Copier, Copies
@@ -51,11 +51,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any file is written, for a set or a VAE that cannot be measured."""
-    from ldm import devices
     from ldm.config import ModelConfig, load_config
-    from ldm.data.sets import open_set
-    from ldm.features import open_extractor
-    from ldm.report import page, probing, roundtrip, spread, survival
+    from ldm.data.image_sets import open_set
+    from ldm.judging.extractors import open_extractor
+    from ldm.report import page, probe_survival, quantiles, roundtrip, survival_tables
+    from ldm.system import devices
 
     extractors = [
         open_extractor(name, options.weights) for name in dict.fromkeys(options.extractors)
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> Report:
         "weights": copier.weights,
         "seed": options.seed,
         "enlarged": found.enlarged,
-        "figures": {how: spread.as_json(each) for how, each in found.figures.items()},
+        "figures": {how: quantiles.as_json(each) for how, each in found.figures.items()},
         "extractors": {},
     }
     tables: list[Block] = [figures_table(found)]
@@ -82,10 +82,10 @@ def run(options: argparse.Namespace) -> Report:
         tables += blocks
     pictures: list[Block] = [distributions(found, extractors), triples(asked, copier, found)]
     if options.survival:
-        series = probing.measure(copier, options.survival)
-        values["survival"] = survival.as_json(series)
-        tables += survival.tables(series, copier.size)
-        pictures.append(survival.picture(series, copier.size))
+        series = probe_survival.measure(copier, options.survival)
+        values["survival"] = survival_tables.as_json(series)
+        tables += survival_tables.tables(series, copier.size)
+        pictures.append(survival_tables.picture(series, copier.size))
     blocks = [*about(values), *tables, *pictures]
     files = page.files("reconstruction", TITLE, blocks, values)
     files["reconstruction.csv"] = found.as_csv()
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> Report:
 
 def of_extractor(extractor: Extractor, found: Copies) -> tuple[list[Block], dict[str, Any]]:
     """What one extractor sees: distances, similar embeddings, and verdicts if it gives any."""
-    from ldm.report import rereading, roundtrip, spread
+    from ldm.report import classifier_rereading, quantiles, roundtrip
 
     features = found.features[extractor.name]
     original = features[roundtrip.ORIGINAL]
@@ -104,7 +104,7 @@ def of_extractor(extractor: Extractor, found: Copies) -> tuple[list[Block], dict
     cosines["other image"] = found.strangers(extractor.name)
     blocks: list[Block] = [distance_table(extractor, apart, *original.shape)]
     blocks.append(
-        spread.table(
+        quantiles.table(
             f"{extractor.name}: cosine of the embeddings of an original and its reconstruction, "
             "and, for comparison, of the original before it in the set.",
             cosines,
@@ -114,12 +114,12 @@ def of_extractor(extractor: Extractor, found: Copies) -> tuple[list[Block], dict
         "shown": str(extractor),
         "features": original.shape[1],
         "Fréchet distance": {name: one and one._asdict() for name, one in apart.items()},
-        "cosine": spread.as_json(cosines),
+        "cosine": quantiles.as_json(cosines),
     }
     if extractor.findings:
-        said = rereading.measure(extractor, features, found.labels)
-        blocks += rereading.tables(extractor.name, said)
-        values |= rereading.as_json(said)
+        said = classifier_rereading.measure(extractor, features, found.labels)
+        blocks += classifier_rereading.tables(extractor.name, said)
+        values |= classifier_rereading.as_json(said)
     return blocks, values
 
 
@@ -146,17 +146,17 @@ def distance_table(
 
 
 def figures_table(found: Copies) -> Table:
-    from ldm.report import spread
+    from ldm.report import quantiles
 
     caption = f"Each reconstruction beside its original, n = {found.n}."
     rows = {
         f"{UNITS[name]}, {how}": found.figures[how][name] for name in UNITS for how in found.figures
     }
-    return spread.table(caption, rows)
+    return quantiles.table(caption, rows)
 
 
 def distributions(found: Copies, extractors: Sequence[Extractor]) -> Picture:
-    from ldm.report import figures
+    from ldm.report import distribution_plots
     from ldm.report.page import Picture
     from ldm.report.roundtrip import HOW
 
@@ -168,15 +168,15 @@ def distributions(found: Copies, extractors: Sequence[Extractor]) -> Picture:
             how: found.similarity(extractor.name, how) for how in HOW
         }
     caption = f"Distributions over n = {found.n} images; dotted: medians."
-    return Picture("distributions.png", figures.distributions(panels), caption)
+    return Picture("distributions.png", distribution_plots.distributions(panels), caption)
 
 
 def triples(asked: ImageSet, copier: Copier, found: Copies) -> Picture:
     """The images whose sample has the lowest, the middle and the highest PSNR."""
     import numpy as np
 
-    from ldm.data.sets import PhantomSet
-    from ldm.report import figures
+    from ldm.data.image_sets import PhantomSet
+    from ldm.report import distribution_plots
     from ldm.report.page import Picture
 
     order = np.argsort(found.figures["sample"]["PSNR"], kind="stable")
@@ -191,7 +191,9 @@ def triples(asked: ImageSet, copier: Copier, found: Copies) -> Picture:
         copy = copier(original[None], [index])["sample"][0]
         worth = found.figures["sample"]["PSNR"][place]
         shown.append(
-            figures.Triple(f"{name}: {found.ids[place]}\nPSNR {worth:.1f} dB", original, copy)
+            distribution_plots.Triple(
+                f"{name}: {found.ids[place]}\nPSNR {worth:.1f} dB", original, copy
+            )
         )
     drawn = isinstance(asked, PhantomSet)
     whose = "phantom (synthetic)" if drawn else "original"
@@ -201,7 +203,7 @@ def triples(asked: ImageSet, copier: Copier, found: Copies) -> Picture:
         f"{whose}, in the middle its reconstruction, which is synthetic, right what was added "
         f"(red) and lost (blue). {warning}"
     )
-    png = figures.triples(shown, (whose, "reconstruction (synthetic)"), caption)
+    png = distribution_plots.triples(shown, (whose, "reconstruction (synthetic)"), caption)
     return Picture("triples.png", png, caption)
 
 

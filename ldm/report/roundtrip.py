@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ldm import images, rng
+from ldm import rng
 from ldm.config import ConfigError, ModelConfig
-from ldm.data.sets import ImageSet, load_each
-from ldm.features import Extractor, batches
+from ldm.data.image_sets import ImageSet, load_each
+from ldm.drawing.drawing_settings import PIXELS_AT_ONCE
+from ldm.judging.extractors import Extractor, batches
 from ldm.metrics import fid
 from ldm.metrics.fid import Array
-from ldm.metrics.image import psnr, rmse, ssim
-from ldm.models.vae import Posterior
-from ldm.order import PIXELS_AT_ONCE
-from ldm.pipeline import build
-from ldm.weights import load_parts, weights_hash
+from ldm.metrics.image_quality import psnr, rmse, ssim
+from ldm.pictures import image_files
+from ldm.vae import Posterior
+from ldm.weights.loading import build, load_parts, weights_hash
 
 HOW = ("sample", "mean")  # of the posterior: what is decoded
 ORIGINAL = "original"
@@ -63,7 +63,7 @@ class Copier:
 
     def fit(self, image: Tensor) -> Tensor:
         """[C, H, W] -> [1, size, size]: the central square, as in training, and grey."""
-        return images.fit_square(images.to_channels(image, 1), self.size)
+        return image_files.fit_square(image_files.to_channels(image, 1), self.size)
 
     @torch.inference_mode()
     def __call__(self, originals: Tensor, indices: Sequence[int]) -> dict[str, Tensor]:
@@ -86,7 +86,7 @@ class Copier:
         return torch.cat([self._decode(self._encode(part).mean) for part in parts])
 
     def _encode(self, originals: Tensor) -> Posterior:
-        return self.vae.encode(images.to_channels(originals, self.channels).to(self.device))
+        return self.vae.encode(image_files.to_channels(originals, self.channels).to(self.device))
 
     def _decode(self, z: Tensor) -> Tensor:
         decoded = self.vae.decode(z).float().cpu()
@@ -94,7 +94,7 @@ class Copier:
             raise FloatingPointError(
                 "the reconstruction is not finite: the VAE's weights are broken"
             )
-        return images.to_channels(decoded.clamp(-1, 1), 1)
+        return image_files.to_channels(decoded.clamp(-1, 1), 1)
 
 
 def open_copier(

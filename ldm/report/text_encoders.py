@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ldm import cli
 from ldm.report import Report
+from ldm.system import cli
 
 if TYPE_CHECKING:
-    from ldm.data.reports import Labelled
-    from ldm.report.meaning import Choice, Row
+    from ldm.data.radiology_reports import Labelled
+    from ldm.report.encoder_retrieval import Choice, Row
     from ldm.report.page import Picture
 
 ABOUT = "Which text encoder keeps clinical meaning? CheXpert@k and t-SNE (arXiv:2210.04133)."
@@ -50,26 +50,32 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any file is written, for reports or encoders that will not do."""
-    from ldm.data import reports
-    from ldm.metrics.chexpert import checked
-    from ldm.report import meaning, page
+    from ldm.data import radiology_reports
+    from ldm.metrics.retrieval import checked
+    from ldm.report import encoder_retrieval, page
 
     if options.reports:
-        everything = reports.single_label(reports.read_csv(options.reports))
+        everything = radiology_reports.single_label(radiology_reports.read_csv(options.reports))
     else:
-        everything = reports.openi()
-    chosen = reports.balanced(reports.checked(everything), options.per_class, options.seed)
+        everything = radiology_reports.openi()
+    chosen = radiology_reports.balanced(
+        radiology_reports.checked(everything), options.per_class, options.seed
+    )
     checked(chosen.labels, options.k)
     choices = [choice(text) for text in options.encoders]
     rows: list[Row] = []
-    for one, encoder in zip(choices, meaning.open_all(choices, options.seed), strict=True):
-        rows += meaning.measure(one, encoder, chosen, options.k, options.seed, options.cosine)
-    pictures = draw(list(meaning.best(rows).values()), chosen, options.seed)
+    for one, encoder in zip(
+        choices, encoder_retrieval.open_all(choices, options.seed), strict=True
+    ):
+        rows += encoder_retrieval.measure(
+            one, encoder, chosen, options.k, options.seed, options.cosine
+        )
+    pictures = draw(list(encoder_retrieval.best(rows).values()), chosen, options.seed)
     sentences = [*about(options, chosen, rows), LABELS, left_out(chosen)]
     tables = [
-        meaning.macro_table(rows, options.k),
-        meaning.order_table(rows),
-        meaning.class_table(list(meaning.best(rows).values())),
+        encoder_retrieval.macro_table(rows, options.k),
+        encoder_retrieval.order_table(rows),
+        encoder_retrieval.class_table(list(encoder_retrieval.best(rows).values())),
     ]
     values = {
         "reports": Path(options.reports).name if options.reports else "Open-I",
@@ -80,8 +86,8 @@ def run(options: argparse.Namespace) -> Report:
         "seed": options.seed,
         "left_out": chosen.left_out,
         "chance": rows[0].score.macro_chance,
-        "rows": [meaning.as_json(row) for row in rows],
-        "agreement": meaning.agreement(rows),
+        "rows": [encoder_retrieval.as_json(row) for row in rows],
+        "agreement": encoder_retrieval.agreement(rows),
     }
     blocks = [*sentences, *tables, *pictures]
     files = page.files("text_encoders", TITLE, blocks, values)
@@ -90,7 +96,7 @@ def run(options: argparse.Namespace) -> Report:
 
 def choice(text: str) -> Choice:
     """[LABEL=]ENCODER[@VECTOR]; without a label a path goes by its last name."""
-    from ldm.report.meaning import Choice
+    from ldm.report.encoder_retrieval import Choice
 
     label, equals, rest = text.partition("=")
     if not equals:
@@ -130,9 +136,9 @@ def draw(rows: Sequence[Row], chosen: Labelled, seed: int) -> list[Picture]:
     """
     from tqdm import tqdm
 
-    from ldm.data.mesh import CLASSES
+    from ldm.data.mesh_terms import CLASSES
     from ldm.report.page import Picture
-    from ldm.report.scatter import Panel, draw, tsne
+    from ldm.report.tsne_plot import Panel, draw, tsne
 
     panels = []
     for row in tqdm(rows, "drawing", delay=2, disable=None, leave=False):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from ldm.data.prompts import asked
-from ldm.data.sets import ImageSet
-from ldm.features import Extractor
-from ldm.report import curves, verdicts
+from ldm.data.image_sets import ImageSet
+from ldm.data.prompt_findings import asked
+from ldm.judging.extractors import Extractor
+from ldm.report import roc_curves, verdicts
 from ldm.report.page import Picture, Table
 from ldm.report.verdicts import Judged, Verdict
 
@@ -53,7 +53,7 @@ def called(found: Found, names: Sequence[str]) -> Table:
 def roc(
     found: Found, judged: Sequence[Judged], names: Sequence[str], extractor: Extractor
 ) -> Picture:
-    panels: dict[str, list[curves.Curve]] = {finding: [] for finding in found}
+    panels: dict[str, list[roc_curves.Curve]] = {finding: [] for finding in found}
     for finding, row in found.items():
         column = extractor.findings.index(finding)
         for v, one, name in zip(row, judged, names, strict=True):
@@ -62,23 +62,23 @@ def roc(
             places, truth, rivals = verdicts.cases(one, finding)
             scores, among = one.scores[places, column], truth | rivals
             area = f"{name}, {v.auc.value:.2f}"
-            panels[finding].append(curves.Curve(area, scores, truth))
+            panels[finding].append(roc_curves.Curve(area, scores, truth))
             if v.rivals:
                 area = f"{name}, other findings, {v.rivals.value:.2f}"
-                panels[finding].append(curves.Curve(area, scores[among], truth[among]))
+                panels[finding].append(roc_curves.Curve(area, scores[among], truth[among]))
     caption = f"ROC curves and their areas, by {extractor.name}; n and intervals are in the table."
-    return Picture("roc.png", curves.roc(panels), caption)
+    return Picture("roc.png", roc_curves.roc(panels), caption)
 
 
 def wrong(images: ImageSet, judged: Judged, finding: str, extractor: Extractor) -> list[Picture]:
     """A sheet of the surest disagreements of prompt and classifier; none if they never differ."""
     column = extractor.findings.index(finding)
-    kinds = verdicts.surely_wrong(judged, finding, extractor, curves.SHOWN)
+    kinds = verdicts.surely_wrong(judged, finding, extractor, roc_curves.SHOWN)
     if not kinds:
         return []
     rows = {
         name: [
-            curves.Shown(images.load(judged.indices[p]), f"{judged.scores[p, column]:.2f}")
+            roc_curves.Shown(images.load(judged.indices[p]), f"{judged.scores[p, column]:.2f}")
             for p in places
         ]
         for name, places in kinds.items()
@@ -89,7 +89,7 @@ def wrong(images: ImageSet, judged: Judged, finding: str, extractor: Extractor) 
     title = f"{finding} ({mark}): {'; '.join(rows)}"
     name = f"wrong_{re.sub('[^a-z0-9]+', '_', finding.lower())}.png"
     caption = f"{title}. The surest first, with the classifier's score."
-    return [Picture(name, curves.sheet(rows, title), caption)]
+    return [Picture(name, roc_curves.sheet(rows, title), caption)]
 
 
 def prompt_table(judged: Judged, extractor: Extractor) -> Table:

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ldm.data.prompts import asked
-from ldm.data.sets import ImageSet, load_each
-from ldm.features import Array, Extractor, batches
-from ldm.metrics.classify import Estimate, auc, decisions, wilson
-from ldm.report.distances import fingerprint
+from ldm.data.image_sets import ImageSet, load_each
+from ldm.data.prompt_findings import asked
+from ldm.judging.extractors import Array, Extractor, batches
+from ldm.metrics.classification import Estimate, auc, decisions, wilson
+from ldm.report.set_distances import fingerprint
 
 Truth = NDArray[np.bool_]
 

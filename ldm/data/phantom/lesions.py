@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ldm.data.phantom.anatomy import F32, Anatomy, Array, Cavity, Mask
-from ldm.data.phantom.canvas import Canvas, ellipsoid
+from ldm.data.phantom.body import F32, Anatomy, Array, Cavity, Mask
+from ldm.data.phantom.detector import Canvas, ellipsoid
 from ldm.data.phantom.findings import Finding, Phantom, stream
 from ldm.data.phantom.vessels import hilum
 

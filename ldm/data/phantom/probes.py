@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ldm.data.phantom import film
-from ldm.data.phantom.anatomy import F32, Anatomy, Array
-from ldm.data.phantom.canvas import Canvas, Floats
+from ldm.data.phantom import exposure
+from ldm.data.phantom.body import F32, Anatomy, Array
+from ldm.data.phantom.detector import Canvas, Floats
 from ldm.data.phantom.findings import Phantom, stream
 
 LENGTH = 6.0  # cm of a wire
@@ -57,7 +57,7 @@ def _letter(canvas: Canvas, letter: str, size: float, rng: np.random.Generator) 
     half = 0.5 * canvas.size * canvas.pixel
     x, y = rng.choice([-0.8, 0.8]) * half, rng.uniform(0.7, 0.8) * half
     top_left = x - size / 3, y - size / 2  # a letter is two thirds as wide as high
-    return film.write(canvas, letter, top_left, size, 0.0)
+    return exposure.write(canvas, letter, top_left, size, 0.0)
 
 
 def _in_the_lung(canvas: Canvas, rng: np.random.Generator) -> tuple[float, float]:

@@ -14,9 +14,9 @@ import torch
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
-from ldm.data.phantom import devices, film, lesions, probes
-from ldm.data.phantom.anatomy import F32, Anatomy, Array, Cavity, Mask, draw_anatomy
-from ldm.data.phantom.canvas import Canvas, capsule, ellipsoid
+from ldm.data.phantom import exposure, lesions, medical_devices, probes
+from ldm.data.phantom.body import F32, Anatomy, Array, Cavity, Mask, draw_anatomy
+from ldm.data.phantom.detector import Canvas, capsule, ellipsoid
 from ldm.data.phantom.findings import Phantom, stream
 from ldm.data.phantom.skeleton import bones
 from ldm.data.phantom.vessels import hilum, vessels
@@ -78,15 +78,15 @@ def _render_one(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], di
     aerated = lungs.air * (1 - lungs.density)  # what the findings left, free of tissue
     soft = _trunk(canvas, a) * patchy - aerated + lungs.vessels + lungs.extra
     soft = np.clip(soft - _airways(canvas, a) - _bowel_gas(canvas, a, phantom), 0, None)
-    metal, metal_mask = devices.draw(canvas, a, phantom)
+    metal, metal_mask = medical_devices.draw(canvas, a, phantom)
     metal = metal + probe.get("wire", F32(0))
     path = F32(a.scale) * (F32(MU_SOFT) * soft + F32(MU_BONE) * bone) + F32(MU_METAL) * metal
     path = canvas.blur(path, 0.05)
     rng = stream(phantom.seed, 5)
-    grey = film.expose(canvas, path, aerated, phantom.view, rng)
-    grey = film.finish(canvas, grey, phantom.view, rng)
+    grey = exposure.expose(canvas, path, aerated, phantom.view, rng)
+    grey = exposure.finish(canvas, grey, phantom.view, rng)
     if "letter" in probe:
-        grey = film.burn_in(grey, probe["letter"])
+        grey = exposure.burn_in(grey, probe["letter"])
     field = (air > 0.5) & (full > 1)
     masks = {
         "left lung": field & ~right,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ldm.data.phantom.anatomy import F32, Anatomy, Array, Cavity
-from ldm.data.phantom.canvas import Canvas, Floats, capsule, spline
+from ldm.data.phantom.body import F32, Anatomy, Array, Cavity
+from ldm.data.phantom.detector import Canvas, Floats, capsule, spline
 
 CORTEX = 0.13  # cm of compact bone around every bone
 COMPACT, SPONGY = 1.7, 0.55  # mineral, relative to compact bone

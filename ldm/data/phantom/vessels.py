@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ldm.data.phantom.anatomy import F32, Anatomy, Array
-from ldm.data.phantom.canvas import Canvas
+from ldm.data.phantom.body import F32, Anatomy, Array
+from ldm.data.phantom.detector import Canvas
 
 GENERATIONS = 6
 # directions of the first branches (radians, 0 lateral, positive down) and their calibre in cm

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from ldm import cli
 from ldm.report import Report
+from ldm.system import cli
 
 if TYPE_CHECKING:
-    from ldm.report.study.settings import Study
+    from ldm.report.study.study_settings import Study
 
 ABOUT = "Repeat the study of arXiv:2210.04133: every table and figure, as one page. It resumes."
 
@@ -48,18 +48,18 @@ def run(options: argparse.Namespace) -> Report:
 
 def make(study: Study) -> Report:
     """Every step that is not there yet, and the page of all."""
-    from ldm.report.study import plan, steps, story
-    from ldm.weights import load_parts
+    from ldm.report.study import cached_steps, study_page, study_plan
+    from ldm.weights.loading import load_parts
 
-    planned = plan.plan(study, load_parts(study.model)[0])
-    return story.report(study, steps.run(planned, study.out / "steps"))
+    planned = study_plan.plan(study, load_parts(study.model)[0])
+    return study_page.report(study, cached_steps.run(planned, study.out / "steps"))
 
 
 def study_of(options: argparse.Namespace) -> Study:
     """The defaults of the tier, and over them what was asked for."""
     import dataclasses
 
-    from ldm.report.study.settings import QUICK, Study, check_full
+    from ldm.report.study.study_settings import QUICK, Study, check_full
 
     study = QUICK if options.quick else Study()
     if options.tier == "full":

@@ -1,0 +1,115 @@
+"""From path lengths to a displayed film: scatter, noise, exposure, film curve, borders, markers."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, zoom
+
+from ldm.data.phantom.body import F32, Array
+from ldm.data.phantom.detector import Canvas
+
+GLYPHS = {  # strokes on a 4 x 6 raster
+    "L": ((0, 0, 0, 6), (0, 6, 4, 6)),
+    "R": ((0, 0, 0, 6), (0, 0, 3, 0), (3, 0, 4, 1.5), (4, 1.5, 3, 3), (3, 3, 0, 3), (2, 3, 4, 6)),
+    "A": ((0, 6, 2, 0), (2, 0, 4, 6), (1, 4, 3, 4)),
+    "P": ((0, 0, 0, 6), (0, 0, 3, 0), (3, 0, 4, 1.5), (4, 1.5, 3, 3), (3, 3, 0, 3)),
+}
+
+
+def expose(
+    canvas: Canvas, attenuation: Array, lung: Array, view: str, rng: np.random.Generator
+) -> Array:
+    """[H, W] grey in [0, 1], bright where little arrives, like a film on a light box.
+
+    I = exp(-sum mu_i l_i) + scatter + noise (Beer-Lambert); lung: [H, W] cm of air, for the window
+    """
+    primary = np.exp(-attenuation)
+    scatter = _broad(canvas, primary * (1 - np.exp(-2 * attenuation)), 6)
+    share = rng.uniform(0.25, 0.4) if view == "PA" else rng.uniform(0.35, 0.6)
+    signal = (1 - share) * primary + share * scatter
+    dose = rng.uniform(3e5, 2e6) * (1.0 if view == "PA" else 0.5) * (canvas.pixel / 0.3) ** 2
+    # the grain has a stream of its own: it takes more numbers at larger sizes, the film must not
+    noise = rng.spawn(1)[0].standard_normal((canvas.size, canvas.size)).astype(F32)
+    signal = signal + np.sqrt(signal / F32(dose)) * noise
+    density = -np.log(np.clip(signal, 1e-4, None))  # what a film or a digital plate shows
+    density = _equalise(canvas, density, rng.uniform(0.25, 0.6))
+    density = density + F32(rng.uniform(0.3, 1.0)) * (density - canvas.blur(density, 0.5))
+    return _window(density, lung, view, rng)
+
+
+def _equalise(canvas: Canvas, density: Array, share: float) -> Array:
+    """What every digital workstation does: takes back a share of the broad differences."""
+    broad = _broad(canvas, density, 4.5)
+    body = np.clip(density / F32(0.5), 0, 1)  # bare film stays black
+    return np.asarray(density - body * F32(share) * (broad - np.median(density)), F32)
+
+
+def _broad(canvas: Canvas, source: Array, cm: float) -> Array:
+    """Gaussian blur over that many cm, done on a coarse grid because it is broad."""
+    cells = 32
+    block = canvas.size // cells
+    if block * cells != canvas.size:
+        return gaussian_filter(source, cm / canvas.pixel, mode="nearest", truncate=2)
+    coarse = source.reshape(cells, block, cells, block).mean((1, 3))
+    coarse = gaussian_filter(coarse, cm / (canvas.pixel * block), mode="nearest", truncate=2)
+    return np.asarray(zoom(coarse, block, order=1, mode="nearest", grid_mode=True), F32)
+
+
+def _window(density: Array, lung: Array, view: str, rng: np.random.Generator) -> Array:
+    """Film curve: a logistic through the lungs' dark grey and the abdomen's light one."""
+    inner = lung > 4
+    dark = float(np.median(density[inner])) if inner.sum() > 50 else float(np.median(density))
+    light = float(np.quantile(density, 0.93))
+    grey_dark = rng.uniform(0.2, 0.45) if view == "PA" else rng.uniform(0.28, 0.6)
+    grey_light = rng.uniform(0.78, 0.92)
+    to, fro = np.log(grey_dark / (1 - grey_dark)), np.log(grey_light / (1 - grey_light))
+    slope = (fro - to) / max(light - dark, 0.3)
+    curve = 1 / (1 + np.exp(-(to + slope * (density - dark))))
+    floor = 1 / (1 + np.exp(-(to - slope * dark)))  # what bare film would show
+    grey = np.clip((curve - floor) / (1 - floor), 0, 1)
+    fog = max(0.0, rng.normal(-0.02, 0.06))
+    return np.asarray(fog + (1 - fog) * grey, F32)
+
+
+def finish(canvas: Canvas, grey: Array, view: str, rng: np.random.Generator) -> Array:
+    """Burns in the side marker and sometimes the view, and the collimator's black border."""
+    half = 0.5 * canvas.size * canvas.pixel
+    if rng.random() < 0.3:
+        edges = half * (1 - np.where(rng.random(4) < 0.5, rng.uniform(0, 0.12, 4), -0.1))
+        tilt = rng.normal(0, 0.02)
+        u, v = canvas.u + F32(tilt) * canvas.v, canvas.v - F32(tilt) * canvas.u
+        inside = canvas.edge(F32(edges[0]) - u) * canvas.edge(F32(edges[1]) + u)
+        inside *= canvas.edge(F32(edges[2]) - v) * canvas.edge(F32(edges[3]) + v)
+        blank = 0.0 if rng.random() < 0.75 else 0.93  # beyond the shutters: black, or clear film
+        grey = F32(blank) + (grey - F32(blank)) * inside
+    letter = "L" if rng.random() < 0.75 else "R"
+    side = 1 if letter == "L" else -1  # the patient's left is the image's right
+    height = rng.uniform(1.1, 1.8)
+    at = (side * half * rng.uniform(0.76, 0.9), -half * rng.uniform(0.7, 0.92))
+    ink = write(canvas, letter, at, height, rng.normal(0, 0.1))
+    if view == "AP" and rng.random() < 0.4:
+        ink = ink + write(canvas, "AP", (at[0] - 0.5, at[1] + 1.8 * height), 0.5 * height, 0.0)
+    return burn_in(grey, ink)
+
+
+def burn_in(grey: Array, ink: Array) -> Array:
+    """Ink of 1 is white, whatever is below it."""
+    return np.asarray(np.clip(grey + np.clip(ink, 0, 1) * (0.97 - grey), 0, 1), F32)
+
+
+def write(canvas: Canvas, text: str, at: tuple[float, float], height: float, tilt: float) -> Array:
+    """[H, W] ink of letters that stand upright in the image, whatever the body does."""
+    lines = [
+        (x0 + 5.5 * i, y0, x1 + 5.5 * i, y1)
+        for i, letter in enumerate(text)
+        for x0, y0, x1, y1 in GLYPHS[letter]
+    ]
+    strokes = np.array(lines) * (height / 6)
+    t = np.linspace(0, 1, 40)[:, None]
+    x = (strokes[:, 0] * (1 - t) + strokes[:, 2] * t).ravel()
+    y = (strokes[:, 1] * (1 - t) + strokes[:, 3] * t).ravel()
+    x, y = x + tilt * y + at[0], y - tilt * x + at[1]
+    n, pixel = (canvas.size - 1) / 2, canvas.pixel
+    ink = canvas.deposit(y / pixel + n, x / pixel + n, np.full(x.shape, 1.0))
+    ink = canvas.blur(ink, max(0.09 * height, 0.3 * pixel))
+    return np.asarray(np.clip(1.6 * ink / max(float(ink.max()), 1e-6), 0, 1), F32)

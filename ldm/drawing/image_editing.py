@@ -1,0 +1,157 @@
+"""Pictures in, pictures out: integers [H, W, C], grey or RGB, 8 or 16 bits, of any size from 64 px.
+
+Inside they are padded to what the model can draw, and grey or RGB as it wants them; what comes
+back has the size, depth and channels of what was given.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldm.config import ConfigError
+from ldm.drawing import latent_editing, masks
+from ldm.drawing.latent_editing import OnStep, ignore
+from ldm.drawing.masks import Floats, Levels
+from ldm.guidance import Denoise
+from ldm.pictures import image_files
+from ldm.pipeline import LatentDiffusion, Sampling
+from ldm.system.devices import available
+from ldm.vae import codec_bytes
+
+log = logging.getLogger(__name__)
+
+SMALLEST = 64  # pixels
+FAR = 1.5  # times the training size
+
+
+def check_smallest(height: int, width: int) -> None:
+    """ConfigError for an image that is too small to be edited."""
+    if min(height, width) < SMALLEST:
+        raise ConfigError(
+            f"the image is {width}x{height}, and editing wants {SMALLEST} pixels a side or more"
+        )
+
+
+def check(pipe: LatentDiffusion, height: int, width: int) -> None:
+    """ConfigError for an image, or a part, that this model cannot work on; warns of odd sizes."""
+    trained = pipe.config.image_size
+    need, room = codec_bytes(pipe.config.vae, height, width), available(pipe.device)
+    if need > room:
+        raise ConfigError(
+            f"editing {width}x{height} pixels at once wants about {need / 1e9:.3g} GB, and "
+            f"{room / 1e9:.3g} GB are to be had; make the image smaller, or repaint less of it"
+        )
+    if max(height, width) > FAR * trained or max(height, width) * FAR < trained:
+        log.warning(
+            "works on %dx%d pixels, the model was trained at %d: expect odd anatomy",
+            *(width, height, trained),
+        )
+
+
+def denoiser(pipe: LatentDiffusion, prompts: Sequence[str], sampling: Sampling) -> Denoise:
+    """The network with the prompts, the negative prompt and the guidance inside."""
+    with torch.inference_mode():
+        context = pipe.encode_each(prompts)
+        negative = None if sampling.guidance == 1 else pipe.encode_each([sampling.negative])
+    return pipe.denoiser(context, negative, sampling)
+
+
+def sized(pipe: LatentDiffusion, sampling: Sampling, height: int, width: int) -> Sampling:
+    """`sampling` at the size that an image of height x width is padded to."""
+    tall, wide = (side + -side % pipe.config.multiple for side in (height, width))
+    return replace(sampling, height=tall, width=wide)
+
+
+def encode(pipe: LatentDiffusion, picture: Levels) -> Tensor:
+    """[1, C, h, w], scaled"""
+    image = image_files.from_integers(masks.padded(picture, pipe.config.multiple))
+    return pipe.encode(image_files.to_channels(image, pipe.config.vae.image_channels)[None])
+
+
+def decode(pipe: LatentDiffusion, z: Tensor, like: Levels) -> list[Floats]:
+    """[B, C, h, w] -> B pictures [H, W, C] of the size, levels and channels of `like`, unrounded"""
+    height, width, channels = like.shape
+    drawn = image_files.to_channels(pipe.decode(z), channels)[:, :, :height, :width]
+    levels = (drawn.permute(0, 2, 3, 1).double().numpy() + 1) * (np.iinfo(like.dtype).max / 2)
+    return list(levels)
+
+
+def rounded(pictures: Sequence[Floats], like: Levels) -> list[Levels]:
+    return [picture.round().astype(like.dtype) for picture in pictures]
+
+
+def image_to_image(
+    pipe: LatentDiffusion,
+    picture: Levels,
+    prompts: Sequence[str],
+    indices: Sequence[int],
+    sampling: Sampling,
+    strength: float,
+    on_step: OnStep = ignore,
+) -> list[Levels]:
+    """The picture as each prompt has it, the less like before the greater the strength."""
+    sampling = sized(pipe, sampling, *picture.shape[:2])
+    denoise, z = denoiser(pipe, prompts, sampling), encode(pipe, picture)
+    z = latent_editing.image_to_image(pipe, z, denoise, indices, sampling, strength, on_step)
+    return rounded(decode(pipe, z, picture), picture)
+
+
+def counterfactual(
+    pipe: LatentDiffusion,
+    picture: Levels,
+    described: Sequence[str],
+    prompts: Sequence[str],
+    sampling: Sampling,
+    strength: float = 1.0,
+    on_step: OnStep = ignore,
+    rounds: int = 2,
+) -> list[Levels]:
+    """The picture as each prompt has it, from the noise that gives it for its description.
+
+    described: for each prompt what the picture shows; where both are the same it comes back
+    rounds: see `latents.ascend`
+    """
+    sampling = sized(pipe, sampling, *picture.shape[:2])
+    up, down = (denoiser(pipe, words, sampling) for words in (described, prompts))
+    z = encode(pipe, picture).expand(len(prompts), -1, -1, -1)
+    z = latent_editing.counterfactual(pipe, z, up, down, sampling, strength, on_step, rounds)
+    return rounded(decode(pipe, z, picture), picture)
+
+
+def inpaint(
+    pipe: LatentDiffusion,
+    picture: Levels,
+    alpha: Floats,
+    prompts: Sequence[str],
+    indices: Sequence[int],
+    sampling: Sampling,
+    resample: int = 1,
+    on_step: OnStep = ignore,
+) -> list[Levels]:
+    """The picture with what the prompts say where alpha [H, W] is above 0, and bit for bit itself
+    elsewhere.
+
+    A picture larger than the model's is worked on in the window around what is repainted. What lies
+    under the mask is smoothed away before anything looks at it, so where alpha is 1 it leaves no
+    trace in the result.
+    """
+    box = masks.window(alpha > 0, pipe.config.image_size)
+    part, shown = picture[box.inside], alpha[box.inside]
+    sampling = sized(pipe, sampling, box.height, box.width)
+    filled = masks.harmonic(part.astype(np.float64), shown > 0).round().astype(part.dtype)
+    multiple, factor = pipe.config.multiple, pipe.config.vae.factor
+    mask = masks.to_latents(masks.padded(shown, multiple), factor)
+    denoise, z = denoiser(pipe, prompts, sampling), encode(pipe, filled)
+    z = latent_editing.inpaint(pipe, z, mask, denoise, indices, sampling, resample, on_step)
+    results = []
+    for drawn in decode(pipe, z, part):
+        result = picture.copy()
+        result[box.inside] = masks.paste(part, drawn, shown)
+        results.append(result)
+    return results

@@ -1,0 +1,125 @@
+"""A small DenseNet that says which findings a radiograph shows (DenseNet, arXiv:1608.06993)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ldm.blocks import group_norm
+from ldm.config import from_dict, to_dict
+from ldm.system import atomic
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """The DenseNet that looks for findings; their names are those of captions."""
+
+    findings: tuple[str, ...] = ("pleural effusion",)
+    size: int = 128  # pixels
+    channels: int = 32  # after the first convolution
+    growth: int = 16  # channels that each layer adds
+    blocks: tuple[int, ...] = (4, 6, 8, 6)  # layers of each
+    groups: int = 4
+
+
+class DenseLayer(nn.Module):
+    """x, and beside it what a bottleneck and a 3 x 3 convolution find in it (section 3)."""
+
+    def __init__(self, width: int, growth: int, groups: int) -> None:
+        super().__init__()
+        self.norm1 = group_norm(width, groups, eps=1e-5)
+        self.conv1 = nn.Conv2d(width, 4 * growth, 1, bias=False)
+        self.norm2 = group_norm(4 * growth, groups, eps=1e-5)
+        self.conv2 = nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, C, h, w];  returns [B, C + growth, h, w]"""
+        y = self.conv1(F.relu(self.norm1(x)))
+        return torch.cat([x, self.conv2(F.relu(self.norm2(y)))], dim=1)
+
+
+class Transition(nn.Module):
+    """Half the channels, half the sides."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        super().__init__()
+        self.norm = group_norm(width, groups, eps=1e-5)
+        self.conv = nn.Conv2d(width, width // 2, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, C, h, w];  returns [B, C / 2, h / 2, w / 2]"""
+        return F.avg_pool2d(self.conv(F.relu(self.norm(x))), 2)
+
+
+class Judge(nn.Module):
+    """Grey radiographs -> one logit for each finding of the config.
+
+    GroupNorm in the place of the paper's BatchNorm: a verdict does not depend on the batch. Each
+    image is brought to mean 0 and variance 1 first, so that exposure says nothing.
+    """
+
+    def __init__(self, cfg: JudgeConfig) -> None:
+        super().__init__()
+        self.config = cfg
+        width = cfg.channels
+        layers: list[nn.Module] = [nn.Conv2d(1, width, 7, stride=2, padding=3), nn.MaxPool2d(2)]
+        for i, count in enumerate(cfg.blocks):
+            for _ in range(count):
+                layers.append(DenseLayer(width, cfg.growth, cfg.groups))
+                width += cfg.growth
+            if i < len(cfg.blocks) - 1:
+                layers.append(Transition(width, cfg.groups))
+                width //= 2
+        self.layers = nn.Sequential(*layers)
+        self.norm = group_norm(width, cfg.groups, eps=1e-5)
+        self.out = nn.Linear(width, len(cfg.findings))
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the verdict is made of: [B, C];  images: [B, 1, size, size] in [-1, 1]"""
+        size = self.config.size
+        if images.shape[1:] != (1, size, size) or images.abs().max() > 1.001:
+            raise ValueError(
+                f"the judge wants grey images [B, 1, {size}, {size}] in [-1, 1], got "
+                f"{list(images.shape)} in [{images.min():.3g}, {images.max():.3g}]"
+            )
+        x = images - images.mean(dim=(2, 3), keepdim=True)
+        x = x / (x.std(dim=(2, 3), keepdim=True) + 1e-3)
+        return F.relu(self.norm(self.layers(x))).mean(dim=(2, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, K]"""
+        return self.out(self.features(images))
+
+
+def save_judge(path: Path, judge: Judge) -> None:
+    """Weights and config in one safetensors file."""
+    state = {name: tensor.contiguous() for name, tensor in judge.state_dict().items()}
+    with atomic.whole_file(path) as unfinished:
+        save_file(state, unfinished, metadata={"judge": json.dumps(to_dict(judge.config))})
+
+
+def load_judge(path: str | Path) -> Judge:
+    """The judge in a file or a run folder, in eval mode, float32, on the CPU.
+
+    Raises ValueError, in one line, for anything else.
+    """
+    path = Path(path)
+    file = path / "model.safetensors" if path.is_dir() else path
+    try:
+        with safe_open(file, framework="pt") as handle:
+            text = (handle.metadata() or {}).get("judge")
+            state = {name: handle.get_tensor(name).float() for name in handle.keys()}  # noqa: SIM118 - no dict
+        if text is None:
+            raise ValueError("it holds no judge; train one with configs/judge.yaml")
+        judge = Judge(from_dict(JudgeConfig, json.loads(text)))
+        judge.load_state_dict(state)
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise ValueError(f"cannot open the judge {file}: {str(error).splitlines()[0]}") from error
+    return judge.eval()

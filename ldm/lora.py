@@ -1,0 +1,80 @@
+"""LoRA: W + alpha / r B A in the place of W, where only the small A and B are learned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ldm.attention import Attention
+
+
+class LoRALinear(nn.Module):
+    """h = W x + alpha / r B A x   (LoRA, arXiv:2106.09685, eq. 3); B starts at zero."""
+
+    def __init__(self, linear: nn.Linear, rank: int, scale: float) -> None:
+        super().__init__()
+        self.linear, self.scale = linear.requires_grad_(False), scale
+        self.down = nn.Linear(linear.in_features, rank, bias=False)
+        self.up = nn.Linear(rank, linear.out_features, bias=False)
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        nn.init.zeros_(self.up.weight)
+        self.to(linear.weight.device)  # not before: the CPU's generator is the seeded one
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [..., C];  returns [..., C']"""
+        return self.linear(x) + self.scale * self.up(self.down(x))
+
+
+def inject(network: nn.Module, rank: int, alpha: float) -> nn.ModuleDict:
+    """Give every projection of every attention a LoRA, and freeze the rest; returns the LoRAs.
+
+    Those of the result are the modules in the network, by name with _ for the dots.
+    """
+    if rank < 1:
+        raise ValueError(f"a LoRA wants a rank of 1 or more, got {rank}")
+    network.requires_grad_(False)
+    found = {}
+    for name, module in [(n, m) for n, m in network.named_modules() if isinstance(m, Attention)]:
+        for part in ("q", "k", "v", "out"):
+            layer = LoRALinear(getattr(module, part), rank, alpha / rank)
+            setattr(module, part, layer)
+            found[f"{name}.{part}".replace(".", "_")] = nn.ModuleList([layer.down, layer.up])
+    return nn.ModuleDict(found)
+
+
+def weights(network: nn.Module) -> dict[str, Tensor]:
+    """{"<layer>.down": A [r, C], "<layer>.up": B [C', r]} of a network with LoRAs."""
+    return {
+        f"{name}.{part}": getattr(module, part).weight
+        for name, module in network.named_modules()
+        if isinstance(module, LoRALinear)
+        for part in ("down", "up")
+    }
+
+
+@torch.no_grad()
+def merge(network: nn.Module, tensors: Mapping[str, Tensor], scale: float) -> None:
+    """W <- W + scale B A in a network without LoRAs; -scale takes it out again, but for rounding.
+
+    Layers of shorter weights become float32, so that several LoRAs are rounded once, by whoever
+    moves the network to its dtype.
+    Raises ValueError, before anything is changed, if the names or shapes are another network's.
+    """
+    layers = {name: m for name, m in network.named_modules() if isinstance(m, nn.Linear)}
+    changes = {}
+    for name in sorted({key.rpartition(".")[0] for key in tensors}):
+        down, up = tensors.get(f"{name}.down"), tensors.get(f"{name}.up")
+        if name not in layers or down is None or up is None:
+            raise ValueError(f"there is no layer {name or 'without a name'} with a down and an up")
+        if (shape := (len(up), down.shape[1])) != layers[name].weight.shape:
+            raise ValueError(
+                f"{name} is {list(layers[name].weight.shape)} here, {list(shape)} there"
+            )
+        changes[name] = scale * (up.double() @ down.double())
+    for name, change in changes.items():
+        layer = layers[name]
+        weight = (layer.float() if layer.weight.itemsize < 4 else layer).weight
+        weight.copy_(weight.double() + change.to(weight.device))

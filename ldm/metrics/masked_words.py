@@ -1,0 +1,80 @@
+"""How many hidden tokens are guessed, and how many would be without any network."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import norm
+
+from ldm.metrics.classification import Estimate
+
+Row = Sequence[int]  # the token ids of a text
+Context = Callable[[Row, int], Hashable]
+Guess = Callable[[Row, int], int]  # of the token at a place of a row, which is hidden there
+
+# what a guess by counting looks at, from the closest context to the widest
+CONTEXTS: dict[str, tuple[Context, ...]] = {
+    "most frequent token": (),
+    "most frequent at its place": (lambda row, place: place,),
+    "most frequent between its neighbours": (
+        lambda row, place: (row[place - 1], row[place + 1]),
+        lambda row, place: row[place - 1],
+        lambda row, place: row[place + 1],
+    ),
+}
+
+
+def by_counting(rows: Sequence[Row], contexts: Sequence[Context]) -> Guess:
+    """A guess that is the most frequent token of `rows` in the first context that they know.
+
+    Where they know none, as of neighbours that are hidden themselves, it is the most frequent of
+    all. A row's first and last token, [CLS] and [SEP], are neighbours only.
+    """
+    tables = [_table(rows, context) for context in (*contexts, _anywhere)]
+
+    def guess(row: Row, place: int) -> int:
+        found = (table.get(context(row, place)) for context, table in tables)
+        return next(token for token in found if token is not None)
+
+    return guess
+
+
+def _anywhere(row: Row, place: int) -> None:
+    return None
+
+
+def _table(rows: Sequence[Row], context: Context) -> tuple[Context, dict[Hashable, int]]:
+    """The context, and in each state of it the most frequent token."""
+    counts: defaultdict[Hashable, Counter[int]] = defaultdict(Counter)
+    for row in rows:
+        for place in range(1, len(row) - 1):
+            counts[context(row, place)][row[place]] += 1
+    return context, {state: most_frequent(found) for state, found in counts.items()}
+
+
+def most_frequent(counts: Mapping[int, int]) -> int:
+    """Of equally frequent ones the smallest."""
+    return min(counts, key=lambda token: (-counts[token], token))
+
+
+def share_of_groups(hits: ArrayLike, counts: ArrayLike, confidence: float = 0.95) -> Estimate:
+    """sum(hits) / sum(counts), with an interval that takes the groups, not the cases, as drawn.
+
+    hits, counts: [n] of each group, say a text with its hidden tokens, which resemble each other.
+    Variance of a ratio, linearised: n / (n - 1) sum (hits - p counts)^2 / (sum counts)^2 (Cochran,
+    Sampling Techniques, 1977, chapter 6). Cut to [0, 1]; n is that of groups.
+    """
+    hits, counts = np.asarray(hits, np.float64), np.asarray(counts, np.float64)
+    n, total = len(hits), counts.sum()
+    if hits.shape != counts.shape or n < 2 or total == 0 or ((hits < 0) | (hits > counts)).any():
+        raise ValueError(
+            f"a share wants two groups or more, with 0 <= hits <= counts in each and a case in one "
+            f"at least, got {n} groups with {total:.0f} cases"
+        )
+    p = float(hits.sum() / total)
+    variance = n / (n - 1) * ((hits - p * counts) ** 2).sum() / total**2
+    half = float(norm.isf((1 - confidence) / 2) * variance**0.5)
+    return Estimate(p, max(0.0, p - half), min(1.0, p + half), n)

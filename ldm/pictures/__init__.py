@@ -1,0 +1,1 @@
+"""Pixels in [-1, 1] <-> image files."""

@@ -1,0 +1,166 @@
+"""What an adapted model draws, and how good it is (arXiv:2210.04133, sections 2.6 to 2.8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from tqdm import tqdm
+
+from ldm.config import ConfigError
+from ldm.data.data_config import DataConfig
+from ldm.data.phantom import FINDINGS
+from ldm.data.phantom.captions import EFFUSION, readable
+from ldm.data.radiographs import Files, Phantoms, from_bytes, to_bytes
+from ldm.drawing.drawing_settings import PIXELS_AT_ONCE
+from ldm.judging.extractors import Array, Extractor, batches
+from ldm.metrics.classification import Estimate, auc, decisions
+from ldm.pipeline import LatentDiffusion, Sampling
+from ldm.report.reconstruction import frechet
+from ldm.system import atomic
+from ldm.system.fingerprint import digest
+from ldm.text.projected_encoder import replace_text
+from ldm.weights import adapters
+
+NOUN = "lung xray"
+SUFFIX = " with a visible "
+STYLE = "a photo in the style of a "  # the third prompt of the paper's Table 4
+OTHERS = tuple(word for name in FINDINGS if (word := readable(name)) != EFFUSION)
+APART = 100_000  # between the image indices of two kinds of prompts, so that n changes none
+
+
+class Artist:
+    """A model, and the folder that keeps what it has drawn, a batch in a file."""
+
+    def __init__(self, pipe: LatentDiffusion, folder: Path, sampling: Sampling) -> None:
+        self.pipe, self.folder, self.sampling = pipe, folder, sampling
+        pipe.check(sampling)
+
+    def draw(self, prompts: Sequence[str], first: int = 0) -> Tensor:
+        """Image first + i shows prompt i: [B, C, H, W], in 256 grey levels."""
+        many = max(1, PIXELS_AT_ONCE // (self.sampling.height * self.sampling.width))
+        starts = range(0, len(prompts), many)
+        bar = tqdm(starts, "drawing", unit="batch", delay=2, disable=None, leave=False)
+        return torch.cat([self._batch(prompts[i : i + many], first + i) for i in bar])
+
+    def _batch(self, prompts: Sequence[str], first: int) -> Tensor:
+        what = [self.pipe.weights_hash, repr(self.sampling), list(prompts), first]
+        path = self.folder / f"{digest(what)}.npy"
+        if not path.exists():
+            indices = range(first, first + len(prompts))
+            drawn = to_bytes(self.pipe.draw(prompts, indices, self.sampling))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic.whole_file(path) as unfinished, unfinished.open("wb") as file:
+                np.save(file, drawn)
+        return from_bytes(np.load(path))
+
+
+class Drawn(NamedTuple):
+    """Images [n, C, H, W] of each kind of prompt; None where it was not asked for."""
+
+    plain: Tensor
+    fluid: Tensor
+    other: Tensor
+    style: Tensor | None
+
+
+def prompts_of(noun: str, count: int, style: bool) -> dict[str, list[str]]:
+    """{field of Drawn: its prompts}; the other findings in turn."""
+    plain = f"a photo of a {noun}"
+    asked = {
+        "plain": [plain] * count,
+        "fluid": [f"{plain}{SUFFIX}{EFFUSION}"] * count,
+        "other": [f"{plain}{SUFFIX}{OTHERS[i % len(OTHERS)]}" for i in range(count)],
+    }
+    return asked | ({"style": [f"{STYLE}{noun}"] * count} if style else {})
+
+
+def draw(artist: Artist, noun: str, count: int, style: bool = False) -> Drawn:
+    found = {
+        kind: artist.draw(prompts, APART * place)
+        for place, (kind, prompts) in enumerate(prompts_of(noun, count, style).items())
+    }
+    return Drawn(found["plain"], found["fluid"], found["other"], found.get("style"))
+
+
+def open_run(pipe: LatentDiffusion, run: Path) -> str:
+    """Add the word, LoRA or projection of a run folder to a model; returns the noun of prompts."""
+    with safe_open(run / "model.safetensors", framework="pt") as file:
+        kinds = (file.metadata() or {}).keys()
+    where = str(run)
+    if "word" in kinds:
+        adapters.apply(pipe, words=[where])
+        return str(adapters.load(run, "word")[1]["word"])
+    if "lora" in kinds:
+        adapters.apply(pipe, loras=[where])
+    else:
+        replace_text(pipe, where)
+    return NOUN
+
+
+class Real(NamedTuple):
+    """Images [n, C, H, W] without a finding, and with an effusion, that nothing was trained on."""
+
+    plain: Tensor
+    fluid: Tensor
+
+
+def reference(data: DataConfig, count: int, channels: int = 1) -> Real:
+    """At most `count` of each: phantoms where the data has no path, else files of its split."""
+    source: Files | Phantoms = (Files if data.path else Phantoms)(data, channels)
+    rows = [source.findings(i) for i in range(len(source))]
+    plain = [i for i, row in enumerate(rows) if row and not any(row.values())][:count]
+    fluid = [i for i, row in enumerate(rows) if row.get(EFFUSION)][:count]
+    if not plain or not fluid:
+        raise ConfigError(
+            f"{data.path or 'phantoms'}: {len(plain)} images without a finding and {len(fluid)} "
+            f"with {EFFUSION}; wants one of each, with labels, in split {data.split!r}"
+        )
+    return Real(*(source.images(torch.tensor(some)) for some in (plain, fluid)))
+
+
+def features(extractor: Extractor, pictures: Tensor) -> Array:
+    """[n, d]"""
+    return np.concatenate([extractor(some) for _, some in batches(enumerate(pictures))])
+
+
+def distances(drawn: Mapping[str, Array], real: Mapping[str, Array]) -> dict[str, Estimate | None]:
+    """Frechet distances of features [n, d]: of each prompt to real images of its kind, and of both.
+
+    A photo in the style of a lung x-ray is compared with images without a finding.
+    """
+    both = [np.concatenate([side["plain"], side["fluid"]]) for side in (drawn, real)]
+    pairs = {kind: (drawn[kind], real[kind]) for kind in ("plain", "fluid")}
+    pairs |= {"style": (drawn["style"], real["plain"])} if "style" in drawn else {}
+    return {name: frechet(x, y) for name, (x, y) in {**pairs, "both": (both[0], both[1])}.items()}
+
+
+def verdict(scores: Mapping[str, Array], threshold: float) -> dict[str, Estimate]:
+    """Of the effusion's scores [n] of each kind of image: against plain ones, as in the paper.
+
+    "AUC, other findings": against images of other findings, which style alone does not tell apart.
+    Nothing for fewer than two images of a kind.
+    """
+    if min(map(len, scores.values())) < 2:
+        return {}
+    found = {}
+    for name, kind in (("AUC", "plain"), ("AUC, other findings", "other")):
+        if kind in scores:
+            both = np.concatenate([scores[kind], scores["fluid"]])
+            found[name] = auc(both, labels_of(scores[kind], scores["fluid"]))
+    against = np.concatenate([scores["plain"], scores["fluid"]])
+    return found | decisions(against, labels_of(scores["plain"], scores["fluid"]), threshold)
+
+
+def labels_of(negatives: Array, positives: Array) -> np.ndarray:
+    return np.repeat([0, 1], [len(negatives), len(positives)])
+
+
+def effusion(extractor: Extractor, found: Array) -> Array:
+    """Its scores [n] by features [n, d]."""
+    return extractor.scores(found)[:, extractor.findings.index(EFFUSION)]

@@ -1,0 +1,151 @@
+"""Half a chest, drawn on to a whole one: is the other half where anatomy has it?
+
+And chests taken up to noise and down again, with the same words or with others. Both on phantoms,
+whose truth is known.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ldm.data import phantom
+from ldm.data.image_sets import UNSEEN
+from ldm.drawing import image_editing, outpainting
+from ldm.drawing.edited_pictures import RESAMPLE
+from ldm.drawing.masks import Levels, Mask
+from ldm.metrics.chest_anatomy import Chest, chest, lungs, spread
+from ldm.metrics.fid import Array
+from ldm.metrics.image_quality import psnr
+from ldm.pictures import image_files
+from ldm.pipeline import LatentDiffusion, Sampling
+from ldm.report.anatomy_survey import prepare
+
+FIRST = UNSEEN + 30_000_000  # neither those of phantoms:N nor those that tried the estimates
+EFFUSION = "pleural effusion"
+HEALTHY, SICK = "phantom lung xray without findings", f"phantom lung xray with {EFFUSION}"
+PHANTOM, DRAWN, MIRRORED = "the phantom itself", "drawn on", "its half mirrored"
+
+
+class Extended(NamedTuple):
+    """chests: {whose: [n]};  halves: {whose: [n] widths' ratio, NaN without two lungs};
+
+    truth: [n] that ratio from the phantoms' masks;  shown: {whose: Levels} of the first
+    changed: differing pixels in the half that was given
+    """
+
+    chests: dict[str, list[Chest]]
+    halves: dict[str, Array]
+    truth: Array
+    changed: int
+    shown: dict[str, Levels]
+
+
+def extend(pipe: LatentDiffusion, sampling: Sampling, count: int) -> Extended:
+    """The image's left half, the patient's right one, of healthy phantoms."""
+    side = pipe.config.image_size
+    shown: dict[str, Levels] = {}
+    chests: dict[str, list[Chest]] = {whose: [] for whose in (PHANTOM, DRAWN, MIRRORED)}
+    halves: dict[str, list[float]] = {whose: [] for whose in chests}
+    truth, changed = [], 0
+    for index in tqdm(range(count), "outpainting", disable=None):
+        drawn = phantom.render(phantom.sample_phantoms([FIRST + index], []), side)
+        whole = image_files.to_integers(drawn.images[0])
+        given = whole[:, : side // 2]
+        board, known = outpainting.place(given, (side, side), (0, 0))
+        boxes = outpainting.plan(known, side)
+        *_, result = outpainting.outpaint(
+            pipe, board, known, boxes, HEALTHY, index, sampling, RESAMPLE
+        )
+        changed += int((result[:, : side // 2] != given).sum())
+        mirrored = np.concatenate([given, given[:, ::-1]], axis=1)
+        three = {PHANTOM: whole, DRAWN: result, MIRRORED: mirrored}
+        for whose, picture in three.items():
+            grey = prepare(image_files.from_integers(picture))
+            chests[whose].append(chest(grey))
+            found = lungs(grey)
+            both = found.right is not None and found.left is not None
+            halves[whose].append(ratio(found.right, found.left) if both else np.nan)  # type: ignore[arg-type]  # both are there
+        masks = (drawn.masks[f"{name} lung"][0].numpy() for name in ("right", "left"))
+        truth.append(ratio(*masks))
+        shown = shown or three
+    figures = {whose: np.array(values) for whose, values in halves.items()}
+    return Extended(chests, figures, np.array(truth), changed, shown)
+
+
+def ratio(right: Mask, left: Mask) -> float:
+    """How far the left lung reaches from the image's middle, with how far the right one as 1."""
+    middle = right.shape[1] / 2
+    return float((spread(left, 0)[1] + 1 - middle) / (middle - spread(right, 0)[0]))
+
+
+class Inverted(NamedTuple):
+    """Each [n]. own: PSNR of the autoencoder's reconstruction to the phantom; back: of what comes
+    back from noise to that reconstruction;  back_to_phantom: to the phantom
+
+    outside: share of the counterfactual's change that lies outside the fluid's mask;  truly: the
+    same of the change from the phantom to itself without fluid;  area: share of the image outside
+    nearer: PSNR to the phantom without fluid, of the counterfactual minus of what comes back
+    """
+
+    own: Array
+    back: Array
+    back_to_phantom: Array
+    outside: Array
+    truly: Array
+    area: Array
+    nearer: Array
+
+
+def invert(
+    pipe: LatentDiffusion, sampling: Sampling, count: int
+) -> tuple[Inverted, dict[str, Levels]]:
+    """Phantoms with fluid, taken up with these words, and down with them and without findings."""
+    side, rows = pipe.config.image_size, []
+    shown: dict[str, Levels] = {}
+    for index in tqdm(range(count), "inverting", disable=None):
+        seeds = [FIRST + index]
+        sick, well = (
+            phantom.render(phantom.sample_phantoms(seeds, names), side)
+            for names in ([EFFUSION], [])
+        )
+        picture, without = (image_files.to_integers(one.images[0]) for one in (sick, well))
+        fluid = sick.masks[EFFUSION][0].numpy()
+        (own,) = image_editing.rounded(
+            image_editing.decode(pipe, image_editing.encode(pipe, picture), picture), picture
+        )
+        back, other = image_editing.counterfactual(
+            pipe, picture, [SICK, SICK], [SICK, HEALTHY], sampling
+        )
+        rows.append(
+            (
+                alike(own, picture),
+                alike(back, own),
+                alike(back, picture),
+                outside(back, other, fluid),
+                outside(picture, without, fluid),
+                float((~fluid).mean()),
+                alike(other, without) - alike(back, without),
+            )
+        )
+        shown = shown or {
+            "phantom": picture,
+            "same words": back,
+            "no findings": other,
+            "phantom without fluid": without,
+        }
+    return Inverted(*np.array(rows).T), shown
+
+
+def alike(a: Levels, b: Levels) -> float:
+    """PSNR, dB"""
+    return psnr(a[..., 0], b[..., 0], 255)
+
+
+def outside(before: Levels, after: Levels, mask: Mask) -> float:
+    """The share of all |difference| that lies outside the mask; NaN where nothing differs."""
+    change: NDArray[np.float64] = np.abs(after.astype(float) - before).sum(axis=2)
+    return float(change[~mask].sum() / change.sum()) if change.any() else float("nan")

@@ -1,0 +1,132 @@
+"""The key of a study and what readers answered, read back from their files."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ldm.report.readers import trials
+
+ANSWERS = "ldm reader study 1"  # the format of what the page saves
+SAID = ("real", "unsure", "fake")
+
+
+class Answer(NamedTuple):
+    """said: one of SAID, or a score of 1 to 5;  confidence: 1 to 5, 0 for unsure and for a score"""
+
+    said: str | int
+    confidence: int
+    seconds: float
+    remark: str
+
+    @property
+    def rating(self) -> int:
+        """From -5, certainly real, over 0, unsure, to 5, certainly fake."""
+        return {"real": -1, "unsure": 0, "fake": 1}[str(self.said)] * self.confidence
+
+
+class Trial(NamedTuple):
+    """truth: see trials.Item;  repeats: the trial that showed the same image before"""
+
+    id: str
+    truth: str
+    image: str
+    repeats: str | None
+
+
+class Key(NamedTuple):
+    study: str
+    mode: str
+    made: dict[str, Any]
+    trials: list[Trial]
+
+
+class Reader(NamedTuple):
+    name: str
+    answers: Mapping[str, Answer]  # by the id of the trial
+
+
+def read_key(path: str) -> Key:
+    """Raises ValueError, in one line, for what is no key."""
+    content = read_json(path)
+    try:
+        if content["format"] != trials.KEY:
+            raise ValueError
+        each = [Trial(*(trial[name] for name in Trial._fields)) for trial in content["trials"]]
+        return Key(content["study"], content["mode"], content["made"], each)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no key of a reader study; name its key.json") from error
+
+
+def read_answers(path: str, key: Key, incomplete: bool = False) -> Reader:
+    """Raises ValueError, in one line, for answers that are not to this study, all and whole.
+
+    incomplete: take answers to a part of it
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != ANSWERS:
+        raise ValueError(f"{path} holds no answers; name the file that the page saved")
+    if content.get("study") != key.study:
+        raise ValueError(f"{path} answers study {content.get('study')}, the key is of {key.study}")
+    name, answers = content.get("reader"), content.get("answers")
+    if not (isinstance(name, str) and name and isinstance(answers, list)):
+        raise ValueError(f"{path} has no reader or no answers; it was changed")
+    known = {trial.id for trial in key.trials}
+    found: dict[str, Answer] = {}
+    for place, each in enumerate(answers, 1):
+        where = f"{path}: answer {place}"
+        number = each.get("id") if isinstance(each, dict) else None
+        if not isinstance(number, str) or number not in known:
+            raise ValueError(f"{where} is to an image that the study has not; it was changed")
+        if number in found:
+            raise ValueError(f"{where} is the second one to image {number}; it was changed")
+        found[number] = _answer(each, key.mode, where)
+    if len(found) < len(known) and not incomplete:
+        raise ValueError(
+            f"{path} answers {len(found)} of {len(known)} images; let reader {name} finish, or "
+            "score what there is with --incomplete"
+        )
+    return Reader(name, found)
+
+
+def read_all(paths: Sequence[str], key: Key, incomplete: bool = False) -> list[Reader]:
+    readers = [read_answers(path, key, incomplete) for path in paths]
+    named: dict[str, str] = {}
+    for path, reader in zip(paths, readers, strict=True):
+        if reader.name in named:
+            raise ValueError(
+                f"{named[reader.name]} and {path} are both of reader {reader.name}; name each "
+                "reader once"
+            )
+        named[reader.name] = path
+    return readers
+
+
+def read_json(path: str) -> Any:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # also of bytes that are no UTF-8
+        raise ValueError(f"{path} is no JSON; save it again") from error
+
+
+def _answer(each: Mapping[str, Any], mode: str, where: str) -> Answer:
+    said, sure = each.get("answer"), each.get("confidence")
+    seconds, remark = each.get("seconds"), each.get("remark", "")
+    if mode == "pairs":
+        if type(said) is not int or not 1 <= said <= 5:
+            raise ValueError(f"{where} wants a score of 1 to 5, got {said!r}")
+        sure = 0
+    elif said not in SAID:
+        raise ValueError(f"{where} wants to be {', '.join(SAID)}, got {said!r}")
+    elif said == "unsure":
+        sure = 0
+    elif type(sure) is not int or not 1 <= sure <= 5:
+        raise ValueError(f"{where} wants a confidence of 1 to 5, got {sure!r}")
+    if not isinstance(seconds, int | float) or not (0 <= seconds < math.inf):
+        raise ValueError(f"{where} wants seconds of 0 or more, got {seconds!r}")
+    return Answer(said, sure, float(seconds), str(remark))

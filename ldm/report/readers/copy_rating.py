@@ -1,0 +1,63 @@
+"""How good are copies? Scores of 1 to 5 (arXiv:2210.04133, section 2.3), of one reader or more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ldm.metrics.classification import Estimate, median, wilson_of_groups
+from ldm.report.page import Block, Table
+from ldm.report.quantiles import average
+from ldm.report.readers.answers import Key, Reader
+from ldm.report.readers.detection import POOLED, cells
+from ldm.report.readers.readings import agreement, gather
+
+SCALE = {
+    5: "no worse for a diagnosis than the original",
+    4: "errors, none that harms the diagnosis",
+    3: "errors that may harm the diagnosis",
+    2: "severe errors, or one that looks like a lesion",
+    1: "no diagnosis can be made",
+}
+
+
+def measure(key: Key, readers: Sequence[Reader]) -> dict[str, dict[str, Estimate]]:
+    """{reader, or POOLED: {figure: estimate}}"""
+    groups = {reader.name: [reader] for reader in readers}
+    if len(readers) > 1:
+        groups[POOLED] = list(readers)
+    found = {}
+    for name, some in groups.items():
+        scores = gather(key, some).said + 1
+        if scores.shape[1] < 2:
+            raise ValueError(f"{name} scored {scores.shape[1]} pairs; two at least are wanted")
+        found[name] = {
+            "mean": average(scores.mean(axis=0)),
+            "median": median(np.median(scores, axis=0)),
+            **{f"{k}: {what}": wilson_of_groups(scores == k) for k, what in SCALE.items()},
+            "4 or 5": wilson_of_groups(scores >= 4),
+        }
+    return found
+
+
+def blocks(
+    found: Mapping[str, dict[str, Estimate]], key: Key, readers: Sequence[Reader]
+) -> list[Block]:
+    names = list(next(iter(found.values())))
+    caption = (
+        "Scores of the copies: mean (1.96 standard errors), median (sign test) and shares "
+        "(Wilson), 95 %. Of all readers: over the pairs that all of them scored. The paper's one "
+        "reader gave the copies of 100 films by Stable Diffusion's autoencoder a mean of 4.51 "
+        "(SD 0.54), a median of 5 and nothing below 3."
+    )
+    tables: list[Block] = [Table(caption, ("", *found), cells(found, names))]
+    if len(readers) > 1:
+        ways = {w: agreement(key, readers, w) for w in ("linear", "quadratic")}
+        rows = [
+            (pair, *(str(way[pair]) if pair in way else "" for way in ways.values()))
+            for pair in ways["linear"]
+        ]
+        caption = "Cohen's kappa of two readers' scores, weighted by how far they are apart, 95 %."
+        tables.append(Table(caption, ("readers", *ways), rows))
+    return tables

@@ -1,0 +1,108 @@
+"""Did readers tell real from synthetic? Rates, d', AUC, of one reader or of several together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ldm.metrics.agreement import detect
+from ldm.metrics.classification import Estimate, auc_of_readers, wilson_of_groups
+from ldm.report import distribution_plots, roc_curves
+from ldm.report.page import Block, Picture, Table
+from ldm.report.readers.answers import SAID, Key, Reader
+from ldm.report.readers.readings import Readings, gather
+
+POOLED = "all readers"
+AS_REAL, AS_FAKE = "unsure as real", "unsure as fake"  # the two ways to count it
+FAKE = SAID.index("fake")
+
+
+def measure(key: Key, readers: Sequence[Reader]) -> dict[str, dict[str, Estimate]]:
+    """{reader, or POOLED: {figure: estimate}}"""
+    found = {reader.name: figures_of(gather(key, [reader]), reader.name) for reader in readers}
+    if len(readers) > 1:
+        found[POOLED] = figures_of(gather(key, readers), POOLED)
+    return found
+
+
+def figures_of(seen: Readings, who: str) -> dict[str, Estimate]:
+    """ValueError for fewer than two images of a kind."""
+    synthetic, said = seen.synthetic, seen.said
+    kinds = {"synthetic": synthetic, "real": ~synthetic}
+    if min(there.sum() for there in kinds.values()) < 2:
+        counts = " and ".join(f"{there.sum()} {kind}" for kind, there in kinds.items())
+        raise ValueError(f"{who} answered {counts} images; d' and AUC want two of each at least")
+    found = {
+        f"{kind} called {word}": wilson_of_groups(said[:, there] == number)
+        for kind, there in kinds.items()
+        for number, word in enumerate(SAID)
+    }
+    for how, called in ((AS_REAL, said == FAKE), (AS_FAKE, said > 0)):
+        found[f"sensitivity, {how}"] = wilson_of_groups(called[:, synthetic])
+        found[f"specificity, {how}"] = wilson_of_groups(~called[:, ~synthetic])
+        found[f"d', {how}"], found[f"criterion, {how}"] = detect(called, synthetic)
+    found["AUC"] = auc_of_readers(seen.ratings, synthetic)
+    return found
+
+
+def blocks(
+    found: Mapping[str, dict[str, Estimate]], key: Key, readers: Sequence[Reader]
+) -> list[Block]:
+    kinds = [name for name in next(iter(found.values())) if " called " in name]
+    others = [name for name in next(iter(found.values())) if " called " not in name]
+    return [
+        Table("What was called what: shares, 95 %.", ("", *found), cells(found, kinds)),
+        Table(
+            "Fake is the signal. Unsure is counted both ways for sensitivity, specificity and d' "
+            "(log-linear: half a case more in each cell); the criterion is above 0 for who says "
+            "fake reluctantly. AUC of the confidence, from certainly real over unsure to certainly "
+            "fake. Of all readers: the mean, over the images that all of them answered; intervals "
+            "are about these readers and other such images, not about other readers.",
+            ("", *found),
+            cells(found, others),
+        ),
+        roc(key, readers),
+        times(key, readers),
+        fooled(key, readers),
+    ]
+
+
+def cells(found: Mapping[str, dict[str, Estimate]], names: Sequence[str]) -> list[Sequence[str]]:
+    return [(name, *(str(each[name]) for each in found.values())) for name in names]
+
+
+def roc(key: Key, readers: Sequence[Reader]) -> Picture:
+    panels = {}
+    for reader in readers:
+        seen = gather(key, [reader])
+        panels[reader.name] = [roc_curves.Curve("fake", seen.ratings[0], seen.synthetic)]
+    caption = "ROC curves of each reader's confidence that an image is fake."
+    return Picture("score_roc.png", roc_curves.roc(panels), caption)
+
+
+def times(key: Key, readers: Sequence[Reader]) -> Picture:
+    panels = {}
+    for reader in readers:
+        seen = gather(key, [reader])
+        seconds = np.array([reader.answers[i].seconds for i in seen.ids])
+        panels[f"{reader.name}: seconds"] = {
+            "real": seconds[~seen.synthetic],
+            "synthetic": seconds[seen.synthetic],
+        }
+    caption = "Seconds for each image; dotted: the medians."
+    return Picture("score_times.png", distribution_plots.distributions(panels), caption)
+
+
+def fooled(key: Key, readers: Sequence[Reader]) -> Table:
+    """Every image that half of the readers or more took for the other kind."""
+    seen = gather(key, readers)
+    names = {trial.id: trial.image for trial in key.trials}
+    wrong = np.where(seen.synthetic, seen.said == 0, seen.said == FAKE).sum(axis=0)
+    rows = [
+        (names[seen.ids[i]], "synthetic" if seen.synthetic[i] else "real", f"{wrong[i]}")
+        for i in np.argsort(-wrong, kind="stable")
+        if 2 * wrong[i] >= len(readers)
+    ]
+    caption = f"Images that half of the {len(readers)} readers or more took for the other kind."
+    return Table(caption, ("image", "is", "readers who were wrong"), rows)

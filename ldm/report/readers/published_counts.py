@@ -1,0 +1,152 @@
+"""Published counts of a reader study: do they fit each other, and what can be had from them?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ldm.metrics.agreement import detect
+from ldm.metrics.classification import Estimate, wilson
+from ldm.report import Report, page
+from ldm.report.page import Block, Table
+from ldm.report.readers.answers import SAID, read_json
+from ldm.report.readers.readings import as_json
+
+TITLE = "Published counts of a reader study"
+FORM = (
+    'wants {"source": "...", "groups": [{"name", "truth": "synthetic" or "real", "shown": n, '
+    '"readers": {"A": {"real": n, "unsure": n, "fake": n}}, "all": {"real": n}}]}'
+)
+
+
+class Group(NamedTuple):
+    """Images of one kind. readers: how many each called what;  all: how many all readers did"""
+
+    name: str
+    truth: str
+    shown: int
+    readers: dict[str, dict[str, int]]
+    all: dict[str, int]
+
+
+def run(path: str) -> Report:
+    source, groups = read(path)
+    wrong = list(chain.from_iterable(map(contradictions, groups)))
+    figures = {group.name: rates(group) for group in groups}
+    told = detection(groups)
+    blocks: list[Block] = [
+        source,
+        "Contradictions: " + (" ".join(wrong) if wrong else "none found."),
+        *(table(group, figures[group.name]) for group in groups),
+        *told_blocks(groups, told),
+    ]
+    values = {
+        "source": source,
+        "contradictions": wrong,
+        "rates": as_json(figures),
+        "detection": as_json(told),
+    }
+    return Report(page.text(TITLE, blocks), values, page.files("counts", TITLE, blocks, values))
+
+
+def read(path: str) -> tuple[str, list[Group]]:
+    """Raises ValueError, in one line, for a file of another form."""
+    content = read_json(path)
+    try:
+        groups = [_group(each) for each in content["groups"]]
+        if not groups or len({group.name for group in groups}) < len(groups):
+            raise ValueError("groups want names of their own")
+        return str(content["source"]), groups
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is no table of counts ({error}); it {FORM}") from error
+
+
+def _group(each: Mapping[str, Any]) -> Group:
+    readers = {str(name): _counts(counts) for name, counts in each["readers"].items()}
+    group = Group(each["name"], each["truth"], each["shown"], readers, _counts(each.get("all", {})))
+    if group.truth not in ("synthetic", "real"):
+        raise ValueError(f"truth {group.truth!r}")
+    if type(group.shown) is not int or group.shown < 1:
+        raise ValueError(f"shown {group.shown!r}")
+    if not readers:
+        raise ValueError("no readers")
+    return group
+
+
+def _counts(counts: Mapping[str, Any]) -> dict[str, int]:
+    for word, count in counts.items():
+        if word not in SAID or type(count) is not int or count < 0:
+            raise ValueError(f"{word}: {count!r}")
+    return dict(counts)
+
+
+def contradictions(group: Group) -> Iterator[str]:
+    """Sentences: what of these counts cannot be true together."""
+    readers = group.readers
+    for name, counts in readers.items():
+        if (total := sum(counts.values())) != group.shown:
+            yield f"{group.name}: reader {name} answered {total} of {group.shown} images shown."
+    for word, together in group.all.items():
+        said = {name: counts.get(word, 0) for name, counts in readers.items()}
+        if fewer := [f"reader {name} called {n}" for name, n in said.items() if n < together]:
+            yield (
+                f"{group.name}: {together} called {word} by all readers, but "
+                f"{' and '.join(fewer)} {word}."
+            )
+        least = sum(said.values()) - (len(said) - 1) * group.shown
+        if together < least:
+            yield (
+                f"{group.name}: {together} called {word} by all readers, but so many were called "
+                f"so that {least} at least must be."
+            )
+    if sum(group.all.values()) > group.shown:
+        yield f"{group.name}: all readers agree on more images than were shown."
+
+
+def rates(group: Group) -> dict[str, dict[str, Estimate]]:
+    """{reader: {word: its share}}, of what the reader answered."""
+    return {
+        name: {word: wilson(counts.get(word, 0), total) for word in SAID}
+        for name, counts in group.readers.items()
+        if (total := sum(counts.values()))
+    }
+
+
+def detection(groups: list[Group]) -> dict[str, dict[str, Estimate]]:
+    """{reader: d' and specificity}, of who saw real and synthetic images; unsure counts as real."""
+    found = {}
+    for name in dict.fromkeys(name for group in groups for name in group.readers):
+        called, truth = [], []
+        for group in groups:
+            counts = group.readers.get(name, {})
+            fake, total = counts.get("fake", 0), sum(counts.values())
+            called += [True] * fake + [False] * (total - fake)
+            truth += [group.truth == "synthetic"] * total
+        if len(set(truth)) == 2:
+            d_prime, criterion = detect(called, truth)
+            kept = ~np.array(called)[~np.array(truth)]
+            specificity = wilson(int(kept.sum()), len(kept))
+            found[name] = {"specificity": specificity, "d'": d_prime, "criterion": criterion}
+    return found
+
+
+def table(group: Group, found: Mapping[str, Mapping[str, Estimate]]) -> Table:
+    caption = f"{group.name}: {group.shown} {group.truth} images; shares called so, Wilson, 95 %."
+    rows = [(name, *(str(each[word]) for word in SAID)) for name, each in found.items()]
+    return Table(caption, ("reader", *SAID), rows)
+
+
+def told_blocks(groups: list[Group], told: Mapping[str, Mapping[str, Estimate]]) -> list[Block]:
+    if told:
+        rows = [(name, *map(str, each.values())) for name, each in told.items()]
+        header = ("reader", *next(iter(told.values())))
+        return [Table("Over all groups; unsure counts as real.", header, rows)]
+    kind = groups[0].truth
+    other, word = ("specificity", "fake") if kind == "synthetic" else ("sensitivity", "real")
+    return [
+        f"All images shown were {kind}: neither {other} nor d' can be had. A reader who calls "
+        f"everything {word} would look perfect."
+    ]

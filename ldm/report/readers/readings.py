@@ -1,0 +1,121 @@
+"""Answers as arrays: first readings without catch trials, second readings, and attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ldm.metrics.agreement import Weights, cohen_interval, fleiss_interval
+from ldm.metrics.classification import Estimate, median, wilson
+from ldm.report.readers.answers import SAID, Key, Reader
+from ldm.report.readers.trials import CATCH, SYNTHETIC
+
+
+class Readings(NamedTuple):
+    """What readers said of images that all of them saw, R readers and n images.
+
+    synthetic: [n];  said: [R, n] index into the categories;  ratings: [R, n], see Answer.rating
+    """
+
+    ids: list[str]
+    synthetic: NDArray[np.bool_]
+    said: NDArray[np.int64]
+    ratings: NDArray[np.int64]
+
+
+def gather(key: Key, readers: Sequence[Reader]) -> Readings:
+    """First readings alone: what came again and what was a catch is left out."""
+    first = [t for t in key.trials if t.truth != CATCH and t.repeats is None]
+    both = [t for t in first if all(t.id in reader.answers for reader in readers)]
+    answers = [[reader.answers[t.id] for t in both] for reader in readers]
+    said = [[code(key.mode, a.said) for a in each] for each in answers]
+    ratings = [[0 if key.mode == "pairs" else a.rating for a in each] for each in answers]
+    truth = np.array([t.truth == SYNTHETIC for t in both], bool)
+    return Readings([t.id for t in both], truth, np.array(said, int), np.array(ratings, int))
+
+
+def code(mode: str, said: str | int) -> int:
+    """The place of an answer on its scale, from 0."""
+    return int(said) - 1 if mode == "pairs" else SAID.index(str(said))
+
+
+def categories(mode: str) -> int:
+    return 5 if mode == "pairs" else len(SAID)
+
+
+def table(a: ArrayLike, b: ArrayLike, count: int) -> NDArray[np.int64]:
+    """[K, K] how often a said the row's category and b the column's."""
+    found = np.zeros((count, count), int)
+    np.add.at(found, (np.asarray(a, int), np.asarray(b, int)), 1)
+    return found
+
+
+def agreement(
+    key: Key, readers: Sequence[Reader], weights: Weights = "unweighted"
+) -> dict[str, Estimate]:
+    """Cohen's kappa of each two readers, and Fleiss' of three or more (which has no weights)."""
+    found, count = {}, categories(key.mode)
+    for pair in combinations(readers, 2):
+        seen = gather(key, pair)
+        if seen.ids:
+            names = " and ".join(reader.name for reader in pair)
+            a, b = seen.said
+            found[names] = cohen_interval(table(a, b, count), weights)
+    if len(readers) > 2 and weights == "unweighted":
+        said = gather(key, readers).said
+        if said.size:
+            counts = np.stack([(said == k).sum(axis=0) for k in range(count)], axis=1)
+            found[f"all {len(readers)} (Fleiss)"] = fleiss_interval(counts)
+    return found
+
+
+class Attention(NamedTuple):
+    """How carefully one reader answered; None where nothing was shown for it.
+
+    same: repeats with the same answer;  opposite: ids of those called both real and fake
+    caught: catch trials called fake, or a copy that scored 1 or 2
+    """
+
+    same: Estimate | None
+    kappa: Estimate | None
+    opposite: list[str]
+    caught: Estimate | None
+    seconds: Estimate
+    answered: int
+
+
+def attention(key: Key, reader: Reader) -> Attention:
+    given = reader.answers
+    again = [t for t in key.trials if t.repeats in given and t.id in given]
+    said = [[code(key.mode, given[str(i)].said) for i in (t.repeats, t.id)] for t in again]
+    same = kappa = caught = None
+    if said:
+        first, second = zip(*said, strict=True)
+        weights: Weights = "quadratic" if key.mode == "pairs" else "unweighted"
+        same = wilson(sum(a == b for a, b in said), len(said))
+        kappa = cohen_interval(table(first, second, categories(key.mode)), weights)
+    most = categories(key.mode) - 1
+    opposite = [t.id for t, (a, b) in zip(again, said, strict=True) if abs(a - b) == most]
+    catches = [given[t.id].said for t in key.trials if t.truth == CATCH and t.id in given]
+    if catches:
+        caught = wilson(sum(said in ("fake", 1, 2) for said in catches), len(catches))
+    times = [given[t.id].seconds for t in key.trials if t.truth != CATCH and t.id in given]
+    if not times:
+        raise ValueError(f"reader {reader.name} answered nothing yet; leave that file out")
+    return Attention(same, kappa, opposite, caught, median(times), len(given))
+
+
+def as_json(found: Any) -> Any:
+    """Estimates as objects; JSON has no NaN: null."""
+    if isinstance(found, float):
+        return found if math.isfinite(found) else None
+    if isinstance(found, dict):
+        return {name: as_json(each) for name, each in found.items()}
+    if isinstance(found, Estimate | Attention):
+        return as_json(found._asdict())
+    return [as_json(each) for each in found] if isinstance(found, list) else found

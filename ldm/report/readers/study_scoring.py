@@ -1,0 +1,105 @@
+"""evaluate.py reader-study score: what the answers are worth."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ldm.config import ConfigError
+from ldm.report import Report, page
+from ldm.report.page import Block, Table
+from ldm.report.readers import copy_rating, detection, published_counts
+from ldm.report.readers.answers import Key, Reader, read_all, read_key
+from ldm.report.readers.readings import Attention, agreement, as_json, attention
+
+TITLE = {
+    "authenticity": "Could readers tell real from synthetic?",
+    "pairs": "How good did readers find the copies?",
+}
+
+
+def run(options: argparse.Namespace) -> Report:
+    """Raises ValueError, before any file is written, for answers that cannot be scored."""
+    if options.counts:
+        if options.key:
+            raise ConfigError("--counts FILE takes no key and no answers")
+        return published_counts.run(options.counts)
+    if not options.answers:
+        raise ConfigError("score wants KEY and ANSWERS of one reader or more, or --counts FILE")
+    key = read_key(options.key)
+    readers = read_all(options.answers, key, options.incomplete)
+    way = copy_rating if key.mode == "pairs" else detection
+    watched = {reader.name: attention(key, reader) for reader in readers}
+    found = way.measure(key, readers)
+    agreed = agreement(key, readers)
+    blocks: list[Block] = [
+        about(key, readers),
+        *way.blocks(found, key, readers),
+        *agreement_blocks(agreed, len(readers)),
+        care(watched, key),
+        *remarks(key, readers),
+    ]
+    values = {
+        "study": key.study,
+        "mode": key.mode,
+        "made": key.made,
+        "figures": as_json(found),
+        "kappa": as_json(agreed),
+        "readers": as_json(watched),
+    }
+    title = TITLE[key.mode]
+    return Report(page.text(title, blocks), values, page.files("score", title, blocks, values))
+
+
+def about(key: Key, readers: Sequence[Reader]) -> str:
+    asked = len(key.trials)
+    missing = [f"{r.name} {len(r.answers)}" for r in readers if len(r.answers) < asked]
+    part = f" Not all answered all {asked}: {', '.join(missing)}." if missing else ""
+    made = ", ".join(f"{name}: {value}" for name, value in key.made.items() if value is not None)
+    return (
+        f"Study {key.study}, {len(readers)} readers, {asked} images shown ({made}).{part} Figures "
+        "are of first readings, without repeats and catch trials. For research, not for a "
+        "diagnosis."
+    )
+
+
+def agreement_blocks(agreed: Mapping[str, Any], readers: int) -> list[Block]:
+    if not agreed:
+        return ["One reader alone agrees with nobody: no kappa between readers."]
+    rows = [(names, str(each)) for names, each in agreed.items()]
+    caption = (
+        "Agreement of readers about the same images: Cohen's kappa of two, Fleiss' of three or "
+        "more; 95 %, large-sample errors with two imagined images."
+    )
+    return [Table(caption, ("readers", "kappa"), rows)]
+
+
+def care(watched: Mapping[str, Attention], key: Key) -> Table:
+    def shown(value: object) -> str:
+        return "none shown" if value is None else str(value)
+
+    rows = [
+        ("repeats, same answer", *(shown(each.same) for each in watched.values())),
+        ("repeats, kappa", *(shown(each.kappa) for each in watched.values())),
+        ("repeats, opposite answers", *(str(len(each.opposite)) for each in watched.values())),
+        ("catch trials passed", *(shown(each.caught) for each in watched.values())),
+        ("seconds, median", *(shown(each.seconds) for each in watched.values())),
+    ]
+    scored = " (quadratic weights)" if key.mode == "pairs" else ""
+    caption = (
+        f"Each reader alone: images that came again, kappa of both readings{scored}; catch trials "
+        f"{'scored 1 or 2' if scored else 'called fake'}; seconds for an image; 95 %."
+    )
+    return Table(caption, ("", *watched), rows)
+
+
+def remarks(key: Key, readers: Sequence[Reader]) -> list[Block]:
+    rows = [
+        (trial.image, trial.truth, reader.name, str(reader.answers[trial.id].said), remark)
+        for trial in key.trials
+        for reader in readers
+        if trial.id in reader.answers and (remark := reader.answers[trial.id].remark.strip())
+    ]
+    header = ("image", "is", "reader", "said", "remark")
+    return [Table("Remarks.", header, rows)] if rows else []

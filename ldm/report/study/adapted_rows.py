@@ -1,0 +1,147 @@
+"""The rows of the paper's Table 4: how each model is made, and what opens it."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ldm.config import to_dict
+from ldm.pipeline import LatentDiffusion
+from ldm.report import adapted_models
+from ldm.report.study.cached_steps import core_version
+from ldm.report.study.study_settings import FULL_RATES, FULL_STEPS, ROOT, Study
+from ldm.system.fingerprint import digest
+from ldm.training.run_config import RunConfig, load_run
+from ldm.weights.loading import load
+
+
+@dataclass(frozen=True)
+class Method:
+    """config: in configs/, none for the model as it is;  style: is the third prompt drawn, too?"""
+
+    name: str
+    group: str
+    label: str
+    config: str = ""
+    overrides: tuple[str, ...] = ()
+    style: bool = False
+
+
+INVERSION, PROJECTION, UNET = "Token embedding training", "Textual projection", "U-Net training"
+METHODS = (
+    Method("base", "Original model", "untouched"),
+    Method(
+        "projection_none",
+        *(PROJECTION, "No projection", "projection_token"),
+        ("method.fit=none", "train.steps=1", "train.learning_rate=0"),
+    ),
+    Method("projection_document", PROJECTION, "Document level", "projection_document"),
+    Method("projection_token", PROJECTION, "Token level", "projection_token"),
+    *(
+        Method(
+            f"{template}_{concept}",
+            *(INVERSION, f"{template.capitalize()}, {concept}", "textual_inversion"),
+            (f"method.template={template}", f"method.concept={concept}"),
+            style=concept == "radiology",  # the paper drew these two
+        )
+        for template in ("object", "style")
+        for concept in ("radiology", "lung")
+    ),
+    Method("unet_no_findings", UNET, "On no findings", "unet_no_findings"),
+    Method("unet", UNET, "On no findings and abnormality", "unet"),
+    Method("unet_prior", UNET, "... with prior", "unet_prior"),
+)
+
+
+def run_of(method: Method, study: Study, size: int, made_of: Mapping[str, str]) -> RunConfig:
+    """Its training, whose folder is named by all that decides the weights;  made_of: `content`"""
+    overrides = ["train.sample_every=0"]
+    if study.tier == "full":
+        overrides += full(method.config)
+    if method.config in study.steps:  # those of --quick, of any tier
+        overrides.append(f"train.steps={study.steps[method.config]}")
+    if study.data and method.group != PROJECTION:  # whose captions are of phantoms
+        overrides.append(f"data.path={json.dumps(study.data)}")
+        if method.config == "unet_prior":
+            overrides.append("method.prior_prompt=a lung xray")
+    if method.config == "unet_prior":  # drawn before the training, which takes as long as rows do
+        overrides.append(f"method.prior_images={min(64, study.n)}")
+    overrides += [*study.training, *method.overrides]
+    if method.group == PROJECTION:
+        overrides.append(f"method.encoder={json.dumps(study.encoder)}")
+    if study.device:
+        overrides.append(f"train.device={study.device}")
+    overrides += [
+        f"data.size={size}",
+        f"data.cache={json.dumps(str(study.out / 'cache'))}",
+        f"model.path={json.dumps(study.model)}",
+    ]
+    config = ROOT / "configs" / f"{method.config}.yaml"
+    key = digest([as_settings(load_run(config, overrides)), made_of])[:8]
+    out = study.out / "runs" / f"{method.name}-{key}"
+    return load_run(config, [*overrides, f"train.out={json.dumps(str(out))}"])
+
+
+def full(config: str) -> list[str]:
+    steps, rate = FULL_STEPS.get(config), FULL_RATES.get(config)
+    return [f"train.steps={steps}"] * (steps is not None) + [f"train.learning_rate={rate}"] * (
+        rate is not None
+    )
+
+
+def as_settings(run: RunConfig) -> dict[str, Any]:
+    """What of a run decides its weights, wherever things lie."""
+    found = to_dict(run)
+    found["train"] = {k: v for k, v in found["train"].items() if k not in ("out", "device")}
+    found["data"] = {k: v for k, v in found["data"].items() if k not in ("path", "cache")}
+    found["model"] = {"parts": found["model"]["parts"]}
+    found["method"] = {k: v for k, v in found["method"].items() if k != "encoder"}
+    return found
+
+
+def content(study: Study) -> dict[str, str]:
+    """Hashes of the files that a study is made of, and of the code that trains and draws."""
+    paths = {"model": study.model, "data": study.data, "encoder": study.encoder}
+    hashes = {name: hash_of(Path(path)) for name, path in paths.items() if path}
+    return hashes | {"code": core_version()}
+
+
+def hash_of(path: Path) -> str:
+    """12 hex digits of a file, or of all files in a folder; of a model, the file with its rest."""
+    whole = hashlib.sha256()
+    beside = path.parent / "model.safetensors"
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    if path.suffix == ".safetensors" and beside.is_file() and beside != path:
+        files.append(beside)
+    for file in files:
+        with file.open("rb") as handle:
+            while part := handle.read(1 << 24):
+                whole.update(part)
+    return whole.hexdigest()[:12]
+
+
+def train(run: RunConfig) -> Path:
+    """The run's folder, finished; what was begun goes on."""
+    from ldm.training.methods import build_method
+    from ldm.training.trainer import Trainer, finished
+
+    if finished(run) is None:
+        Trainer(run, build_method(run)).fit()
+        gc.collect()  # networks hold themselves in circles, and two of 16 GB do not fit
+    return Path(run.train.out)
+
+
+def open_model(method: Method, study: Study, run: RunConfig | None) -> tuple[LatentDiffusion, str]:
+    """Who draws, and the noun of the prompts."""
+    if run is None:
+        return load(study.model), adapted_models.NOUN
+    folder = train(run)
+    if method.group == UNET and run.method.get("train", "all") != "lora":
+        return load(folder), adapted_models.NOUN
+    pipe = load(study.model)
+    return pipe, adapted_models.open_run(pipe, folder)

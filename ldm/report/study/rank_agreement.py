@@ -1,0 +1,69 @@
+"""Do two studies put the same things in the same order?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import combinations
+from typing import NamedTuple
+
+from scipy.stats import kendalltau
+
+from ldm.metrics.classification import Estimate
+
+
+class Order(NamedTuple):
+    """One column of a table, beside the paper's.
+
+    tau, p: Kendall's tau-b of our order and the paper's, None if all are equal on one side
+    n: rows that both have;  apart: pairs of them whose intervals here do not overlap and whose
+    figures differ in the paper;  alike: those of these pairs that stand as in the paper
+    """
+
+    tau: float | None
+    p: float | None
+    n: int
+    apart: int
+    alike: int
+
+    @property
+    def words(self) -> str:
+        """Of few pairs nothing is said, but that they contradict."""
+        if self.alike < self.apart:
+            return "not the same order"
+        return "same order" if 4 * self.apart >= self.n * (self.n - 1) > 0 else "not told"
+
+    @property
+    def shown(self) -> str:
+        """tau and p"""
+        if self.tau is None or self.p is None:
+            return "undefined"
+        return f"{self.tau:.2f} (p {'< 0.01' if self.p < 0.01 else f'= {self.p:.2f}'})"
+
+    def __str__(self) -> str:
+        if not self.n:
+            return "no two rows compare"
+        return (
+            f"{self.words}: Kendall's tau {self.shown}, n = {self.n} rows; of {self.apart} pairs "
+            f"that our intervals tell apart, {self.alike} stand as in the paper"
+        )
+
+
+def compare(ours: Mapping[str, Estimate | None], paper: Mapping[str, float | None]) -> Order:
+    """Of the rows that both have a figure for."""
+    pairs = [
+        (mine, theirs)
+        for name, mine in ours.items()
+        if mine is not None and (theirs := paper.get(name)) is not None
+    ]
+    if len(pairs) < 2:
+        return Order(None, None, len(pairs), 0, 0)
+    found = kendalltau([mine.value for mine, _ in pairs], [theirs for _, theirs in pairs])
+    apart = alike = 0
+    for (a, there_a), (b, there_b) in combinations(pairs, 2):
+        if there_a != there_b and (a.low > b.high or b.low > a.high):
+            apart += 1
+            alike += (a.value > b.value) == (there_a > there_b)
+    if math.isnan(found.statistic):
+        return Order(None, None, len(pairs), apart, alike)
+    return Order(float(found.statistic), float(found.pvalue), len(pairs), apart, alike)

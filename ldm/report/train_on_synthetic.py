@@ -1,0 +1,118 @@
+"""Does a classifier that learned from synthetic images know real ones?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ldm import rng
+from ldm.judging.extractors import Array
+from ldm.metrics.classification import Estimate, auc, auc_difference
+from ldm.report.page import Table
+from ldm.report.verdicts import Judged, Truth, cases, enough
+
+C = 0.1  # inverse strength of the ridge penalty: as the linear probe of benchmarks/built_in.py
+FOLDS = 5
+
+
+class Learned(NamedTuple):
+    """AUCs on the real set, {trained on what: Estimate}: against all images, and other findings.
+
+    n: images that both kinds of classifier were trained on
+    """
+
+    n: int
+    everything: dict[str, Estimate]
+    rivals: dict[str, Estimate]
+
+
+def learn(fake: Judged, real: Judged, patients: Sequence[str], finding: str) -> Learned | None:
+    """Trained on fake images, and on as many real ones of other patients; both tried on real ones.
+
+    patients: of the images of `real`, the same for images of one patient
+    None if there are too few images of a class for that.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    drawn, given = cases(fake, finding), cases(real, finding)
+    x, asked = fake.features[drawn.places], drawn.truth
+    y, truth = real.features[given.places], given.truth
+    groups = np.array([patients[place] for place in given.places])
+    if not enough(truth, FOLDS) or len(set(groups)) < FOLDS:
+        return None
+    split = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(y, truth, groups)
+    folds = [(shuffled(learning), tried) for learning, tried in split]
+    n = min(len(x), *(len(learning) for learning, _ in folds))
+    some = shuffled(np.arange(len(x)))[:n]
+    if not all(enough(part) for part in [asked[some], *(truth[f[:n]] for f, _ in folds)]):
+        return None
+    of_fake = trained(x[some], asked[some], y)
+    of_real = np.empty(len(y))
+    for learning, tried in folds:
+        of_real[tried] = trained(y[learning[:n]], truth[learning[:n]], y[tried])
+
+    def areas(among: Truth) -> dict[str, Estimate]:
+        a, b, labels = of_fake[among], of_real[among], truth[among]
+        found = {f"{n} fake": auc(a, labels), f"{n} real": auc(b, labels)}
+        found["fake - real"] = auc_difference(a, b, labels)
+        if n < len(x):
+            found[f"all {len(x)} fake"] = auc(trained(x, asked, y)[among], labels)
+        return found
+
+    rivals = areas(truth | given.rivals) if given.rivals.sum() >= 2 else {}
+    return Learned(n, areas(np.ones_like(truth)), rivals)
+
+
+def trained(x: Array, truth: Truth, y: Array) -> Array:
+    """Scores of y by a logistic regression on x, its features brought to mean 0 and variance 1."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
+    scores: Array = classifier.fit(x, truth).decision_function(y)
+    return scores
+
+
+def shuffled(places: NDArray[np.int64]) -> NDArray[np.int64]:
+    order = torch.randperm(len(places), generator=rng.generator(0, "learned"))
+    return places[order.numpy()]
+
+
+def table(found: Mapping[str, Learned | None], unknown: int = 0) -> Table:
+    """unknown: how many real images do not say whose they are"""
+    caption = (
+        "A classifier trained on fake images, tried on real ones, and one trained on as many real "
+        f"images of other patients ({FOLDS} folds, whose scores are pooled: that costs a little). "
+        f"Logistic regression on the extractor's standardised features, C = {C}. The extractor "
+        "learned these findings from labelled images itself, so this asks for less than training "
+        "from nothing."
+    )
+    if unknown:
+        caption += (
+            f" {unknown} real images do not say whose they are (column `patient_id` of a CSV) and "
+            "count as another patient's each: if a patient has several, real images learned from "
+            "some of his and were tried on others, which flatters them."
+        )
+    rows = []
+    for finding, learned in found.items():
+        if learned is None:
+            rows.append((finding, "too few images", ""))
+            continue
+        for what, area in learned.everything.items():
+            rival = learned.rivals.get(what, "too few images")
+            rows.append((f"{finding}, {what}", str(area), str(rival)))
+    return Table(caption, ("trained on", "AUC", "AUC against other findings"), rows)
+
+
+def as_json(learned: Learned | None) -> dict[str, Any] | None:
+    if learned is None:
+        return None
+    both = {"AUC": learned.everything, "AUC, other findings": learned.rivals}
+    return {"n": learned.n} | {
+        kind: {what: area._asdict() for what, area in areas.items()} for kind, areas in both.items()
+    }

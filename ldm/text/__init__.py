@@ -1,0 +1,1 @@
+"""Other text encoders in CLIP's place."""

@@ -1,0 +1,236 @@
+"""Opens a published BERT: a folder of config.json, vocab.txt and weights; writes one of our own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ldm.config import ConfigError, from_dict
+from ldm.system import atomic
+from ldm.text.bert import Bert, BertConfig
+from ldm.text.wordpiece import WordPiece
+from ldm.weights.weight_files import Tensors, WeightsError, open_tensors, some
+
+FILES = ("model.safetensors", "pytorch_model.bin")  # preferred first
+SIZES = {  # ours: theirs in config.json
+    "vocab_size": "vocab_size",
+    "context_length": "max_position_embeddings",
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "feedforward": "intermediate_size",
+}
+# what makes it another network, though all its weights may fit; a key that is absent is BERT's own
+ONLY: dict[str, tuple[Any, ...]] = {
+    "model_type": ("bert", "cxr-bert"),
+    "hidden_act": ("gelu",),
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+}
+
+# ours: theirs; * is weight and bias
+EMBEDDINGS = {
+    "token_embedding.weight": "embeddings.word_embeddings.weight",
+    "position_embedding.weight": "embeddings.position_embeddings.weight",
+    "segment_embedding.weight": "embeddings.token_type_embeddings.weight",
+    "norm.*": "embeddings.LayerNorm.*",
+}
+BLOCK = {
+    "attention.q.*": "attention.self.query.*",
+    "attention.k.*": "attention.self.key.*",
+    "attention.v.*": "attention.self.value.*",
+    "attention.out.*": "attention.output.dense.*",
+    "norm1.*": "attention.output.LayerNorm.*",
+    "ff_in.*": "intermediate.dense.*",
+    "ff_out.*": "output.dense.*",
+    "norm2.*": "output.LayerNorm.*",
+}
+POOLER = {"pooler.*": "pooler.dense.*"}
+MASKED_LM = {
+    "masked_lm.dense.*": "cls.predictions.transform.dense.*",
+    "masked_lm.norm.*": "cls.predictions.transform.LayerNorm.*",
+    "masked_lm.bias": "cls.predictions.bias",
+}
+PROJECTION = {
+    "projection.dense.*": "cls_projection_head.dense_to_hidden.*",
+    "projection.norm.*": "cls_projection_head.LayerNorm.*",
+    "projection.out.*": "cls_projection_head.dense_to_output.*",
+}
+# second copies of a tensor, which some files hold
+COPIES = {
+    "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
+UNUSED = ("embeddings.position_ids", "cls.seq_relationship.")  # 0, 1, 2, ...; next sentence or not
+
+
+def load_bert(folder: str | Path) -> tuple[Bert, WordPiece]:
+    """A published BERT (arXiv:1810.04805) and its tokenizer: float32, eval mode, on the CPU.
+
+    The pooler, the masked-LM head and CXR-BERT's projection are there if the file has them.
+    Raises ValueError, in one line, for anything that is no BERT or cannot be opened whole.
+    """
+    folder = Path(folder)
+    values = _read_config(folder / "config.json")
+    wordpiece = WordPiece.load(folder)
+    if wordpiece.size != values["vocab_size"]:
+        raise WeightsError(
+            f"{folder / 'vocab.txt'} has {wordpiece.size} tokens and config.json says "
+            f"{values['vocab_size']}; take both from the same model"
+        )
+    if not (there := [folder / name for name in FILES if (folder / name).exists()]):
+        raise WeightsError(f"{folder} holds neither {' nor '.join(FILES)}; fetch one of them")
+    tensors = _plain(there[0], open_tensors(there[0])[0])
+    config = _with_heads(folder, values, tensors)
+    with torch.device("meta"):
+        bert = Bert(config)
+    bert.load_state_dict(_state(there[0], bert, tensors), assign=True)
+    return bert.eval(), wordpiece
+
+
+def save_bert(
+    folder: Path, bert: Bert, wordpiece: WordPiece, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a folder that `load_bert` opens, and Hugging Face's BertForMaskedLM.
+
+    The weights come last: a folder that has them is whole.
+    """
+    config = bert.config
+    values = {theirs: getattr(config, ours) for ours, theirs in SIZES.items()} | {
+        "architectures": ["BertForMaskedLM"],
+        "model_type": "bert",
+        "hidden_act": "gelu",
+        "type_vocab_size": config.segments,
+        "layer_norm_eps": config.eps,
+        "pad_token_id": wordpiece.pad,
+    }
+    if config.projection is not None:
+        values |= {"model_type": "cxr-bert", "projection_size": config.projection}
+    for name, text in (
+        ("config.json", json.dumps(values, indent=1)),
+        ("tokenizer_config.json", json.dumps({"do_lower_case": wordpiece.lower})),
+        ("vocab.txt", "\n".join(wordpiece.ids)),
+    ):
+        with atomic.whole_file(folder / name) as path:
+            path.write_text(text + "\n", encoding="utf-8")
+    table = names(config)
+    tensors = {
+        theirs if theirs.startswith("cls") else f"bert.{theirs}": tensor.to(dtype).contiguous()
+        for ours, tensor in bert.state_dict().items()
+        for theirs in (table[ours],)
+    }
+    with atomic.whole_file(folder / FILES[0]) as path:
+        save_file(tensors, path, metadata={"format": "pt"})
+
+
+def names(config: BertConfig) -> dict[str, str]:
+    """{our name: Hugging Face's}, without its prefix `bert.`"""
+    places = [(EMBEDDINGS, "", "")]
+    for i in range(config.layers):
+        places.append((BLOCK, f"blocks.{i}.", f"encoder.layer.{i}."))
+    for table, there in (
+        (POOLER, config.pooler),
+        (MASKED_LM, config.masked_lm),
+        (PROJECTION, config.projection),
+    ):
+        if there:
+            places.append((table, "", ""))
+    return {
+        (place + ours).replace("*", leaf): (their_place + theirs).replace("*", leaf)
+        for table, place, their_place in places
+        for ours, theirs in table.items()
+        for leaf in (("weight", "bias") if "*" in ours else ("",))
+    }
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """config.json, once it is known to describe a network that is ours."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be read ({error.strerror}); name the folder of a BERT, which has its "
+            "config.json, vocab.txt and weights"
+        ) from error
+    except ValueError as error:
+        raise WeightsError(f"{path} is not JSON: {error}") from error
+    absent = [key for key in SIZES.values() if not isinstance(values, dict) or key not in values]
+    if absent:
+        raise WeightsError(f"{path} lacks {some(absent)}: it is no config of a BERT")
+    for key, allowed in ONLY.items():
+        if key in values and values[key] not in allowed:
+            raise WeightsError(
+                f"{path} says {key} {values[key]!r}, but this BERT knows only "
+                f"{' and '.join(map(repr, allowed))}; use another model"
+            )
+    return values
+
+
+def _with_heads(folder: Path, values: dict[str, Any], tensors: Tensors) -> BertConfig:
+    """The config of the file's sizes and of the heads that it has any tensor of."""
+
+    def has(table: dict[str, str]) -> bool:
+        prefix = next(iter(table.values())).partition(".")[0]
+        return any(name.partition(".")[0] == prefix for name in tensors)
+
+    settings: dict[str, Any] = {ours: values[theirs] for ours, theirs in SIZES.items()}
+    for ours, theirs in (("segments", "type_vocab_size"), ("eps", "layer_norm_eps")):
+        if theirs in values:
+            settings[ours] = values[theirs]
+    settings |= {"pooler": has(POOLER), "masked_lm": has(MASKED_LM)}
+    if has(PROJECTION):
+        settings["projection"] = values.get("projection_size", 128)
+    try:
+        return from_dict(BertConfig, settings)
+    except ConfigError as error:
+        raise WeightsError(f"{folder / 'config.json'} cannot be used: {error}") from error
+
+
+def _plain(file: Path, tensors: Tensors) -> Tensors:
+    """Under one spelling: no prefix `bert.`, LayerNorm.weight and bias for gamma and beta."""
+    plain: Tensors = {}
+    for name, tensor in tensors.items():
+        short = name.removeprefix("bert.")
+        for old, new in (
+            ("LayerNorm.gamma", "LayerNorm.weight"),
+            ("LayerNorm.beta", "LayerNorm.bias"),
+        ):
+            short = short.replace(old, new)
+        if short in plain:
+            raise WeightsError(f"{file} holds {short} twice, once as {name}; save it anew")
+        if not short.startswith(UNUSED):
+            plain[short] = tensor
+    return plain
+
+
+def _state(file: Path, bert: Bert, tensors: Tensors) -> dict[str, Tensor]:
+    """Every tensor of `bert` from the file, which must hold these and no others."""
+    for copy, original in COPIES.items():
+        if copy in tensors:
+            second = tensors.pop(copy)
+            if not torch.equal(second(), tensors.setdefault(original, second)()):
+                raise WeightsError(
+                    f"{copy} in {file} differs from {original}; a head of its own cannot be used"
+                )
+    rows = names(bert.config)
+    if missing := [name for name in rows.values() if name not in tensors]:
+        raise WeightsError(f"{file} lacks {some(missing)}: it is incomplete, or no BERT")
+    if unknown := sorted(tensors.keys() - set(rows.values())):
+        raise WeightsError(
+            f"{file} holds {some(unknown)}, which a BERT has no place for; use the encoder's file"
+        )
+    state = {}
+    for ours, expected in bert.state_dict().items():
+        tensor = tensors[rows[ours]]()
+        if tensor.shape != expected.shape or not tensor.is_floating_point():
+            raise WeightsError(
+                f"{rows[ours]} in {file} is {tensor.dtype} {list(tensor.shape)}, expected floating "
+                f"point {list(expected.shape)}; config.json and weights must be of one model"
+            )
+        state[ours] = tensor.float()
+    return state

@@ -1,0 +1,15 @@
+"""Weights of any layout <-> ours.
+
+loading            a file or folder of any layout -> state dicts, or a whole LatentDiffusion
+weight_files       what a file or folder holds, found without running what it says
+safe_pickle        reads a .ckpt without running it
+rename             the tables: our names, CompVis's, those of diffusers folders
+diffusers_configs  config.json files of a diffusers folder <-> ModelConfig
+export             writes weights in any layout, whole or not at all
+conversion         python -m ldm.weights convert IN OUT
+adapters           small files beside a model: new words, LoRA, projections
+"""
+
+from ldm.weights.loading import load
+
+__all__ = ["load"]

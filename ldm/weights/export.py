@@ -1,0 +1,170 @@
+"""Writes weights in any layout, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ldm.config import ModelConfig, to_dict
+from ldm.schedule import NoiseSchedule
+from ldm.system import atomic
+from ldm.weights import diffusers_configs, rename
+from ldm.weights.rename import Layout
+from ldm.weights.weight_files import PART_FILES, WeightsError, some
+
+Parts = Mapping[str, Mapping[str, Tensor]]  # "unet", "vae", "text" -> state dict
+
+
+def save(
+    path: str | Path, config: ModelConfig, parts: Parts, dtype: torch.dtype | None = None
+) -> Path:
+    """Write our own layout; returns the file.
+
+    path: ends in .safetensors, or names a folder to hold a model.safetensors
+    dtype: None keeps each tensor's own
+    """
+    return export("ours", path, config, parts, dtype)[0]
+
+
+def export(
+    layout: Layout,
+    path: str | Path,
+    config: ModelConfig,
+    parts: Parts,
+    dtype: torch.dtype | None = None,
+    rest: str | None = None,
+) -> list[Path]:
+    """Write a model in a layout; returns the files. Only our own layout takes single parts.
+
+    compvis: a .ckpt, or a .safetensors with the same names;  diffusers: a folder, new or empty;
+    ours: a .safetensors, or a folder to hold a model.safetensors
+    rest: the name of a file of our layout in the same folder, from which readers take other parts
+    """
+    path = Path(path)
+    tensors = _renamed(layout, config, parts, dtype)
+    try:
+        if layout == "diffusers":
+            return _write_folder(path, config, tensors)
+        if layout == "compvis":
+            tensors |= _compvis_extras(config)
+            return [_write_file(path, config, tensors)]
+        if path.suffix != ".safetensors":
+            path.mkdir(exist_ok=True)
+            path = path / "model.safetensors"
+        return [_write_file(path, config, tensors, rest)]
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk has many names
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise WeightsError(f"cannot write {path}: {reason}") from error
+
+
+def _renamed(
+    layout: Layout, config: ModelConfig, parts: Parts, dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    """The tensors under the layout's names, all of them detached."""
+    flat = {f"{part}.{n}": tensor for part, state in parts.items() for n, tensor in state.items()}
+    rows = rename.names(config, layout)
+    wanted = {n for n in rows if layout != "ours" or n.partition(".")[0] in parts}
+    if wanted != flat.keys():
+        lacking, strange = some(sorted(wanted - flat.keys())), some(sorted(flat.keys() - wanted))
+        raise WeightsError(
+            f"cannot write these weights as {layout}: missing there: {lacking}; unknown: {strange}"
+        )
+    result = {}
+    for ours, tensor in flat.items():
+        tensor = tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
+        for name, piece in zip(rows[ours], tensor.chunk(len(rows[ours])), strict=True):
+            linear = name.startswith("vae/") and ".attentions." in name and piece.ndim == 4
+            result[name] = piece[:, :, 0, 0] if linear else piece
+    return result
+
+
+def _compvis_extras(config: ModelConfig) -> dict[str, Tensor]:
+    """The buffers that CompVis checkpoints carry beside the weights (DDPM, arXiv:2006.11239)."""
+    beta = NoiseSchedule.from_config(config.schedule).beta.numpy()
+    ab = np.cumprod(1 - beta)
+    before = np.append(1.0, ab[:-1])
+    variance = beta * (1 - before) / (1 - ab)  # of q(x_{t-1} | x_t, x_0), eq. 7
+    buffers = {
+        "betas": beta,
+        "alphas_cumprod": ab,
+        "alphas_cumprod_prev": before,
+        "sqrt_alphas_cumprod": np.sqrt(ab),
+        "sqrt_one_minus_alphas_cumprod": np.sqrt(1 - ab),
+        "log_one_minus_alphas_cumprod": np.log(1 - ab),
+        "sqrt_recip_alphas_cumprod": np.sqrt(1 / ab),
+        "sqrt_recipm1_alphas_cumprod": np.sqrt(1 / ab - 1),
+        "posterior_variance": variance,
+        "posterior_log_variance_clipped": np.log(np.maximum(variance, 1e-20)),
+        "posterior_mean_coef1": beta * np.sqrt(before) / (1 - ab),
+        "posterior_mean_coef2": (1 - before) * np.sqrt(1 - beta) / (1 - ab),
+    }
+    return {name: torch.from_numpy(b).float() for name, b in buffers.items()} | {
+        "cond_stage_model.transformer." + POSITION_IDS: _position_ids(config)
+    }
+
+
+POSITION_IDS = "text_model.embeddings.position_ids"  # 0, 1, 2 ...: not weights, but expected
+
+
+def _position_ids(config: ModelConfig) -> Tensor:
+    return torch.arange(config.text.context_length)[None]
+
+
+def _write_file(
+    path: Path, config: ModelConfig, tensors: dict[str, Tensor], rest: str | None = None
+) -> Path:
+    text = json.dumps(to_dict(config) | ({} if rest is None else {"rest": rest}))
+    if path.suffix == ".safetensors":
+        # one entry: safetensors writes several in any order, and files are compared by their hash
+        _write_safetensors(path, tensors, {"config": text})
+        return path
+    own = {  # torch.save writes the whole storage behind a view
+        name: tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+        for name, tensor in tensors.items()
+    }
+    with atomic.whole_file(path) as partial:
+        torch.save({"state_dict": own, "global_step": 0, "ldm_config": text}, partial)
+    return path
+
+
+def _write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with atomic.whole_file(path) as partial:
+        save_file(whole, partial, metadata)
+
+
+def _write_folder(path: Path, config: ModelConfig, tensors: dict[str, Tensor]) -> list[Path]:
+    """Written beside its place, then renamed: the folder appears whole."""
+    settings = diffusers_configs.configs(config)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise WeightsError(f"cannot write {path}: it exists already; name a new folder")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    tensors["text_encoder/" + POSITION_IDS] = _position_ids(config)
+    try:
+        for part, files in PART_FILES.items():
+            (partial / part).mkdir(parents=True)
+            state = {
+                name.partition("/")[2]: tensor
+                for name, tensor in tensors.items()
+                if name.startswith(part + "/")
+            }
+            _write_safetensors(partial / part / files[0], state, {"format": "pt"})
+        for name, values in settings.items():
+            (partial / name).parent.mkdir(exist_ok=True)
+            (partial / name).write_text(json.dumps(values, indent=2) + "\n")
+        written = sorted(file.relative_to(partial) for file in partial.rglob("*.*"))
+        partial.replace(path)
+        atomic.sync(path.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return [path / file for file in written]

@@ -1,0 +1,207 @@
+"""Opens weights of any layout, as parts of a model or as a whole LatentDiffusion.
+
+Reading runs nothing that a file says, is strict about names and shapes, and costs no memory beyond
+the weights: files are mapped, and float32 tensors stay in the file until they are touched. So the
+file must not be rewritten in place while its model is alive; replacing or deleting it is harmless,
+and that is how everything here writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ldm.clip import TextEncoder
+from ldm.config import ModelConfig, load_config
+from ldm.pipeline import LatentDiffusion
+from ldm.unet import UNet
+from ldm.vae import VAE
+from ldm.weights import rename
+from ldm.weights.export import Parts
+from ldm.weights.weight_files import Tensors, WeightsError, read, some
+
+log = logging.getLogger(__name__)
+
+Rows = dict[str, tuple[str, ...]]  # our name -> their name or names
+
+PARTS: dict[str, Callable[[ModelConfig], nn.Module]] = {
+    "unet": lambda config: UNet(config.unet),
+    "vae": lambda config: VAE(config.vae),
+    "text": lambda config: TextEncoder(config.text),
+}
+
+SCHEDULE_BUFFERS = (
+    "betas|(sqrt_)?alphas_cumprod|alphas_cumprod_prev|(sqrt|log)_one_minus_alphas_cumprod"
+    "|sqrt_recipm?1?_alphas_cumprod|posterior_(variance|log_variance_clipped|mean_coef[12])"
+)
+EXTRAS = {  # what files of a layout may hold besides the weights
+    "compvis": re.compile(
+        rf"{SCHEDULE_BUFFERS}|lvlb_weights|logvar|model_ema\.(decay|num_updates)"
+        r"|cond_stage_model\.(transformer\.)?(text_projection(\.weight)?|logit_scale)"
+        r"|cond_stage_model\.transformer\.text_model\.embeddings\.position_ids"
+    ),
+    "diffusers": re.compile(
+        r"text_encoder/(text_model\.embeddings\.position_ids|text_projection\.weight|logit_scale)"
+    ),
+    "ours": re.compile(r"(?!)"),  # nothing
+}
+
+
+def load(
+    path: str | Path,
+    config: str | Path | None = None,
+    ema: bool = False,
+    dtype: torch.dtype | None = torch.float32,
+) -> LatentDiffusion:
+    """The model in a file or folder of any layout, in eval mode, on the CPU.
+
+    config: a YAML of ModelConfig's fields, for a CompVis file of other sizes than SD v1.4's
+    ema: take the averaged weights of a CompVis file that holds both
+    dtype: None keeps each tensor's own, for who moves all to one with `to` afterwards
+    Raises ValueError, in one line, for anything that cannot be opened whole.
+    """
+    given = None if config is None else load_config(ModelConfig, config)
+    found, states = load_parts(path, given, ema, dtype)
+    if missing := PARTS.keys() - states.keys():
+        raise ValueError(
+            f"{path} has no {' and no '.join(sorted(missing))}; "
+            "train the missing part or name a file with all three"
+        )
+    digest = weights_hash(states)
+    modules = {part: build(part, found, states.pop(part)) for part in PARTS}
+    return LatentDiffusion(found, **modules, weights_hash=digest)  # type: ignore[arg-type]  # by name
+
+
+def build(part: str, config: ModelConfig, state: Mapping[str, Tensor]) -> nn.Module:
+    """One of PARTS with the given weights, in eval mode.
+
+    Built on the meta device and handed the tensors themselves: the weights are in memory once.
+    """
+    with torch.device("meta"):
+        module = PARTS[part](config)
+    module.load_state_dict(state, strict=True, assign=True)
+    return module.eval()
+
+
+def load_parts(
+    path: str | Path,
+    config: ModelConfig | None = None,
+    ema: bool = False,
+    dtype: torch.dtype | None = torch.float32,
+) -> tuple[ModelConfig, dict[str, dict[str, Tensor]]]:
+    """The config, and for each part ("unet", "vae", "text") its state dict under our names.
+
+    Parts may be absent only in our own layout. A CompVis file that keeps no config is SD v1.4.
+    config: replaces what the file says of itself
+    ema: take the averaged weights (model_ema.*) of a CompVis file that holds both
+    dtype: None keeps each tensor's own
+    """
+    source = read(path)
+    config = config or source.config or (ModelConfig() if source.layout == "compvis" else None)
+    if config is None:
+        raise WeightsError(f"{path} keeps no config of its own; name one")
+    rows = rename.names(config, source.layout)
+    present = set(PARTS)
+    if source.layout == "ours":
+        present &= {name.partition(".")[0] for name in source.tensors}
+        rows = {ours: theirs for ours, theirs in rows.items() if ours.partition(".")[0] in present}
+    tensors = source.tensors
+    if ema:
+        rows, tensors = _averaged(path, rows, tensors)
+    else:
+        tensors = {n: t for n, t in tensors.items() if not n.startswith("model_ema.")}
+        if len(tensors) < len(source.tensors):
+            log.info("%s also holds averaged weights (model_ema.*), left out here", path)
+    wanted = [name for theirs in rows.values() for name in theirs]
+    _check_names(path, wanted, tensors, EXTRAS[source.layout])
+
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS if part in present}
+    expected = shapes(config, parts)
+    bar = tqdm(rows.items(), f"reading {Path(path).name}", delay=2, disable=None, leave=False)
+    for ours, theirs in bar:
+        height, *rest = expected[ours]
+        shape = (height // len(theirs), *rest)
+        # popped: a float16 file is let go tensor by tensor while its float32 copy grows
+        pieces = [_fit(path, name, tensors.pop(name)(), shape) for name in theirs]
+        tensor = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        part, _, name = ours.partition(".")
+        parts[part][name] = tensor.to(dtype or tensor.dtype).contiguous()
+    return config, parts
+
+
+def _averaged(path: str | Path, rows: Rows, tensors: Tensors) -> tuple[Rows, Tensors]:
+    """Rows and tensors with the U-Net's own weights replaced by their moving average."""
+    live = {name for ours, theirs in rows.items() if ours.startswith("unet.") for name in theirs}
+    if not any(rename.ema_name(name) in tensors for name in live):
+        raise WeightsError(
+            f"{path} holds no averaged weights (model_ema.*): open it without asking for them "
+            "(sd-v1-4.ckpt keeps the average under the plain names)"
+        )
+    rows = {
+        ours: tuple(rename.ema_name(name) if name in live else name for name in theirs)
+        for ours, theirs in rows.items()
+    }
+    return rows, {name: tensor for name, tensor in tensors.items() if name not in live}
+
+
+def _check_names(
+    path: str | Path, wanted: Iterable[str], found: Iterable[str], extras: re.Pattern[str]
+) -> None:
+    wanted, found = list(wanted), set(found)
+    if missing := [name for name in wanted if name not in found]:
+        raise WeightsError(
+            f"{path} lacks {some(missing)}: the file is incomplete, or its sizes are not the "
+            "config's (name the right config)"
+        )
+    if unknown := sorted(n for n in found - set(wanted) if not extras.fullmatch(n)):
+        raise WeightsError(
+            f"{path} holds {some(unknown)}, which the model has no place for: it is another "
+            "model's file, or its sizes are not the config's (name the right config)"
+        )
+
+
+def _fit(path: str | Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    # a 1 x 1 convolution [a, b, 1, 1] and a linear layer [a, b] hold the same numbers
+    plain, expected = (x[:2] if x[2:] == (1, 1) else x for x in (tuple(tensor.shape), shape))
+    if plain != expected or not tensor.is_floating_point():
+        raise WeightsError(
+            f"{name} in {path} is {tensor.dtype} {list(tensor.shape)}, expected floating point "
+            f"{list(shape)}; if the model has other sizes, name its config"
+        )
+    return tensor.reshape(shape)
+
+
+def shapes(config: ModelConfig, parts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """{our name: shape} of every tensor of the parts; builds them without memory."""
+    with torch.device("meta"):
+        modules = {part: PARTS[part](config) for part in parts}
+    return {
+        f"{part}.{name}": tuple(tensor.shape)
+        for part, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def weights_hash(weights: str | Path | Parts) -> str:
+    """16 hex digits that name these weights: sha256 over names, shapes and float32 values.
+
+    The same numbers give the same digits in whatever layout they are kept.
+    """
+    parts = weights if isinstance(weights, Mapping) else load_parts(weights)[1]
+    flat = _flat(parts)
+    digest = hashlib.sha256()
+    for name in tqdm(sorted(flat), "naming the weights", delay=2, disable=None, leave=False):
+        digest.update(f"{name} {list(flat[name].shape)}\n".encode())
+        digest.update(flat[name].detach().cpu().float().flatten().numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _flat(parts: Parts) -> dict[str, Tensor]:
+    return {f"{part}.{n}": tensor for part, state in parts.items() for n, tensor in state.items()}
