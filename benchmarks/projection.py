@@ -45,7 +45,7 @@ from ldm.metrics.classification import Estimate, auc
 from ldm.metrics.fid import frechet, jackknife
 from ldm.metrics.retrieval import Score, chexpert_at_k, shared_words
 from ldm.system import cli
-from ldm.text.projected_encoder import PLACES, ProjectedText, Reader, clip_states
+from ldm.text.projected_encoder import PLACES, ProjectedText, PromptReader, clip_states
 from ldm.weights import adapters
 
 DRAWS = 1000  # of the bootstrap
@@ -103,7 +103,7 @@ def vectors(projected: ProjectedText, texts: list[str]) -> np.ndarray:
     return torch.stack(rows).numpy()
 
 
-def unprojected(reader: Reader, texts: list[str]) -> np.ndarray:
+def unprojected(reader: PromptReader, texts: list[str]) -> np.ndarray:
     """The encoder's own vector of each text: [n, E]; at token level that of [SEP], as above."""
     about = argparse.Namespace(level=reader.level)
     return vectors(ProjectedText(reader, nn.Identity(), about), texts)

@@ -14,7 +14,7 @@ from ldm.blocks import ResBlock, Upsample, group_norm, timestep_embedding
 from ldm.config import UNetConfig
 
 
-class Level(nn.Module):
+class UNetLevel(nn.Module):
     """The blocks of one resolution: each res block, and a spatial transformer after the first few.
 
     `resample` leads to the next resolution; the last level has none.
@@ -91,12 +91,12 @@ class UNet(nn.Module):
         for i, channels in enumerate(cfg.channels):
             widths = [(width if j == 0 else channels, channels) for j in range(cfg.res_blocks)]
             half = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if i < last else None
-            down.append(Level(widths, cfg.res_blocks * cfg.attention[i], cfg, half))
+            down.append(UNetLevel(widths, cfg.res_blocks * cfg.attention[i], cfg, half))
             skips += [channels] * (cfg.res_blocks + (i < last))
             width = channels
         self.down = nn.ModuleList(down)
 
-        self.mid = Level([(width, width)] * 2, 1, cfg)
+        self.mid = UNetLevel([(width, width)] * 2, 1, cfg)
 
         up = []
         for i, channels in reversed(list(enumerate(cfg.channels))):
@@ -105,7 +105,7 @@ class UNet(nn.Module):
                 widths.append((width + skips.pop(), channels))
                 width = channels
             double = Upsample(channels) if i > 0 else None
-            up.append(Level(widths, len(widths) * cfg.attention[i], cfg, double))
+            up.append(UNetLevel(widths, len(widths) * cfg.attention[i], cfg, double))
         self.up = nn.ModuleList(up)
 
         self.norm_out = group_norm(first, cfg.groups, eps=1e-5)
@@ -114,7 +114,7 @@ class UNet(nn.Module):
     def set_checkpointing(self, on: bool) -> None:
         """Keep of each block only its input for the backward pass (arXiv:1604.06174)."""
         for module in self.modules():
-            if isinstance(module, Level):
+            if isinstance(module, UNetLevel):
                 module.checkpointing = on
 
     def set_attention(self, name: str) -> None:

@@ -49,7 +49,7 @@ class Downsample(nn.Conv2d):
         return super().forward(F.pad(x, (0, 1, 0, 1)))
 
 
-class Level(nn.Module):
+class VAELevel(nn.Module):
     """Res blocks of one resolution; attention after the first (the middle), or a resampling."""
 
     def __init__(
@@ -88,9 +88,9 @@ class Encoder(nn.Module):
         self.down = nn.ModuleList()
         for i, channels in enumerate(cfg.channels):
             half = Downsample(channels) if i < last else None
-            self.down.append(Level(width, channels, cfg.res_blocks, cfg.groups, resample=half))
+            self.down.append(VAELevel(width, channels, cfg.res_blocks, cfg.groups, resample=half))
             width = channels
-        self.mid = Level(width, width, 2, cfg.groups, attention=True)
+        self.mid = VAELevel(width, width, 2, cfg.groups, attention=True)
         self.norm_out = group_norm(width, cfg.groups, eps=1e-6)
         self.conv_out = nn.Conv2d(width, 2 * cfg.latent_channels, 3, padding=1)
 
@@ -109,11 +109,13 @@ class Decoder(nn.Module):
         self.patch = cfg.patch
         width = cfg.channels[-1]
         self.conv_in = nn.Conv2d(cfg.latent_channels, width, 3, padding=1)
-        self.mid = Level(width, width, 2, cfg.groups, attention=True)
+        self.mid = VAELevel(width, width, 2, cfg.groups, attention=True)
         self.up = nn.ModuleList()
         for i, channels in reversed(list(enumerate(cfg.channels))):
             double = Upsample(channels) if i > 0 else None
-            self.up.append(Level(width, channels, cfg.res_blocks + 1, cfg.groups, resample=double))
+            self.up.append(
+                VAELevel(width, channels, cfg.res_blocks + 1, cfg.groups, resample=double)
+            )
             width = channels
         self.norm_out = group_norm(width, cfg.groups, eps=1e-6)
         self.conv_out = nn.Conv2d(width, cfg.image_channels * cfg.patch**2, 3, padding=1)

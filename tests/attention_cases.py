@@ -1,7 +1,7 @@
 """Runs the fused kernels in Triton's interpreter and prints how far they are from float64.
 
 A program, not a test: TRITON_INTERPRET=1 must be there before triton is imported, and would change
-what other tests see of it. tests/test_kernels.py runs it once.
+what other tests see of it. tests/test_fused_attention.py runs it once.
 """
 
 import json

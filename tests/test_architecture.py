@@ -1,9 +1,6 @@
 """The house: a book at the root of ldm/, rooms that it does not know, and how large each may be."""
 
 import ast
-import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -13,10 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LDM = ROOT / "ldm"
-BOOK = """config rng schedule guidance samplers attention blocks unet vae clip pipeline loss
-lora""".split()
-ROOMS = """system pictures weights text data fast drawing metrics judging training
-report""".split()  # lowest first
+BOOK = [
+    *("config", "rng", "schedule", "guidance", "samplers", "attention", "blocks", "unet"),
+    *("vae", "clip", "pipeline", "loss", "lora"),
+]
+ROOMS = [  # lowest first
+    *("system", "pictures", "weights", "text", "data", "fast", "drawing", "metrics"),
+    *("judging", "training", "report"),
+]
 HEAVY = {"torchxrayvision", "pydicom", "matplotlib", "sklearn", "skimage", "open_clip", "triton"}
 SCRIPTS = sorted(ROOT.glob("*.py"))
 FILES = {  # {"ldm.unet": its path}

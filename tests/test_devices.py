@@ -64,7 +64,7 @@ def test_processes_can_sum_on_either_device(
     monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: asked.append(backend))
     monkeypatch.setattr(dist, "get_rank", lambda: 1)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
-    assert processes.join() == processes.World(1, 2)
+    assert processes.join() == processes.Processes(1, 2)
     assert asked == [backend]
 
 
@@ -75,7 +75,7 @@ def test_a_failed_sum_names_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dist, "all_reduce", fail)
     told = r"process 0 of 2 lost the others \(Duplicate GPU detected\); if one of them has ended"
     with pytest.raises(OSError, match=told):
-        processes.World(0, 2).add([torch.zeros(1)])
+        processes.Processes(0, 2).add([torch.zeros(1)])
 
 
 @pytest.mark.skipif(not hasattr(psutil.Process().memory_info(), "shared"), reason="Linux only")

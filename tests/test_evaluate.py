@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import assert_one_line, write_reports
-from test_text_weights import small_file, write_bert
+from test_bert_files import small_file, write_bert
 
 import evaluate
 from ldm.pictures import image_files

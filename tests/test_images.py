@@ -1,268 +1,178 @@
-"""Images in and out: round trips, provenance, refusals, and the geometry of squares and sheets."""
+"""evaluate.py images: known sets give known figures, and what cannot be measured is refused."""
 
-import re
-import struct
-import zlib
-from collections.abc import Callable
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
+import evaluate
+from ldm.judging.extractors import Extractor
+from ldm.metrics import fid
 from ldm.pictures import image_files
-
-NOTE = {"synthetic": "yes"}
-
-
-def noise(*shape: int) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+from ldm.report import set_distances
+from ldm.report.images import table
+from ldm.report.set_distances import Seen
+from ldm.system import cli
 
 
-# --- values ---
+class Drawn:
+    """A set of given images."""
+
+    def __init__(self, name: str, pictures: Tensor) -> None:
+        self.name, self.pictures = name, pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def load(self, index: int) -> Tensor:
+        return self.pictures[index]
+
+    def sample_id(self, index: int) -> str:
+        return str(index)
+
+    def findings(self, index: int) -> dict[str, bool]:
+        return {}
 
 
-@pytest.mark.parametrize(("bits", "channels"), [(8, 1), (8, 3), (16, 1)])
-def test_every_grey_level_survives_saving_and_loading(
-    tmp_path: Path, bits: int, channels: int
-) -> None:
-    """integers -> [-1, 1] -> PNG -> [-1, 1] -> integers changes none of the 2^bits levels."""
-    side = 2 ** (bits // 2)
-    dtype = np.uint8 if bits == 8 else np.uint16
-    levels = np.arange(2**bits, dtype=dtype).reshape(side, side)
-    array = np.stack([levels, levels.T, levels[::-1]][:channels], axis=-1)
-    image = image_files.from_integers(array)
-    assert image.shape == (channels, side, side)
-    assert (image.min(), image.max()) == (-1, 1)
-    image_files.save(image, tmp_path / "x.png", NOTE, bits)
-    assert torch.equal(image_files.load(tmp_path / "x.png"), image)
-    assert np.array_equal(image_files.to_integers(image, bits), array)
+def noise(count: int, seed: int, level: float = 0.0, size: int = 3) -> Tensor:
+    drawn = torch.rand(count, 1, size, size, generator=torch.Generator().manual_seed(seed))
+    return (drawn * 0.5 + level).clamp(-1, 1)
 
 
-@pytest.mark.parametrize("bits", [8, 16])
-def test_values_are_rounded_to_the_nearest_level_and_clamped(bits: int) -> None:
-    """No value moves by more than half a level, and what is beyond [-1, 1] is its end."""
-    x = noise(1, 64, 64)
-    moved = image_files.from_integers(image_files.to_integers(x, bits)) - x
-    half = 1 / (2**bits - 1)  # levels are 2 / (2^bits - 1) apart; float32 adds 1e-7
-    assert 0.9 * half < moved.abs().max() <= half + 2e-7
-    assert image_files.to_integers(torch.tensor([[[-3.0, 3.0]]]), bits).ravel().tolist() == [
-        0,
-        2**bits - 1,
-    ]
+PIXELS = Extractor("pixels", lambda x: x.flatten(1), 3, channels=1, resize="bilinear")
 
 
-def test_grey_and_colour(tmp_path: Path) -> None:
-    """Grey becomes RGB by repeating, RGB grey by the mean; a batch too; other channels are told."""
-    grey, colour = noise(2, 1, 4, 4), noise(3, 4, 4)
-    assert torch.equal(image_files.to_channels(grey, 3), grey.expand(2, 3, 4, 4))
-    expected = (colour[0] + colour[1] + colour[2]) / 3
-    torch.testing.assert_close(image_files.to_channels(colour, 1), expected[None])
-    assert image_files.to_channels(colour, 3) is colour
-    with pytest.raises(ValueError, match="cannot make 3 channels"):
-        image_files.to_channels(noise(4, 8, 8), 3)
-    with pytest.raises(ValueError, match="16 bits are for grey"):
-        image_files.save(colour, tmp_path / "x.png", NOTE, bits=16)
-    assert list(tmp_path.iterdir()) == []
+def test_figures_are_those_of_the_features() -> None:
+    """Read in batches and halves, a set gives what the whole feature arrays give."""
+    a, b = noise(101, 0), noise(80, 1, 0.1)
+    real, fake = (Seen(Drawn(n, x), [PIXELS]).views["pixels"] for n, x in (("a", a), ("b", b)))
+    found = set_distances.distances(real, fake, few=False)
+    x, y = (z.flatten(1).double().numpy() for z in (a, b))
+    assert found["Fréchet distance"].value == pytest.approx(fid.frechet(x, y), rel=1e-6)
+    assert found["KID"].value == pytest.approx(fid.kid(x, y), rel=1e-6)
+    assert found["precision"].value == fid.neighbourhoods(x, y).precision
+    even, odd = real.halves()
+    floor = set_distances.distances(even, odd, few=False)
+    assert floor["Fréchet distance"].value == pytest.approx(fid.frechet(x[::2], x[1::2]), rel=1e-6)
+    assert even.n == 51
 
 
-@pytest.mark.parametrize("mode", ["1", "P", "CMYK"])
-def test_other_modes_load_as_what_they_show(tmp_path: Path, mode: str) -> None:
-    """Black and white, palette and CMYK files give the pixels that a viewer shows."""
-    array = np.zeros((4, 4, 3), dtype=np.uint8)
-    array[1:3] = 255
-    image = Image.fromarray(array).convert(mode)
-    image.save(tmp_path / "x.tiff")
-    loaded = image_files.load(tmp_path / "x.tiff")
-    assert loaded.shape[0] == (1 if mode == "1" else 3)
-    assert torch.equal(image_files.to_channels(loaded, 3), image_files.from_integers(array))
+def test_the_floor_is_below_another_set() -> None:
+    """Brighter images are farther from the real ones than real ones are among themselves."""
+    real, fake = (
+        Seen(Drawn("", x), [PIXELS]).views["pixels"] for x in (noise(400, 0), noise(400, 1, 0.3))
+    )
+    found, floor = (
+        set_distances.distances(real, fake, False),
+        set_distances.distances(*real.halves(), False),
+    )
+    for name in ("Fréchet distance", "KID", "CMMD"):
+        assert found[name].low > floor[name].high, name
 
 
-def tiff(bits: int, photometric: int, pixels: bytes) -> bytes:
-    """A grey TIFF of two rows, uncompressed."""
-    width = len(pixels) * 8 // bits // 2
-    start = 8 + 2 + 9 * 12 + 4  # header, count of tags, tags, no next directory
-    values = {256: width, 257: 2, 258: bits, 259: 1, 262: photometric, 273: start}
-    values |= {277: 1, 278: 2, 279: len(pixels)}
-    tags = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in values.items())
-    return b"II*\0" + struct.pack("<IH", 8, len(values)) + tags + bytes(4) + pixels
+def test_pixels_decide_what_two_sets_share() -> None:
+    """Three images taken over are counted; the same images in another order are refused."""
+    a, b = noise(20, 0), noise(20, 1)
+    b[5:8] = a[:3]
+    real, fake, turned = (Seen(Drawn(n, x), []) for n, x in (("a", a), ("b", b), ("c", a.flip(0))))
+    assert set_distances.shared(real, fake) == 3
+    with pytest.raises(ValueError, match="a and c hold the same images"):
+        set_distances.shared(real, turned)
 
 
-@pytest.mark.parametrize(("bits", "kind"), [(8, np.uint8), (16, np.uint16)])
-def test_a_tiff_whose_zero_is_white_is_no_negative(tmp_path: Path, bits: int, kind: type) -> None:
-    """PhotometricInterpretation 0 says that 0 is white, 1 that it is black: the same picture."""
-    levels = np.linspace(0, 2**bits - 1, 8).astype(kind).reshape(2, 4)
-    for photometric, written in ((0, np.iinfo(kind).max - levels), (1, levels)):
-        (tmp_path / "x.tiff").write_bytes(tiff(bits, photometric, written.tobytes()))
-        assert np.array_equal(image_files.read(tmp_path / "x.tiff")[..., 0], levels)
-        loaded = image_files.load(tmp_path / "x.tiff")
-        assert torch.equal(loaded, image_files.from_integers(levels))
+def test_large_sets_are_measured_by_images_from_all_of_them(monkeypatch) -> None:
+    """Of images in the order of their prompts, KID and MS-SSIM see both kinds, and say how many."""
+    monkeypatch.setattr(set_distances, "KEPT", 100)
+    monkeypatch.setattr(set_distances, "PAIRS", 10)
+    a, b = (torch.cat([noise(200, seed, -0.5), noise(200, seed + 1)]) for seed in (0, 2))
+    seen = [Seen(Drawn(n, x), [PIXELS]) for n, x in (("a", a), ("b", b))]
+    real, fake = (one.views["pixels"] for one in seen)
+    for view in (real, fake):
+        assert len(view.features) == 100
+        assert 0.3 < (view.features.mean(axis=1) > 0).mean() < 0.7
+    assert 0.2 < np.mean([one.mean() > 0.5 for one in seen[0].small]) < 0.8
+    halves = real.halves()
+    found, floor = (set_distances.distances(*pair, False) for pair in ((real, fake), halves))
+    rows = {row[0]: row[2::2] for row in table(PIXELS, (real, fake), found, halves, floor).rows}
+    assert rows["Fréchet distance"] == ("400 against 400", "200 against 200")
+    assert rows["KID"] == rows["coverage"] == ("100 against 100", "50 against 50")
 
 
-def test_a_tiff_of_12_bits_is_refused(tmp_path: Path) -> None:
-    """Its white is 4095; taken for 16 bits it would be almost black."""
-    (tmp_path / "x.tiff").write_bytes(tiff(12, 1, b"\xff" * 12))
-    for read in (image_files.load, image_files.read):
-        with pytest.raises(ValueError, match=r"x\.tiff has 12 bits; save it with 8 or 16 bits"):
-            read(tmp_path / "x.tiff")
+def test_diversity_tells_copies_from_different_images() -> None:
+    """MS-SSIM is 1 for a set of one image repeated, and less for varied ones."""
+    varied = Seen(Drawn("", noise(12, 0, -0.3, size=64)), [])
+    same = Seen(Drawn("", noise(1, 0, size=64).repeat(12, 1, 1, 1)), [])
+    assert set_distances.diversity(same).value == pytest.approx(1)
+    assert set_distances.diversity(varied).value < 0.5
+    assert set_distances.diversity(varied).n == 6
 
 
-# --- levels as the file has them ---
+def folder(path: Path, pictures: Tensor) -> str:
+    path.mkdir()
+    for i, image in enumerate(pictures):
+        image_files.save(image, path / f"{i}.png", {})
+    return str(path)
 
 
-@pytest.mark.parametrize(("bits", "channels"), [(8, 1), (8, 3), (16, 1)])
-def test_levels_are_read_and_written_as_they_are(tmp_path: Path, bits: int, channels: int) -> None:
-    """`read` gives the integers that `save_integers` wrote, all 2^bits of them."""
-    kind = np.uint8 if bits == 8 else np.uint16
-    array = np.arange(2**bits).astype(kind).reshape(2 ** (bits // 2), -1, 1).repeat(channels, 2)
-    image_files.save_integers(array, tmp_path / "x.png", NOTE)
-    found = image_files.read(tmp_path / "x.png")
-    assert found.dtype == kind
-    assert np.array_equal(found, array)
-    assert torch.equal(image_files.load(tmp_path / "x.png"), image_files.from_integers(array))
+def test_the_command_prints_one_object_and_writes_the_page(tmp_path: Path, capsys) -> None:
+    """--json gives every figure with its interval and n; the page stands alone."""
+    real = folder(tmp_path / "real", noise(24, 0, size=16))
+    fake = folder(tmp_path / "fake", noise(20, 1, -0.2, size=20))
+    out = tmp_path / "out"
+    assert evaluate.main(["images", real, fake, "--few", "--json", "--out", str(out)]) == 0
+    values = json.loads(capsys.readouterr().out)
+    found = values["extractors"]["judge"]["fake to real"]
+    assert found["Fréchet distance (fewer images than features)"]["low"] > 0
+    assert found["KID"]["n"] == 24
+    assert values["fake"]["n"] == 20
+    page = (out / "images.html").read_text()
+    assert "judge (central square, 128 px, bicubic, antialiased, [-1, 1])" in page
+    assert "http" not in page
+    assert json.loads((out / "images.json").read_text())["MS-SSIM"]["fake"]["n"] == 10
 
 
-def test_levels_that_would_not_come_back_are_refused(tmp_path: Path) -> None:
-    """Palette, CMYK and 16-bit colour, of which PIL would give other levels without a word."""
-    for mode, name in (("P", "x.png"), ("CMYK", "x.jpg")):
-        Image.new(mode, (8, 8)).save(tmp_path / name)
-        with pytest.raises(ValueError, match=f"{name} has colours of mode {mode}; save it as grey"):
-            image_files.read(tmp_path / name)
-    header = b"IHDR" + (1).to_bytes(4, "big") * 2 + b"\x10\x02\0\0\0"
-    pixels = b"IDAT" + zlib.compress(b"\0" + bytes(range(6)))
-    chunks = [
-        (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
-        for chunk in (header, pixels, b"IEND")
-    ]
-    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
-    with pytest.raises(ValueError, match=r"deep\.png has 16-bit colour; save it as 16-bit grey or"):
-        image_files.read(tmp_path / "deep.png")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["real", "fake"], "too few for a Fréchet distance of the 196 features"),
+        (["real", "real", "--few"], "hold the same images"),
+        (["real", "nothing", "--few"], "does not exist"),
+        (["real", "one", "--few"], "1 usable images"),
+        (["real", "bad", "--few"], "cannot read the image"),
+    ],
+)
+def test_bad_sets_are_one_line(tmp_path: Path, capsys, monkeypatch, arguments, message) -> None:
+    """Exit status 2, the reason, and nothing written."""
+    monkeypatch.chdir(tmp_path)
+    weights = str(Path(__file__).parent.parent / "weights")
+    folder(tmp_path / "real", noise(12, 0, size=16))
+    folder(tmp_path / "fake", noise(12, 1, size=16))
+    folder(tmp_path / "one", noise(1, 1, size=16))
+    folder(tmp_path / "bad", noise(12, 2, size=16))
+    (tmp_path / "bad" / "3.png").write_bytes(b"no image")
+    arguments = ["images", *arguments, "--weights", weights, "--out", "out"]
+    assert cli.run(lambda: evaluate.main(arguments), "evaluate.py") == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert message in error[0]
+    assert not (tmp_path / "out").exists()
 
 
-# --- provenance ---
+def test_bad_files_can_be_left_out(tmp_path: Path, capsys) -> None:
+    """With --skip-bad the rest is measured, and n says so."""
+    real = folder(tmp_path / "real", noise(12, 0, size=16))
+    fake = folder(tmp_path / "fake", noise(12, 1, size=16))
+    Path(fake, "3.png").write_bytes(b"no image")
+    options = ["images", real, fake, "--few", "--skip-bad", "--json", "--out", str(tmp_path / "o")]
+    assert evaluate.main(options) == 0
+    assert json.loads(capsys.readouterr().out)["fake"]["n"] == 11
 
 
-def test_text_survives(tmp_path: Path) -> None:
-    """PNG text comes back as it was: line ends, long text, other alphabets, nothing at all."""
-    text = {"prompt": "one\ntwo", "negative": "", "note": "Erguß ≥ 3 cm 胸水", "long": "x" * 9999}
-    image_files.save(noise(1, 4, 4), tmp_path / "x.png", text)
-    assert image_files.read_text(tmp_path / "x.png") == text
-
-
-def test_a_file_appears_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """When writing fails half way, what was there stays and nothing else is left."""
-
-    def fail(path: Path, content: bytes) -> None:
-        with path.open("wb") as file:
-            file.write(content[:20])
-        raise OSError(28, "No space left on device")
-
-    path = tmp_path / "x.png"
-    image_files.save(noise(1, 4, 4), path, NOTE)
-    before = path.read_bytes()
-    monkeypatch.setattr(Path, "write_bytes", fail)
-    with pytest.raises(OSError, match="No space left"):
-        image_files.save(noise(1, 8, 8), path, NOTE)
-    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == {path: before}
-
-
-# --- refusals ---
-
-
-def png(tmp: Path) -> bytes:
-    image_files.save(noise(1, 64, 64), tmp / "good.png", NOTE)
-    return (tmp / "good.png").read_bytes()
-
-
-def bomb(data: bytes) -> bytes:
-    """The PNG with a header that says 65535 x 65535 pixels."""
-    header = b"IHDR" + (65535).to_bytes(4, "big") * 2 + data[24:29]
-    return data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:]
-
-
-UNREADABLE: dict[str, Callable[[bytes], bytes]] = {
-    "empty": lambda data: b"",
-    "text": lambda data: b"not an image\n",
-    "truncated": lambda data: data[: len(data) // 2],
-    "header only": lambda data: data[:33],
-    "damaged pixels": lambda data: data.replace(data[len(data) // 2 :][:64], bytes(64)),
-    "damaged length": lambda data: re.sub(b".IDAT", b"\0IDAT", data, flags=re.DOTALL),
-    "damaged header": lambda data: data[:20] + b"\xff" + data[21:],
-    "a bomb": bomb,
-}
-
-
-@pytest.mark.parametrize("case", [*UNREADABLE, "missing", "a folder"])
-@pytest.mark.parametrize("read", [image_files.load, image_files.read_text])
-def test_unusable_files_are_refused_in_one_line(
-    tmp_path: Path, case: str, read: Callable[[Path], object]
-) -> None:
-    """What is no whole image raises ValueError, one line that names the file."""
-    path = tmp_path / "bad.png"
-    if case == "a folder":
-        path.mkdir()
-    elif case != "missing":
-        path.write_bytes(UNREADABLE[case](png(tmp_path)))
-    with pytest.raises(ValueError, match="cannot read the image") as error:
-        read(path)
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparency_is_refused(tmp_path: Path, mode: str) -> None:
-    """What lies behind transparent pixels is not guessed."""
-    image = Image.new(mode, (4, 4))
-    image.save(tmp_path / "x.png", **({"transparency": 0} if mode == "P" else {}))
-    with pytest.raises(ValueError, match=r"x\.png has an alpha channel; flatten it"):
-        image_files.load(tmp_path / "x.png")
-
-
-@pytest.mark.parametrize("mode", ["F", "I"])
-def test_pixels_of_unknown_range_are_refused(tmp_path: Path, mode: str) -> None:
-    """Floating point and 32-bit files do not say which value is white, and it is not guessed."""
-    Image.new(mode, (4, 4), 1).save(tmp_path / "x.tiff")
-    with pytest.raises(ValueError, match=r"x\.tiff .* save it with 8 or 16 bits"):
-        image_files.load(tmp_path / "x.tiff")
-
-
-# --- geometry ---
-
-
-def test_fit_square_is_the_central_square(tmp_path: Path) -> None:
-    """Wide and tall images lose both ends alike; a square of the right size keeps its bits."""
-    x = noise(1, 8, 8)
-    wide = torch.cat([torch.ones(1, 8, 3), x, torch.ones(1, 8, 3)], dim=2)
-    assert torch.equal(image_files.fit_square(wide, 8), x)
-    assert torch.equal(image_files.fit_square(wide.mT, 8), x.mT)
-    assert torch.equal(image_files.fit_square(wide, 4), image_files.resize(x, 4, 4))
-
-
-def test_resizing_keeps_flat_images_flat_and_stays_in_range() -> None:
-    """A constant stays itself at any size, edges do not overshoot, and shrinking averages."""
-    flat = torch.full((1, 9, 7), 0.5)
-    torch.testing.assert_close(image_files.resize(flat, 4, 13), torch.full((1, 4, 13), 0.5))
-    edge = torch.ones(1, 16, 16)
-    edge[..., 8:] = -1
-    assert image_files.resize(edge, 50, 50).abs().max() == 1
-    board = torch.ones(1, 63, 63)
-    board[:, ::2, ::2] = board[:, 1::2, 1::2] = -1  # a point sample is black or white
-    assert image_files.resize(board, 9, 9)[:, 1:-1, 1:-1].abs().max() < 0.01
-
-
-def test_grid_holds_every_image_in_reading_order() -> None:
-    """Image i stands in row i // columns, column i % columns; gaps and free places are black."""
-    x = noise(5, 3, 4, 6)
-    sheet = image_files.grid(x, columns=3, gap=1)
-    assert sheet.shape == (3, 2 * 5, 3 * 7)
-    for i, image in enumerate(x):
-        place = sheet[:, i // 3 * 5 :, i % 3 * 7 :][:, :4, :6]
-        assert torch.equal(place, image)
-        place.fill_(-1)
-    assert (sheet == -1).all()
-    assert image_files.grid(list(x)).shape == (3, 4 + 2, 5 * (6 + 2))
-    assert image_files.grid(noise(9, 1, 4, 4)).shape == (1, 2 * (4 + 2), 8 * (4 + 2))
+def test_numbers_that_are_not_finite_are_refused() -> None:
+    """An extractor that gives NaN stops the measurement."""
+    broken = Extractor("broken", lambda x: x.flatten(1) * np.nan, 3, channels=1, resize="bilinear")
+    with pytest.raises(ValueError, match="not finite"):
+        Seen(Drawn("", noise(12, 0)), [broken])

@@ -144,7 +144,7 @@ def test_defaults_are_those_of_the_model_and_the_help(
     text = image_files.read_text(folder / "00000.png")
     wanted = {"seed": "0", "sampler": "dpm++", "guidance": "7.5", "size": "32x32", "negative": ""}
     assert wanted.items() <= text.items()
-    assert drawing_settings.Order([PROMPT]).steps == 20
+    assert drawing_settings.DrawingSettings([PROMPT]).steps == 20
 
 
 def test_a_picture_is_the_same_from_any_start(draw: Callable[..., Path]) -> None:

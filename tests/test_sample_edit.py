@@ -9,7 +9,7 @@ import pytest
 from conftest import assert_one_line
 from PIL import Image
 from test_bad_input import status
-from test_edit import OTHER, PROMPT, picture
+from test_latent_editing import OTHER, PROMPT, picture
 from test_sample import content
 
 from ldm.drawing import edited_pictures, image_editing, masks, outpainting

@@ -44,7 +44,7 @@ _END = re.compile(
 LONGEST = 1000  # words of an impression; Open-I's longest has 130
 
 
-class Report(NamedTuple):
+class RadiologyReport(NamedTuple):
     """findings, impression: None where the report has none;  labels: of CLASSES, perhaps none."""
 
     id: str
@@ -70,7 +70,7 @@ def openi() -> Labelled:
     return single_label(read_openi())
 
 
-def single_label(reports: Iterable[Report]) -> Labelled:
+def single_label(reports: Iterable[RadiologyReport]) -> Labelled:
     """Those with an impression and exactly one label, as CheXpert@k compares one with one.
 
     A class that another of the same report is an instance of (an opacity that is pneumonia) does
@@ -144,7 +144,7 @@ def impression(report_text: str) -> str | None:
     return found
 
 
-def read_openi(archive: str | Path | None = None) -> list[Report]:
+def read_openi(archive: str | Path | None = None) -> list[RadiologyReport]:
     """All of Open-I's reports, in the archive's order; by default the one of torchxrayvision."""
     path = Path(archive) if archive else _installed()
     try:
@@ -156,7 +156,7 @@ def read_openi(archive: str | Path | None = None) -> list[Report]:
     return reports
 
 
-def read_csv(path: str | Path) -> list[Report]:
+def read_csv(path: str | Path) -> list[RadiologyReport]:
     """The reports of a CSV, such as one made of MIMIC-CXR's.
 
     Columns: `impression`, or `report` to cut it from; `label`, or `labels` separated by |, of
@@ -171,7 +171,7 @@ def read_csv(path: str | Path) -> list[Report]:
     for number, row in enumerate(rows, start=2):
         names = (row.get("label") or row.get("labels") or "").split("|")
         reports.append(
-            Report(
+            RadiologyReport(
                 row.get("id") or row.get("study_id") or f"row-{number}",
                 _line(row.get("findings")),
                 _line(row.get("impression")) or impression(row.get("report") or ""),
@@ -188,10 +188,10 @@ def _installed() -> Path:
     return Path(spec.origin).parent / "data" / "NLMCXR_reports.tgz"
 
 
-def _parse(root: ElementTree.Element) -> Report:
+def _parse(root: ElementTree.Element) -> RadiologyReport:
     sections = {node.get("Label"): _line(node.text) for node in root.iter("AbstractText")}
     uid = root.find("uId")
-    return Report(
+    return RadiologyReport(
         "" if uid is None else uid.get("id", ""),
         sections.get("FINDINGS"),
         sections.get("IMPRESSION"),

@@ -24,7 +24,7 @@ SYNTHETIC = "This is a synthetic image drawn by a model; it shows no patient."
 
 
 @dataclass(frozen=True)
-class Order:
+class DrawingSettings:
     """Which pictures to draw: of prompt j the images start + j n ... start + (j + 1) n - 1.
 
     guidance, size (width, height), device: None leaves it to the model and the machine
@@ -89,18 +89,22 @@ class Order:
         return [self.indices[i : i + many] for i in range(0, len(self.indices), many)]
 
 
-def order_of(options: Mapping[str, Any], image: str | Path | None = None) -> Order:
-    """An Order of the options that are its fields; None and no prompt leave it to an `image`."""
-    fields = [field.name for field in dataclasses.fields(Order)]
+def order_of(options: Mapping[str, Any], image: str | Path | None = None) -> DrawingSettings:
+    """The settings that the options give; what they leave open is as in the PNG `image`."""
+    fields = [field.name for field in dataclasses.fields(DrawingSettings)]
     given = {name: options[name] for name in fields if options.get(name) not in (None, [])}
     if image is None:
-        return Order(**given)
+        return DrawingSettings(**given)
     # other settings are other pictures: which batch the old ones were in is of no use then
     return dataclasses.replace(recall(image), **(given and dict(given, company=None)))
 
 
 def describe(
-    order: Order, pipe: LatentDiffusion, model: str, shown: range, company: range | None = None
+    order: DrawingSettings,
+    pipe: LatentDiffusion,
+    model: str,
+    shown: range,
+    company: range | None = None,
 ) -> dict[str, str]:
     """The PNG text of the images `shown`: what it is, and everything that `recall` needs."""
     sampling = order.sampling(pipe.config)
@@ -131,7 +135,7 @@ def describe(
     return text | ({} if company is None else {"batch": _write_range(company)})
 
 
-def recall(path: str | Path) -> Order:
+def recall(path: str | Path) -> DrawingSettings:
     """The order that draws the PNG again. Raises ValueError if it is none of ours."""
     text = image_files.read_text(path)
     if not text.get("software", "").startswith("ldm "):
@@ -141,7 +145,7 @@ def recall(path: str | Path) -> Order:
         shown = _read_range(text["index"])
         width, height = text["size"].split("x")
         low, high = text.get("guidance interval", "0,inf").split(",")  # older ones do not say
-        return Order(
+        return DrawingSettings(
             prompts=prompts,
             n=len(shown) // len(prompts),
             start=shown.start,
@@ -174,7 +178,7 @@ def _read_range(text: str) -> range:
     return range(int(first), int(last or first) + 1)
 
 
-def check_weights(order: Order, pipe: LatentDiffusion, chosen: bool) -> None:
+def check_weights(order: DrawingSettings, pipe: LatentDiffusion, chosen: bool) -> None:
     """Raises ValueError if these are not the weights of the order; warns if the user chose them."""
     if order.weights in ("", pipe.weights_hash):
         return

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ldm.config import ConfigError
 from ldm.drawing import image_editing, latent_editing, masks, outpainting
-from ldm.drawing.drawing_settings import Order, describe
+from ldm.drawing.drawing_settings import DrawingSettings, describe
 from ldm.drawing.edit_options import Edit, edit_of, given_in
 from ldm.drawing.latent_editing import OnStep
 from ldm.drawing.masks import Box, Floats, Levels, Mask
@@ -24,7 +24,7 @@ from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.samplers import Step
 from ldm.system.cli import Stopwatch
-from ldm.system.processes import World
+from ldm.system.processes import Processes
 
 log = logging.getLogger(__name__)
 
@@ -122,12 +122,12 @@ def digest(levels: Levels) -> str:
 
 def draw(
     pipe: LatentDiffusion,
-    order: Order,
+    order: DrawingSettings,
     job: Job,
     folder: Path,
     model: str,
     watch: Stopwatch,
-    world: World | None = None,
+    world: Processes | None = None,
 ) -> list[Path]:
     """Edit and save: 00000.png ...; returns the paths. Each process of the world does its share.
 
@@ -136,7 +136,7 @@ def draw(
     edit = job.edit
     height, width = job.picture.shape[:2] if edit.canvas is None else edit.canvas[::-1]
     order = dataclasses.replace(order, size=(width, height))
-    sampling, world = order.sampling(pipe.config), world or World()
+    sampling, world = order.sampling(pipe.config), world or Processes()
     check(pipe, job, sampling)
     paths = [folder / f"{i:05d}.png" for i in order.indices]
     if taken := {path.resolve() for path in job.files} & {path.resolve() for path in paths}:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ldm.drawing.drawing_settings import Order, describe
+from ldm.drawing.drawing_settings import DrawingSettings, describe
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion
 from ldm.samplers import Step
 from ldm.system.cli import Stopwatch
-from ldm.system.processes import World
+from ldm.system.processes import Processes
 
 SHEET = 64  # images in grid.png at most
 FRAMES = 8  # x0 predictions in trajectory.png at most
@@ -22,12 +22,12 @@ FRAMES = 8  # x0 predictions in trajectory.png at most
 @torch.inference_mode()
 def draw(
     pipe: LatentDiffusion,
-    order: Order,
+    order: DrawingSettings,
     folder: Path,
     model: str,
     watch: Stopwatch,
     trajectory: bool = False,
-    world: World | None = None,
+    world: Processes | None = None,
 ) -> list[Path]:
     """Draw and save: 00000.png ..., grid.png and, on request, trajectory.png; returns the paths.
 
@@ -41,7 +41,7 @@ def draw(
     with watch("text"):
         contexts = pipe.encode_each(order.prompts)
         negative = None if sampling.guidance == 1 else pipe.encode_each([sampling.negative])
-    world = world or World()
+    world = world or Processes()
     batches = order.batches(sampling)[world.rank :: world.size]
     frames: list[Tensor] = []
     wanted = torch.linspace(0, sampling.steps - 1, min(FRAMES, sampling.steps)).round().tolist()

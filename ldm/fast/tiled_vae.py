@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.blocks import ResBlock
-from ldm.vae import VAE, Decoder, Encoder, Level
+from ldm.vae import VAE, Decoder, Encoder, VAELevel
 
 AT_ONCE = 2**23  # numbers in a tile, 32 MB in float32: smaller ones compute more rows twice
 
@@ -35,7 +35,7 @@ def encode(encoder: Encoder, image: Tensor) -> Tensor:
     """What Encoder.forward returns."""
     tiles = cut(encoder.conv_in(F.pixel_unshuffle(image, encoder.patch)))
     for level in encoder.down:
-        tiles = cut(torch.cat(run_level(cast(Level, level), tiles), dim=2))
+        tiles = cut(torch.cat(run_level(cast(VAELevel, level), tiles), dim=2))
     # a factor of 8 smaller, and attention there wants all of it
     x = encoder.mid(torch.cat(tiles, dim=2))
     return encoder.conv_out(F.silu(encoder.norm_out(x)))
@@ -45,13 +45,13 @@ def decode(decoder: Decoder, z: Tensor) -> Tensor:
     """What Decoder.forward returns."""
     tiles = cut(decoder.mid(decoder.conv_in(z)))
     for level in decoder.up:
-        tiles = run_level(cast(Level, level), tiles)
+        tiles = run_level(cast(VAELevel, level), tiles)
     activate = norm_silu(decoder.norm_out, tiles)
     image = torch.cat(sweep(tiles, lambda x: decoder.conv_out(activate(x))), dim=2)
     return F.pixel_shuffle(image, decoder.patch)
 
 
-def run_level(level: Level, tiles: list[Tensor]) -> list[Tensor]:
+def run_level(level: VAELevel, tiles: list[Tensor]) -> list[Tensor]:
     """Its res blocks and its resampling; uses the tiles up, as everything below."""
     for block in level.res:
         tiles = run_block(cast(ResBlock, block), tiles)

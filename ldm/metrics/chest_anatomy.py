@@ -22,7 +22,7 @@ HIGHEST = 0.2  # of the image's height, from the top: where a lung's centre may 
 HEART = (0.5, 0.85)  # of the lungs' height, from the top: where the heart's borders are looked for
 
 
-class Lungs(NamedTuple):
+class LungMasks(NamedTuple):
     """The patient's, as masks [128, 128]; None where there is none."""
 
     right: Mask | None
@@ -63,7 +63,7 @@ def chest(grey: Grey) -> Chest:
     )
 
 
-def lungs(grey: Grey) -> Lungs:
+def lungs(grey: Grey) -> LungMasks:
     """The largest dark region centred in each half of the image, at the threshold that shows most.
 
     Dark regions that reach the sides or the bottom are air around the body, those centred in the
@@ -73,7 +73,7 @@ def lungs(grey: Grey) -> Lungs:
     if grey.shape != (SIDE, SIDE):
         raise ValueError(f"lungs are looked for in images [{SIDE}, {SIDE}], got {grey.shape}")
     smooth = ndimage.gaussian_filter(grey, 1.5)
-    best, most = Lungs(None, None), (0, 0)
+    best, most = LungMasks(None, None), (0, 0)
     for threshold in np.quantile(smooth, np.linspace(0.05, 0.6, 12)):
         labels, _ = ndimage.label(smooth < threshold)
         area = np.bincount(labels.ravel())
@@ -88,7 +88,7 @@ def lungs(grey: Grey) -> Lungs:
         fits &= y >= HIGHEST * SIDE
         halves = [np.flatnonzero(fits & half) for half in (x < SIDE / 2, x >= SIDE / 2)]
         largest = [max(half, key=lambda i: area[i]) if len(half) else None for half in halves]
-        masks = Lungs(*(None if i is None else labels == i for i in largest))
+        masks = LungMasks(*(None if i is None else labels == i for i in largest))
         shown = (masks.seen, sum(int(area[i]) for i in largest if i is not None))
         if shown > most:
             best, most = masks, shown

@@ -34,7 +34,7 @@ OTHERS = tuple(word for name in FINDINGS if (word := readable(name)) != EFFUSION
 APART = 100_000  # between the image indices of two kinds of prompts, so that n changes none
 
 
-class Artist:
+class AdaptedModel:
     """A model, and the folder that keeps what it has drawn, a batch in a file."""
 
     def __init__(self, pipe: LatentDiffusion, folder: Path, sampling: Sampling) -> None:
@@ -80,7 +80,7 @@ def prompts_of(noun: str, count: int, style: bool) -> dict[str, list[str]]:
     return asked | ({"style": [f"{STYLE}{noun}"] * count} if style else {})
 
 
-def draw(artist: Artist, noun: str, count: int, style: bool = False) -> Drawn:
+def draw(artist: AdaptedModel, noun: str, count: int, style: bool = False) -> Drawn:
     found = {
         kind: artist.draw(prompts, APART * place)
         for place, (kind, prompts) in enumerate(prompts_of(noun, count, style).items())

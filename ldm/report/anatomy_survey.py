@@ -27,14 +27,14 @@ RIGHT = 0.9  # of phantoms: what a count must reach to be believed
 LUNGS, HEART, RATIO, RIBS = "lungs", "heart's side", "cardiothoracic ratio", "ribs"
 
 
-class Trial(NamedTuple):
+class EstimateTrial(NamedTuple):
     """measured: {claim: share right or mean error};  believed: the estimates that may be used"""
 
     measured: dict[str, Estimate]
     believed: tuple[str, ...]
 
 
-def trial(count: int = PHANTOMS, first: int = FIRST) -> Trial:
+def trial(count: int = PHANTOMS, first: int = FIRST) -> EstimateTrial:
     """How often each estimate is right where the truth is known."""
     drawn = phantom.render(phantom.sample_phantoms(range(first, first + count)), SIDE)
     greys = drawn.images[:, 0].numpy()
@@ -69,7 +69,7 @@ def trial(count: int = PHANTOMS, first: int = FIRST) -> Trial:
         RATIO: errors.high < constant.value,
         RIBS: ribs.value >= RIGHT,
     }
-    return Trial(measured, tuple(name for name, passed in checks.items() if passed))
+    return EstimateTrial(measured, tuple(name for name, passed in checks.items() if passed))
 
 
 def covered(greys: Grey, masks: dict[str, Mask], sides: int) -> int:
@@ -136,7 +136,7 @@ def mean(values: np.ndarray) -> Estimate:
     return Estimate(value, value - half, value + half, len(values))
 
 
-def tables(tried: Trial, surveys: Mapping[str, Mapping[str, Estimate]]) -> list[Block]:
+def tables(tried: EstimateTrial, surveys: Mapping[str, Mapping[str, Estimate]]) -> list[Block]:
     """The trial; then what is believed, of each set."""
     names = (LUNGS, HEART, RATIO, RIBS)
     caption = (
@@ -161,7 +161,7 @@ def tables(tried: Trial, surveys: Mapping[str, Mapping[str, Estimate]]) -> list[
     return blocks
 
 
-def as_json(tried: Trial, surveys: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
+def as_json(tried: EstimateTrial, surveys: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
     return {
         "trial": {claim: figure._asdict() for claim, figure in tried.measured.items()},
         "believed": tried.believed,

@@ -28,7 +28,7 @@ def bert(label: str, how: str) -> float | None:
     return figures.get(how)
 
 
-class Copies(NamedTuple):
+class PublishedCopies(NamedTuple):
     """A finding of tables 1 and 6: of the original films, and of their reconstructions."""
 
     prevalence: float
@@ -38,32 +38,32 @@ class Copies(NamedTuple):
 
 
 MIMIC = {  # table 1
-    "Atelectasis": Copies(0.289, (0.805, 0.807), (0.741, 0.731), (0.623, 0.624)),
-    "Cardiomegaly": Copies(0.273, (0.810, 0.812), (0.741, 0.742), (0.616, 0.609)),
-    "Consolidation": Copies(0.119, (0.854, 0.858), (0.815, 0.818), (0.496, 0.494)),
-    "Edema": Copies(0.172, (0.858, 0.862), (0.854, 0.852), (0.614, 0.591)),
-    "Enl. Mediastinum": Copies(0.144, (0.790, 0.793), (0.757, 0.757), (0.454, 0.451)),
-    "Fracture": Copies(0.049, (0.651, 0.653), (0.751, 0.757), (0.132, 0.141)),
-    "Lung Lesion": Copies(0.077, (0.766, 0.728), (0.915, 0.915), (0.023, 0.000)),
-    "Lung Opacity": Copies(0.297, (0.814, 0.814), (0.781, 0.772), (0.604, 0.594)),
-    "Pleural Effusion": Copies(0.213, (0.877, 0.881), (0.849, 0.849), (0.664, 0.662)),
-    "Pleural Other": Copies(0.046, (0.780, 0.778), (0.677, 0.665), (0.161, 0.177)),
-    "Pneumonia": Copies(0.226, (0.753, 0.739), (0.692, 0.710), (0.488, 0.477)),
-    "Pneumothorax": Copies(0.030, (0.811, 0.791), (0.814, 0.812), (0.162, 0.153)),
+    "Atelectasis": PublishedCopies(0.289, (0.805, 0.807), (0.741, 0.731), (0.623, 0.624)),
+    "Cardiomegaly": PublishedCopies(0.273, (0.810, 0.812), (0.741, 0.742), (0.616, 0.609)),
+    "Consolidation": PublishedCopies(0.119, (0.854, 0.858), (0.815, 0.818), (0.496, 0.494)),
+    "Edema": PublishedCopies(0.172, (0.858, 0.862), (0.854, 0.852), (0.614, 0.591)),
+    "Enl. Mediastinum": PublishedCopies(0.144, (0.790, 0.793), (0.757, 0.757), (0.454, 0.451)),
+    "Fracture": PublishedCopies(0.049, (0.651, 0.653), (0.751, 0.757), (0.132, 0.141)),
+    "Lung Lesion": PublishedCopies(0.077, (0.766, 0.728), (0.915, 0.915), (0.023, 0.000)),
+    "Lung Opacity": PublishedCopies(0.297, (0.814, 0.814), (0.781, 0.772), (0.604, 0.594)),
+    "Pleural Effusion": PublishedCopies(0.213, (0.877, 0.881), (0.849, 0.849), (0.664, 0.662)),
+    "Pleural Other": PublishedCopies(0.046, (0.780, 0.778), (0.677, 0.665), (0.161, 0.177)),
+    "Pneumonia": PublishedCopies(0.226, (0.753, 0.739), (0.692, 0.710), (0.488, 0.477)),
+    "Pneumothorax": PublishedCopies(0.030, (0.811, 0.791), (0.814, 0.812), (0.162, 0.153)),
 }
 CHEXPERT = {  # table 6
-    "Atelectasis": Copies(0.455, (0.693, 0.690), (0.532, 0.550), (0.653, 0.661)),
-    "Cardiomegaly": Copies(0.211, (0.760, 0.756), (0.410, 0.422), (0.406, 0.407)),
-    "Consolidation": Copies(0.277, (0.731, 0.730), (0.456, 0.477), (0.493, 0.499)),
-    "Edema": Copies(0.335, (0.766, 0.766), (0.467, 0.486), (0.549, 0.555)),
-    "Enl. Mediastinum": Copies(0.187, (0.601, 0.588), (0.289, 0.305), (0.325, 0.326)),
-    "Fracture": Copies(0.087, (0.568, 0.536), (0.102, 0.119), (0.158, 0.159)),
-    "Lung Lesion": Copies(0.086, (0.614, 0.587), (0.232, 0.247), (0.172, 0.168)),
-    "Lung Opacity": Copies(0.554, (0.730, 0.723), (0.648, 0.661), (0.748, 0.751)),
-    "Pleural Effusion": Copies(0.420, (0.818, 0.813), (0.597, 0.607), (0.663, 0.664)),
-    "Pleural Other": Copies(0.057, (0.550, 0.556), (0.724, 0.687), (0.110, 0.103)),
-    "Pneumonia": Copies(0.203, (0.668, 0.663), (0.371, 0.370), (0.375, 0.374)),
-    "Pneumothorax": Copies(0.092, (0.674, 0.658), (0.180, 0.209), (0.178, 0.179)),
+    "Atelectasis": PublishedCopies(0.455, (0.693, 0.690), (0.532, 0.550), (0.653, 0.661)),
+    "Cardiomegaly": PublishedCopies(0.211, (0.760, 0.756), (0.410, 0.422), (0.406, 0.407)),
+    "Consolidation": PublishedCopies(0.277, (0.731, 0.730), (0.456, 0.477), (0.493, 0.499)),
+    "Edema": PublishedCopies(0.335, (0.766, 0.766), (0.467, 0.486), (0.549, 0.555)),
+    "Enl. Mediastinum": PublishedCopies(0.187, (0.601, 0.588), (0.289, 0.305), (0.325, 0.326)),
+    "Fracture": PublishedCopies(0.087, (0.568, 0.536), (0.102, 0.119), (0.158, 0.159)),
+    "Lung Lesion": PublishedCopies(0.086, (0.614, 0.587), (0.232, 0.247), (0.172, 0.168)),
+    "Lung Opacity": PublishedCopies(0.554, (0.730, 0.723), (0.648, 0.661), (0.748, 0.751)),
+    "Pleural Effusion": PublishedCopies(0.420, (0.818, 0.813), (0.597, 0.607), (0.663, 0.664)),
+    "Pleural Other": PublishedCopies(0.057, (0.550, 0.556), (0.724, 0.687), (0.110, 0.103)),
+    "Pneumonia": PublishedCopies(0.203, (0.668, 0.663), (0.371, 0.370), (0.375, 0.374)),
+    "Pneumothorax": PublishedCopies(0.092, (0.674, 0.658), (0.180, 0.209), (0.178, 0.179)),
 }
 FINDINGS = {  # the words of captions for the rows of tables 1 and 6; a nodule is a lung lesion
     **{"pulmonary edema": "Edema", "edema": "Edema", "lung nodule": "Lung Lesion"},

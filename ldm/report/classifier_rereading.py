@@ -17,7 +17,7 @@ LEAST = 5  # of each class: fewer say nothing
 SHOWN = (ORIGINAL, *HOW)
 
 
-class Verdict(NamedTuple):
+class Rereading(NamedTuple):
     """One finding: {original, sample or mean: figure}, the differences to the original."""
 
     positive: int
@@ -33,7 +33,7 @@ class Verdicts(NamedTuple):
     called: {finding: originals of which it is said}, without which agreement is easy
     """
 
-    found: dict[str, Verdict]
+    found: dict[str, Rereading]
     left_out: dict[str, str]
     agreement: dict[str, dict[str, Estimate]]
     called: dict[str, int]
@@ -66,9 +66,9 @@ def measure(
     return verdicts
 
 
-def _verdict(scores: Mapping[str, Array], truth: np.ndarray, threshold: float) -> Verdict:
+def _verdict(scores: Mapping[str, Array], truth: np.ndarray, threshold: float) -> Rereading:
     calls = {which: decisions(scores[which], truth, threshold) for which in SHOWN}
-    return Verdict(
+    return Rereading(
         int(truth.sum()),
         {which: auc(scores[which], truth) for which in SHOWN},
         {how: auc_difference(scores[how], scores[ORIGINAL], truth) for how in HOW},
@@ -126,7 +126,7 @@ def as_json(verdicts: Verdicts) -> dict[str, object]:
     found = {
         finding: {
             "positive": one.positive,
-            **{name: plain(getattr(one, name)) for name in Verdict._fields[1:]},
+            **{name: plain(getattr(one, name)) for name in Rereading._fields[1:]},
         }
         for finding, one in verdicts.found.items()
     }

@@ -22,7 +22,7 @@ from ldm.metrics.classification import Estimate, wilson
 from ldm.metrics.nearest_images import Audit, audit, nearest
 from ldm.pictures import image_files
 from ldm.report.set_distances import fingerprint
-from ldm.report.trained_images import Taught
+from ldm.report.trained_images import TrainedImages
 from ldm.training.run_config import load_run
 from ldm.vae import VAE
 from ldm.weights.loading import build, load_parts, weights_hash
@@ -188,7 +188,7 @@ def cross(found: Audit) -> Estimate:
     return wilson(hits, len(distance))
 
 
-def trained_on(asked: ImageSet, skip_bad: bool = False) -> Taught | None:
+def trained_on(asked: ImageSet, skip_bad: bool = False) -> TrainedImages | None:
     """What the images' own text says that they were drawn with, if that run is here or in runs/.
 
     skip_bad: do not ask what cannot be read, in the place of a ValueError
@@ -209,7 +209,7 @@ def trained_on(asked: ImageSet, skip_bad: bool = False) -> Taught | None:
         return None  # no name of one
     for folder in (Path(model), Path("runs") / model):
         if (folder / "config.yaml").is_file() and weights == hash_of(folder):
-            return Taught(folder)
+            return TrainedImages(folder)
     return None
 
 
@@ -223,14 +223,18 @@ def hash_of(run: Path) -> str:
 
 def open_train(source: str) -> ImageSet:
     """A set, or the run folder whose training images are meant."""
-    return Taught(Path(source)) if (Path(source) / "config.yaml").is_file() else open_set(source)
+    return (
+        TrainedImages(Path(source))
+        if (Path(source) / "config.yaml").is_file()
+        else open_set(source)
+    )
 
 
 def open_held_out(source: str | None, train: ImageSet) -> ImageSet:
     """The set named, or what is like the training set but was not trained on."""
     if source is not None:
         return open_set(source)
-    data = load_run(train.folder / "config.yaml").data if isinstance(train, Taught) else None
+    data = load_run(train.folder / "config.yaml").data if isinstance(train, TrainedImages) else None
     mixed = data is not None and data.path is not None and data.share < 1
     if isinstance(train, PhantomSet) or (data is not None and data.path is None):
         return open_set(f"phantoms:{PHANTOMS}:{UNSEEN}")

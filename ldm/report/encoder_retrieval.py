@@ -20,7 +20,7 @@ from ldm.data.radiology_reports import Labelled
 from ldm.metrics.classification import Estimate
 from ldm.metrics.retrieval import Score, chexpert_at_k, shared_words
 from ldm.report import chambon
-from ldm.report.named_encoders import Clip, Encoder, open_encoder
+from ldm.report.named_encoders import Clip, NamedEncoder, open_encoder
 from ldm.report.page import Table
 
 log = logging.getLogger(__name__)
@@ -47,12 +47,12 @@ class Row(NamedTuple):
     paper: float | None
 
 
-def open_all(choices: Sequence[Choice], seed: int) -> list[Encoder | None]:
+def open_all(choices: Sequence[Choice], seed: int) -> list[NamedEncoder | None]:
     """The encoder of each choice, None for words; ValueError for what cannot be, before any work.
 
     One that several choices name is opened once.
     """
-    by_name: dict[str, Encoder | None] = {WORDS: None}
+    by_name: dict[str, NamedEncoder | None] = {WORDS: None}
     named: set[tuple[str, str]] = set()
     bar = tqdm(choices, "opening text encoders", delay=2, disable=None, leave=False)
     for label, name, how in bar:
@@ -68,13 +68,13 @@ def open_all(choices: Sequence[Choice], seed: int) -> list[Encoder | None]:
     return [by_name[choice.name] for choice in choices]
 
 
-def hows_of(encoder: Encoder | None) -> tuple[str, ...]:
+def hows_of(encoder: NamedEncoder | None) -> tuple[str, ...]:
     return ("IoU",) if encoder is None else encoder.hows
 
 
 def measure(
     choice: Choice,
-    encoder: Encoder | None,
+    encoder: NamedEncoder | None,
     reports: Labelled,
     k: int,
     seed: int,
@@ -108,7 +108,7 @@ def measure(
     return rows
 
 
-def paper_figure(choice: Choice, encoder: Encoder, how: str) -> float | None:
+def paper_figure(choice: Choice, encoder: NamedEncoder, how: str) -> float | None:
     """Macro CheXpert@10 in percent of the row of table 2 that compares, if one does.
 
     Any trained tower of CLIP's kind stands beside the paper's, a BERT beside that of its label.

@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> Report:
     from ldm.data.image_sets import open_set, warn_of_shared_patients
     from ldm.judging.extractors import open_extractor
     from ldm.report import copy_search, page
-    from ldm.report.trained_images import Taught
+    from ldm.report.trained_images import TrainedImages
 
     asked = open_set(options.fake)
     taught = (
@@ -63,7 +63,9 @@ def run(options: argparse.Namespace) -> Report:
         )
     unseen = copy_search.open_held_out(options.held_out, taught)
     warn_of_shared_patients(taught, unseen)
-    whole = isinstance(taught, Taught) and copy_search.hash_of(taught.folder)  # no LoRA, no word
+    whole = isinstance(taught, TrainedImages) and copy_search.hash_of(
+        taught.folder
+    )  # no LoRA, no word
     model = options.model or (str(taught.name) if whole else "weights")
     finder = copy_search.Finder.open(model, open_extractor(options.extractor, options.weights))
     found = audit(finder, (asked, taught, unseen), options.limit, options.skip_bad)

@@ -42,7 +42,7 @@ class Embedded(NamedTuple):
     cut: int
 
 
-class Encoder:
+class NamedEncoder:
     """hows: what `embed` can make of a text;  limit: tokens of a text, both ends included"""
 
     hows: tuple[str, ...]
@@ -75,7 +75,7 @@ class Encoder:
         return Embedded({how: torch.cat(some).numpy() for how, some in vectors.items()}, cut)
 
 
-class Clip(Encoder):
+class Clip(NamedEncoder):
     """CLIP's text tower (arXiv:2103.00020); each token has seen those before it, so "start" none.
 
     "eot": the state of end-of-text, what Hugging Face calls pooler output; "mean" over the tokens,
@@ -101,7 +101,7 @@ class Clip(Encoder):
         return pooling.mean(hidden, mask) if how == "mean" else hidden[:, 0]
 
 
-class BertEncoder(Encoder):
+class BertEncoder(NamedEncoder):
     """A BERT; what its file has no head for is not among the hows. See ldm.text.pooling.pool."""
 
     def __init__(self, bert: Bert, wordpiece: WordPiece) -> None:
@@ -121,7 +121,7 @@ class BertEncoder(Encoder):
         return pooling.pool(self.bert, hidden, mask, how)  # type: ignore[arg-type]  # of hows
 
 
-def open_encoder(name: str, seed: int = 0) -> Encoder:
+def open_encoder(name: str, seed: int = 0) -> NamedEncoder:
     """The encoder of a name that this module's docstring lists, but for `words`.
 
     seed: of random weights

@@ -138,12 +138,12 @@ def draw(rows: Sequence[Row], chosen: Labelled, seed: int) -> list[Picture]:
 
     from ldm.data.mesh_terms import CLASSES
     from ldm.report.page import Picture
-    from ldm.report.tsne_plot import Panel, draw, tsne
+    from ldm.report.tsne_plot import TsnePanel, draw, tsne
 
     panels = []
     for row in tqdm(rows, "drawing", delay=2, disable=None, leave=False):
         if row.vectors is not None and (points := tsne(row.vectors, seed)) is not None:
-            panels.append(Panel(f"{row.label}@{row.how}", points))
+            panels.append(TsnePanel(f"{row.label}@{row.how}", points))
     pictures = []
     for i, panel in enumerate(panels, start=1):
         name = f"tsne_{i}_{re.sub(r'[^A-Za-z0-9]+', '_', panel.title)}.png"

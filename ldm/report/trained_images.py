@@ -14,7 +14,7 @@ from ldm.training.methods.instance_images import Instances, Kind
 from ldm.training.run_config import load_run
 
 
-class Taught:
+class TrainedImages:
     """A run folder as a set of images (ldm.data.image_sets.ImageSet): grey, at the run's size.
 
     Of `method.kinds`, the few images that were picked; else all of the run's data.

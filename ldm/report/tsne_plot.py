@@ -14,7 +14,7 @@ from ldm.report.plots import COLOURS, as_png, new
 MARKERS = (*"os^DvPX*<p>hd", (4, 1, 0))  # the last is a star of four points
 
 
-class Panel(NamedTuple):
+class TsnePanel(NamedTuple):
     """points: [n, 2]"""
 
     title: str
@@ -38,7 +38,7 @@ def tsne(embeddings: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32] 
     return points.astype(np.float32)
 
 
-def draw(panels: Sequence[Panel], labels: NDArray[np.int64], names: Sequence[str]) -> bytes:
+def draw(panels: Sequence[TsnePanel], labels: NDArray[np.int64], names: Sequence[str]) -> bytes:
     """A PNG of the panels in rows of two, with one legend that gives n of each class there is.
 
     labels: [n], places in names
@@ -56,7 +56,9 @@ def draw(panels: Sequence[Panel], labels: NDArray[np.int64], names: Sequence[str
     return as_png(figure)
 
 
-def _scatter(axis: Any, panel: Panel, labels: NDArray[np.int64], names: Sequence[str]) -> list[Any]:
+def _scatter(
+    axis: Any, panel: TsnePanel, labels: NDArray[np.int64], names: Sequence[str]
+) -> list[Any]:
     """What the legend names: the points of each class."""
     series = []
     for c in np.unique(labels):

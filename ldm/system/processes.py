@@ -16,7 +16,7 @@ LONGEST_WAIT = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class World:
+class Processes:
     """Which of how many processes this is."""
 
     rank: int = 0
@@ -52,15 +52,15 @@ class World:
         )
 
 
-def join() -> World:
+def join() -> Processes:
     """The world that torchrun made; without torchrun, this process alone."""
     if "RANK" not in os.environ or not dist.is_available():
-        return World()
+        return Processes()
     if not dist.is_initialized():
         # of both, the one that fits a tensor's device is taken: train.device may be the CPU
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=LONGEST_WAIT)
-    return World(dist.get_rank(), dist.get_world_size())
+    return Processes(dist.get_rank(), dist.get_world_size())
 
 
 def leave() -> None:

@@ -6,7 +6,7 @@ Chambon et al., arXiv:2210.04133, section 2.5. The paper leaves open what the U-
   attends to, [B, 1, D]; 77 copies of it would give the same pictures, because a softmax over equal
   keys is even and its values are equal. CLIP's start and padding states are not there.
 - token level: 77 vectors, one for each of CLIP's places. The two tokenizers cut a word differently,
-  so places are matched word by word, see `Reader.layout`.
+  so places are matched word by word, see `PromptReader.layout`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Level = Literal["document", "token"]
 PLACES = 77  # of CLIP's prompt
 
 
-class Layout(NamedTuple):
+class WordAlignment(NamedTuple):
     """A text as both tokenizers cut it."""
 
     ids: list[int]  # of the encoder, [CLS] and [SEP] included
@@ -47,7 +47,7 @@ class Layout(NamedTuple):
     unknown: list[str]  # the words with a piece that the encoder has no token for
 
 
-class Reader(nn.Module):
+class PromptReader(nn.Module):
     """A frozen BERT that reads prompts.
 
     how: what stands for a document, as in text_features.pool
@@ -65,7 +65,7 @@ class Reader(nn.Module):
             )
         self.width = self([""], tell=False).shape[-1]  # raises for a missing head
 
-    def layout(self, text: str) -> Layout:
+    def layout(self, text: str) -> WordAlignment:
         """Words (at white space) are cut by both tokenizers, and their pieces matched in order.
 
         Of a word of n pieces of CLIP's and m of the encoder's, CLIP's piece k = 1 ... n is matched
@@ -93,7 +93,7 @@ class Reader(nn.Module):
         ids.append(self.wordpiece.end)
         end = len(ids) - 1
         places += [end, *(max(i, end) for i in range(len(places) + 1, PLACES))]
-        return Layout(ids, places, words[kept:], unknown)
+        return WordAlignment(ids, places, words[kept:], unknown)
 
     def forward(self, texts: Sequence[str], tell: bool = True) -> Tensor:
         """The encoder's states: [B, 1, E] at document level, [B, 77, E] at token level.
@@ -145,12 +145,12 @@ class About:
 class ProjectedText(nn.Module):
     """Prompts -> what the U-Net attends to, without CLIP's text tower."""
 
-    def __init__(self, reader: Reader, projection: nn.Module, about: About) -> None:
+    def __init__(self, reader: PromptReader, projection: nn.Module, about: About) -> None:
         super().__init__()
         self.reader, self.projection, self.about = reader, projection, about
 
     def forward(self, prompts: Sequence[str], tell: bool = True) -> Tensor:
-        """[B, 1, D] at document level, [B, 77, D] at token level; `tell` as in Reader."""
+        """[B, 1, D] at document level, [B, 77, D] at token level; `tell` as in PromptReader."""
         return self.projection(self.reader(prompts, tell))
 
     def provenance(self) -> str:
@@ -161,7 +161,7 @@ class ProjectedText(nn.Module):
         return f"{encoder}, projected to CLIP: {about.level} level, {how}{about.fit}"
 
 
-def open_reader(folder: str, level: Level, how: How) -> tuple[Reader, str]:
+def open_reader(folder: str, level: Level, how: How) -> tuple[PromptReader, str]:
     """A reader around the BERT in a folder, and the hash that names its weights.
 
     Raises ValueError, in one line, for a folder without one.
@@ -170,7 +170,7 @@ def open_reader(folder: str, level: Level, how: How) -> tuple[Reader, str]:
     name = weights_hash({"bert": bert.state_dict()})
     # other words or letters are another encoder, though all weights are equal
     vocabulary = [list(wordpiece.ids), wordpiece.lower]
-    return Reader(bert, wordpiece, level, how), f"{name}-{digest(vocabulary)}"
+    return PromptReader(bert, wordpiece, level, how), f"{name}-{digest(vocabulary)}"
 
 
 def build(

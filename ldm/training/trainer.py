@@ -23,7 +23,7 @@ from ldm.config import ConfigError, to_dict
 from ldm.data.datasets import Batch
 from ldm.pictures import image_files
 from ldm.system import atomic
-from ldm.system.processes import World
+from ldm.system.processes import Processes
 from ldm.training import checkpoint, update_in_backward
 from ldm.training.checkpoint import refuse_other_settings
 from ldm.training.ema import EMA
@@ -71,9 +71,9 @@ class Trainer:
     processes in `world` computes it: their number changes the result by rounding alone.
     """
 
-    def __init__(self, config: RunConfig, method: Method, world: World | None = None) -> None:
+    def __init__(self, config: RunConfig, method: Method, world: Processes | None = None) -> None:
         self.config, self.settings, self.method = config, config.train, method
-        self.world = world or World()
+        self.world = world or Processes()
         if config.train.accumulate < 1 or config.train.accumulate % self.world.size:
             raise ConfigError(
                 f"train.accumulate is {config.train.accumulate}; with {self.world.size} processes "

@@ -74,7 +74,7 @@ def agreement(
     return found
 
 
-class Attention(NamedTuple):
+class Attentiveness(NamedTuple):
     """How carefully one reader answered; None where nothing was shown for it.
 
     same: repeats with the same answer;  opposite: ids of those called both real and fake
@@ -89,7 +89,7 @@ class Attention(NamedTuple):
     answered: int
 
 
-def attention(key: Key, reader: Reader) -> Attention:
+def attention(key: Key, reader: Reader) -> Attentiveness:
     given = reader.answers
     again = [t for t in key.trials if t.repeats in given and t.id in given]
     said = [[code(key.mode, given[str(i)].said) for i in (t.repeats, t.id)] for t in again]
@@ -107,7 +107,7 @@ def attention(key: Key, reader: Reader) -> Attention:
     times = [given[t.id].seconds for t in key.trials if t.truth != CATCH and t.id in given]
     if not times:
         raise ValueError(f"reader {reader.name} answered nothing yet; leave that file out")
-    return Attention(same, kappa, opposite, caught, median(times), len(given))
+    return Attentiveness(same, kappa, opposite, caught, median(times), len(given))
 
 
 def as_json(found: Any) -> Any:
@@ -116,6 +116,6 @@ def as_json(found: Any) -> Any:
         return found if math.isfinite(found) else None
     if isinstance(found, dict):
         return {name: as_json(each) for name, each in found.items()}
-    if isinstance(found, Estimate | Attention):
+    if isinstance(found, Estimate | Attentiveness):
         return as_json(found._asdict())
     return [as_json(each) for each in found] if isinstance(found, list) else found

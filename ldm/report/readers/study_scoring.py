@@ -11,7 +11,7 @@ from ldm.report import Report, page
 from ldm.report.page import Block, Table
 from ldm.report.readers import copy_rating, detection, published_counts
 from ldm.report.readers.answers import Key, Reader, read_all, read_key
-from ldm.report.readers.readings import Attention, agreement, as_json, attention
+from ldm.report.readers.readings import Attentiveness, agreement, as_json, attention
 
 TITLE = {
     "authenticity": "Could readers tell real from synthetic?",
@@ -75,7 +75,7 @@ def agreement_blocks(agreed: Mapping[str, Any], readers: int) -> list[Block]:
     return [Table(caption, ("readers", "kappa"), rows)]
 
 
-def care(watched: Mapping[str, Attention], key: Key) -> Table:
+def care(watched: Mapping[str, Attentiveness], key: Key) -> Table:
     def shown(value: object) -> str:
         return "none shown" if value is None else str(value)
 

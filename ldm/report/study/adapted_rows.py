@@ -21,7 +21,7 @@ from ldm.weights.loading import load
 
 
 @dataclass(frozen=True)
-class Method:
+class AdaptedRow:
     """config: in configs/, none for the model as it is;  style: is the third prompt drawn, too?"""
 
     name: str
@@ -34,16 +34,16 @@ class Method:
 
 INVERSION, PROJECTION, UNET = "Token embedding training", "Textual projection", "U-Net training"
 METHODS = (
-    Method("base", "Original model", "untouched"),
-    Method(
+    AdaptedRow("base", "Original model", "untouched"),
+    AdaptedRow(
         "projection_none",
         *(PROJECTION, "No projection", "projection_token"),
         ("method.fit=none", "train.steps=1", "train.learning_rate=0"),
     ),
-    Method("projection_document", PROJECTION, "Document level", "projection_document"),
-    Method("projection_token", PROJECTION, "Token level", "projection_token"),
+    AdaptedRow("projection_document", PROJECTION, "Document level", "projection_document"),
+    AdaptedRow("projection_token", PROJECTION, "Token level", "projection_token"),
     *(
-        Method(
+        AdaptedRow(
             f"{template}_{concept}",
             *(INVERSION, f"{template.capitalize()}, {concept}", "textual_inversion"),
             (f"method.template={template}", f"method.concept={concept}"),
@@ -52,13 +52,13 @@ METHODS = (
         for template in ("object", "style")
         for concept in ("radiology", "lung")
     ),
-    Method("unet_no_findings", UNET, "On no findings", "unet_no_findings"),
-    Method("unet", UNET, "On no findings and abnormality", "unet"),
-    Method("unet_prior", UNET, "... with prior", "unet_prior"),
+    AdaptedRow("unet_no_findings", UNET, "On no findings", "unet_no_findings"),
+    AdaptedRow("unet", UNET, "On no findings and abnormality", "unet"),
+    AdaptedRow("unet_prior", UNET, "... with prior", "unet_prior"),
 )
 
 
-def run_of(method: Method, study: Study, size: int, made_of: Mapping[str, str]) -> RunConfig:
+def run_of(method: AdaptedRow, study: Study, size: int, made_of: Mapping[str, str]) -> RunConfig:
     """Its training, whose folder is named by all that decides the weights;  made_of: `content`"""
     overrides = ["train.sample_every=0"]
     if study.tier == "full":
@@ -136,7 +136,9 @@ def train(run: RunConfig) -> Path:
     return Path(run.train.out)
 
 
-def open_model(method: Method, study: Study, run: RunConfig | None) -> tuple[LatentDiffusion, str]:
+def open_model(
+    method: AdaptedRow, study: Study, run: RunConfig | None
+) -> tuple[LatentDiffusion, str]:
     """Who draws, and the noun of the prompts."""
     if run is None:
         return load(study.model), adapted_models.NOUN

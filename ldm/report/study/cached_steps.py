@@ -55,7 +55,7 @@ class Done(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Step:
+class StudyStep:
     """settings: all that decides the result, but for the code and the steps that are needed
 
     work: makes it of the steps before;  about: how long it may take, in seconds, for the estimate
@@ -77,7 +77,7 @@ class Clock:
     spent: float = 0.0
     names: list[str] = field(default_factory=list)
 
-    def tick(self, step: Step, seconds: float) -> None:
+    def tick(self, step: StudyStep, seconds: float) -> None:
         self.names.append(step.name)
         self.done += step.about
         self.spent += seconds
@@ -88,7 +88,7 @@ class Clock:
         return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
-def run(steps: Sequence[Step], folder: Path) -> dict[str, Done]:
+def run(steps: Sequence[StudyStep], folder: Path) -> dict[str, Done]:
     """All of them, in their order; the log has a line for each."""
     log.setLevel(logging.INFO)  # a line for each step is what whoever waits for an hour wants
     done: dict[str, Done] = {}
@@ -144,7 +144,7 @@ def find(folder: Path, key: str) -> Done | None:
 
 
 def keep(
-    folder: Path, step: Step, key: str, code: str, result: Result, took: tuple[float, float]
+    folder: Path, step: StudyStep, key: str, code: str, result: Result, took: tuple[float, float]
 ) -> Done:
     """The record comes last: without it, or with that of other files, there is no step."""
     values = json.dumps(result.values, indent=1) + "\n"
@@ -168,7 +168,7 @@ def keep(
     return Done(folder, key, json.loads(values), seconds, cpu)
 
 
-def why(folder: Path, step: Step, code: str) -> str:
+def why(folder: Path, step: StudyStep, code: str) -> str:
     """What changed since the step was last done."""
     record = read_record(folder)
     if record is None:

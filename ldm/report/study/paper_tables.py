@@ -12,7 +12,7 @@ from ldm.metrics.classification import Estimate
 from ldm.report import chambon
 from ldm.report.page import Table
 from ldm.report.study.cached_steps import Done
-from ldm.report.study.rank_agreement import Order, compare
+from ldm.report.study.rank_agreement import RankAgreement, compare
 
 Steps = Mapping[str, Done]
 Figures = dict[str, Estimate | None]
@@ -23,7 +23,7 @@ class Beside(NamedTuple):
     """tables, and how each column of ours orders its rows beside the paper's"""
 
     tables: list[Table]
-    orders: dict[str, Order]
+    orders: dict[str, RankAgreement]
 
 
 def table(title: str, steps: Sequence[str], header: Sequence[str], rows: Any) -> Table:

@@ -12,7 +12,7 @@ from scipy.stats import kendalltau
 from ldm.metrics.classification import Estimate
 
 
-class Order(NamedTuple):
+class RankAgreement(NamedTuple):
     """One column of a table, beside the paper's.
 
     tau, p: Kendall's tau-b of our order and the paper's, None if all are equal on one side
@@ -49,7 +49,9 @@ class Order(NamedTuple):
         )
 
 
-def compare(ours: Mapping[str, Estimate | None], paper: Mapping[str, float | None]) -> Order:
+def compare(
+    ours: Mapping[str, Estimate | None], paper: Mapping[str, float | None]
+) -> RankAgreement:
     """Of the rows that both have a figure for."""
     pairs = [
         (mine, theirs)
@@ -57,7 +59,7 @@ def compare(ours: Mapping[str, Estimate | None], paper: Mapping[str, float | Non
         if mine is not None and (theirs := paper.get(name)) is not None
     ]
     if len(pairs) < 2:
-        return Order(None, None, len(pairs), 0, 0)
+        return RankAgreement(None, None, len(pairs), 0, 0)
     found = kendalltau([mine.value for mine, _ in pairs], [theirs for _, theirs in pairs])
     apart = alike = 0
     for (a, there_a), (b, there_b) in combinations(pairs, 2):
@@ -65,5 +67,5 @@ def compare(ours: Mapping[str, Estimate | None], paper: Mapping[str, float | Non
             apart += 1
             alike += (a.value > b.value) == (there_a > there_b)
     if math.isnan(found.statistic):
-        return Order(None, None, len(pairs), apart, alike)
-    return Order(float(found.statistic), float(found.pvalue), len(pairs), apart, alike)
+        return RankAgreement(None, None, len(pairs), apart, alike)
+    return RankAgreement(float(found.statistic), float(found.pvalue), len(pairs), apart, alike)

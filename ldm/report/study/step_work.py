@@ -19,11 +19,11 @@ from ldm.metrics.nearest_images import Neighbours
 from ldm.pictures import image_files
 from ldm.pipeline import Sampling
 from ldm.report import adapted_models, copy_search, memorization
-from ldm.report.adapted_models import Artist, Real
-from ldm.report.study.adapted_rows import Method, as_settings, open_model
+from ldm.report.adapted_models import AdaptedModel, Real
+from ldm.report.study.adapted_rows import AdaptedRow, as_settings, open_model
 from ldm.report.study.cached_steps import Done, Result, core_version
 from ldm.report.study.study_settings import Study
-from ldm.report.trained_images import Taught
+from ldm.report.trained_images import TrainedImages
 from ldm.system.fingerprint import digest
 from ldm.training.run_config import RunConfig
 
@@ -115,14 +115,14 @@ def features(seen: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
 
 
 def row(
-    method: Method, study: Study, size: int, run: RunConfig | None, done: Mapping[str, Done]
+    method: AdaptedRow, study: Study, size: int, run: RunConfig | None, done: Mapping[str, Done]
 ) -> Result:
     """A row of Tables 4 and 5: trained, drawn with, compared with real images, looked at."""
     pipe, noun = open_model(method, study, run)
     pipe.to(study.device or "cpu")
     guidance = pipe.config.guidance if study.guidance is None else study.guidance
     sampling = Sampling(study.seed, study.sampling_steps, "dpm++", guidance, "", size, size)
-    artist = Artist(pipe, study.out / "drawn" / digest(core_version()), sampling)
+    artist = AdaptedModel(pipe, study.out / "drawn" / digest(core_version()), sampling)
     pictures = adapted_models.draw(artist, noun, study.n, method.style)
     seen = see(study, pictures)
     real = {
@@ -147,7 +147,7 @@ def row(
         if there is not None and kind != "other"
     }
     if run is not None and "kinds" in run.method:
-        taught = Taught(Path(run.train.out))
+        taught = TrainedImages(Path(run.train.out))
         trained = torch.stack([taught.load(i) for i in range(len(taught))])
         files["trained.npy"] = as_bytes(trained)
     return Result(values, files)

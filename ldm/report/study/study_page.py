@@ -12,7 +12,7 @@ from ldm.report.study import adapted_tables, paper_figures, paper_tables
 from ldm.report.study.adapted_tables import AGAINST, distance
 from ldm.report.study.cached_steps import RECORD
 from ldm.report.study.paper_tables import Steps
-from ldm.report.study.rank_agreement import Order
+from ldm.report.study.rank_agreement import RankAgreement
 from ldm.report.study.study_settings import Study
 from ldm.report.study.study_summary import (
     RULE,
@@ -65,9 +65,9 @@ def blocks(study: Study, done: Steps) -> list[Block]:
     ]
 
 
-def orders_of(done: Steps) -> dict[str, Order]:
+def orders_of(done: Steps) -> dict[str, RankAgreement]:
     """Of every column that the paper has, too."""
-    found: dict[str, Order] = {}
+    found: dict[str, RankAgreement] = {}
     for name, what in RECONSTRUCTIONS.items():
         if name in done:
             found |= {
@@ -83,7 +83,7 @@ def orders_of(done: Steps) -> dict[str, Order]:
     return found
 
 
-def said(orders: Mapping[str, Order], start: str) -> str:
+def said(orders: Mapping[str, RankAgreement], start: str) -> str:
     """The orders of one table, in a sentence each."""
     return " ".join(f"{name}: {one}." for name, one in orders.items() if name.startswith(start))
 
@@ -111,7 +111,7 @@ def autoencoder(done: Steps) -> list[Block]:
     return told
 
 
-def areas(orders: Mapping[str, Order]) -> dict[str, Order]:
+def areas(orders: Mapping[str, RankAgreement]) -> dict[str, RankAgreement]:
     """Those of the AUCs; accuracy and F1 hang on a threshold."""
     return {name: one for name, one in orders.items() if "AUC" in name}
 

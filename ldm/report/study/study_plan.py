@@ -24,7 +24,7 @@ from ldm.report.study.adapted_rows import (
     hash_of,
     run_of,
 )
-from ldm.report.study.cached_steps import Step
+from ldm.report.study.cached_steps import StudyStep
 from ldm.report.study.study_settings import Study
 from ldm.report.text_encoders import choice
 
@@ -46,7 +46,7 @@ def sets(study: Study) -> dict[str, str]:
     return found
 
 
-def plan(study: Study, config: ModelConfig) -> list[Step]:
+def plan(study: Study, config: ModelConfig) -> list[StudyStep]:
     """Raises ValueError, before any work, for what cannot be opened."""
     size, channels = study.size or config.image_size, config.vae.image_channels
     if size % config.multiple:
@@ -58,11 +58,11 @@ def plan(study: Study, config: ModelConfig) -> list[Step]:
     for name, asked in sets(study).items():
         do = partial(step_work.reconstruction, study, asked, size)
         settings = common | {"images": study.reconstructed}
-        steps.append(Step(name, settings, do, about=0.12 * study.reconstructed))
+        steps.append(StudyStep(name, settings, do, about=0.12 * study.reconstructed))
     do = partial(step_work.text_encoders, study)
-    steps.append(Step("text_encoders", encoders(study), do, about=20))
+    steps.append(StudyStep("text_encoders", encoders(study), do, about=20))
     do = partial(step_work.reference, study, size, channels)
-    steps.append(Step("reference", common | {"real": study.real}, do, about=0.1 * study.real))
+    steps.append(StudyStep("reference", common | {"real": study.real}, do, about=0.1 * study.real))
     drawn = common | {"n": study.n, "guidance": study.guidance, "steps": study.sampling_steps}
     for method in METHODS:
         run = run_of(method, study, size, made_of) if method.config else None
@@ -70,11 +70,11 @@ def plan(study: Study, config: ModelConfig) -> list[Step]:
         about += run.train.steps * SECONDS[method.config] if run else 0
         settings = drawn | {"training": run and as_settings(run), "style": method.style}
         do = partial(step_work.row, method, study, size, run)
-        steps.append(Step(method.name, settings, do, ("reference",), about))
+        steps.append(StudyStep(method.name, settings, do, ("reference",), about))
     learned = tuple(m.name for m in METHODS if m.group in (INVERSION, UNET))
     do = partial(step_work.copied, study, size, learned)
     about = 0.02 * (2 * study.n * len(learned) + 1500)
-    steps.append(Step("copies", common | {"real": study.real}, do, learned, about))
+    steps.append(StudyStep("copies", common | {"real": study.real}, do, learned, about))
     return steps
 
 

@@ -16,7 +16,7 @@ from ldm import __version__
 from ldm.report.page import Block, Table
 from ldm.report.study.adapted_tables import AGAINST, LABELS, NAMES, distance, verdict
 from ldm.report.study.paper_tables import Steps, show
-from ldm.report.study.rank_agreement import Order
+from ldm.report.study.rank_agreement import RankAgreement
 from ldm.report.study.study_settings import Study
 
 RULE = (
@@ -94,7 +94,7 @@ def of(done: Steps, name: str) -> str:
     return f'"{LABELS[name]}" ({told})'
 
 
-def counted(orders: Mapping[str, Order]) -> str:
+def counted(orders: Mapping[str, RankAgreement]) -> str:
     """How many columns have the paper's order."""
     words = [one.words for one in orders.values()]
     same, other = (words.count(kind) for kind in ("same order", "not the same order"))
@@ -104,7 +104,7 @@ def counted(orders: Mapping[str, Order]) -> str:
     )
 
 
-def order_table(orders: Mapping[str, Order]) -> Table:
+def order_table(orders: Mapping[str, RankAgreement]) -> Table:
     rows = [
         (
             name,

@@ -13,7 +13,7 @@ import pytest
 from ldm.data import radiology_reports
 from ldm.data.mesh_terms import CLASSES
 from ldm.data.radiology_reports import (
-    Report,
+    RadiologyReport,
     balanced,
     impression,
     read_csv,
@@ -65,8 +65,8 @@ def test_the_impression_ends_at_the_next_heading(text: str, expected: str | None
 # --- one label per report ---
 
 
-def made_up(labels: list[str], text: str | None = "Text.", name: str = "a") -> Report:
-    return Report(name, None, text, frozenset(labels))
+def made_up(labels: list[str], text: str | None = "Text.", name: str = "a") -> RadiologyReport:
+    return RadiologyReport(name, None, text, frozenset(labels))
 
 
 def test_reports_without_exactly_one_label_are_left_out_and_counted() -> None:
@@ -127,8 +127,8 @@ def test_open_is_files_are_read(tmp_path: Path) -> None:
         XML.format("A2", "", " ", "<major>normal</major>"),
     )
     assert read_openi(path) == [
-        Report("A1", "Large heart.", "Large heart.", frozenset({"Cardiomegaly"})),
-        Report("A2", None, None, frozenset({"No Finding"})),
+        RadiologyReport("A1", "Large heart.", "Large heart.", frozenset({"Cardiomegaly"})),
+        RadiologyReport("A2", None, None, frozenset({"No Finding"})),
     ]
 
 
@@ -144,13 +144,13 @@ def test_a_csv_is_read(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     assert read_csv(path) == [
-        Report("s1", None, "Left effusion.", frozenset({"Pleural Effusion"})),
-        Report("s2", None, "This.", frozenset({"Support Devices"})),
-        Report("row-4", None, None, frozenset({"Edema", "Fracture"})),
-        Report("s4", None, "Text.", frozenset()),
+        RadiologyReport("s1", None, "Left effusion.", frozenset({"Pleural Effusion"})),
+        RadiologyReport("s2", None, "This.", frozenset({"Support Devices"})),
+        RadiologyReport("row-4", None, None, frozenset({"Edema", "Fracture"})),
+        RadiologyReport("s4", None, "Text.", frozenset()),
     ]
     path.write_text("impression,label\nNormal.,no finding\n", encoding="utf-8")
-    assert read_csv(path) == [Report("row-2", None, "Normal.", frozenset({"No Finding"}))]
+    assert read_csv(path) == [RadiologyReport("row-2", None, "Normal.", frozenset({"No Finding"}))]
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch) -> None:

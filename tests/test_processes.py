@@ -15,7 +15,7 @@ from conftest import adaptation
 
 from ldm import rng
 from ldm.config import ConfigError
-from ldm.system.processes import World
+from ldm.system.processes import Processes
 from ldm.training.methods import build_method
 from ldm.training.run_config import load_run
 from ldm.training.trainer import Trainer
@@ -52,7 +52,7 @@ def test_batches_that_do_not_go_round_are_refused(tmp_path: Path, start: Path) -
     """Two processes want an even number of batches in a step, and the message says so."""
     run = load_run(adaptation(tmp_path, start, "finetune", {}, accumulate=3))
     with pytest.raises(ConfigError, match="with 2 processes it wants 2 or a multiple"):
-        Trainer(run, build_method(run), World(0, 2))
+        Trainer(run, build_method(run), Processes(0, 2))
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from ldm.report import Report, study
 from ldm.report.page import Table
 from ldm.report.study import cached_steps, study_page, study_plan
 from ldm.report.study.adapted_rows import METHODS, content, run_of, train
-from ldm.report.study.cached_steps import Done, Result, Step
+from ldm.report.study.cached_steps import Done, Result, StudyStep
 from ldm.report.study.study_settings import FULL_RATES, QUICK, Study
 from ldm.unet import UNet
 from ldm.weights.loading import load_parts
@@ -169,7 +169,7 @@ def test_quick_trainings_are_short_in_the_full_tier(tiny_study: Study) -> None:
 # --- steps alone ---
 
 
-def chain(settings: Mapping[str, int], log: list[str]) -> list[Step]:
+def chain(settings: Mapping[str, int], log: list[str]) -> list[StudyStep]:
     """a -> b, and c beside them; each adds up what it rests on."""
 
     def work(name: str, needs: tuple[str, ...], done: Mapping[str, Done]) -> Result:
@@ -179,7 +179,7 @@ def chain(settings: Mapping[str, int], log: list[str]) -> list[Step]:
 
     needs: dict[str, tuple[str, ...]] = {"a": (), "b": ("a",), "c": ()}
     return [
-        Step(name, {"add": settings[name]}, partial(work, name, them), them)
+        StudyStep(name, {"add": settings[name]}, partial(work, name, them), them)
         for name, them in needs.items()
     ]
 

@@ -179,7 +179,7 @@ def test_many_shapes_of_blocks_are_no_limit(graphs: CompileCounterWithBackend) -
 FROM_DISK = """
 import sys, torch
 from torch._dynamo.utils import counters
-from test_compiled import inputs, predict, small
+from test_compilation import inputs, predict, small
 from ldm import compiled
 torch.set_num_threads(int(sys.argv[1]))
 unet = small((16,), attends=False)

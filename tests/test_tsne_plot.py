@@ -8,7 +8,7 @@ from PIL import Image
 
 from ldm.data.mesh_terms import CLASSES
 from ldm.report import plots, tsne_plot
-from ldm.report.tsne_plot import Panel, draw, tsne
+from ldm.report.tsne_plot import TsnePanel, draw, tsne
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,11 @@ def test_the_legend_names_the_classes_there_are_with_n(clusters, monkeypatch) ->
     legend = Figure.legend
     monkeypatch.setattr(Figure, "legend", lambda *a, **k: seen.append(a[2]) or legend(*a, **k))
     e, labels = clusters
-    panels = [Panel("one", e[:, :2]), Panel("two", e[:, 1:3]), Panel("three", e[:, 2:4])]
+    panels = [
+        TsnePanel("one", e[:, :2]),
+        TsnePanel("two", e[:, 1:3]),
+        TsnePanel("three", e[:, 2:4]),
+    ]
     content = draw(panels, labels[:] * 4, CLASSES)
     names = [CLASSES[0], CLASSES[4], CLASSES[8]]
     assert seen == [[f"{name} (n = 12)" for name in names]]

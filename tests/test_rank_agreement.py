@@ -3,7 +3,7 @@
 import pytest
 
 from ldm.metrics.classification import Estimate
-from ldm.report.study.rank_agreement import Order, compare
+from ldm.report.study.rank_agreement import RankAgreement, compare
 
 
 def near(value: float, half: float = 0.1) -> Estimate:
@@ -35,11 +35,13 @@ def test_words_follow_the_pairs_told_apart(
 
 def test_rows_without_a_partner_do_not_count() -> None:
     """A figure that is missing on either side leaves its row out."""
-    assert compare({"a": near(1), "b": None, "d": near(2)}, PAPER) == Order(None, None, 1, 0, 0)
+    assert compare({"a": near(1), "b": None, "d": near(2)}, PAPER) == RankAgreement(
+        None, None, 1, 0, 0
+    )
 
 
 def test_equal_figures_have_no_order() -> None:
     """A column that is constant in the paper has no tau, and no pair is told apart."""
     found = compare({"a": near(1), "b": near(5)}, {"a": 0.5, "b": 0.5})
-    assert found == Order(None, None, 2, 0, 0)
+    assert found == RankAgreement(None, None, 2, 0, 0)
     assert "undefined" in str(found)

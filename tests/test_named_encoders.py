@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TOY
-from test_text_weights import small_file, write_bert
+from test_bert_files import small_file, write_bert
 
 import ldm
 from ldm.clip import TextEncoder, tokenizer

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_reports
-from test_text_weights import small_file, write_bert
+from test_bert_files import small_file, write_bert
 
 from ldm.data.radiology_reports import Labelled, read_csv, single_label
 from ldm.metrics.retrieval import chexpert_at_k, precomputed, shared_words
 from ldm.report import encoder_retrieval
 from ldm.report.encoder_retrieval import Choice, Row
-from ldm.report.named_encoders import Embedded, Encoder, open_encoder
+from ldm.report.named_encoders import Embedded, NamedEncoder, open_encoder
 from ldm.report.text_encoders import choice
 
 
@@ -62,7 +62,7 @@ def test_measured_rows_are_the_metric_on_the_vectors(toys: Labelled, tmp_path: P
 def test_cosines_do_not_know_the_lengths_of_vectors(toys: Labelled) -> None:
     """Vectors of any length give what those of length 1 do; the paper's figures do not compare."""
 
-    class Stretched(Encoder):
+    class Stretched(NamedEncoder):
         hows = ("mean",)
 
         def embed(self, texts: list[str], hows: tuple[str, ...], name: str = "") -> Embedded:
@@ -91,7 +91,7 @@ def test_a_cut_is_told_in_the_log_without_a_word_of_the_text(
     assert "pleural" not in caplog.text
 
 
-class Broken(Encoder):
+class Broken(NamedEncoder):
     """Weights that overflow."""
 
     hows, limit = ("mean",), 77
@@ -115,7 +115,7 @@ def test_the_paper_stands_beside_towers_and_berts_of_the_same_name(
     """A trained CLIP tower has figures, a random one none; a BERT has those of its label."""
     clip, bert = open_encoder(str(start)), open_encoder(str(write_bert(tmp_path, small_file())))
 
-    def paper(label: str, encoder: Encoder, how: str, name: str = "x") -> float | None:
+    def paper(label: str, encoder: NamedEncoder, how: str, name: str = "x") -> float | None:
         return encoder_retrieval.paper_figure(Choice(label, name, None), encoder, how)
 
     assert [paper("SD", clip, how) for how in clip.hows] == [52.9, 42.8, 7.0]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_edit import PROMPT, SAMPLING, picture
+from test_latent_editing import PROMPT, SAMPLING, picture
 
 from ldm import rng
 from ldm.config import ConfigError

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_edit import OTHER, PROMPT, SAMPLING, picture
+from test_latent_editing import OTHER, PROMPT, SAMPLING, picture
 
 from ldm.config import ConfigError
 from ldm.drawing import image_editing, masks, outpainting

@@ -19,7 +19,7 @@ from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.system import cli
 from ldm.text.bert_files import load_bert, save_bert
-from ldm.text.projected_encoder import About, ProjectedText, Reader, clip_states, open_reader
+from ldm.text.projected_encoder import About, ProjectedText, PromptReader, clip_states, open_reader
 from ldm.text.projection import Ridge
 from ldm.training.methods import build_method
 from ldm.training.run_config import load_run
@@ -30,7 +30,7 @@ PROMPTS = ["lung xray, no findings", "a photo of a lung xray with a visible pleu
 
 
 @pytest.fixture(scope="module")
-def reader(encoder: Path) -> Reader:
+def reader(encoder: Path) -> PromptReader:
     return open_reader(str(encoder), "token", "mean")[0]
 
 
@@ -57,7 +57,7 @@ def status(*arguments: object) -> int | str | None:
 # --- where states go ---
 
 
-def test_both_tokenizers_cut_a_text_as_they_would_alone(reader: Reader) -> None:
+def test_both_tokenizers_cut_a_text_as_they_would_alone(reader: PromptReader) -> None:
     """Word by word gives the ids of the whole text, and a place for each of CLIP's tokens."""
     odd = ["", "Größe: 3 µm, [MASK]!", "肺の X線 лёгкие", "it's <b>edema</b>, isn't it?"]
     for text in [*open_texts(DataConfig(phantoms=40)).train, *odd]:
@@ -80,7 +80,7 @@ def test_both_tokenizers_cut_a_text_as_they_would_alone(reader: Reader) -> None:
     ],
 )
 def test_pieces_of_a_word_are_matched_in_order(
-    reader: Reader, text: str, ours: int, theirs: int, expected: list[int]
+    reader: PromptReader, text: str, ours: int, theirs: int, expected: list[int]
 ) -> None:
     """CLIP's piece k of n has the state of the encoder's piece ceil(k m / n)."""
     assert len(reader.wordpiece.encode(text)) == ours + 2
@@ -88,7 +88,7 @@ def test_pieces_of_a_word_are_matched_in_order(
     assert reader.layout(text).places[: theirs + 1] == [0, *expected]
 
 
-def test_padding_is_matched_with_padding(reader: Reader) -> None:
+def test_padding_is_matched_with_padding(reader: PromptReader) -> None:
     """CLIP's place i of padding has the encoder's state at i, and [SEP]'s before padding begins."""
     layout = reader.layout("lung qwkz")  # 1 + 4 pieces here, fewer for CLIP
     end, theirs = len(layout.ids) - 1, len(tokenizer().encode("lung qwkz"))
@@ -99,7 +99,7 @@ def test_padding_is_matched_with_padding(reader: Reader) -> None:
     assert not torch.equal(states[end], states[end + 1])
 
 
-def test_states_are_those_of_the_bert_alone(reader: Reader, encoder: Path) -> None:
+def test_states_are_those_of_the_bert_alone(reader: PromptReader, encoder: Path) -> None:
     """Words have the state that the BERT gives them without padding, in any company."""
     long = "a b c d e f g h " * 9  # 72 words
     rows = reader([PROMPTS[0], long])
@@ -148,7 +148,7 @@ def test_words_without_room_are_named(
     assert len(caplog.messages) == 1
 
 
-def test_unknown_words_are_named(reader: Reader, caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_words_are_named(reader: PromptReader, caplog: pytest.LogCaptureFixture) -> None:
     """Other scripts are read without an error, and the log says that they mean nothing."""
     assert reader(["肺 lung xray лёгкие"]).isfinite().all()
     assert caplog.messages == ["not in the encoder's vocabulary: 肺 лёгкие"]

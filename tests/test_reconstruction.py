@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import assert_one_line
-from test_report_images import Drawn, folder, noise
+from test_images import Drawn, folder, noise
 from torch import Tensor
 
 import evaluate
