@@ -12,7 +12,6 @@ from ldm.report import (
     edits,
     images,
     memorization,
-    page,
     reader_study,
     reconstruction,
     study,
@@ -48,12 +47,14 @@ def main(arguments: list[str] | None = None) -> int:
     cli.check_folder(options.out)
     watch = cli.Stopwatch()
     with watch("measuring"):
+        from ldm.metrics.estimate import as_json  # imports numpy
+
         report = SUBCOMMANDS[options.command].run(options)
     with atomic.whole_folder(options.out) as folder:
         for name, content in report.files.items():
             (folder / name).write_bytes(content)
     paths = [str(options.out / name) for name in report.files]
-    values = page.finite({**report.values, "paths": paths, "seconds": watch.rounded()})
+    values = as_json({**report.values, "paths": paths, "seconds": watch.rounded()})
     print(json.dumps(values) if options.json else "\n".join([report.text, *paths]))
     return 0
 

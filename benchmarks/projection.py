@@ -41,7 +41,8 @@ from ldm.data.mesh_terms import CLASSES
 from ldm.data.radiology_reports import Labelled, balanced, openi
 from ldm.data.text_corpus import open_texts
 from ldm.judging.judge import Judge, load_judge
-from ldm.metrics.classification import Estimate, auc
+from ldm.metrics.classification import auc
+from ldm.metrics.estimate import Estimate
 from ldm.metrics.fid import frechet, jackknife
 from ldm.metrics.retrieval import Score, chexpert_at_k, shared_words
 from ldm.system import cli

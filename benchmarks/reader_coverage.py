@@ -12,7 +12,8 @@ import numpy as np
 from scipy.stats import norm
 
 from ldm.metrics.agreement import cohen_interval, detect, fleiss_interval
-from ldm.metrics.classification import Estimate, auc_of_readers, wilson, wilson_of_groups
+from ldm.metrics.classification import auc_of_readers, wilson, wilson_of_groups
+from ldm.metrics.estimate import Estimate
 from ldm.system import cli
 
 Study = Callable[[np.random.Generator], Estimate]

@@ -13,6 +13,7 @@ from pseudo import unit
 from scipy.stats import binom, norm
 
 from ldm.metrics import classification, fid, image_quality
+from ldm.metrics.estimate import Estimate
 
 WANT = json.loads((GOLDENS / "metrics.json").read_text())
 CASES = sorted(set(WANT["distances"]["cases"]) - {"c"})  # c is large; see the slow test
@@ -209,7 +210,7 @@ def test_auc_and_delongs_interval_equal_the_reference(case: dict) -> None:
 def test_scores_that_are_all_alike_say_nothing_of_an_auc() -> None:
     """A constant has the AUC 0.5 by its ties, and DeLong's error of 0 is no certainty."""
     labels = np.repeat([1, 0], [8, 12])
-    assert classification.auc(np.zeros(20), labels) == classification.Estimate(0.5, 0.0, 1.0, 20)
+    assert classification.auc(np.zeros(20), labels) == Estimate(0.5, 0.0, 1.0, 20)
     readers = [np.zeros(20), labels, labels]  # 5 / 6, whose rounding is no spread
     found = classification.auc_of_readers(readers, labels)
     assert found.value == pytest.approx(5 / 6)
@@ -264,7 +265,7 @@ def test_decisions_equal_scikit_learns() -> None:
         assert found[name].value == pytest.approx(value, abs=1e-12)
         assert found[name].low < value < found[name].high
     none = classification.decisions(np.full(50, -1.0), labels)
-    assert none["precision"] == classification.Estimate(0.0, 0.0, 1.0, 0)
+    assert none["precision"] == Estimate(0.0, 0.0, 1.0, 0)
     assert none["F1"].value == none["recall"].value == 0
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ldm.metrics.classification import Estimate
+from ldm.metrics.estimate import Estimate
 from ldm.report.study.rank_agreement import RankAgreement, compare
 
 

@@ -9,7 +9,8 @@ from scipy.stats import norm
 
 from ldm.metrics import reader_sample_size
 from ldm.metrics.agreement import detect, fleiss_interval
-from ldm.metrics.classification import Estimate, wilson, wilson_of_groups
+from ldm.metrics.classification import wilson, wilson_of_groups
+from ldm.metrics.estimate import Estimate
 
 RUNS = 300
 

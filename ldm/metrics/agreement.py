@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
-from ldm.metrics.classification import Estimate
+from ldm.metrics.estimate import Estimate
 
 Weights = Literal["unweighted", "linear", "quadratic"]
 IMAGINED = 2.0  # images read by chance that an interval of a kappa adds to those that were read

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 from scipy.stats import binom, norm, rankdata
 
-
-class Estimate(NamedTuple):
-    """A figure with the ends of its interval and the number of cases behind it."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, n = {self.n})"
+from ldm.metrics.estimate import Estimate
 
 
 def wilson(hits: float, n: int, confidence: float = 0.95, effect: float = 1.0) -> Estimate:

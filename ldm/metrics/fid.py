@@ -17,7 +17,7 @@ from scipy.linalg import eigh
 from scipy.spatial.distance import cdist
 from scipy.stats import t
 
-from ldm.metrics.classification import Estimate
+from ldm.metrics.estimate import Estimate
 
 Array = NDArray[np.float64]
 ROWS = 1000  # of a distance matrix at a time, which bounds memory

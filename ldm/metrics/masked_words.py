@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import norm
 
-from ldm.metrics.classification import Estimate
+from ldm.metrics.estimate import Estimate
 
 Row = Sequence[int]  # the token ids of a text
 Context = Callable[[Row, int], Hashable]

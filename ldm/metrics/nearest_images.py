@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ldm.metrics.classification import Estimate, wilson
+from ldm.metrics.classification import wilson
+from ldm.metrics.estimate import Estimate
 
 Array = NDArray[np.float64]
 

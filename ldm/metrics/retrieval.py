@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from ldm.metrics.classification import Estimate
+from ldm.metrics.estimate import Estimate
 from ldm.rng import generator
 
 Array = NDArray[np.float64]

@@ -19,7 +19,8 @@ from ldm.data.phantom.captions import EFFUSION, readable
 from ldm.data.radiographs import Files, Phantoms, from_bytes, to_bytes
 from ldm.drawing.drawing_settings import PIXELS_AT_ONCE
 from ldm.judging.extractors import Array, Extractor, batches
-from ldm.metrics.classification import Estimate, auc, decisions
+from ldm.metrics.classification import auc, decisions
+from ldm.metrics.estimate import Estimate
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.report.reconstruction import frechet
 from ldm.system import atomic

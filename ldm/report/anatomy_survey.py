@@ -17,7 +17,8 @@ from tqdm import tqdm
 from ldm.data import phantom
 from ldm.data.image_sets import UNSEEN, ImageSet
 from ldm.metrics.chest_anatomy import SIDE, Chest, Grey, Mask, chest, lungs, runs, spread
-from ldm.metrics.classification import Estimate, wilson
+from ldm.metrics.classification import wilson
+from ldm.metrics.estimate import Estimate
 from ldm.pictures import image_files
 from ldm.report.page import Block, Table
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ldm.judging.extractors import Extractor
-from ldm.metrics.classification import Estimate, auc, auc_difference, decisions, wilson
+from ldm.metrics.classification import auc, auc_difference, decisions, wilson
+from ldm.metrics.estimate import Estimate
 from ldm.metrics.fid import Array
 from ldm.report.page import Table
 from ldm.report.roundtrip import HOW, ORIGINAL

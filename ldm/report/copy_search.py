@@ -18,7 +18,8 @@ from ldm.config import ConfigError
 from ldm.data.augmentation import augment
 from ldm.data.image_sets import UNSEEN, ImageSet, PhantomSet, load_each, open_set
 from ldm.judging.extractors import Array, Extractor
-from ldm.metrics.classification import Estimate, wilson
+from ldm.metrics.classification import wilson
+from ldm.metrics.estimate import Estimate
 from ldm.metrics.nearest_images import Audit, audit, nearest
 from ldm.pictures import image_files
 from ldm.report.set_distances import fingerprint

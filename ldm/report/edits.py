@@ -11,7 +11,7 @@ from ldm.report.reconstruction import PATIENTS
 from ldm.system import cli
 
 if TYPE_CHECKING:
-    from ldm.metrics.classification import Estimate
+    from ldm.metrics.estimate import Estimate
     from ldm.metrics.fid import Array
     from ldm.report.inpainting_trials import Repainted
     from ldm.report.outpainting_trials import Extended, Inverted

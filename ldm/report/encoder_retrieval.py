@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ldm.data.mesh_terms import CLASSES
 from ldm.data.radiology_reports import Labelled
-from ldm.metrics.classification import Estimate
+from ldm.metrics.estimate import Estimate
 from ldm.metrics.retrieval import Score, chexpert_at_k, shared_words
 from ldm.report import chambon
 from ldm.report.named_encoders import Clip, NamedEncoder, open_encoder

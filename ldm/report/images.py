@@ -12,7 +12,7 @@ from ldm.system import cli
 if TYPE_CHECKING:
     from ldm.data.image_sets import ImageSet
     from ldm.judging.extractors import Extractor
-    from ldm.metrics.classification import Estimate
+    from ldm.metrics.estimate import Estimate
     from ldm.report.page import Block, Table
     from ldm.report.set_distances import View
 

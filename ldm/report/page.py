@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+
+from ldm.metrics.estimate import as_json
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
@@ -69,19 +69,10 @@ def files(stem: str, title: str, blocks: Sequence[Block], values: object) -> dic
         "html": html(title, blocks),
         "md": markdown(title, blocks),
         "txt": text(title, blocks),
-        "json": json.dumps(finite(values), indent=1) + "\n",
+        "json": json.dumps(as_json(values), indent=1) + "\n",
     }
     written = {f"{stem}.{kind}": content.encode() for kind, content in contents.items()}
     return written | {block.name: block.png for block in blocks if isinstance(block, Picture)}
-
-
-def finite(values: Any) -> Any:
-    """The same with None for infinity and NaN, which JSON does not have."""
-    if isinstance(values, Mapping):
-        return {key: finite(value) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [finite(value) for value in values]
-    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def html(title: str, blocks: Sequence[Block]) -> str:

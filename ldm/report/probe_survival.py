@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from ldm.data.image_sets import UNSEEN
 from ldm.data.phantom import LETTERS, Phantom, Probe, Rendered, render, sample_phantoms
-from ldm.metrics.classification import Estimate, wilson
+from ldm.metrics.classification import wilson
+from ldm.metrics.estimate import Estimate
 from ldm.metrics.fid import Array
 from ldm.report.roundtrip import Copier
 

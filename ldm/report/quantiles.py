@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ldm.metrics.classification import Estimate
+from ldm.metrics.estimate import Estimate
 from ldm.metrics.fid import Array
 from ldm.report.images import show
 from ldm.report.page import Table

@@ -13,7 +13,7 @@ from ldm.system import cli
 if TYPE_CHECKING:
     from ldm.data.image_sets import ImageSet
     from ldm.judging.extractors import Extractor
-    from ldm.metrics.classification import Estimate
+    from ldm.metrics.estimate import Estimate
     from ldm.metrics.fid import Array
     from ldm.report.page import Block, Picture, Table
     from ldm.report.roundtrip import Copier, Copies

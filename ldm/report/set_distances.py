@@ -15,7 +15,7 @@ from ldm import rng
 from ldm.data.image_sets import ImageSet, load_each
 from ldm.judging.extractors import Extractor, batches
 from ldm.metrics import fid
-from ldm.metrics.classification import Estimate
+from ldm.metrics.estimate import Estimate
 from ldm.metrics.fid import Array, Tenths
 from ldm.metrics.image_quality import ms_ssim
 from ldm.pictures import image_files

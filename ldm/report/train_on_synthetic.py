@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ldm import rng
 from ldm.judging.extractors import Array
-from ldm.metrics.classification import Estimate, auc, auc_difference
+from ldm.metrics.classification import auc, auc_difference
+from ldm.metrics.estimate import Estimate
 from ldm.report.page import Table
 from ldm.report.verdicts import Judged, Truth, cases, enough
 

@@ -13,7 +13,8 @@ from tqdm import tqdm
 from ldm.data.image_sets import ImageSet, load_each
 from ldm.data.prompt_findings import asked
 from ldm.judging.extractors import Array, Extractor, batches
-from ldm.metrics.classification import Estimate, auc, decisions, wilson
+from ldm.metrics.classification import auc, decisions, wilson
+from ldm.metrics.estimate import Estimate
 from ldm.report.set_distances import fingerprint
 
 Truth = NDArray[np.bool_]

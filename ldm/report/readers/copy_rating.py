@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ldm.metrics.classification import Estimate, median, wilson_of_groups
+from ldm.metrics.classification import median, wilson_of_groups
+from ldm.metrics.estimate import Estimate
 from ldm.report.page import Block, Table
 from ldm.report.quantiles import average
 from ldm.report.readers.answers import Key, Reader

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ldm.metrics.agreement import detect
-from ldm.metrics.classification import Estimate, auc_of_readers, wilson_of_groups
+from ldm.metrics.classification import auc_of_readers, wilson_of_groups
+from ldm.metrics.estimate import Estimate
 from ldm.report import distribution_plots, roc_curves
 from ldm.report.page import Block, Picture, Table
 from ldm.report.readers.answers import SAID, Key, Reader

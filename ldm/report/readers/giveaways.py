@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ldm.metrics.classification import Estimate, auc_of_readers
+from ldm.metrics.classification import auc_of_readers
+from ldm.metrics.estimate import Estimate
 from ldm.report.page import Table
 from ldm.report.readers.offline_page import Pixels
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ldm.metrics.agreement import detect
-from ldm.metrics.classification import Estimate, wilson
+from ldm.metrics.classification import wilson
+from ldm.metrics.estimate import Estimate
 from ldm.report import Report, page
 from ldm.report.page import Block, Table
 from ldm.report.readers.answers import SAID, read_json

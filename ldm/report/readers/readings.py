@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ldm.metrics.agreement import Weights, cohen_interval, fleiss_interval
-from ldm.metrics.classification import Estimate, median, wilson
+from ldm.metrics.classification import median, wilson
+from ldm.metrics.estimate import Estimate
 from ldm.report.readers.answers import SAID, Key, Reader
 from ldm.report.readers.trials import CATCH, SYNTHETIC
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ldm.metrics.classification import Estimate
+from ldm.metrics.estimate import Estimate
 from ldm.report import chambon
 from ldm.report.page import Table
 from ldm.report.study.adapted_rows import METHODS

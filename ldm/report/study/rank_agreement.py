@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from scipy.stats import kendalltau
 
-from ldm.metrics.classification import Estimate
+from ldm.metrics.estimate import Estimate
 
 
 class RankAgreement(NamedTuple):

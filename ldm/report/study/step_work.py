@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ldm.data.radiographs import from_bytes, to_bytes
 from ldm.judging.extractors import Array, open_extractor
-from ldm.metrics.classification import Estimate, wilson
+from ldm.metrics.classification import wilson
+from ldm.metrics.estimate import Estimate
 from ldm.metrics.nearest_images import Neighbours
 from ldm.pictures import image_files
 from ldm.pipeline import Sampling

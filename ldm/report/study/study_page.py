@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from ldm.metrics.classification import Estimate
+from ldm.metrics.estimate import Estimate
 from ldm.report import Report, page
 from ldm.report.page import Block, Heading, Table
 from ldm.report.study import adapted_tables, paper_figures, paper_tables
