@@ -22,6 +22,7 @@ text, data, fast, drawing, metrics, judging, training, report.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path: str, **options: Any) -> LatentDiffusion:
-    """The model in a file or folder of any layout; see ldm.weights.loading.load."""
-    from ldm.weights.loading import load as load_weights  # PyTorch takes seconds
+def load(path: str | Path, *options: Any, **more: Any) -> LatentDiffusion:
+    """The model in a file or folder of any layout; options are those of ldm.weights.load."""
+    from ldm.weights import load as load_weights  # PyTorch takes seconds
 
-    return load_weights(path, **options)
+    return load_weights(path, *options, **more)
