@@ -1,7 +1,12 @@
-"""The losses that have an equation: what each part of a latent diffusion model is trained on."""
+"""The losses that have an equation: what each part of a latent diffusion model is trained on.
+
+The autoencoder also has the KL divergence of its posterior (ldm/vae.py), the denoiser the weights
+of min-SNR (ldm/schedule.py).
+"""
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.schedule import NoiseSchedule
@@ -11,9 +16,61 @@ from ldm.unet import UNet
 def diffusion_loss(
     unet: UNet, schedule: NoiseSchedule, x0: Tensor, eps: Tensor, t: Tensor, context: Tensor
 ) -> Tensor:
-    """mean (target - U-Net(x_t, t, text))^2 of each image    (LDM, arXiv:2112.10752, eq. 3)
+    """mean (target - U-Net(x_t, t, text))^2 of each image; the target is eps, or v.
+
+    DDPM (arXiv:2006.11239) eq. 14; with text, LDM (arXiv:2112.10752) eq. 3.
 
     x0, eps: [B, C, h, w];  t: [B];  context: [B, S, D];  returns [B]
     """
     error = unet(schedule.add_noise(x0, eps, t), t, context) - schedule.target(x0, eps, t)
     return error.square().mean(dim=(1, 2, 3))
+
+
+def prior_preservation(instance: Tensor, prior: Tensor, weight: float) -> Tensor:
+    """L(new images) + lambda L(the model's own images of the class)
+
+    DreamBooth (arXiv:2208.12242), eq. 2: the second term keeps a model what it was while the first
+    teaches it something new.
+    """
+    return instance + weight * prior
+
+
+def reconstruction_terms(y: Tensor, x: Tensor) -> dict[str, Tensor]:
+    """How far decoded images y are from the images x: "squared", "absolute" and "gradient".
+
+    squared: mean (y - x)^2;  absolute: mean |y - x|;  gradient: the same of the differences between
+    neighbours, down and across, which keeps edges. It takes the place of LDM's perceptual term
+    (arXiv:2112.10752, section 3.1), which needs a network trained on photographs.
+
+    x, y: [B, C, H, W];  returns scalars
+    """
+    edges = [F.l1_loss(y.diff(dim=axis), x.diff(dim=axis)) for axis in (-1, -2)]
+    return {
+        "squared": F.mse_loss(y, x),
+        "absolute": F.l1_loss(y, x),
+        "gradient": edges[0] + edges[1],
+    }
+
+
+def contrastive_loss(
+    prompts: Tensor, pictures: Tensor, equal: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """CLIP's loss (arXiv:2103.00020, figure 3): which of the prompts belongs to which picture?
+
+    The mean of two cross-entropies over cosine similarities, rows and columns. Captions repeat, so
+    the target of a row is spread evenly over all pairs with an equal caption.
+
+    prompts, pictures: [B, D];  equal: [B, B], 1 where captions are equal, else 0
+    returns the loss and the logits [B, B], similarities / temperature
+    """
+    logits = F.normalize(prompts, dim=1) @ F.normalize(pictures, dim=1).T / temperature
+    target = equal / equal.sum(dim=1, keepdim=True)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2, logits
+
+
+def masked_token_loss(logits: Tensor, ids: Tensor) -> Tensor:
+    """-log p(hidden token), in nats (BERT, arXiv:1810.04805, section 3.1).
+
+    logits: [hidden tokens, V];  ids: [hidden tokens];  returns a scalar
+    """
+    return F.cross_entropy(logits, ids)
