@@ -12,7 +12,10 @@ from ldm.attention import Attention
 
 
 class LoRALinear(nn.Module):
-    """h = W x + alpha / r B A x   (LoRA, arXiv:2106.09685, eq. 3); B starts at zero."""
+    """h = W x + alpha / r B A x   (LoRA, arXiv:2106.09685, eq. 3); B starts at zero.
+
+    A starts as PyTorch's linear layers do (Kaiming, uniform); the paper draws it from a Gaussian.
+    """
 
     def __init__(self, linear: nn.Linear, rank: int, scale: float) -> None:
         super().__init__()
@@ -34,7 +37,7 @@ def inject(network: nn.Module, rank: int, alpha: float) -> nn.ModuleDict:
     Those of the result are the modules in the network, by name with _ for the dots.
     """
     if rank < 1:
-        raise ValueError(f"a LoRA wants a rank of 1 or more, got {rank}")
+        raise ValueError(f"the rank of a LoRA must be 1 or more, got {rank}")
     network.requires_grad_(False)
     found = {}
     for name, module in [(n, m) for n, m in network.named_modules() if isinstance(m, Attention)]:

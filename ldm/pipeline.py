@@ -47,7 +47,7 @@ class Sampling:
         if not abs(self.guidance) < float("inf"):
             raise ConfigError(f"guidance must be a finite number, got {self.guidance}")
         if not 0 <= self.interval[0] < self.interval[1]:
-            raise ConfigError(f"the guidance interval wants 0 <= LOW < HIGH, got {self.interval}")
+            raise ConfigError(f"a guidance interval must have 0 <= LOW < HIGH, got {self.interval}")
 
 
 class LatentDiffusion:
@@ -63,7 +63,7 @@ class LatentDiffusion:
     ) -> None:
         self.config = config
         self.unet, self.vae, self.text = unet, vae, text
-        self.schedule = NoiseSchedule.from_config(config.schedule)
+        self.schedule = NoiseSchedule(**vars(config.schedule))
         self.scale_factor = config.scale_factor
         self.weights_hash = weights_hash
         # another text encoder in the place of `text`: (prompts, tell) -> [B, S, D]
@@ -144,7 +144,7 @@ class LatentDiffusion:
         sampling: Sampling,
         on_step: Callable[[Step], None] = lambda step: None,
     ) -> Tensor:
-        """What `draw` decodes: scaled latents [B, C_z, h, w].
+        """Scaled latents [B, C_z, h, w] from noise, for `decode`.
 
         context: [B, S, D];  negative: [1, S, D], None only if the guidance is 1 and thus off
         """
@@ -168,7 +168,9 @@ class LatentDiffusion:
 
     def timesteps(self, steps: int) -> Tensor:
         """int64 [steps], descending"""
-        # a model that ends clean was trained to start from noise: start where noise is purest
+        # a model that ends at a clean picture starts where x_t is nearest to pure noise, t = T - 1.
+        # How near depends on beta_end: alpha_bar[T-1] is 0.0047 with SD v1's, and 0 only after the
+        # rescaling of arXiv:2305.08891, which is not done here
         first = self.config.schedule.final_alpha_bar == "first"
         return self.schedule.timesteps(steps, "leading" if first else "trailing")
 
@@ -194,7 +196,7 @@ class LatentDiffusion:
             x = step.x
         if not x.isfinite().all():  # also waits for the device, so that timings are true
             raise FloatingPointError(
-                f"the latents are not finite in {self.dtype}: the weights are broken, or they want "
+                f"the latents are not finite in {self.dtype}: the weights are broken, or they need "
                 "float32 or bfloat16"
             )
         return x
@@ -203,6 +205,8 @@ class LatentDiffusion:
     def encode(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] in [-1, 1] -> scaled latents [B, C_z, h, w]: the posterior's means.
 
+        Editing needs the one most likely latent of an image; training draws from the posterior
+        instead (`Posterior.sample`), so that the U-Net sees all latents that decode to the image.
         One at a time, as `decode`.
         """
         batches = images.to(self.device, self.dtype).split(1)
@@ -212,7 +216,7 @@ class LatentDiffusion:
     def decode(self, z: Tensor) -> Tensor:
         """Scaled latents [B, C_z, h, w] -> float32 images [B, C, H, W] in [-1, 1], on the CPU.
 
-        One at a time: at 512 px SD's decoder wants a gigabyte for each.
+        One at a time: at 512 px SD's decoder needs a gigabyte for each.
         In half precision it can overflow, which shows as a black image: such a batch is
         decoded again in float32. Raises FloatingPointError if that does not help either.
         """

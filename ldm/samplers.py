@@ -10,8 +10,12 @@ All deterministic samplers here solve the same equation, linear where eps is con
 
     d(x / sqrt(ab)) = eps d(sigma),     sigma = sqrt((1 - ab) / ab)
 
+sigma means this ratio of noise to signal everywhere in this file.
+
 t = -1 is the end, where ab is the schedule's `final_alpha_bar`. The network knows no t = -1, and
 at ab = 1 log(1 / sigma) is infinite, so in the last step Heun and DPM-Solver++ are of first order.
+Their second order (tests/test_convergence.py) holds between the ends; over the whole way the error
+falls with order about 1, because of that last step.
 """
 
 from __future__ import annotations
@@ -111,21 +115,23 @@ class DDIM(Sampler):
     def __init__(self, schedule: NoiseSchedule, eta: float = 0.0) -> None:
         super().__init__(schedule)
         if not 0 <= eta <= 1:
-            raise ValueError(f"DDIM wants eta from 0 (no noise) to 1 (DDPM), got {eta}")
+            raise ValueError(f"eta must lie from 0 (no noise) to 1 (DDPM), got {eta}")
         self.eta = eta
         self.stochastic = eta > 0
 
     def step(
         self, x_t: Tensor, eps: Tensor, t: Tensor, t_prev: Tensor, noise: Tensor | None = None
     ) -> Tensor:
-        """x_prev = sqrt(ab_prev) x0 + sqrt(1 - ab_prev - sigma^2) eps + sigma noise    (eq. 12)
-        sigma = eta sqrt((1 - ab_prev) / (1 - ab)) sqrt(1 - ab / ab_prev)               (eq. 16)
+        """x_prev = sqrt(ab_prev) x0 + sqrt(1 - ab_prev - std^2) eps + std noise    (eq. 12)
+        std = eta sqrt((1 - ab_prev) / (1 - ab)) sqrt(1 - ab / ab_prev)             (eq. 16)
+
+        std is the paper's sigma_t.
         """
         ab, ab_prev = self.schedule.at(t), self.schedule.at(t_prev)
-        sigma = self.eta * ((1 - ab_prev) / (1 - ab) * (1 - ab / ab_prev)).sqrt()
+        std = self.eta * ((1 - ab_prev) / (1 - ab) * (1 - ab / ab_prev)).sqrt()
         mean = scaled(ab_prev.sqrt(), self.schedule.predict_x0(x_t, eps, t))
-        mean = mean + scaled((1 - ab_prev - sigma**2).sqrt(), eps)
-        return mean + scaled(sigma, needed(noise)) if self.stochastic else mean
+        mean = mean + scaled((1 - ab_prev - std**2).sqrt(), eps)
+        return mean + scaled(std, needed(noise)) if self.stochastic else mean
 
 
 class Euler(Sampler):
@@ -180,13 +186,14 @@ class DPMSolverPP(Sampler):
     def direction(self, now: Prediction, t_prev: Tensor, past: History, denoise: Denoise) -> Tensor:
         """D = (1 + 1 / (2r)) x0_t - 1 / (2r) x0_before,    r = h_before / h
 
-        h is the length of a step in lambda = log(sqrt(ab) / sqrt(1 - ab)).
+        h is the length of a step in lambda = log(sqrt(ab) / sqrt(1 - ab)) = log(SNR) / 2; the ratio
+        r needs no 1/2, so the code takes log(SNR).
         """
         if not past or t_prev.min() < 0:
             return now.eps
         before = past[0]
         times = torch.stack([before.t, now.t, t_prev])
-        h_before, h = self.schedule.snr(times).log().div(2).diff(dim=0)
+        h_before, h = self.schedule.snr(times).log().diff(dim=0)
         x0, x0_before = self.schedule.predict_x0(*now), self.schedule.predict_x0(*before)
         D = x0 + scaled(h / (2 * h_before), x0 - x0_before)
         return self.schedule.predict_eps(now.x_t, D, now.t)
@@ -195,12 +202,12 @@ class DPMSolverPP(Sampler):
 class SDEDPMSolverPP(DPMSolverPP, DDPM):
     """SDE-DPM-Solver++(2M) (arXiv:2211.01095): its x0 extrapolated, noise added as in DDPM.
 
-    A step of length h in lambda along D, the extrapolated x0, is in the paper's letters
+    The paper's step of length h in lambda along D, the extrapolated x0, has in our letters
 
-        x_prev = sigma_prev / sigma exp(-h) x_t + alpha_prev (1 - exp(-2h)) D
-                 + sigma_prev sqrt(1 - exp(-2h)) noise
+        x_prev = sqrt((1 - ab_prev) / (1 - ab)) exp(-h) x_t + sqrt(ab_prev) (1 - exp(-2h)) D
+                 + sqrt(1 - ab_prev) sqrt(1 - exp(-2h)) noise
 
-    As exp(-2h) = snr / snr_prev, this is DDPM's step along D: nothing is left to write.
+    Because exp(-2h) = SNR / SNR_prev, this is DDPM's step along D, so the two classes suffice.
     """
 
 

@@ -2,19 +2,15 @@
 
     x_t = sqrt(ab_t) x0 + sqrt(1 - ab_t) eps        ab_t = alpha_bar[t],  t = 0 ... T-1
 
+ab_t falls from nearly 1 (a clean picture) to nearly 0 (noise); DDPM (arXiv:2006.11239), section 2.
 Everything that depends on t is computed in float64 and cast once, as a factor of x:
-1 - alpha_bar[0] = 0.00085 has lost four of its digits when it is formed in float32.
+1 - alpha_bar[0] = 0.00085 loses four of its digits if it is formed in float32.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from ldm.config import ScheduleConfig
 
 PREDICTIONS = ("eps", "v")
 FINALS = ("first", "one")
@@ -53,7 +49,7 @@ class NoiseSchedule:
     ) -> None:
         if steps < 1 or not 0 < beta_start <= beta_end < 1:
             raise ValueError(
-                "a schedule wants steps >= 1 and 0 < beta_start <= beta_end < 1, "
+                "a schedule needs steps >= 1 and 0 < beta_start <= beta_end < 1, "
                 f"got {steps}, {beta_start}, {beta_end}"
             )
         if prediction not in PREDICTIONS:
@@ -64,29 +60,14 @@ class NoiseSchedule:
         self.prediction = prediction
         self.beta = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2
         self.alpha_bar = torch.cumprod(1 - self.beta, dim=0)  # [T] float64
-        # t = -1 is the last entry of either table
-        one = self.alpha_bar.new_ones(1)
-        final = one if final_alpha_bar == "one" else self.alpha_bar[:1]
-        self._sampler_levels = torch.cat([self.alpha_bar, final])
-        self._levels = torch.cat([self.alpha_bar, one])
-
-    @classmethod
-    def from_config(cls, config: ScheduleConfig) -> NoiseSchedule:
-        """The schedule a checkpoint was trained with."""
-        return cls(
-            config.steps,
-            config.beta_start,
-            config.beta_end,
-            config.prediction,
-            config.final_alpha_bar,
-        )
+        self.final = 1.0 if final_alpha_bar == "one" else float(self.alpha_bar[0])
 
     def at(self, t: Tensor, like: Tensor | None = None) -> Tensor:
-        """alpha_bar_t as a sampler sees it: t = -1 is where it ends (`final_alpha_bar`).
+        """alpha_bar_t for samplers: at t = -1, their end, the schedule's `final_alpha_bar`.
 
         t: [B] integers;  returns float64 [B], or [B, 1, ...] of the dtype and device of `like`
         """
-        alpha_bar = self._sampler_levels[self._checked(t)]
+        alpha_bar = self._look_up(t, at_end=self.final)
         return alpha_bar if like is None else scaled(alpha_bar, like.new_ones([1] * like.ndim))
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
@@ -94,18 +75,18 @@ class NoiseSchedule:
 
         x0, eps: [B, ...];  t: [B] integers, -1 means clean: x0 itself, wherever samplers end
         """
-        signal, noise = self._signal_and_noise(t)
-        return scaled(signal, x0) + scaled(noise, eps)
+        sqrt_ab, sqrt_rest = self._scales(t)
+        return scaled(sqrt_ab, x0) + scaled(sqrt_rest, eps)
 
     def predict_x0(self, x_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """x0 = (x_t - sqrt(1 - ab_t) eps) / sqrt(ab_t)    (DDPM, arXiv:2006.11239, eq. 15)"""
-        signal, noise = self._signal_and_noise(t)
-        return scaled(1 / signal, x_t - scaled(noise, eps))
+        sqrt_ab, sqrt_rest = self._scales(t)
+        return scaled(1 / sqrt_ab, x_t - scaled(sqrt_rest, eps))
 
     def predict_eps(self, x_t: Tensor, x0: Tensor, t: Tensor) -> Tensor:
         """eps = (x_t - sqrt(ab_t) x0) / sqrt(1 - ab_t), for t >= 0"""
-        signal, noise = self._signal_and_noise(t)
-        return scaled(1 / noise, x_t - scaled(signal, x0))
+        sqrt_ab, sqrt_rest = self._scales(t)
+        return scaled(1 / sqrt_rest, x_t - scaled(sqrt_ab, x0))
 
     def velocity(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """v = sqrt(ab_t) eps - sqrt(1 - ab_t) x0
@@ -113,18 +94,18 @@ class NoiseSchedule:
         Progressive distillation (arXiv:2202.00512), section 4; their alpha_t, sigma_t are our
         sqrt(ab_t), sqrt(1 - ab_t).
         """
-        signal, noise = self._signal_and_noise(t)
-        return scaled(signal, eps) - scaled(noise, x0)
+        sqrt_ab, sqrt_rest = self._scales(t)
+        return scaled(sqrt_ab, eps) - scaled(sqrt_rest, x0)
 
     def v_to_x0(self, v: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """x0 = sqrt(ab_t) x_t - sqrt(1 - ab_t) v    (arXiv:2202.00512, section 4)"""
-        signal, noise = self._signal_and_noise(t)
-        return scaled(signal, x_t) - scaled(noise, v)
+        sqrt_ab, sqrt_rest = self._scales(t)
+        return scaled(sqrt_ab, x_t) - scaled(sqrt_rest, v)
 
     def v_to_eps(self, v: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """eps = sqrt(ab_t) v + sqrt(1 - ab_t) x_t    (arXiv:2202.00512, appendix D)"""
-        signal, noise = self._signal_and_noise(t)
-        return scaled(signal, v) + scaled(noise, x_t)
+        sqrt_ab, sqrt_rest = self._scales(t)
+        return scaled(sqrt_ab, v) + scaled(sqrt_rest, x_t)
 
     def to_eps(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The predicted noise, whatever the network predicts."""
@@ -136,7 +117,7 @@ class NoiseSchedule:
 
     def snr(self, t: Tensor) -> Tensor:
         """ab_t / (1 - ab_t), float64 [B]; infinite at t = -1"""
-        alpha_bar = self._levels[self._checked(t)]
+        alpha_bar = self._look_up(t, at_end=1.0)
         return alpha_bar / (1 - alpha_bar)
 
     def min_snr_weight(self, t: Tensor, gamma: float = 5.0) -> Tensor:
@@ -168,15 +149,17 @@ class NoiseSchedule:
             return (torch.arange(n, 0, -1) * self.steps / n).round().long() - 1
         raise ValueError(f"unknown spacing {spacing!r}; use one of {SPACINGS}")
 
-    def _signal_and_noise(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        alpha_bar = self._levels[self._checked(t)]
+    def _scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(ab_t) and sqrt(1 - ab_t), 1 and 0 at t = -1: float64 [B]"""
+        alpha_bar = self._look_up(t, at_end=1.0)
         return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
-    def _checked(self, t: Tensor) -> Tensor:
+    def _look_up(self, t: Tensor, at_end: float) -> Tensor:
+        """alpha_bar[t], and `at_end` at t = -1"""
         t = t.cpu()
         if t.min() < -1 or t.max() >= self.steps:
             raise ValueError(
                 f"timesteps must lie in -1 ... {self.steps - 1}, got {int(t.min())} to "
                 f"{int(t.max())}"
             )
-        return t
+        return torch.where(t < 0, at_end, self.alpha_bar[t])

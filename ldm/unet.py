@@ -87,12 +87,12 @@ class UNet(nn.Module):
         )
         self.conv_in = nn.Conv2d(cfg.in_channels * cfg.patch**2, first, 3, padding=1)
 
-        width, skips, down = first, [first], []
+        width, kept_widths, down = first, [first], []
         for i, channels in enumerate(cfg.channels):
             widths = [(width if j == 0 else channels, channels) for j in range(cfg.res_blocks)]
             half = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if i < last else None
             down.append(UNetLevel(widths, cfg.res_blocks * cfg.attention[i], cfg, half))
-            skips += [channels] * (cfg.res_blocks + (i < last))
+            kept_widths += [channels] * (cfg.res_blocks + (i < last))
             width = channels
         self.down = nn.ModuleList(down)
 
@@ -102,7 +102,7 @@ class UNet(nn.Module):
         for i, channels in reversed(list(enumerate(cfg.channels))):
             widths = []
             for _ in range(cfg.res_blocks + 1):
-                widths.append((width + skips.pop(), channels))
+                widths.append((width + kept_widths.pop(), channels))
                 width = channels
             double = Upsample(channels) if i > 0 else None
             up.append(UNetLevel(widths, len(widths) * cfg.attention[i], cfg, double))

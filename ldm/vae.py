@@ -148,7 +148,8 @@ class Shortcut(nn.Module):
                 parameter.zero_()
             self.encode.weight[: len(waves)] = gain * waves
             self.decode.weight[: len(waves)] = waves / gain
-            self.state_dict()["encode.bias"][latent:] = -6.0  # the logarithm of a small variance
+            # a small variance: its logarithm is the second half of what `encode` returns
+            self.encode.bias[latent:] = -6.0  # type: ignore[index]  # it has a bias
 
 
 def cosine_waves(size: int) -> tuple[Tensor, Tensor]:
@@ -185,12 +186,12 @@ class VAE(nn.Module):
         channels, factor = self.config.image_channels, self.config.factor
         if images.ndim != 4 or images.shape[1] != channels:
             raise ValueError(
-                f"encode wants images [B, {channels}, H, W], got {tuple(images.shape)}; "
-                "images.to_channels makes grey and RGB of each other"
+                f"encode needs images [B, {channels}, H, W], got {tuple(images.shape)}; "
+                "pictures.image_files.to_channels converts between grey and RGB"
             )
         if images.shape[2] % factor or images.shape[3] % factor:
             raise ValueError(
-                f"encode wants sides that are multiples of {factor}, got "
+                f"the sides of images must be multiples of {factor}, got "
                 f"{tuple(images.shape[2:])}; resize or pad first"
             )
         moments = self.quant(self.encoder(images))

@@ -95,7 +95,7 @@ def test_without_triton_the_rest_works(unet: UNet, monkeypatch: pytest.MonkeyPat
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.delattr("ldm.fast.fused_attention", raising=False)
     unet.set_attention("reference")
-    with pytest.raises(ValueError, match="fused attention wants triton"):
+    with pytest.raises(ValueError, match="fused attention needs triton"):
         switches.set_attention(unet, "fused")
 
 

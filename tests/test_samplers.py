@@ -281,5 +281,5 @@ def test_wrong_use_is_named():
     for timesteps in (t, t.new_empty(0), torch.tensor([1, -1])):
         with pytest.raises(ValueError, match="descend strictly to 0 or more"):
             next(sample(Heun(schedule), denoise, X_T, timesteps))
-    with pytest.raises(ValueError, match=r"eta from 0 .* to 1 .*, got 1.5"):
+    with pytest.raises(ValueError, match=r"eta must lie from 0 .* to 1 .*, got 1.5"):
         DDIM(schedule, eta=1.5)

@@ -2,13 +2,13 @@
 
 from math import sqrt
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from pseudo import unit
 
+from ldm.config import ScheduleConfig
 from ldm.schedule import NoiseSchedule, scaled
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -169,18 +169,11 @@ def test_at_fits_the_tensor_it_is_for():
     torch.testing.assert_close(ab.flatten().double(), NoiseSchedule().at(LEVELS), rtol=1e-7, atol=0)
 
 
-def test_from_config_reads_every_field():
-    """A schedule made from settings is the one made from the same values."""
-    values = {
-        "steps": 10,
-        "beta_start": 0.01,
-        "beta_end": 0.2,
-        "prediction": "v",
-        "final_alpha_bar": "one",
-    }
-    a, b = NoiseSchedule.from_config(SimpleNamespace(**values)), NoiseSchedule(**values)
-    assert torch.equal(a.alpha_bar, b.alpha_bar)
-    assert (a.steps, a.prediction, a.at(torch.tensor([-1]))) == (10, "v", 1)
+def test_the_settings_are_the_arguments():
+    """A schedule takes the fields of ScheduleConfig, by name and with the same defaults."""
+    plain, config = NoiseSchedule(), NoiseSchedule(**vars(ScheduleConfig()))
+    assert torch.equal(plain.alpha_bar, config.alpha_bar)
+    assert (plain.prediction, plain.final) == (config.prediction, config.final)
 
 
 @pytest.mark.parametrize("t", [-2, 1000])

@@ -89,7 +89,7 @@ def _renamed(
 
 def _compvis_extras(config: ModelConfig) -> dict[str, Tensor]:
     """The buffers that CompVis checkpoints carry beside the weights (DDPM, arXiv:2006.11239)."""
-    beta = NoiseSchedule.from_config(config.schedule).beta.numpy()
+    beta = NoiseSchedule(**vars(config.schedule)).beta.numpy()
     ab = np.cumprod(1 - beta)
     before = np.append(1.0, ab[:-1])
     variance = beta * (1 - before) / (1 - ab)  # of q(x_{t-1} | x_t, x_0), eq. 7
