@@ -1,4 +1,4 @@
-"""What the U-Net and the VAE are both built of."""
+"""Blocks that U-Net and VAE share: residual block, upsampling, the embedding of time."""
 
 from __future__ import annotations
 

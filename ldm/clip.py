@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import re
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -64,7 +64,8 @@ class TextEncoder(nn.Module):
         tokens = torch.full((len(prompts), length), bpe.eot_token_id, dtype=torch.int64)
         for row, prompt in zip(tokens, prompts, strict=True):
             words = self._encode(prompt)
-            if tell and (dropped := dropped_words(words, length - 2, self._ids())):
+            if tell and len(words) > length - 2:
+                dropped = self._dropped(prompt, length - 2)
                 log.warning("prompt over %d tokens, these words are ignored: %s", length, dropped)
             ids = [bpe.sot_token_id, *words[: length - 2]]
             row[: len(ids)] = torch.tensor(ids)
@@ -76,6 +77,12 @@ class TextEncoder(nn.Module):
         x = self._embed(tokens) + self.positional_embedding[:length]
         future = torch.full((length, length), float("-inf"), dtype=x.dtype, device=x.device)
         return self.ln_final(self.transformer(x, attn_mask=future.triu(1)))
+
+    def _dropped(self, prompt: str, room: int) -> str:
+        """The words that do not fit whole into `room` tokens."""
+        words = prompt.split()
+        ends = accumulate(len(self._encode(word)) for word in words)
+        return " ".join(word for word, end in zip(words, ends, strict=True) if end > room)
 
     def _ids(self) -> dict[int, str]:
         """{token id: new word}; a word of k vectors has k ids, all beyond the vocabulary."""
@@ -102,23 +109,3 @@ class TextEncoder(nn.Module):
         beyond = tokens - len(weight)
         known = self.token_embedding(tokens.clamp(max=len(weight) - 1))
         return torch.where(beyond[..., None] >= 0, F.embedding(beyond.clamp(min=0), new), known)
-
-
-def dropped_words(ids: Sequence[int], room: int, new: Mapping[int, str] | None = None) -> str:
-    """The words of a tokenized prompt that do not fit whole into `room` tokens; "" if all fit.
-
-    new: {token id: word} beyond the tokenizer's vocabulary
-    """
-    if len(ids) <= room:
-        return ""
-    bpe, start, new = tokenizer(), room, new or {}
-
-    def ends(place: int) -> bool:
-        if (token := ids[place]) in new:
-            return new.get(ids[place + 1]) != new[token]
-        return bpe.decoder[token].endswith("</w>")
-
-    while start > 0 and not ends(start - 1):
-        start -= 1  # a word cut in the middle is a word lost
-    groups = [(word, list(group)) for word, group in groupby(ids[start:], new.get)]
-    return " ".join(word or bpe.decode(group).strip() for word, group in groups)

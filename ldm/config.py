@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -88,18 +89,18 @@ class ModelConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     scale_factor: float = 0.18215  # 1 / std of VAE latents, fixed by the SD v1 checkpoint
     image_size: int = 512
-    guidance: float = 7.5  # where sampling starts from when nobody says otherwise
+    guidance: float = 7.5  # the default when drawing
 
     @property
     def multiple(self) -> int:
-        """What the sides of images are multiples of, in pixels."""
+        """The sides of images must be multiples of this number of pixels."""
         return self.vae.factor * self.unet.patch * 2 ** (len(self.unet.channels) - 1)
 
     def __post_init__(self) -> None:
         unet, vae, text = self.unet, self.vae, self.text
         if not unet.channels or not vae.channels or len(unet.attention) != len(unet.channels):
             raise ConfigError(
-                "channels want one width for each level, and unet.attention one answer, got "
+                "channels must have one width for each level, unet.attention as many answers, got "
                 f"unet {unet.channels} and {unet.attention}, vae {vae.channels}"
             )
         widths = [("unet", width, unet.heads) for width in unet.channels]
@@ -117,13 +118,7 @@ class ModelConfig:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """The settings as plain dicts, lists and scalars, ready for YAML or JSON."""
-    return _plain(dataclasses.asdict(config))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+    return json.loads(json.dumps(dataclasses.asdict(config)))  # tuples become lists
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
@@ -132,7 +127,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     Raises ConfigError for an unknown key (with a suggestion) or a value of the wrong type.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where or 'config'} wants a table of settings, got {values!r}")
+        raise ConfigError(f"{where or 'config'} must be a table of settings, got {values!r}")
     hints = typing.get_type_hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]  # cls is a dataclass
     for key in values:
@@ -160,7 +155,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return value
     if origin is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str):
-            raise ConfigError(f"{where} wants a list, got {value!r}")
+            raise ConfigError(f"{where} must be a list, got {value!r}")
         return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
         try:
@@ -170,7 +165,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     hint = origin or hint
     if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
         return value
-    raise ConfigError(f"{where} wants {hint.__name__}, got {value!r}")
+    raise ConfigError(f"{where} must be {hint.__name__}, got {value!r}")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -182,7 +177,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(e).split())}") from e
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds no settings (wants `key: value` lines)")
+        raise ConfigError(f"{path} holds no settings (it needs lines like `key: value`)")
     return values
 
 
@@ -197,7 +192,9 @@ def load_config(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -
 def _override(values: dict[str, Any], override: str) -> None:
     dotted, separator, text = override.partition("=")
     if not separator or not dotted:
-        raise ConfigError(f"override {override!r} wants the form key=value, e.g. train.steps=100")
+        raise ConfigError(
+            f"override {override!r} must have the form key=value, e.g. train.steps=100"
+        )
     *parents, last = dotted.split(".")
     table = values
     for parent in parents:

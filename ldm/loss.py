@@ -66,11 +66,3 @@ def contrastive_loss(
     logits = F.normalize(prompts, dim=1) @ F.normalize(pictures, dim=1).T / temperature
     target = equal / equal.sum(dim=1, keepdim=True)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2, logits
-
-
-def masked_token_loss(logits: Tensor, ids: Tensor) -> Tensor:
-    """-log p(hidden token), in nats (BERT, arXiv:1810.04805, section 3.1).
-
-    logits: [hidden tokens, V];  ids: [hidden tokens];  returns a scalar
-    """
-    return F.cross_entropy(logits, ids)

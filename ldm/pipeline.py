@@ -168,9 +168,8 @@ class LatentDiffusion:
 
     def timesteps(self, steps: int) -> Tensor:
         """int64 [steps], descending"""
-        # a model that ends at a clean picture starts where x_t is nearest to pure noise, t = T - 1.
-        # How near depends on beta_end: alpha_bar[T-1] is 0.0047 with SD v1's, and 0 only after the
-        # rescaling of arXiv:2305.08891, which is not done here
+        # "one" starts at T - 1, where x_t is nearest to pure noise; how near depends on beta_end
+        # (alpha_bar[T-1] is 0.0047 with SD v1's): it is not rescaled to 0 (arXiv:2305.08891)
         first = self.config.schedule.final_alpha_bar == "first"
         return self.schedule.timesteps(steps, "leading" if first else "trailing")
 

@@ -223,7 +223,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
 
 
 class Step(NamedTuple):
-    """What `sample` yields after each step."""
+    """One step of `sample`, after it was taken."""
 
     i: int  # 0, 1 ...
     t: int  # where the step began

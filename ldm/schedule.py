@@ -97,11 +97,6 @@ class NoiseSchedule:
         sqrt_ab, sqrt_rest = self._scales(t)
         return scaled(sqrt_ab, eps) - scaled(sqrt_rest, x0)
 
-    def v_to_x0(self, v: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """x0 = sqrt(ab_t) x_t - sqrt(1 - ab_t) v    (arXiv:2202.00512, section 4)"""
-        sqrt_ab, sqrt_rest = self._scales(t)
-        return scaled(sqrt_ab, x_t) - scaled(sqrt_rest, v)
-
     def v_to_eps(self, v: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """eps = sqrt(ab_t) v + sqrt(1 - ab_t) x_t    (arXiv:2202.00512, appendix D)"""
         sqrt_ab, sqrt_rest = self._scales(t)
@@ -112,7 +107,7 @@ class NoiseSchedule:
         return output if self.prediction == "eps" else self.v_to_eps(output, x_t, t)
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """What the network is trained to return."""
+        """The tensor that the network is trained to return: eps or v."""
         return eps if self.prediction == "eps" else self.velocity(x0, eps, t)
 
     def snr(self, t: Tensor) -> Tensor:
