@@ -192,9 +192,7 @@ def load_config(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -
 def _override(values: dict[str, Any], override: str) -> None:
     dotted, separator, text = override.partition("=")
     if not separator or not dotted:
-        raise ConfigError(
-            f"override {override!r} must have the form key=value, e.g. train.steps=100"
-        )
+        raise ConfigError(f"override {override!r} must be key=value, e.g. train.steps=100")
     *parents, last = dotted.split(".")
     table = values
     for parent in parents:
