@@ -1,6 +1,10 @@
 """The house: a book at the root of ldm/, rooms that it does not know, and how large each may be."""
 
 import ast
+import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -115,3 +119,68 @@ def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
     heavy = HEAVY | {"torch"} if path in SCRIPTS else HEAVY
     if path.parts[-2:] not in {("fast", "fused_attention.py"), ("fast", "flash_attention.py")}:
         assert not {name.partition(".")[0] for name in imported(tree(path), at_once=True)} & heavy
+
+
+BUDGETS = {  # rule 5: lines
+    "ldm": 18_800,
+    "ldm/report": 7_000,
+    "ldm/data": 5_800,
+    "ldm/weights": 2_500,
+    "tests": 15_500,
+}
+
+
+@pytest.mark.parametrize(("folder", "most"), BUDGETS.items())
+def test_a_folder_stays_within_its_budget(folder: str, most: int) -> None:
+    """Rule 5: an addition that does not fit deletes elsewhere first (README: test_project.py)."""
+    assert lines(*(ROOT / folder).rglob("*.py")) <= most
+
+
+TRACE = """
+import json, runpy, sys
+root, sys.argv = sys.argv[1], sys.argv[2:]
+files = set()
+
+def note(frame, event, argument):
+    code = frame.f_code
+    # flag 1: the code of a function, not of a class body
+    if event == "call" and code.co_flags & 1 and code.co_filename.startswith(root):
+        files.add(code.co_filename[len(root) + 1 :])
+
+sys.setprofile(note)
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    assert not end.code
+finally:
+    sys.setprofile(None)
+    print(json.dumps(sorted(files)))
+"""
+SMALL_RUN = ["train.steps=1", "method.prior_images=1", "data.phantoms=40", "train.sample_every=0"]
+
+
+@pytest.mark.parametrize(
+    ("command", "most"),
+    [
+        (["sample.py", "--prompt", "lung xray", "--n", "1", "--steps", "2"], 20),
+        (["train.py", "configs/unet_prior.yaml", *SMALL_RUN], 28),
+    ],
+    ids=["sample", "train"],
+)
+def test_a_command_runs_through_few_files(command: list[str], most: int, tmp_path: Path) -> None:
+    """Rule 6: so many files of ldm have a function that the command calls.
+
+    Not counted are those of data/phantom, which draw the images that a cache keeps.
+    """
+    training = [f"train.out={tmp_path / 'run'}", f"data.cache={tmp_path / 'cache'}"]
+    out = training if command[0] == "train.py" else ["--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", TRACE, str(LDM), *command, *out],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    files = [name for name in json.loads(done.stdout.splitlines()[-1]) if "phantom/" not in name]
+    assert len(files) <= most, files
