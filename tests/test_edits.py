@@ -85,7 +85,7 @@ class Painter:
     """In the place of the model: paints 7 into the hole and, if told so, one pixel beside it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, spill: bool = False) -> None:
-        pytest.importorskip("skimage", reason="the biharmonic fill wants scikit-image")
+        pytest.importorskip("skimage", reason="the biharmonic fill needs scikit-image")
         self.words: list[str] = []
         self.spill = spill
         monkeypatch.setattr(image_editing, "inpaint", self.inpaint)
@@ -209,7 +209,7 @@ def wide(tmp_path: Path, tiny_ckpt: Path, tiny_config) -> Path:
 
 def test_the_command_measures_every_part(tmp_path: Path, capsys, wide: Path) -> None:
     """n is what was measured, the model keeps what is outside, and the page is written."""
-    pytest.importorskip("skimage", reason="the biharmonic fill wants scikit-image")
+    pytest.importorskip("skimage", reason="the biharmonic fill needs scikit-image")
     out, n = tmp_path / "out", ("--n", "2", "--extended", "2", "--inverted", "0")
     words = ["edits", "phantoms:3", "--model", str(wide), *n, "--steps", "1"]
     assert evaluate.main([*words, "--out", str(out), "--json"]) == 0
@@ -225,7 +225,7 @@ def test_the_command_measures_every_part(tmp_path: Path, capsys, wide: Path) -> 
 
 @pytest.mark.parametrize(
     ("more", "words"),
-    [(("phantoms:1",), "interval wants 2"), (("phantoms:2", "--extended", "1"), "2 or more")],
+    [(("phantoms:1",), "interval needs 2"), (("phantoms:2", "--extended", "1"), "2 or more")],
 )
 def test_bad_input_is_one_line(tmp_path: Path, capsys, wide: Path, more, words) -> None:
     """Exit status 2, and nothing written."""

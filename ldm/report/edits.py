@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> Report:
     from ldm.config import ConfigError
     from ldm.data.image_sets import PhantomSet, open_set
     from ldm.pipeline import Sampling
-    from ldm.report import edit_sheet, inpainting_trials, outpainting_trials, page
+    from ldm.report import image_sheets, inpainting_trials, outpainting_trials, page
     from ldm.weights import loading
 
     if 1 in (options.extended, options.inverted):
@@ -68,20 +68,20 @@ def run(options: argparse.Namespace) -> Report:
             for name, figures in each.items()
         },
     }
-    rows = edit_sheet.inpainted(there)
+    rows = there.panels()
     if options.extended:
         more = outpainting_trials.extend(pipe, how, options.extended)
-        rows.append(edit_sheet.extended(more.shown))
+        rows.append(more.panels())
         table, values["outpainting"] = outpainting(more)
         blocks.append(table)
     if options.inverted:
         slow = Sampling(options.seed, 50, "ddim", 1.0, height=side, width=side)
         found, shown = outpainting_trials.invert(pipe, slow, options.inverted)
-        rows.append([edit_sheet.Panel(*panel) for panel in shown.items()])
+        rows.append([image_sheets.Panel(*panel) for panel in shown.items()])
         blocks.append(inversion_table(found))
         values["inversion"] = {name: as_json(x) for name, x in found._asdict().items()}
     warning = "The originals are phantoms." if isinstance(asked, PhantomSet) else PATIENTS
-    blocks.append(edit_sheet.sheet(rows, warning))
+    blocks.append(image_sheets.edits(rows, warning))
     files = page.files("edits", TITLE, blocks, values)
     return Report(page.text(TITLE, blocks), values, files)
 
@@ -90,9 +90,9 @@ def estimate(values: Array) -> Estimate:
     """The mean of those that are numbers."""
     import numpy as np
 
-    from ldm.report.quantiles import average
+    from ldm.metrics.estimate import mean
 
-    return average(values[~np.isnan(values)])
+    return mean(values[~np.isnan(values)])
 
 
 def as_json(values: Array) -> dict[str, float]:

@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> Report:
     from ldm.data.image_sets import open_set, warn_of_shared_patients
     from ldm.judging.extractors import open_extractor
     from ldm.report import copy_search, page
-    from ldm.report.trained_images import TrainedImages
+    from ldm.report.copy_search import TrainedImages
 
     asked = open_set(options.fake)
     taught = (

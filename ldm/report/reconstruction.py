@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> Report:
     from ldm.config import ModelConfig, load_config
     from ldm.data.image_sets import open_set
     from ldm.judging.extractors import open_extractor
-    from ldm.report import page, probe_survival, quantiles, roundtrip, survival_tables
+    from ldm.report import page, probe_survival, roundtrip
     from ldm.system import devices
 
     extractors = [
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> Report:
         "weights": copier.weights,
         "seed": options.seed,
         "enlarged": found.enlarged,
-        "figures": {how: quantiles.as_json(each) for how, each in found.figures.items()},
+        "figures": {how: roundtrip.summaries(each) for how, each in found.figures.items()},
         "extractors": {},
     }
     tables: list[Block] = [figures_table(found)]
@@ -83,9 +83,9 @@ def run(options: argparse.Namespace) -> Report:
     pictures: list[Block] = [distributions(found, extractors), triples(asked, copier, found)]
     if options.survival:
         series = probe_survival.measure(copier, options.survival)
-        values["survival"] = survival_tables.as_json(series)
-        tables += survival_tables.tables(series, copier.size)
-        pictures.append(survival_tables.picture(series, copier.size))
+        values["survival"] = probe_survival.summary(series)
+        tables += probe_survival.tables(series, copier.size)
+        pictures.append(probe_survival.picture(series, copier.size))
     blocks = [*about(values), *tables, *pictures]
     files = page.files("reconstruction", TITLE, blocks, values)
     files["reconstruction.csv"] = found.as_csv()
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> Report:
 
 def of_extractor(extractor: Extractor, found: Copies) -> tuple[list[Block], dict[str, Any]]:
     """What one extractor sees: distances, similar embeddings, and verdicts if it gives any."""
-    from ldm.report import classifier_rereading, quantiles, roundtrip
+    from ldm.report import classifier_rereading, roundtrip
 
     features = found.features[extractor.name]
     original = features[roundtrip.ORIGINAL]
@@ -104,7 +104,7 @@ def of_extractor(extractor: Extractor, found: Copies) -> tuple[list[Block], dict
     cosines["other image"] = found.strangers(extractor.name)
     blocks: list[Block] = [distance_table(extractor, apart, *original.shape)]
     blocks.append(
-        quantiles.table(
+        roundtrip.quantile_table(
             f"{extractor.name}: cosine of the embeddings of an original and its reconstruction, "
             "and, for comparison, of the original before it in the set.",
             cosines,
@@ -114,12 +114,12 @@ def of_extractor(extractor: Extractor, found: Copies) -> tuple[list[Block], dict
         "shown": str(extractor),
         "features": original.shape[1],
         "Fréchet distance": {name: one and one._asdict() for name, one in apart.items()},
-        "cosine": quantiles.as_json(cosines),
+        "cosine": roundtrip.summaries(cosines),
     }
     if extractor.findings:
         said = classifier_rereading.measure(extractor, features, found.labels)
         blocks += classifier_rereading.tables(extractor.name, said)
-        values |= classifier_rereading.as_json(said)
+        values |= said.values()
     return blocks, values
 
 
@@ -146,17 +146,17 @@ def distance_table(
 
 
 def figures_table(found: Copies) -> Table:
-    from ldm.report import quantiles
+    from ldm.report.roundtrip import quantile_table
 
     caption = f"Each reconstruction beside its original, n = {found.n}."
     rows = {
         f"{UNITS[name]}, {how}": found.figures[how][name] for name in UNITS for how in found.figures
     }
-    return quantiles.table(caption, rows)
+    return quantile_table(caption, rows)
 
 
 def distributions(found: Copies, extractors: Sequence[Extractor]) -> Picture:
-    from ldm.report import distribution_plots
+    from ldm.report import measurement_plots
     from ldm.report.page import Picture
     from ldm.report.roundtrip import HOW
 
@@ -168,7 +168,7 @@ def distributions(found: Copies, extractors: Sequence[Extractor]) -> Picture:
             how: found.similarity(extractor.name, how) for how in HOW
         }
     caption = f"Distributions over n = {found.n} images; dotted: medians."
-    return Picture("distributions.png", distribution_plots.distributions(panels), caption)
+    return Picture("distributions.png", measurement_plots.histograms(panels), caption)
 
 
 def triples(asked: ImageSet, copier: Copier, found: Copies) -> Picture:
@@ -176,7 +176,7 @@ def triples(asked: ImageSet, copier: Copier, found: Copies) -> Picture:
     import numpy as np
 
     from ldm.data.image_sets import PhantomSet
-    from ldm.report import distribution_plots
+    from ldm.report import image_sheets
     from ldm.report.page import Picture
 
     order = np.argsort(found.figures["sample"]["PSNR"], kind="stable")
@@ -191,9 +191,7 @@ def triples(asked: ImageSet, copier: Copier, found: Copies) -> Picture:
         copy = copier(original[None], [index])["sample"][0]
         worth = found.figures["sample"]["PSNR"][place]
         shown.append(
-            distribution_plots.Triple(
-                f"{name}: {found.ids[place]}\nPSNR {worth:.1f} dB", original, copy
-            )
+            image_sheets.Triple(f"{name}: {found.ids[place]}\nPSNR {worth:.1f} dB", original, copy)
         )
     drawn = isinstance(asked, PhantomSet)
     whose = "phantom (synthetic)" if drawn else "original"
@@ -203,7 +201,7 @@ def triples(asked: ImageSet, copier: Copier, found: Copies) -> Picture:
         f"{whose}, in the middle its reconstruction, which is synthetic, right what was added "
         f"(red) and lost (blue). {warning}"
     )
-    png = distribution_plots.triples(shown, (whose, "reconstruction (synthetic)"), caption)
+    png = image_sheets.triples(shown, (whose, "reconstruction (synthetic)"), caption)
     return Picture("triples.png", png, caption)
 
 

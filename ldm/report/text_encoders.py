@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> Report:
         "seed": options.seed,
         "left_out": chosen.left_out,
         "chance": rows[0].score.macro_chance,
-        "rows": [encoder_retrieval.as_json(row) for row in rows],
+        "rows": [row.values() for row in rows],
         "agreement": encoder_retrieval.agreement(rows),
     }
     blocks = [*sentences, *tables, *pictures]
@@ -137,8 +137,8 @@ def draw(rows: Sequence[Row], chosen: Labelled, seed: int) -> list[Picture]:
     from tqdm import tqdm
 
     from ldm.data.mesh_terms import CLASSES
+    from ldm.report.measurement_plots import TsnePanel, scatter, tsne
     from ldm.report.page import Picture
-    from ldm.report.tsne_plot import TsnePanel, draw, tsne
 
     panels = []
     for row in tqdm(rows, "drawing", delay=2, disable=None, leave=False):
@@ -148,8 +148,8 @@ def draw(rows: Sequence[Row], chosen: Labelled, seed: int) -> list[Picture]:
     for i, panel in enumerate(panels, start=1):
         name = f"tsne_{i}_{re.sub(r'[^A-Za-z0-9]+', '_', panel.title)}.png"
         caption = f"t-SNE of {panel.title}, n = {len(chosen.ids)}, seed {seed}: near is alike."
-        pictures.append(Picture(name, draw([panel], chosen.labels, CLASSES), caption))
+        pictures.append(Picture(name, scatter([panel], chosen.labels, CLASSES), caption))
     if len(panels) > 1:
         caption = f"The same beside each other: {', '.join(panel.title for panel in panels)}."
-        pictures.append(Picture("tsne.png", draw(panels, chosen.labels, CLASSES), caption))
+        pictures.append(Picture("tsne.png", scatter(panels, chosen.labels, CLASSES), caption))
     return pictures
