@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from ldm.data.phantom.body import F32, Anatomy, Array
+from ldm.data.phantom.findings import Rng
 
 Floats = NDArray[np.floating]
 
@@ -71,7 +72,7 @@ class Canvas:
         sigma = cm / self.pixel
         return gaussian_filter(image, sigma, mode="nearest", truncate=3) if sigma > 0.2 else image
 
-    def texture(self, rng: np.random.Generator, cm: float) -> Array:
+    def texture(self, rng: Rng, cm: float) -> Array:
         """[H, W] smooth noise of unit variance with grains of that size, fixed to the body."""
         cells = int(60 / cm)
         knots = (np.arange(cells) - cells / 2) * cm

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+Rng = np.random.Generator
 FINDINGS = (
     "pleural effusion",
     "cardiomegaly",
@@ -66,7 +67,7 @@ class Phantom:
         return next((f for f in self.findings if f.name == name), None)
 
 
-def stream(seed: int, purpose: int) -> np.random.Generator:
+def stream(seed: int, purpose: int) -> Rng:
     """Random numbers of one phantom for one purpose, independent of all others."""
     if seed < 0:
         raise ValueError(f"a phantom's seed is a whole number >= 0, got {seed}")
@@ -101,7 +102,7 @@ def _sample(seed: int, findings: Sequence[str] | None, exclude: tuple[str, ...])
     return Phantom(seed, view, sex, age, drawn)
 
 
-def _names(rng: np.random.Generator, view: str, exclude: tuple[str, ...]) -> list[str]:
+def _names(rng: Rng, view: str, exclude: tuple[str, ...]) -> list[str]:
     """The names drawn for one phantom, one or two of them or none."""
     allowed = [name for name in FINDINGS if name not in exclude]
     if rng.random() < NONE_SHARE or not allowed:
@@ -120,7 +121,7 @@ def _names(rng: np.random.Generator, view: str, exclude: tuple[str, ...]) -> lis
     return [name for name in FINDINGS if name in (first, second)]
 
 
-def _draw(name: str, view: str, rng: np.random.Generator) -> Finding:
+def _draw(name: str, view: str, rng: Rng) -> Finding:
     size = float(rng.random())
     side = str(rng.choice(["left", "right"]))
     kind = ""

@@ -17,7 +17,7 @@ from torch import Tensor
 from ldm.data.phantom import exposure, lesions, medical_devices, probes
 from ldm.data.phantom.body import F32, Anatomy, Array, Cavity, Mask, draw_anatomy
 from ldm.data.phantom.detector import Canvas, capsule, ellipsoid
-from ldm.data.phantom.findings import Phantom, stream
+from ldm.data.phantom.findings import Phantom, Rng, stream
 from ldm.data.phantom.skeleton import bones
 from ldm.data.phantom.vessels import hilum, vessels
 
@@ -41,7 +41,7 @@ def render(phantoms: Sequence[Phantom], size: int = 128) -> Rendered:
     if size < 32:
         raise ValueError(f"a phantom needs at least 32 pixels a side, got size={size}")
     if not phantoms:
-        raise ValueError("render wants at least one phantom; sample_phantoms(range(4)) makes four")
+        raise ValueError("render needs at least one phantom; sample_phantoms(range(4)) makes four")
     drawn = [_render_one(phantom, size) for phantom in phantoms]
     names = list(MASKS) + sorted({k for _, masks, _ in drawn for k in masks} - set(MASKS))
     none = np.zeros((size, size), bool)
@@ -170,7 +170,7 @@ def _union(*paths: Array) -> Array:
     return np.asarray(np.sqrt(np.sqrt(total)), F32)
 
 
-def _mediastinum(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> tuple[Array, Array]:
+def _mediastinum(canvas: Canvas, a: Anatomy, rng: Rng) -> tuple[Array, Array]:
     """Soft tissue between the lungs along the ray, and the heart's own part of it.
 
     Between a right and a left border that run down through the landmarks every reader knows:
