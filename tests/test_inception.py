@@ -6,12 +6,13 @@ Goldens: what pytorch-fid 0.3.0 computed in float64; no trained weights are need
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import golden, relative_l2
 from pseudo import fill, unit
 from torch import Tensor
 
 from ldm.judging import inception
-from ldm.judging.inception import Inception, prepare
+from ldm.judging.inception import SIZE, Inception
 
 OTHERS = {"odd": (96, 140), "large": (512, 400), "exact": (299, 299)}
 SUMS = {"odd": 5733035, "large": 89657352, "exact": 36375281}  # of the reference's pixels
@@ -51,7 +52,8 @@ def picture(name: str, height: int, width: int) -> Tensor:
 
 @torch.inference_mode()
 def features(network: Inception, *pictures: Tensor) -> Tensor:
-    return network(prepare(torch.stack(pictures)))
+    """Resized as pytorch-fid does: bilinear, not antialiased."""
+    return network(F.interpolate(torch.stack(pictures), (SIZE, SIZE), mode="bilinear"))
 
 
 def test_pool3_equals_the_reference(network: Inception) -> None:
@@ -74,9 +76,7 @@ def test_any_size_is_resized_as_the_reference_does(network: Inception, name: str
 def test_goldens_notice_a_sprung_trap(network: Inception, trap: str, monkeypatch) -> None:
     """Each of the differences from torchvision's network shows, far beyond the tolerance."""
     if trap == "padding counted":
-        monkeypatch.setattr(
-            inception, "mean_pool", lambda x: torch.nn.functional.avg_pool2d(x, 3, 1, padding=1)
-        )
+        monkeypatch.setattr(inception, "mean_pool", lambda x: F.avg_pool2d(x, 3, 1, padding=1))
     else:
         monkeypatch.setattr(network.Mixed_7c, "maximum", False)
     found = features(network, picture("image0", 128, 128))

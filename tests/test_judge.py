@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from ldm.config import ConfigError
-from ldm.data.augmentation import vary
+from ldm.data.augmentation import augment_strongly
 from ldm.data.data_config import DataConfig
 from ldm.data.radiographs import Phantoms
 from ldm.judging.judge import Judge, JudgeConfig, load_judge
@@ -169,7 +169,7 @@ def test_variation_keeps_the_range_and_left_left() -> None:
     """After any of it the image is in [-1, 1], and a bright spot is on the side where it was."""
     x = torch.full((64, 1, 64, 64), -0.6)
     x[..., 16:48, 44:60] = 0.9
-    y = vary(x, torch.Generator().manual_seed(0))
+    y = augment_strongly(x, torch.Generator().manual_seed(0))
     assert y.min() >= -1
     assert y.max() <= 1
     assert (y[..., 32:].mean(dim=(1, 2, 3)) > y[..., :32].mean(dim=(1, 2, 3))).all()

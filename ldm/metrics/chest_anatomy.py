@@ -1,4 +1,4 @@
-"""Does a frontal chest radiograph hold what every chest has? By arithmetic on its grey levels.
+"""Lungs, heart and ribs of a frontal chest radiograph, estimated from its grey levels.
 
 Adams et al. (What Does DALL-E 2 Know About Radiology?) looked for such faults by eye. These
 estimates are rough: any dark region of a lung's size passes for one. ldm.report.anatomy_survey

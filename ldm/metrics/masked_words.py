@@ -1,4 +1,4 @@
-"""How many hidden tokens are guessed, and how many would be without any network."""
+"""Masked tokens guessed by counting, without a network; the share of hits with its interval."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def share_of_groups(hits: ArrayLike, counts: ArrayLike, confidence: float = 0.95
     n, total = len(hits), counts.sum()
     if hits.shape != counts.shape or n < 2 or total == 0 or ((hits < 0) | (hits > counts)).any():
         raise ValueError(
-            f"a share wants two groups or more, with 0 <= hits <= counts in each and a case in one "
-            f"at least, got {n} groups with {total:.0f} cases"
+            "a share needs two groups or more, with 0 <= hits <= counts in each and one case at "
+            f"least, got {n} groups with {total:.0f} cases"
         )
     p = float(hits.sum() / total)
     variance = n / (n - 1) * ((hits - p * counts) ** 2).sum() / total**2

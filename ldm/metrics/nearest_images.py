@@ -1,4 +1,4 @@
-"""Do generated images copy training images? Distances to the nearest one, calibrated."""
+"""Copies of training images among generated ones: distances to the nearest, calibrated."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ldm.data.image_sets import ImageSet
-from ldm.data.prompt_findings import asked
+from ldm.data.prompt_parser import requested_findings
 from ldm.judging.extractors import Extractor
 from ldm.report import roc_curves, verdicts
 from ldm.report.page import Picture, Table
@@ -96,7 +96,7 @@ def prompt_table(judged: Judged, extractor: Extractor) -> Table:
     """How the prompts were read, so that a wrong reading is seen."""
     rows = []
     for prompt, count in judged.prompts.most_common(PROMPTS):
-        row = asked(prompt, extractor.findings)
+        row = requested_findings(prompt, extractor.findings)
         rows.append((prompt, str(count), ", ".join(f for f, there in row.items() if there)))
     caption = f"The {len(rows)} most frequent of {len(judged.prompts)} prompts, as they were read."
     return Table(caption, ("prompt", "images", "asks for"), rows)

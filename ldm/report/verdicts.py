@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ldm.data.image_sets import ImageSet, load_each
-from ldm.data.prompt_findings import asked
+from ldm.data.prompt_parser import requested_findings
 from ldm.judging.extractors import Array, Extractor, batches
 from ldm.metrics.classification import auc, decisions, wilson
 from ldm.metrics.estimate import Estimate
@@ -80,7 +80,7 @@ def look(
                 synthetic += "synthetic" in text
                 if by_prompt:
                     prompts[prompt := prompt_of(images, index, text)] += 1
-                    rows.append(asked(prompt, extractor.findings))
+                    rows.append(requested_findings(prompt, extractor.findings))
                 else:
                     rows.append(images.findings(index))
             indices += numbers

@@ -3,11 +3,11 @@
 import pytest
 
 from ldm.data.phantom import FINDINGS, caption, captions, sample_phantoms
-from ldm.data.prompt_findings import asked
+from ldm.data.prompt_parser import requested_findings
 
 
 def named(prompt: str) -> set[str]:
-    return {finding for finding, there in asked(prompt).items() if there}
+    return {finding for finding, there in requested_findings(prompt).items() if there}
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,9 @@ def test_a_prompt_asks_for_what_it_names_and_does_not_deny(prompt: str, findings
 
 def test_a_network_without_a_word_for_some_label_changes_nothing() -> None:
     """torchxrayvision's networks call a finding "" that they do not know; denials stay denials."""
-    assert not asked("lung xray, no pleural effusion", ("pleural effusion", ""))["pleural effusion"]
+    assert not requested_findings("lung xray, no pleural effusion", ("pleural effusion", ""))[
+        "pleural effusion"
+    ]
 
 
 def test_captions_ask_for_what_they_were_written_for() -> None:
@@ -52,6 +54,6 @@ def test_captions_ask_for_what_they_were_written_for() -> None:
 
 def test_an_extractors_own_words_are_read() -> None:
     """A finding that no caption has is found if the extractor looks for it."""
-    assert not asked("lung xray with a fracture").get("fracture")
-    assert asked("lung xray with a fracture", ["fracture"])["fracture"]
-    assert set(asked("")) >= {captions.readable(name) for name in FINDINGS}
+    assert not requested_findings("lung xray with a fracture").get("fracture")
+    assert requested_findings("lung xray with a fracture", ["fracture"])["fracture"]
+    assert set(requested_findings("")) >= {captions.readable(name) for name in FINDINGS}
