@@ -65,5 +65,5 @@ def test_large_groups_weigh_more() -> None:
 )
 def test_impossible_counts_are_refused(hits: list[int], counts: list[int]) -> None:
     """One group, no case, or more hits than cases are no share."""
-    with pytest.raises(ValueError, match="a share wants two groups"):
+    with pytest.raises(ValueError, match="a share needs two groups"):
         share_of_groups(hits, counts)

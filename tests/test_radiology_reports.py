@@ -1,7 +1,6 @@
 """Reports are read, cut and chosen by the stated rules. All report texts here are made up."""
 
 import io
-import subprocess
 import sys
 import tarfile
 from importlib.util import find_spec
@@ -160,7 +159,6 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch) -> N
         "text,label\na,Edema\n": "impression or report",
         "report,class\na,Edema\n": "label or labels",
         "report,label\n": "and reports",
-        "label,impression\nEdema,Edema, Mr Smith coughs\n": "line 2: more cells than the header",
         "impression,label\na,Edema\nb,Mr Smith coughs\n": "row 3 has a label that is none of",
     }.items():
         path.write_text(content)
@@ -203,14 +201,14 @@ def test_open_i_is_there_and_the_baseline_beats_chance() -> None:
     rng, words = np.random.default_rng(0), shared_words(few.texts)
     by_chance = [
         chexpert_at_k(words, rng.permutation(few.labels), 10, draws=1).macro.value
-        for _ in range(40)
+        for _ in range(20)
     ]
     # their standard deviation is 0.005
-    assert np.mean(by_chance) == pytest.approx(score.macro_chance, abs=0.003)
+    assert np.mean(by_chance) == pytest.approx(score.macro_chance, abs=0.004)
 
 
-def test_torchxrayvision_is_not_imported() -> None:
-    """Finding its files does not start it."""
-    code = "import sys; from ldm.data.radiology_reports import _installed; _installed()"
-    code += "; sys.exit('torchxrayvision' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_torchxrayvision_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finding its files does not start it, which takes seconds."""
+    monkeypatch.delitem(sys.modules, "torchxrayvision", raising=False)
+    radiology_reports._installed()
+    assert "torchxrayvision" not in sys.modules

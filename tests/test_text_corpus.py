@@ -104,8 +104,8 @@ def test_other_bad_input_is_refused(tmp_path: Path) -> None:
     for data, message in (
         (DataConfig(path=str(latin)), "cannot read .*latin.csv: .*utf-8"),
         (DataConfig(path=str(tmp_path / "none.csv")), "cannot read .*none.csv"),
-        (DataConfig(path=str(latin), exclude=("Effusion",)), "wants labels"),
-        (DataConfig(share=0), "data.share wants"),
+        (DataConfig(path=str(latin), exclude=("Effusion",)), "needs labels"),
+        (DataConfig(share=0), "data.share must be above 0"),
         (DataConfig(exclude=("effuison",)), "nothing is labelled with"),
     ):
         with pytest.raises(ConfigError, match=message):
