@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import argparse
 
+from benchmarks.counting_baseline import CONTEXTS, Guess, by_counting
 from ldm.data.data_config import DataConfig
 from ldm.data.text_corpus import open_texts
+from ldm.metrics.classification import share_of_groups
 from ldm.metrics.estimate import Estimate
-from ldm.metrics.masked_words import CONTEXTS, Guess, by_counting, share_of_groups
 from ldm.text.bert import Bert
 from ldm.text.bert_files import load_bert
 from ldm.text.wordpiece import WordPiece

@@ -16,6 +16,7 @@ from ldm.metrics.classification import (
     auc_of_readers,
     decisions,
     median,
+    share_of_groups,
     wilson,
     wilson_of_groups,
 )
@@ -94,11 +95,20 @@ def test_scores_that_cannot_be_judged_are_refused(scores, labels, message: str) 
         auc(scores, labels)
 
 
-@pytest.mark.parametrize(("hits", "n"), [(3, 2), (-1, 2), (0, 0)])
-def test_impossible_counts_are_refused(hits: int, n: int) -> None:
-    """More hits than cases, fewer than none, and no case at all are no proportion."""
-    with pytest.raises(ValueError, match="a proportion needs"):
-        wilson(hits, n)
+@pytest.mark.parametrize(
+    ("proportion", "hits", "n"),
+    [
+        *((wilson, hits, n) for hits, n in ((3, 2), (-1, 2), (0, 0))),
+        (share_of_groups, [1], [2]),
+        (share_of_groups, [0, 0], [0, 0]),
+        (share_of_groups, [2, 0], [1, 1]),
+        (share_of_groups, [1, 1, 1], [2, 2]),
+    ],
+)
+def test_impossible_counts_are_refused(proportion, hits, n) -> None:
+    """More hits than cases, fewer than none, no case at all, or one group are no proportion."""
+    with pytest.raises(ValueError, match="needs"):
+        proportion(hits, n)
 
 
 def test_decisions_equal_scikit_learns() -> None:
@@ -172,3 +182,24 @@ def test_an_auc_of_one_has_an_interval() -> None:
     labels = np.repeat([1, 0], [20, 30])
     assert auc_of_readers([labels, labels], labels)[:3] == wilson(20, 20)[:3]
     assert auc_of_readers(-labels, labels)[:3] == wilson(0, 20)[:3]
+
+
+def test_cases_that_agree_within_a_group_widen_the_interval() -> None:
+    """One case per group: the normal interval of a proportion; ten equal ones: as wide, not less.
+
+    Ten independent cases per group are as narrow as 10 n cases.
+    """
+    rng = np.random.default_rng(0)
+    once = rng.random(400) < 0.3
+    single = share_of_groups(once, np.ones(400))
+    p = once.mean()
+    assert single.high - single.value == pytest.approx(1.96 * np.sqrt(p * (1 - p) / 399), rel=1e-4)
+    assert share_of_groups(10 * once, np.full(400, 10)) == pytest.approx(single)
+    hits = rng.binomial(10, 0.3, 400)
+    many, alone = share_of_groups(hits, np.full(400, 10)), wilson(int(hits.sum()), 4000)
+    assert many.high - many.low == pytest.approx(alone.high - alone.low, rel=0.1)
+
+
+def test_large_groups_weigh_more() -> None:
+    """The share is that of all cases, not the mean of the groups' shares."""
+    assert share_of_groups([1, 0], [1, 9]).value == pytest.approx(0.1)

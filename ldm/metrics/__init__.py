@@ -7,7 +7,6 @@ image_quality       RMSE, PSNR, SSIM and MS-SSIM of two images
 nearest_images      copies of training images among generated ones
 chest_anatomy       lungs, heart and ribs of a radiograph, by its grey levels
 retrieval           CheXpert@k of text embeddings
-masked_words        masked tokens guessed by counting
 agreement           kappas and d' of readers
 reader_sample_size  images that a study of readers needs
 """

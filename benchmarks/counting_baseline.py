@@ -1,15 +1,9 @@
-"""Masked tokens guessed by counting, without a network; the share of hits with its interval."""
+"""Masked tokens guessed by counting: what a network of text must beat."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-
-import numpy as np
-from numpy.typing import ArrayLike
-from scipy.stats import norm
-
-from ldm.metrics.estimate import Estimate
 
 Row = Sequence[int]  # the token ids of a text
 Context = Callable[[Row, int], Hashable]
@@ -58,23 +52,3 @@ def _table(rows: Sequence[Row], context: Context) -> tuple[Context, dict[Hashabl
 def most_frequent(counts: Mapping[int, int]) -> int:
     """Of equally frequent ones the smallest."""
     return min(counts, key=lambda token: (-counts[token], token))
-
-
-def share_of_groups(hits: ArrayLike, counts: ArrayLike, confidence: float = 0.95) -> Estimate:
-    """sum(hits) / sum(counts), with an interval that takes the groups, not the cases, as drawn.
-
-    hits, counts: [n] of each group, say a text with its hidden tokens, which resemble each other.
-    Variance of a ratio, linearised: n / (n - 1) sum (hits - p counts)^2 / (sum counts)^2 (Cochran,
-    Sampling Techniques, 1977, chapter 6). Cut to [0, 1]; n is that of groups.
-    """
-    hits, counts = np.asarray(hits, np.float64), np.asarray(counts, np.float64)
-    n, total = len(hits), counts.sum()
-    if hits.shape != counts.shape or n < 2 or total == 0 or ((hits < 0) | (hits > counts)).any():
-        raise ValueError(
-            "a share needs two groups or more, with 0 <= hits <= counts in each and one case at "
-            f"least, got {n} groups with {total:.0f} cases"
-        )
-    p = float(hits.sum() / total)
-    variance = n / (n - 1) * ((hits - p * counts) ** 2).sum() / total**2
-    half = float(norm.isf((1 - confidence) / 2) * variance**0.5)
-    return Estimate(p, max(0.0, p - half), min(1.0, p + half), n)
