@@ -153,7 +153,7 @@ def test_bad_sources_are_refused_by_name(tmp_path, make, message) -> None:
     ],
 )
 def test_bad_settings_are_refused(labels, tmp_path, changes, message) -> None:
-    """What would train on other images than asked for is an error."""
+    """Settings that would train on other images than asked for are errors."""
     with pytest.raises(ConfigError, match=message):
         datasets.open_datasets(settings(**{"path": labels, "tmp_path": tmp_path, **changes}), 1)
 
@@ -169,7 +169,7 @@ def test_a_share_too_small_for_the_batch_is_refused(labels, tmp_path) -> None:
 
 
 def test_collections_know_their_own_labels_only(labels, tmp_path) -> None:
-    """What one collection never labels is unknown there, not absent."""
+    """A finding that a collection never labels is unknown there, not absent."""
     lines = labels.read_text().splitlines()
     rows = [f"{lines[0]},source_repo"]
     rows += [f"{line},{'one' if line[0] in 'ab' else 'two'}" for line in lines[1:]]

@@ -66,8 +66,8 @@ def test_phantoms_are_those_of_training(tmp_path: Path) -> None:
 
 
 def test_images_of_one_name_have_ids_of_their_own(tmp_path: Path) -> None:
-    """Where files of several folders, or of several kinds, have one name, their paths tell them
-    apart; other ids stay as they are, in a folder, in a CSV and in training.
+    """Files of one name, in several folders or of several kinds, are told apart by their paths;
+    other ids stay as they are, in a folder, in a CSV and in training.
     """
     names = ["p1/s1/front.png", "p1/s2/front.png", "p1/s2/side.png", "x.bmp", "x.png"]
     for name in names:

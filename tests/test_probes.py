@@ -18,7 +18,7 @@ def healthy(count: int) -> list[Phantom]:
 
 
 def change(phantom: Phantom, probe: Probe, size: int = 64) -> tuple[Tensor, Tensor]:
-    """What the probe adds to the image, and its mask: [H, W] each."""
+    """The change of the image by the probe, and its mask: [H, W] each."""
     twin, shown = render([phantom], size), render([dataclasses.replace(phantom, probe=probe)], size)
     return (shown.images - twin.images)[0, 0], shown.masks["probe"][0]
 

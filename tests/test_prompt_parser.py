@@ -1,4 +1,4 @@
-"""What a prompt asks for is read by one stated rule."""
+"""Prompts are read by one stated rule."""
 
 import pytest
 

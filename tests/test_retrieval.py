@@ -53,7 +53,7 @@ def test_hits_equal_the_reference(reports, k: int, rows: int, monkeypatch) -> No
 
 
 def test_float32_embeddings_and_given_similarities_are_as_good(reports) -> None:
-    """The same hits from float32 and from E E^T made beforehand."""
+    """float32 and E E^T made beforehand give the same hits."""
     e, labels = reports
     for of in (e.astype(np.float32), precomputed(e @ e.T)):
         assert np.array_equal(shares(of, labels, 10) * 10, WANT["hits"]["10"])
@@ -108,7 +108,7 @@ def test_intervals_cover_a_known_value() -> None:
 
 
 def test_intervals_depend_on_the_seed_alone(reports) -> None:
-    """The same seed gives the same interval; a class has its own, whatever the other classes."""
+    """Equal seeds give equal intervals; a class has its own, whatever the other classes."""
     e, labels = reports
     a, b, c = (chexpert_at_k(e, labels, 10, seed=s) for s in (0, 0, 1))
     assert a.classes == b.classes

@@ -49,7 +49,7 @@ def open_shares(data: DataConfig) -> list[tuple[Texts, float]]:
 def split(found: Iterable[str]) -> Texts:
     """Texts with their white space folded, each once; held out is every tenth, by its hash.
 
-    So a text is held out or not whatever it stands beside, in capitals or not.
+    So a text is on the same side whatever the other texts are, in capitals or not.
     Raises ConfigError where there are too few for both sides to have one.
     """
     distinct = sorted({" ".join(text.split()) for text in found} - {""})

@@ -1,4 +1,4 @@
-"""Captions in the wording of radiology prompts, one family for phantoms and for real films."""
+"""Captions in the wording of radiology prompts, for phantoms and for labelled films alike."""
 
 from __future__ import annotations
 

@@ -25,9 +25,8 @@ class Canvas:
         self.pixel = anatomy.view_width / anatomy.scale / size  # cm of unscaled body
         self.cos, self.sin = np.cos(anatomy.roll), np.sin(anatomy.roll)
         self.yaw, self.centre = np.tan(anatomy.yaw), anatomy.centre
-        at = (np.arange(size) + 0.5 - size / 2) * self.pixel
-        self.at = at
-        u, v = at[None, :].astype(F32), at[:, None].astype(F32)
+        self.at = (np.arange(size) + 0.5 - size / 2) * self.pixel
+        u, v = self.at[None, :].astype(F32), self.at[:, None].astype(F32)
         self.u, self.v = np.broadcast_to(u, (size, size)), np.broadcast_to(v, (size, size))
         self.x: Array = np.asarray(self.cos * u + self.sin * v + self.centre[0], F32)
         self.tall = anatomy.tall

@@ -37,7 +37,7 @@ def expose(canvas: Canvas, attenuation: Array, lung: Array, view: str, rng: Rng)
 
 
 def _equalise(canvas: Canvas, density: Array, share: float) -> Array:
-    """What every digital workstation does: takes back a share of the broad differences."""
+    """Takes back a share of the broad differences, as every digital workstation does."""
     broad = _broad(canvas, density, 4.5)
     body = np.clip(density / F32(0.5), 0, 1)  # bare film stays black
     return np.asarray(density - body * F32(share) * (broad - np.median(density)), F32)

@@ -1,4 +1,4 @@
-"""Who the phantoms are and what they have: every draw is a function of the seed alone."""
+"""Patients and their findings: every draw is a function of the seed alone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Probe:
-    """One thing of a known size, to see what becomes of it; its place depends on the seed alone.
+    """An object of known size; its place depends on the seed alone.
 
     size: cm: the diameter of a nodule (a ball of soft tissue) or of a wire, the height of a letter
     """
@@ -75,16 +75,13 @@ def stream(seed: int, purpose: int) -> Rng:
 
 
 def sample_phantoms(
-    seeds: Sequence[int],
-    findings: Sequence[str] | None = None,
-    exclude: Sequence[str] = (),
+    seeds: Sequence[int], findings: Sequence[str] | None = None, exclude: Sequence[str] = ()
 ) -> list[Phantom]:
     """One phantom per seed: about 40 % without a finding, 30 % with an effusion, the rest spread.
 
-    findings: what each of them shall have instead ([] for nothing);  exclude: what none may have
+    findings: those that each has instead ([] for none);  exclude: those that none has
     """
-    unknown = [name for name in (*(findings or ()), *exclude) if name not in FINDINGS]
-    if unknown:
+    if unknown := [name for name in (*(findings or ()), *exclude) if name not in FINDINGS]:
         raise ValueError(f"no such phantom finding: {unknown}; there are {list(FINDINGS)}")
     if both := set(findings or ()) & set(exclude):
         raise ValueError(f"{sorted(both)} stands in findings and in exclude; drop it from one")
@@ -122,9 +119,7 @@ def _names(rng: Rng, view: str, exclude: tuple[str, ...]) -> list[str]:
 
 
 def _draw(name: str, view: str, rng: Rng) -> Finding:
-    size = float(rng.random())
-    side = str(rng.choice(["left", "right"]))
-    kind = ""
+    size, side, kind = float(rng.random()), str(rng.choice(["left", "right"])), ""
     if name == "pleural effusion":
         side = str(rng.choice(["left", "right", "bilateral"], p=[0.35, 0.35, 0.3]))
         kind = "layering" if view == "AP" and rng.random() < 0.45 else "free"

@@ -1,4 +1,4 @@
-"""What findings do to the lungs: how much of the air is replaced, and what lies beside it."""
+"""Findings that change the lungs: the share of air replaced, and the tissue beside it."""
 
 from __future__ import annotations
 
@@ -74,13 +74,11 @@ def _effusion(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng
             squeezed = np.maximum(squeezed, veil)
         on = _on(lungs, side)
         share += on * (fluid + (1 - fluid) * squeezed)
-        key = f"pleural effusion {side}"
-        lungs.masks[key] = on * fluid * (lungs.air > 0.02)
+        lungs.masks[f"pleural effusion {side}"] = on * fluid * (lungs.air > 0.02)
         held = on * fluid * lungs.air * (1 - lungs.density)
         lungs.volume[side] = float(held.sum() * canvas.pixel**2 * a.scale**3)
-    lungs.masks["pleural effusion"] = np.maximum.reduce(
-        [m for k, m in lungs.masks.items() if k.startswith("pleural effusion ")]
-    )
+    both = [m for k, m in lungs.masks.items() if k.startswith("pleural effusion ")]
+    lungs.masks["pleural effusion"] = np.maximum.reduce(both)
     lungs.fill(np.clip(share, 0, 1))
 
 

@@ -1,4 +1,4 @@
-"""One thing of a known size in a phantom: how much of it does a network keep?"""
+"""Probes: objects of known size in a phantom, to measure how much of them a network keeps."""
 
 from __future__ import annotations
 

@@ -46,10 +46,11 @@ def rod(
     return across.reshape(-1, 3).T, mass.ravel()
 
 
-def _draw(canvas: Canvas, clouds: list[Cloud]) -> Array:
+def _splat(canvas: Canvas, clouds: list[Cloud]) -> Array:
     """[H, W] cm of compact bone along the ray."""
-    x, y, z = np.concatenate([points for points, _ in clouds], 1)
-    return canvas.splat(x, y, z, np.concatenate([mass for _, mass in clouds]))
+    points, mass = zip(*clouds, strict=True)
+    x, y, z = np.concatenate(points, 1)
+    return canvas.splat(x, y, z, np.concatenate(mass))
 
 
 def _ribs(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
@@ -81,7 +82,7 @@ def _ribs(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
         height = 0.5 * a.rib_height * np.interp(number, [0, 2, 7, 11], [1.0, 0.95, 1.05, 0.75])
         along = np.interp(angle / end[:, None], [0, 0.2, 0.6, 1], [0.8, 1.0, 1.0, 0.95])
         clouds.append(rod(canvas, curve, across, height[:, None] * along, 0.55, share))
-    return _draw(canvas, clouds)
+    return _splat(canvas, clouds)
 
 
 def _flat(points: list[tuple[float, float, float]], count: int) -> tuple[Floats, Floats]:
@@ -134,7 +135,7 @@ def _girdle(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
         solid += F32(0.22) * capsule(canvas, head, (head[0] + s * 0.4, head[1] + 1.2), 2.3)
         outer, marrow = capsule(canvas, head, elbow, 1.1), capsule(canvas, head, elbow, 0.75)
         solid += F32(0.6) * (COMPACT * (outer - marrow) + SPONGY * marrow).astype(F32) * F32(0.7)
-    return solid + _draw(canvas, clouds)
+    return solid + _splat(canvas, clouds)
 
 
 def _plate(canvas: Canvas, s: int, corners: list[tuple[float, float]]) -> Array:

@@ -16,7 +16,7 @@ WIDTHS = (0.07, 0.14, 0.26)  # blur of three calibre classes, cm
 
 
 def hilum(anatomy: Anatomy, side: int) -> tuple[float, float]:
-    """Where the vessels of one lung enter it; the left hilum lies higher."""
+    """x, y at which the vessels of one lung enter it; the left hilum lies higher."""
     return side * (3.9 if side < 0 else 4.1), -1.0 if side < 0 else -2.2
 
 
