@@ -53,18 +53,18 @@ def test_with_two_raters_fleiss_is_not_cohen() -> None:
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("figure", "counts"),
     [
-        lambda: cohen([[1, 2, 3], [4, 5, 6]]),
-        lambda: cohen([[0, 0], [0, 0]]),
-        lambda: fleiss([[3, 0], [1, 1]]),
-        lambda: detection(1, 2, 0, 0),
+        (cohen, [[[1, 2, 3], [4, 5, 6]]]),
+        (cohen, [[[0, 0], [0, 0]]]),
+        (fleiss, [[[3, 0], [1, 1]]]),
+        (detection, [1, 2, 0, 0]),
     ],
 )
-def test_what_is_no_table_of_counts_is_refused(call) -> None:
+def test_what_is_no_table_of_counts_is_refused(figure, counts) -> None:
     """No square, nothing counted, other numbers of raters, no case of noise."""
     with pytest.raises(ValueError, match="need"):
-        call()
+        figure(*counts)
 
 
 @pytest.fixture

@@ -140,9 +140,8 @@ def test_captions_name_the_phantom_and_its_findings() -> None:
     assert "a photo of a phantom lung xray with a visible pleural effusion on the right" in texts
     assert any("large right pleural effusion" in text for text in texts)
     bare = [caption(dry, i) for i in range(20)]
-    assert {
-        f"phantom {text}, no findings" for text in ("lung xray", "frontal chest radiograph")
-    } <= {*bare}
+    assert "phantom lung xray, no findings" in bare
+    assert "phantom frontal chest radiograph, no findings" in bare
     assert not any("effusion" in text for text in bare)
 
 

@@ -26,16 +26,12 @@ from ldm.metrics.retrieval import chexpert_at_k, shared_words
 RAW = {
     "FINDINGS: Clear lungs.\n\nIMPRESSION: No acute disease.": "No acute disease.",
     "IMPRESSION:\n 1. Small effusion.\n 2. Stable\n heart.": "1. Small effusion. 2. Stable heart.",
-    "Impression : Mild edema.\nRecommendation: CT.": "Mild edema.",
     "impression: normal": "normal",
     "IMPRESSION\nNormal chest.\n\nTECHNIQUE: PA.": "Normal chest.",
-    "Findings:\nClear.\nImpression\nNormal.\n": "Normal.",
     "FINDINGS: Clear. IMPRESSION: Normal. RECOMMENDATION: None.": "Normal.",
     "FINDINGS AND IMPRESSION: Left effusion.": "Left effusion.",
-    "FINDINGS/IMPRESSION: Left effusion.": "Left effusion.",
     "FINAL IMPRESSION: Normal.": "Normal.",
     "IMPRESSION (PRELIMINARY): Normal.": "Normal.",
-    "IMPRESSION AND PLAN: Normal.": "Normal.",
     "IMPRESSIONS: Normal.": "Normal.",
     # all in capitals; a heading nobody foresaw ends it, at the start of a line
     "HISTORY: COUGH.\nIMPRESSION: NORMAL CHEST.\nSIGNED BY: X": "NORMAL CHEST.",
@@ -49,8 +45,6 @@ RAW = {
     "Lungs: clear.",
     # prose is no heading
     "My impression is that nothing changed: stable.": None,
-    "FINDINGS: The clinical impression of pneumonia is unchanged.": None,
-    "FINDINGS: Clear lungs.": None,
     "": None,
 }
 
@@ -168,14 +162,11 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch) -> N
         assert "Smith" not in str(error.value)
     with pytest.raises(ValueError, match="cannot read"):
         read_csv(tmp_path / "absent.csv")
-    with pytest.raises(ValueError, match="cannot read the reports in"):
-        read_openi(path)
-    with pytest.raises(ValueError, match="cannot read the reports in"):
-        read_openi(archive(tmp_path / "broken.tgz", "<eCitation>"))
     whole = archive(tmp_path / "whole.tgz", XML.format("A1", "x" * 5000, "x", "")).read_bytes()
     (tmp_path / "cut.tgz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="cannot read the reports in"):
-        read_openi(tmp_path / "cut.tgz")
+    for bad in (path, archive(tmp_path / "broken.tgz", "<eCitation>"), tmp_path / "cut.tgz"):
+        with pytest.raises(ValueError, match="cannot read the reports in"):
+            read_openi(bad)
     monkeypatch.setattr(radiology_reports, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install torchxrayvision"):
         read_openi()

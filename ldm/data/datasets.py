@@ -80,7 +80,7 @@ def draw(datasets: Sequence[tuple[Dataset, float]], size: int, generator: torch.
 
 
 def shares(datasets: Sequence[tuple[T, float]], size: int) -> list[tuple[T, int]]:
-    """The samples each dataset gives to a batch of `size`: its share, rounded; the last the rest."""
+    """The samples of each dataset in a batch of `size`: its share, rounded; the last: the rest."""
     counts = [round(share * size) for _, share in datasets[:-1]]
     counts.append(size - sum(counts))
     return [(d, count) for (d, _), count in zip(datasets, counts, strict=True) if count > 0]
