@@ -128,7 +128,7 @@ def test_a_folder_takes_captions_from_text_files(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda p: p / "nowhere", "neither a folder"),
+        (lambda p: p / "nowhere", "no folder"),
         (lambda p: p / "none.csv", "cannot read"),
         (lambda p: (p / "empty").mkdir() or p / "empty", "holds no images"),
         (lambda p: (p / "x.csv").write_text("a,b\n1,2\n") and p / "x.csv", "column `filename`"),

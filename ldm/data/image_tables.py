@@ -67,7 +67,7 @@ def _words(row: Row) -> set[str]:
 
 def read_folder(source: Path, config: DataConfig) -> list[Row]:
     if not source.is_dir():
-        raise ConfigError(f"data.path {source} is neither a folder nor a .csv file")
+        raise ConfigError(f"data.path {source} is no folder and no .csv file")
     if config.exclude:
         raise ConfigError(f"data.exclude needs labels, which only a CSV has; {source} is a folder")
     rows = []
