@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.counting_baseline import CONTEXTS, by_counting
+from benchmarks.bert import CONTEXTS, by_counting
 
 ROWS = [
     [2, 5, 6, 7, 3],
