@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ldm
-from ldm.data.augmentation import vary
+from ldm.data.augmentation import augment_strongly
 from ldm.data.data_config import DataConfig
 from ldm.data.phantom import FINDINGS, render, sample_phantoms
 from ldm.data.phantom.captions import readable
@@ -101,7 +101,7 @@ def train(images: Tensor, labels: Tensor, epochs: int, generator: torch.Generato
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=steps)
     for _ in range(steps):
         pick = torch.randint(len(images), (32,), generator=generator)
-        score = net(standardise(vary(images[pick], generator)))[:, 0]
+        score = net(standardise(augment_strongly(images[pick], generator)))[:, 0]
         loss = F.binary_cross_entropy_with_logits(score, labels[pick] * 0.9 + 0.05)
         optimiser.zero_grad()
         loss.backward()

@@ -144,7 +144,7 @@ def test_the_command_names_the_copies(tmp_path: Path, capsys, monkeypatch) -> No
         ([], "name it with --train"),
         (["--train", "nowhere"], "does not exist"),
         (["--train", "fake"], "name images like it that were not trained on with --held-out"),
-        (["--train", "fake.csv"], "has no column `split`, so nothing is known to be of 'val'"),
+        (["--train", "fake.csv"], "no row whose column `split` is 'val'"),
         (["--train", "phantoms:4", "--model", "fake"], "no folder of weights"),
         (["--train", "phantoms:30:7", "--held-out", "phantoms:30:30"], "7 of 30 held-out images"),
         (

@@ -40,8 +40,7 @@ def test_images_are_in_the_projects_range() -> None:
     images = render(sample_phantoms(range(4)), size=64).images
     assert images.shape == (4, 1, 64, 64)
     assert images.dtype == torch.float32
-    assert images.min() >= -1
-    assert images.max() <= 1
+    assert -1 <= images.min() < images.max() <= 1
     assert (images.amax((1, 2, 3)) - images.amin((1, 2, 3)) > 1.2).all()
 
 
@@ -123,19 +122,13 @@ def test_cardiomegaly_widens_the_heart() -> None:
         assert one["cardiothoracic_ratio"] > max(0.55, other["cardiothoracic_ratio"])
 
 
-def test_excluded_findings_are_never_drawn() -> None:
-    """Over 2,000 seeds an excluded effusion never occurs, and the others still do."""
-    phantoms = sample_phantoms(range(2000), exclude=(EFFUSION,))
-    names = [f.name for p in phantoms for f in p.findings]
-    assert EFFUSION not in names
-    assert set(names) == set(FINDINGS) - {EFFUSION}
-
-
 def test_shares_of_findings() -> None:
-    """About 40 % of phantoms have no finding and about 30 % an effusion."""
-    phantoms = sample_phantoms(range(4000))
+    """About 40 % of phantoms have no finding and about 30 % an effusion; excluded, none has one."""
+    phantoms = sample_phantoms(range(2000))
     assert abs(np.mean([not p.findings for p in phantoms]) - 0.4) < 0.03
     assert abs(np.mean([p.finding(EFFUSION) is not None for p in phantoms]) - 0.3) < 0.03
+    others = {f.name for p in sample_phantoms(range(2000), exclude=(EFFUSION,)) for f in p.findings}
+    assert others == set(FINDINGS) - {EFFUSION}
 
 
 def test_captions_name_the_phantom_and_its_findings() -> None:
@@ -147,11 +140,8 @@ def test_captions_name_the_phantom_and_its_findings() -> None:
     assert "a photo of a phantom lung xray with a visible pleural effusion on the right" in texts
     assert any("large right pleural effusion" in text for text in texts)
     bare = [caption(dry, i) for i in range(20)]
-    for wording in (
-        "phantom lung xray, no findings",
-        "phantom frontal chest radiograph, no findings",
-    ):
-        assert wording in bare
+    assert "phantom lung xray, no findings" in bare
+    assert "phantom frontal chest radiograph, no findings" in bare
     assert not any("effusion" in text for text in bare)
 
 

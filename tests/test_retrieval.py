@@ -1,4 +1,4 @@
-"""CheXpert@k against an independent reference, closed forms and its usual mistakes.
+"""CheXpert@k against an independent reference and closed forms.
 
 Goldens: goldens/chexpert.json, hits counted in float64 and by a plain loop over the same
 pseudo-random embeddings, of 14 classes of 40 reports down to 1.
@@ -53,7 +53,7 @@ def test_hits_equal_the_reference(reports, k: int, rows: int, monkeypatch) -> No
 
 
 def test_float32_embeddings_and_given_similarities_are_as_good(reports) -> None:
-    """The same hits from float32 and from E E^T made beforehand."""
+    """float32 and E E^T made beforehand give the same hits."""
     e, labels = reports
     for of in (e.astype(np.float32), precomputed(e @ e.T)):
         assert np.array_equal(shares(of, labels, 10) * 10, WANT["hits"]["10"])
@@ -64,29 +64,6 @@ def test_equal_similarities_rank_by_index(reports) -> None:
     e = reports[0][:12].copy()
     e[4:8] = e[0]
     assert np.array_equal(shares(e, WANT["ties"]["labels"], 3) * 3, WANT["ties"]["hits"])
-
-
-@pytest.mark.parametrize("k", KS)
-def test_the_usual_mistakes_would_show(reports, k: int) -> None:
-    """Keeping the query, dropping the best hit in its place, and cosine give other macros."""
-    e, labels = reports
-    want = WANT["macro"][str(k)]
-    ranked = np.argsort(-(e @ e.T), axis=1, kind="stable")
-    classes = np.unique(labels)
-
-    def macro(nearest: np.ndarray) -> float:
-        share = (labels[nearest] == labels[:, None]).mean(axis=1)
-        return float(np.mean([share[labels == c].mean() for c in classes]))
-
-    right = chexpert_at_k(e, labels, k, draws=10).macro.value
-    kept, dropped = macro(ranked[:, :k]), macro(ranked[:, 1 : k + 1])
-    unit_length = e / np.linalg.norm(e, axis=1, keepdims=True)
-    cosine = chexpert_at_k(unit_length, labels, k, draws=10).macro.value
-    found = {"query kept": kept, "best hit dropped": dropped, "cosine": cosine}
-    for name, value in found.items():
-        assert value == pytest.approx(want[name], abs=1e-12), name
-        # of all 199 others, the order does not matter to the cosine
-        assert (abs(value - right) > 4e-4) or (name, k) == ("cosine", 199)
 
 
 # --- closed forms ---
@@ -111,17 +88,6 @@ def test_all_others_as_neighbours_are_chance() -> None:
         assert estimate.value == pytest.approx(found.chance[c], abs=1e-12)
 
 
-def test_random_labels_are_at_chance(reports) -> None:
-    """Labels that follow the index, not the report, score as the reference's, and near chance."""
-    labels = np.arange(200) % 14
-    for k in KS:
-        found = chexpert_at_k(reports[0], labels, k)
-        want = WANT["macro"][str(k)]["label = index mod 14"]
-        assert found.macro.value == pytest.approx(want, abs=1e-12)
-    found = chexpert_at_k(reports[0], labels, k=10)
-    assert found.macro.low < found.macro_chance < found.macro.high
-
-
 # --- intervals ---
 
 
@@ -142,7 +108,7 @@ def test_intervals_cover_a_known_value() -> None:
 
 
 def test_intervals_depend_on_the_seed_alone(reports) -> None:
-    """The same seed gives the same interval; a class has its own, whatever the other classes."""
+    """Equal seeds give equal intervals; a class has its own, whatever the other classes."""
     e, labels = reports
     a, b, c = (chexpert_at_k(e, labels, 10, seed=s) for s in (0, 0, 1))
     assert a.classes == b.classes
@@ -154,14 +120,14 @@ def test_intervals_depend_on_the_seed_alone(reports) -> None:
 def test_chance_is_the_mean_over_shuffled_labels(reports) -> None:
     """For every class and the macro; intervals for one collection hold it in most, not in 95 %."""
     e, labels = reports
-    rng, similar = np.random.default_rng(0), precomputed(e @ e.T)
-    found = [chexpert_at_k(similar, rng.permutation(labels), 10, draws=200) for _ in range(200)]
+    rng, similar, runs = np.random.default_rng(0), precomputed(e @ e.T), 120
+    found = [chexpert_at_k(similar, rng.permutation(labels), 10, draws=200) for _ in range(runs)]
     chance = found[0].chance
     for c, size in enumerate(WANT["class_sizes"]):
         values = [score.classes[c].value for score in found]
         assert chance[c] == pytest.approx((size - 1) / 199)
         # four standard errors; the class of one is at 0 exactly
-        assert abs(np.mean(values) - chance[c]) <= 4 * np.std(values) / np.sqrt(200)
+        assert abs(np.mean(values) - chance[c]) <= 4 * np.std(values) / np.sqrt(runs)
     level = found[0].macro_chance
     assert np.mean([score.macro.value for score in found]) == pytest.approx(level, abs=2e-3)
     inside = np.mean([score.macro.low <= level <= score.macro.high for score in found])
@@ -205,16 +171,16 @@ def test_what_cannot_be_scored_is_refused() -> None:
     broken = e.copy()
     broken[2, 1] = np.nan
     for of, y, k, message in [
-        (e, labels, 6, "k wants to be 1 to 5"),
-        (e, labels, 0, "k wants to be 1 to 5"),
+        (e, labels, 6, "k must be 1 to 5"),
+        (e, labels, 0, "k must be 1 to 5"),
         (e, np.zeros(6, int), 2, "two classes or more"),
         (broken, labels, 2, "embeddings of 1 of 6 reports are not finite"),
-        (e[:5], labels, 2, "6 labels want as many reports, got 5"),
-        (e, labels[:5], 2, "5 labels want as many reports, got 6"),
-        (shared_words(["a"] * 5), labels, 2, "6 labels want as many reports, got 5"),
-        (e[0], labels, 2, r"embeddings want the shape \[n, d\]"),
-        (e, labels / 2, 2, "whole numbers"),
-        (e, np.eye(6, dtype=int), 2, "whole numbers"),
+        (e[:5], labels, 2, "6 labels need as many reports, got 5"),
+        (e, labels[:5], 2, "5 labels need as many reports, got 6"),
+        (shared_words(["a"] * 5), labels, 2, "6 labels need as many reports, got 5"),
+        (e[0], labels, 2, r"embeddings must have the shape \[n, d\]"),
+        (e, labels / 2, 2, "must be integers"),
+        (e, np.eye(6, dtype=int), 2, "must be integers"),
     ]:
         with pytest.raises(ValueError, match=message) as error:
             chexpert_at_k(of, y, k)

@@ -82,31 +82,21 @@ def test_rows_of_another_split_and_empty_ones_are_left_out(
 
 
 @pytest.mark.parametrize(
-    ("rows", "header", "message"),
+    ("content", "settings", "message"),
     [
-        (quoted(MANY), "text", "needs a header line with a column `caption`"),
-        (MANY, "caption", "line 2: more cells than the header"),
-        (["one", "two"], "caption", "2 distinct texts are too few"),
-        ([" ", '""'], "caption", "no caption in 2 rows"),
-        ([], "caption", "no caption in 0 rows"),
+        ("text\none\n", {}, "needs a header line with a column `caption`"),
+        ("caption\none\ntwo\n", {}, "2 distinct texts are too few"),
+        ('caption,split\n" ",\n"",\n', {}, "no caption in 2 rows"),
+        ("caption\n", {}, "no caption in 0 rows"),
+        ("caption\nR\xf6ntgen\n", {}, "cannot read .*captions.csv: .*utf-8"),
+        ("caption\none\n", {"exclude": ("Effusion",)}, "needs labels"),
+        (None, {}, "cannot read .*captions.csv"),
     ],
 )
-def test_bad_tables_are_named(tmp_path: Path, rows: list[str], header: str, message: str) -> None:
-    """A table without captions, with torn rows or with too few is an error that says so."""
+def test_bad_tables_are_named(tmp_path: Path, content, settings: dict, message: str) -> None:
+    """No caption, too few, no UTF-8, no file, and exclude, for which there are no labels."""
+    path = tmp_path / "captions.csv"
+    if content is not None:
+        path.write_bytes(content.encode("latin-1"))
     with pytest.raises(ConfigError, match=message):
-        open_texts(DataConfig(path=str(table(tmp_path, rows, header))))
-
-
-def test_other_bad_input_is_refused(tmp_path: Path) -> None:
-    """No file, no UTF-8, a share of nothing, and exclude, for which there are no labels."""
-    latin = tmp_path / "latin.csv"
-    latin.write_bytes("caption\nR\xf6ntgen\n".encode("latin-1"))
-    for data, message in (
-        (DataConfig(path=str(latin)), "cannot read .*latin.csv: .*utf-8"),
-        (DataConfig(path=str(tmp_path / "none.csv")), "cannot read .*none.csv"),
-        (DataConfig(path=str(latin), exclude=("Effusion",)), "wants labels"),
-        (DataConfig(share=0), "data.share wants"),
-        (DataConfig(exclude=("effuison",)), "nothing is labelled with"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            open_texts(data)
+        open_texts(DataConfig(path=str(path), **settings))

@@ -1,0 +1,16 @@
+"""Images and texts with known findings, for training and for measuring.
+
+phantom            computed chest radiographs of known truth
+data_config        the table `data` of a training run
+datasets           the datasets of a run, and batches drawn from them
+radiographs        files and phantoms to train on, their pixels cached
+augmentation       random changes of training images
+image_sets         files and phantoms to measure, each image as it is
+image_tables       rows of a folder or CSV: paths, labels, sample ids
+csv_tables         rows of any CSV
+cache              rows of numbers in a file, made when first asked for
+text_corpus        captions without images, split into training and held out
+radiology_reports  reports with one label each: Open-I's, and those of a CSV
+mesh_terms         MeSH terms of Open-I -> classes of CheXpert
+prompt_parser      the findings that a prompt asks for
+"""

@@ -1,4 +1,4 @@
-"""Changes to a radiograph that leave its finding, and its left and right, what they are."""
+"""Random changes of radiographs that keep their findings, and left and right."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return (moved * gain[:, None, None, None] + offset[:, None, None, None]).clamp(-1, 1)
 
 
-def vary(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Stronger changes than `augment`, for networks that shall not mind how a film was made.
+def augment_strongly(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Stronger changes than `augment`, for networks that must not depend on how a film was made.
 
     Shifts (6 %), zooms (15 %), turns (5 degrees), gamma (0.6 to 1.7), blur or sharpening, noise.
 

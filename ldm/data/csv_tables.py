@@ -11,8 +11,8 @@ from ldm.config import ConfigError
 def read_table(path: str | Path) -> list[dict[str, str]]:
     """{column: cell} of each row; what a short row lacks is "".
 
-    Raises ConfigError for a file that cannot be read, and for a row with more cells than the
-    header has: the rest of an unquoted caption would be lost without a word.
+    Raises ConfigError for an unreadable file, and for a row with more cells than the header: the
+    rest of an unquoted caption would be lost.
     """
     found = []
     try:

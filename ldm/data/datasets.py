@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
@@ -11,24 +11,25 @@ from torch import Tensor
 from ldm.config import ConfigError
 from ldm.data.augmentation import augment
 from ldm.data.data_config import DataConfig
-from ldm.data.radiographs import Files, Phantoms, check_exclude, excluded
+from ldm.data.image_tables import check_exclude
+from ldm.data.radiographs import Files, Phantoms
 
 T = TypeVar("T")
 
 
 class Batch(NamedTuple):
-    """What a method learns from in one step."""
+    """Images with captions for one training step."""
 
-    images: Tensor  # [B, C, H, W] in [-1, 1], or what was made of them in advance
+    images: Tensor  # [B, C, H, W] in [-1, 1], or their cached latents
     captions: list[str]
-    ids: list[str]  # sample ids, all that a log may say of a patient's image
+    ids: list[str]  # sample ids: logs hold nothing else of a patient's image
     findings: Sequence[Mapping[str, bool]] = ()  # as Dataset.findings
 
 
 class Dataset(Protocol):
     """Numbered radiographs with captions."""
 
-    key: str  # changes whenever the images do
+    key: str  # changes with the images
     augmented: bool  # are small changes of these images wanted?
 
     def __len__(self) -> int: ...
@@ -40,28 +41,33 @@ class Dataset(Protocol):
         """A prompt for the image; `wording` picks one of many."""
 
     def sample_id(self, index: int) -> str:
-        """What a log may say of it."""
+        """A name without patient data, for logs."""
 
     def findings(self, index: int) -> Mapping[str, bool]:
-        """Is it there? for each finding that the source knows of; the words are the captions'."""
+        """{finding: is it there?} of those that the source knows, in the words of captions."""
 
     def collection(self, index: int) -> str:
-        """Where the image came from, if one dataset was put together of several."""
+        """The source of the image, if the dataset was put together from several."""
 
 
 def open_datasets(config: DataConfig, channels: int) -> list[tuple[Dataset, float]]:
     """The datasets of a run, each with its share of every batch."""
+    return open_sources(config, lambda: Files(config, channels), lambda: Phantoms(config, channels))
+
+
+def open_sources(
+    config: DataConfig, files: Callable[[], T], phantoms: Callable[[], T]
+) -> list[tuple[T, float]]:
+    """The files of data.path, the phantoms, or both, each with its share of every batch."""
     if not 0 < config.share <= 1:
-        raise ConfigError(f"data.share wants a fraction above 0, up to 1, got {config.share}")
+        raise ConfigError(f"data.share must be above 0 and at most 1, got {config.share}")
     if config.path is None:
-        check_exclude(excluded(config), set())
-        return [(Phantoms(config, channels), 1.0)]
+        check_exclude(config)
+        return [(phantoms(), 1.0)]
     if not config.path.strip():
         raise ConfigError("data.path is empty; leave it out for phantoms alone")
-    files = Files(config, channels)
-    if config.share == 1:
-        return [(files, 1.0)]
-    return [(files, config.share), (Phantoms(config, channels), 1 - config.share)]
+    found = [(files(), config.share)]
+    return found if config.share == 1 else [*found, (phantoms(), 1 - config.share)]
 
 
 def draw(datasets: Sequence[tuple[Dataset, float]], size: int, generator: torch.Generator) -> Batch:
@@ -74,7 +80,7 @@ def draw(datasets: Sequence[tuple[Dataset, float]], size: int, generator: torch.
 
 
 def shares(datasets: Sequence[tuple[T, float]], size: int) -> list[tuple[T, int]]:
-    """How many of `size` samples each dataset gives: its share, rounded, the last one the rest."""
+    """The samples of each dataset in a batch of `size`: its share, rounded; the last: the rest."""
     counts = [round(share * size) for _, share in datasets[:-1]]
     counts.append(size - sum(counts))
     return [(d, count) for (d, _), count in zip(datasets, counts, strict=True) if count > 0]
@@ -92,15 +98,14 @@ def check_shares(datasets: Sequence[tuple[object, float]], batch_size: int) -> N
 def collect(picks: Sequence[tuple[Dataset, Tensor]], generator: torch.Generator) -> Batch:
     """The batch of the images [count] picked from each dataset, with a wording drawn for each."""
     parts: list[Tensor] = []
-    texts: list[str] = []
-    ids: list[str] = []
-    findings: list[Mapping[str, bool]] = []
+    rows: list[tuple[str, str, Mapping[str, bool]]] = []
     for dataset, indices in picks:
-        wordings = torch.randint(1 << 30, (len(indices),), generator=generator)
+        wordings = torch.randint(1 << 30, (len(indices),), generator=generator).tolist()
         part = dataset.images(indices)
         parts.append(augment(part, generator) if dataset.augmented else part)
-        pairs = list(zip(indices.tolist(), wordings.tolist(), strict=True))
-        texts += [dataset.caption(index, wording) for index, wording in pairs]
-        ids += [dataset.sample_id(index) for index, _ in pairs]
-        findings += [dataset.findings(index) for index, _ in pairs]
+        rows += [
+            (dataset.caption(index, wording), dataset.sample_id(index), dataset.findings(index))
+            for index, wording in zip(indices.tolist(), wordings, strict=True)
+        ]
+    texts, ids, findings = map(list, zip(*rows, strict=True))
     return Batch(torch.cat(parts), texts, ids, findings)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,19 +13,20 @@ from torch import Tensor
 from ldm.config import ConfigError
 from ldm.data import phantom
 from ldm.data.data_config import DataConfig
+from ldm.data.image_tables import Row, labels_of, read_rows, sample_ids
 from ldm.data.phantom import FINDINGS, captions
-from ldm.data.radiographs import SUFFIXES, labels_of, read_csv, read_folder, sample_ids
 from ldm.pictures import image_files
 
 log = logging.getLogger(__name__)
 
 SHEETS = ("grid.png", "trajectory.png")  # what sample.py writes beside its images
+UNSEEN = 900_000_000  # first seed of phantoms that nothing of ours was trained on
 
 
 class ImageSet(Protocol):
     """Numbered images with their labels."""
 
-    name: str  # what the set was asked for as
+    name: str  # as `open_set` takes it
 
     def __len__(self) -> int: ...
 
@@ -32,52 +34,43 @@ class ImageSet(Protocol):
         """float32 [C, H, W] in [-1, 1]; ValueError, naming the file, if it cannot be used."""
 
     def sample_id(self, index: int) -> str:
-        """What a report or a log may say of it; another one for each image."""
+        """A distinct name without patient data, for reports and logs."""
 
     def findings(self, index: int) -> Mapping[str, bool]:
-        """Is it there? for each finding that the set knows of; the words are the captions'."""
+        """{finding: is it there?} of those that the set knows, in the words of captions."""
 
     def text(self, index: int) -> Mapping[str, str]:
-        """What the image says of itself: `synthetic`, and `prompt`, if it was drawn by a model."""
+        """Texts stored in the image: `synthetic`, and `prompt`, if a model drew it."""
 
     def patient(self, index: int) -> str | None:
-        """The same for images of one patient; None where the set does not say whose it is."""
+        """Equal for images of one patient; None where the patient is unknown."""
 
 
-class FileSet:
-    """The images of a folder and its folders, or of the rows of a CSV (as data.path in training).
+class NumberedImages:
+    """The part of an image set that lists give: the id of each image, and its known findings."""
 
-    Sheets that sample.py wrote into a folder are left out, and so is what a CSV marks with a
-    `quality_flag`. CSV@SPLIT are the rows whose `split` is that and nothing else.
-    """
-
-    def __init__(self, source: str) -> None:
-        self.name = source
-        before, table, split = source.rpartition(".csv@")
-        path = Path(f"{before}.csv" if table else source)
-        if not path.exists():
-            raise ConfigError(f"{path} does not exist; name a folder, a CSV or phantoms:N")
-        config = DataConfig(path=str(path), split=split if table else None)
-        rows = read_csv(path, config) if path.suffix == ".csv" else read_folder(path, config)
-        if table:
-            rows = of_split(rows, path, split)
-        self.rows = [row for row in rows if Path(row["path"]).name not in SHEETS]
-        if not self.rows:
-            raise ConfigError(f"{source} holds no images ({', '.join(SUFFIXES)})")
-        self.path, self.known = path, labels_of(self.rows)
-        self.ids = sample_ids(self.rows, path)
+    def __init__(self, name: str, ids: Sequence[str], known: Sequence[Mapping[str, bool]]) -> None:
+        self.name, self.ids, self.known = name, ids, known
 
     def __len__(self) -> int:
-        return len(self.rows)
-
-    def load(self, index: int) -> Tensor:
-        return image_files.load(self.rows[index]["path"])
+        return len(self.ids)
 
     def sample_id(self, index: int) -> str:
         return self.ids[index]
 
     def findings(self, index: int) -> Mapping[str, bool]:
         return self.known[index]
+
+
+class FileSet(NumberedImages):
+    """The images of a folder or a CSV, by the rows that `read_rows` gives."""
+
+    def __init__(self, rows: list[Row], path: Path, name: str = "") -> None:
+        super().__init__(name, sample_ids(rows, path), labels_of(rows))
+        self.rows, self.path = rows, path
+
+    def load(self, index: int) -> Tensor:
+        return image_files.load(self.rows[index]["path"])
 
     def text(self, index: int) -> Mapping[str, str]:
         path = Path(self.rows[index]["path"])
@@ -87,45 +80,17 @@ class FileSet:
         return self.rows[index].get("patient_id") or None
 
 
-def of_split(rows: list[dict[str, str]], path: Path, split: str) -> list[dict[str, str]]:
-    """The rows whose column `split` has this word; ConfigError if there are none.
+class PhantomSet(NumberedImages):
+    """Phantoms, of which all findings are known."""
 
-    Training is more lenient, but what is held out must not be what was trained on.
-    """
-    if "split" not in rows[0]:
-        raise ConfigError(f"{path} has no column `split`, so nothing is known to be of {split!r}")
-    found = [row for row in rows if row["split"] == split]
-    if not found:
-        raise ConfigError(f"{path} has no row of split {split!r}")
-    return found
-
-
-class PhantomSet:
-    """Phantoms of consecutive seeds, `phantoms:N` or `phantoms:N:FIRST_SEED`."""
-
-    def __init__(self, source: str, size: int = 128) -> None:
-        self.name, self.size = source, size
-        _, *numbers = source.split(":")
-        try:
-            count, first = int(numbers[0]), int(numbers[1]) if len(numbers) > 1 else UNSEEN
-        except ValueError:
-            count = first = -1
-        if count < 1 or first < 0 or len(numbers) > 2:
-            raise ConfigError(f"{source!r} wants to be phantoms:N or phantoms:N:FIRST_SEED")
-        self.phantoms = phantom.sample_phantoms(range(first, first + count))
-
-    def __len__(self) -> int:
-        return len(self.phantoms)
+    def __init__(self, phantoms: list[phantom.Phantom], size: int, name: str = "") -> None:
+        words = {finding: captions.readable(finding) for finding in FINDINGS}
+        known = [{words[f]: p.finding(f) is not None for f in FINDINGS} for p in phantoms]
+        super().__init__(name, [f"phantom-{p.seed}" for p in phantoms], known)
+        self.phantoms, self.size = phantoms, size
 
     def load(self, index: int) -> Tensor:
         return phantom.render([self.phantoms[index]], size=self.size).images[0]
-
-    def sample_id(self, index: int) -> str:
-        return f"phantom-{self.phantoms[index].seed}"
-
-    def findings(self, index: int) -> Mapping[str, bool]:
-        there = self.phantoms[index]
-        return {captions.readable(name): there.finding(name) is not None for name in FINDINGS}
 
     def text(self, index: int) -> Mapping[str, str]:
         return {"synthetic": "This is a computed phantom; it shows no patient."}
@@ -134,22 +99,35 @@ class PhantomSet:
         return self.sample_id(index)
 
 
-UNSEEN = 900_000_000  # first seed of phantoms that nothing of ours was trained on
-
-
 def open_set(source: str, size: int = 128) -> ImageSet:
-    """The set that a folder, a CSV, CSV@SPLIT or `phantoms:N` names; ConfigError for none.
+    """A folder and its folders, a CSV, CSV@SPLIT (the rows whose `split` is that), or phantoms:N.
 
+    phantoms:N:FIRST_SEED names other phantoms than the N that nothing was trained on. The sheets
+    that sample.py writes into a folder are left out. Raises ConfigError for anything else.
     size: pixels at which phantoms are drawn; files are as they are
     """
-    return PhantomSet(source, size) if source.startswith("phantoms:") else FileSet(source)
+    if source.startswith("phantoms:"):
+        if not (match := re.fullmatch(r"phantoms:0*([1-9]\d*)(?::(\d+))?", source)):
+            raise ConfigError(f"expected phantoms:N or phantoms:N:FIRST_SEED, got {source!r}")
+        first = int(match[2] or UNSEEN)
+        seeds = range(first, first + int(match[1]))
+        return PhantomSet(phantom.sample_phantoms(seeds), size, source)
+    before, table, split = source.rpartition(".csv@")
+    path = Path(f"{before}.csv" if table else source)
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; name a folder, a CSV or phantoms:N")
+    rows = read_rows(path, DataConfig(path=str(path), split=split if table else None))
+    if table:  # training takes rows without a split, too; what is held out must not be among them
+        rows = [row for row in rows if row.get("split") == split]
+    rows = [row for row in rows if Path(row["path"]).name not in SHEETS]
+    if not rows:
+        what = f"row whose column `split` is {split!r}" if table else "image beside sample sheets"
+        raise ConfigError(f"{path} has no {what}")
+    return FileSet(rows, path, source)
 
 
 def patients(asked: ImageSet, indices: Iterable[int]) -> tuple[list[str], int]:
-    """The patient of each image, or the image itself where none is known; and how many those are.
-
-    A page that speaks of patients is to say so where there are any.
-    """
+    """The patient of each image, or the image's place if unknown; and how many are unknown."""
     named = [asked.patient(index) for index in indices]
     apart = [name or f"image {place}" for place, name in enumerate(named)]
     return apart, named.count(None)
@@ -172,7 +150,7 @@ def load_each(
 ) -> Iterator[tuple[int, Tensor]]:
     """The number and the image [C, H, W] of each, the first `limit` of them.
 
-    skip_bad: leave out what cannot be read, whose id is in the log, in the place of a ValueError
+    skip_bad: leave out unreadable images and log their ids, instead of raising ValueError
     """
     for index in range(len(asked) if limit is None else min(limit, len(asked))):
         try:

@@ -1,4 +1,4 @@
-"""From MeSH terms, as Open-I's reports have them, to the classes of CheXpert."""
+"""MeSH terms of Open-I's reports -> the classes of CheXpert."""
 
 from __future__ import annotations
 

@@ -86,18 +86,14 @@ def single_label(reports: Iterable[RadiologyReport]) -> Labelled:
             left_out["several labels" if names else "no label"] += 1
         else:
             kept.append((report.id, report.impression, CLASSES.index(names[0])))
-    return Labelled(
-        [row[0] for row in kept],
-        [row[1] for row in kept],
-        np.array([row[2] for row in kept], np.int64),
-        left_out,
-    )
+    ids, texts, labels = map(list, zip(*kept, strict=True)) if kept else ([], [], [])
+    return Labelled(ids, texts, np.array(labels, np.int64), left_out)
 
 
 def checked(labelled: Labelled) -> Labelled:
-    """The same; ValueError, naming the first report whose text can be no impression, or if none is.
+    """The impressions; ValueError if there are none, or naming the first that cannot be one.
 
-    Far too many words are a quotation mark that was never closed, control characters another file.
+    Far too many words mean an unclosed quotation mark, control characters another kind of file.
     """
     if not labelled.ids:
         counts = ", ".join(f"{reason} {count}" for reason, count in labelled.left_out.items())
@@ -122,12 +118,12 @@ def balanced(labelled: Labelled, per_class: int = 50, seed: int = 0) -> Labelled
     """
     chosen: list[int] = []
     for c in np.unique(labelled.labels):
-        there = np.flatnonzero(labelled.labels == c)
-        drawn = torch.randperm(len(there), generator=generator(seed, "reports", int(c)))
-        chosen += there[drawn[:per_class].numpy()].tolist()
+        members = np.flatnonzero(labelled.labels == c)
+        order = torch.randperm(len(members), generator=generator(seed, "reports", int(c)))
+        chosen += members[order[:per_class].numpy()].tolist()
     chosen.sort()
     left_out = {**labelled.left_out, "not drawn": len(labelled.ids) - len(chosen)}
-    ids, texts = ([all_[i] for i in chosen] for all_ in (labelled.ids, labelled.texts))
+    ids, texts = ([values[i] for i in chosen] for values in (labelled.ids, labelled.texts))
     return Labelled(ids, texts, labelled.labels[chosen], left_out)
 
 
@@ -150,10 +146,9 @@ def read_openi(archive: str | Path | None = None) -> list[RadiologyReport]:
     try:
         with tarfile.open(path) as tar:
             files = [file for member in tar if (file := tar.extractfile(member))]
-            reports = [_parse(ElementTree.parse(file).getroot()) for file in files]
+            return [_parse(ElementTree.parse(file).getroot()) for file in files]
     except (OSError, EOFError, tarfile.TarError, ElementTree.ParseError) as error:
         raise ValueError(f"cannot read the reports in {path}: {error}") from error
-    return reports
 
 
 def read_csv(path: str | Path) -> list[RadiologyReport]:

@@ -1,4 +1,4 @@
-"""Texts to learn words from: the captions of a table, of phantoms, or of both; no pictures."""
+"""Texts without pictures for text encoders: captions of a table, of phantoms, or of both."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from ldm.config import ConfigError
 from ldm.data import phantom
 from ldm.data.csv_tables import read_table
 from ldm.data.data_config import DataConfig
-from ldm.data.phantom import FINDINGS, captions
-from ldm.data.radiographs import check_exclude, excluded
+from ldm.data.datasets import open_sources
+from ldm.data.image_tables import check_exclude
+from ldm.data.radiographs import configured_phantoms
 from ldm.system.fingerprint import digest
 
 log = logging.getLogger(__name__)
@@ -28,14 +29,14 @@ class Texts:
 
     train: tuple[str, ...]
     held_out: tuple[str, ...]
-    key: str  # changes whenever a text does; their order in the file is no matter
+    key: str  # changes with any text, not with their order in the file
 
 
 def open_texts(data: DataConfig) -> Texts:
     """All texts of a run as one: the table's where data.share is 1, else the phantoms' too.
 
-    A text counts once, however often it is written; so the share says only who is there, and
-    `open_shares` is what to draw from. Raises ConfigError for a table that cannot be used.
+    A text counts once, however often it is written; to draw batches by share use `open_shares`.
+    Raises ConfigError for a table that cannot be used.
     """
     return split(text for found, _ in _sources(data) for text in found)
 
@@ -48,7 +49,7 @@ def open_shares(data: DataConfig) -> list[tuple[Texts, float]]:
 def split(found: Iterable[str]) -> Texts:
     """Texts with their white space folded, each once; held out is every tenth, by its hash.
 
-    So a text is held out or not whatever it stands beside, in capitals or not.
+    So a text is on the same side whatever the other texts are, in capitals or not.
     Raises ConfigError where there are too few for both sides to have one.
     """
     distinct = sorted({" ".join(text.split()) for text in found} - {""})
@@ -70,22 +71,15 @@ def is_held_out(text: str) -> bool:
 
 
 def _sources(data: DataConfig) -> list[tuple[list[str], float]]:
-    if not 0 < data.share <= 1:
-        raise ConfigError(f"data.share wants a fraction above 0, up to 1, got {data.share}")
-    if data.path is None:
-        return [(phantom_captions(data), 1.0)]
-    table = read_captions(Path(data.path), data)
-    if data.share == 1:
-        return [(table, 1.0)]
-    return [(table, data.share), (phantom_captions(data), 1 - data.share)]
+    return open_sources(
+        data, lambda: read_captions(Path(data.path or ""), data), lambda: phantom_captions(data)
+    )
 
 
 def phantom_captions(data: DataConfig) -> list[str]:
     """Every wording for the phantoms of the run's seeds."""
-    check_exclude(excluded(data), set())
-    exclude = [name for name in FINDINGS if captions.readable(name) in excluded(data)]
-    seeds = range(data.phantom_seed, data.phantom_seed + data.phantoms)
-    patients = phantom.sample_phantoms(seeds, exclude=exclude)
+    check_exclude(data)
+    patients = configured_phantoms(data)
     return [phantom.caption(patient, i) for patient in patients for i in range(WORDINGS)]
 
 
@@ -95,7 +89,7 @@ def read_captions(path: Path, data: DataConfig) -> list[str]:
     Rows without a caption are left out, and the log says how many.
     """
     if data.exclude:
-        raise ConfigError(f"data.exclude wants labels; of {path} only the captions are read")
+        raise ConfigError(f"data.exclude needs labels; only the captions of {path} are read")
     rows = read_table(path)
     if rows and "caption" not in rows[0]:
         raise ConfigError(f"{path} needs a header line with a column `caption`")

@@ -1,4 +1,4 @@
-"""Images -> features: one path of channels, size, range and network for every figure."""
+"""Feature extractors: each a network with the channels, size and range of the images it takes."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from ldm.weights.weight_files import WeightsError, open_tensors, some
 Array = NDArray[np.float64]
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 INCEPTION_FROM = (
-    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/" + INCEPTION
+    f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{INCEPTION}"
 )
 XRV = "densenet121-res224-"
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A network that sees images, and all that decides what it is shown.
+    """A network and the preprocessing of its images.
 
     network: [B, channels, size, size] in [low, high] -> features [B, d]
-    head: features -> scores [B, K], one for each of `findings`; above `threshold` is a yes
+    head: features -> scores [B, K], one for each of `findings`; positive above `threshold`
     """
 
     name: str
@@ -51,33 +51,24 @@ class Extractor:
     threshold: float = 0.0
 
     def __str__(self) -> str:
-        square = "central square" if self.crop else "stretched"
-        return (
-            f"{self.name} ({square}, {self.size} px, {self.resize}, [{self.low:g}, {self.high:g}])"
-        )
+        form = f"{'central square' if self.crop else 'stretched'}, {self.size} px, {self.resize}"
+        return f"{self.name} ({form}, [{self.low:g}, {self.high:g}])"
 
     def prepare(self, image: Tensor) -> Tensor:
         """[C, H, W] in [-1, 1] -> [channels, size, size] in [low, high].
 
-        Raises ValueError for another range, which would give other figures without a word.
+        Raises ValueError for another range, which would change the features silently.
         """
         least, most = float(image.min()), float(image.max())
         if not (least >= -1.001 and most <= 1.001):  # not(): NaN compares as False
             raise ValueError(
-                f"{self.name} wants images in [-1, 1], got one in [{least:.3g}, {most:.3g}]"
+                f"{self.name} expects images in [-1, 1], got one in [{least:.3g}, {most:.3g}]"
             )
-        x = image_files.to_channels(
-            image_files.central(image) if self.crop else image, self.channels
-        )
-        if x.shape[-2:] != (self.size, self.size):
-            filter, _, antialias = self.resize.partition(", ")
-            x = F.interpolate(
-                x[None],
-                (self.size, self.size),
-                mode=filter,
-                align_corners=False,
-                antialias=bool(antialias),
-            )[0].clamp(-1, 1)
+        image = image_files.central(image) if self.crop else image
+        x, size = image_files.to_channels(image, self.channels), (self.size, self.size)
+        if x.shape[-2:] != size:
+            mode, _, antialias = self.resize.partition(", ")
+            x = F.interpolate(x[None], size, mode=mode, antialias=bool(antialias))[0].clamp(-1, 1)
         return (x + 1) / 2 * (self.high - self.low) + self.low
 
     @torch.inference_mode()
@@ -97,10 +88,11 @@ class Extractor:
 def batches(
     pictures: Iterable[tuple[int, Tensor]], size: int = 32
 ) -> Iterator[tuple[list[int], list[Tensor]]]:
-    """Numbered images, `size` at a time: their numbers, and they."""
+    """Numbered images, `size` at a time: their numbers, and the images."""
     each = iter(pictures)
     while batch := list(islice(each, size)):
-        yield [number for number, _ in batch], [image for _, image in batch]
+        numbers, images = map(list, zip(*batch, strict=True))
+        yield numbers, images
 
 
 def open_extractor(name: str, weights: str | Path = "weights") -> Extractor:
@@ -126,45 +118,31 @@ def open_extractor(name: str, weights: str | Path = "weights") -> Extractor:
 
 def _judge(file: Path) -> Extractor:
     judge = load_judge(file)
-    return Extractor(
-        "judge",
-        judge.features,
-        judge.config.size,
-        channels=1,
-        resize="bicubic, antialiased",
-        head=judge.out,
-        findings=judge.config.findings,
-    )
+    form = (judge.config.size, 1, "bicubic, antialiased")
+    return Extractor("judge", judge.features, *form, head=judge.out, findings=judge.config.findings)
 
 
 def _inception(file: Path) -> Extractor:
-    """As pytorch-fid: bilinear without antialiasing, which its published figures have, too."""
+    """Resized as pytorch-fid does, and its published figures: bilinear without antialiasing."""
     if not file.exists():
-        raise WeightsError(f"{file} is not there; fetch it from {INCEPTION_FROM}")
+        raise WeightsError(f"{file} does not exist; fetch it from {INCEPTION_FROM}")
     tensors, _ = open_tensors(file)
     with torch.device("meta"):
         network = inception.Inception()
-    expected = network.state_dict()
-    optional = {n for n in expected if n.endswith("num_batches_tracked")}  # not used here
-    missing, unknown = expected.keys() - optional - tensors.keys(), tensors.keys() - expected.keys()
+    # some files lack the counters, which only training uses
+    counters = {n for n in network.state_dict() if n.endswith("num_batches_tracked")}
+    state = dict.fromkeys(counters, torch.tensor(0)) | {n: read() for n, read in tensors.items()}
+    try:
+        missing, unknown = network.load_state_dict(state, strict=False, assign=True)
+    except RuntimeError as error:
+        raise WeightsError(f"{file}: {str(error).splitlines()[1].strip()}") from error
     if missing or unknown:
         raise WeightsError(
             f"{file} is not Inception-v3 of the FID papers: it lacks {some(sorted(missing))} and "
             f"has {some(sorted(unknown))} beyond it; fetch it from {INCEPTION_FROM}"
         )
-    state = {n: tensors[n]() if n in tensors else torch.tensor(0) for n in expected}
-    try:
-        network.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise WeightsError(f"{file}: {str(error).splitlines()[1].strip()}") from error
-    return Extractor(
-        f"inception ({file.stem})",
-        network.eval(),
-        inception.SIZE,
-        channels=3,
-        resize="bilinear",
-        crop=False,
-    )
+    name, network = f"inception ({file.stem})", network.eval()
+    return Extractor(name, network, inception.SIZE, 3, "bilinear", crop=False)
 
 
 def _xrv(name: str, folder: Path) -> Extractor:
@@ -194,8 +172,8 @@ def _xrv(name: str, folder: Path) -> Extractor:
         name,
         network.eval().features2,
         network.input_resolution,
-        channels=1,
-        resize="bilinear, antialiased",
+        1,
+        "bilinear, antialiased",
         low=-1024,
         high=1024,
         head=head,
@@ -220,20 +198,11 @@ def _clip(name: str) -> Extractor:
             f"open_clip could not fetch the weights of {model}/{pretrained} "
             f"({type(error).__name__}); with a network it keeps them in its own cache"
         ) from error
-    mean, std = (
-        torch.tensor(values)[:, None, None]
-        for values in (network.visual.image_mean, network.visual.image_std)
-    )
+    mean, std = torch.tensor([network.visual.image_mean, network.visual.image_std])[..., None, None]
 
     def embed(x: Tensor) -> Tensor:
         return F.normalize(network.encode_image((x - mean) / std), dim=1)
 
     size = network.visual.image_size
-    return Extractor(
-        name,
-        embed,
-        size if isinstance(size, int) else size[0],
-        channels=3,
-        resize="bicubic, antialiased",
-        low=0.0,
-    )
+    size = size if isinstance(size, int) else size[0]
+    return Extractor(name, embed, size, 3, "bicubic, antialiased", low=0.0)

@@ -184,12 +184,3 @@ class Inception(nn.Module):
         x = self.Mixed_6e(self.Mixed_6d(x))
         x = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x)))
         return x.mean(dim=(2, 3))
-
-
-def prepare(x: Tensor) -> Tensor:
-    """RGB images [B, 3, H, W] in [-1, 1] as pytorch-fid resizes them: bilinear, not antialiased.
-
-    Larger images are so aliased; TensorFlow's own way and antialiased ones give other distances
-    from the same weights.
-    """
-    return F.interpolate(x, (SIZE, SIZE), mode="bilinear", align_corners=False)

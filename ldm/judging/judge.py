@@ -1,4 +1,4 @@
-"""A small DenseNet that says which findings a radiograph shows (DenseNet, arXiv:1608.06993)."""
+"""The judge: a small DenseNet that detects findings in radiographs (arXiv:1608.06993)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class JudgeConfig:
 
 
 class DenseLayer(nn.Module):
-    """x, and beside it what a bottleneck and a 3 x 3 convolution find in it (section 3)."""
+    """x joined with the output of a bottleneck and a 3 x 3 convolution (section 3)."""
 
     def __init__(self, width: int, growth: int, groups: int) -> None:
         super().__init__()
@@ -61,8 +61,8 @@ class Transition(nn.Module):
 class Judge(nn.Module):
     """Grey radiographs -> one logit for each finding of the config.
 
-    GroupNorm in the place of the paper's BatchNorm: a verdict does not depend on the batch. Each
-    image is brought to mean 0 and variance 1 first, so that exposure says nothing.
+    GroupNorm replaces the paper's BatchNorm, so that a verdict does not depend on the batch. Each
+    image is first brought to mean 0 and variance 1, which removes the exposure.
     """
 
     def __init__(self, cfg: JudgeConfig) -> None:
@@ -82,11 +82,11 @@ class Judge(nn.Module):
         self.out = nn.Linear(width, len(cfg.findings))
 
     def features(self, images: Tensor) -> Tensor:
-        """What the verdict is made of: [B, C];  images: [B, 1, size, size] in [-1, 1]"""
+        """[B, C] from images [B, 1, size, size] in [-1, 1]"""
         size = self.config.size
         if images.shape[1:] != (1, size, size) or images.abs().max() > 1.001:
             raise ValueError(
-                f"the judge wants grey images [B, 1, {size}, {size}] in [-1, 1], got "
+                f"the judge expects grey images [B, 1, {size}, {size}] in [-1, 1], got "
                 f"{list(images.shape)} in [{images.min():.3g}, {images.max():.3g}]"
             )
         x = images - images.mean(dim=(2, 3), keepdim=True)

@@ -1,4 +1,4 @@
-"""Do readers agree, with each other and with the truth? Cohen's and Fleiss' kappa, d'."""
+"""Agreement of readers with each other (Cohen's and Fleiss' kappa) and with the truth (d')."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def fleiss(table: ArrayLike) -> float:
     counts = _counts(table)
     raters = counts.sum(axis=1)
     if raters.min() != raters.max() or raters[0] < 2:
-        raise ValueError("every subject wants the same number of raters, two or more")
+        raise ValueError("every subject needs the same number of raters, two or more")
     pairs = (counts * (counts - 1)).sum(axis=1) / (raters * (raters - 1))
     by_chance = float(np.square(counts.sum(axis=0) / counts.sum()).sum())
     return (float(pairs.mean()) - by_chance) / (1 - by_chance) if by_chance < 1 else float("nan")
@@ -119,7 +119,7 @@ def detection(
     if min(hits, misses, false_alarms, rejections) < 0 or not (
         hits + misses and false_alarms + rejections
     ):
-        raise ValueError("d' wants counts of 0 or more, and a case of signal and of noise")
+        raise ValueError("d' needs counts of 0 or more, with a case of signal and one of noise")
     more = 0.5 if loglinear else 0.0
     z = [
         float(norm.ppf((yes + more) / (yes + no + 2 * more)))
@@ -144,7 +144,7 @@ def detect(called: ArrayLike, signal: ArrayLike) -> tuple[Estimate, Estimate]:
         found.append(detection(yes.sum(), (~yes).sum(), no.sum(), (~no).sum()))
     error = np.sqrt(_z_variance(readers[:, truth]) + _z_variance(readers[:, ~truth]))
     d_prime, criterion = np.mean(found, axis=0)
-    n, half = len(truth), Z * float(error)
+    n, half = len(truth), Z * error
     return (
         Estimate(float(d_prime), float(d_prime - half), float(d_prime + half), n),
         Estimate(float(criterion), float(criterion - half / 2), float(criterion + half / 2), n),
@@ -179,12 +179,12 @@ def _apart(categories: int, weights: Weights) -> NDArray[np.float64]:
 def _square(table: ArrayLike) -> NDArray[np.float64]:
     counts = _counts(table)
     if counts.shape[0] != counts.shape[1]:
-        raise ValueError(f"two raters want a square table of counts, got {list(counts.shape)}")
+        raise ValueError(f"two raters need a square table of counts, got {list(counts.shape)}")
     return counts
 
 
 def _counts(table: ArrayLike) -> NDArray[np.float64]:
     counts = np.asarray(table, np.float64)
     if counts.ndim != 2 or not np.isfinite(counts).all() or (counts < 0).any() or not counts.sum():
-        raise ValueError(f"wants a table of counts, got {list(counts.shape)}")
+        raise ValueError(f"kappa needs a table of counts, got {list(counts.shape)}")
     return counts

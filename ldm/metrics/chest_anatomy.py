@@ -1,4 +1,4 @@
-"""Does a frontal chest radiograph hold what every chest has? By arithmetic on its grey levels.
+"""Lungs, heart and ribs of a frontal chest radiograph, estimated from its grey levels.
 
 Adams et al. (What Does DALL-E 2 Know About Radiology?) looked for such faults by eye. These
 estimates are rough: any dark region of a lung's size passes for one. ldm.report.anatomy_survey
@@ -47,7 +47,7 @@ class Chest(NamedTuple):
 
 
 def chest(grey: Grey) -> Chest:
-    """What is found in one image."""
+    """The anatomy of one image, estimated."""
     found = lungs(grey)
     if found.right is None or found.left is None:
         return Chest(found.seen)
@@ -124,7 +124,7 @@ def rib_count(grey: Grey, lung: Mask) -> int:
 
 
 def runs(line: Mask) -> int:
-    """How many unbroken stretches of True: [n]"""
+    """The number of unbroken stretches of True in [n]."""
     return int((np.diff(line.astype(int), prepend=0) == 1).sum())
 
 

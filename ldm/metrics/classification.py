@@ -1,4 +1,4 @@
-"""How well scores tell two classes apart, and how sure that is."""
+"""Proportions, medians, AUC, F1, precision and recall with their intervals."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from scipy.stats import binom, norm, rankdata
 
 from ldm.metrics.estimate import Estimate
 
+Array = NDArray[np.float64]
+
 
 def wilson(hits: float, n: int, confidence: float = 0.95, effect: float = 1.0) -> Estimate:
     """A proportion with Wilson's interval (J. Am. Stat. Assoc. 22, 1927), no continuity correction.
@@ -18,7 +20,7 @@ def wilson(hits: float, n: int, confidence: float = 0.95, effect: float = 1.0) -
     effect: how many cases tell as much as one that stands alone (see `wilson_of_groups`)
     """
     if not 0 <= hits <= n or n == 0:
-        raise ValueError(f"a proportion wants 0 <= hits <= n and n > 0, got {hits} of {n}")
+        raise ValueError(f"a proportion needs 0 <= hits <= n and n > 0, got {hits} of {n}")
     z, p, m = norm.isf((1 - confidence) / 2), hits / n, n / effect
     centre = (p + z**2 / (2 * m)) / (1 + z**2 / m)
     half = z / (1 + z**2 / m) * np.sqrt(p * (1 - p) / m + z**2 / (4 * m**2))
@@ -46,6 +48,26 @@ def wilson_of_groups(hits: ArrayLike) -> Estimate:
     return wilson(int(values.sum()), values.size, effect=effect)
 
 
+def share_of_groups(hits: ArrayLike, counts: ArrayLike, confidence: float = 0.95) -> Estimate:
+    """sum(hits) / sum(counts), with an interval that takes the groups, not the cases, as drawn.
+
+    hits, counts: [n] of each group, say a text with its hidden tokens, which resemble each other.
+    Variance of a ratio, linearised: n / (n - 1) sum (hits - p counts)^2 / (sum counts)^2 (Cochran,
+    Sampling Techniques, 1977, chapter 6). Cut to [0, 1]; n is that of groups.
+    """
+    hits, counts = np.asarray(hits, np.float64), np.asarray(counts, np.float64)
+    n, total = len(hits), counts.sum()
+    if hits.shape != counts.shape or n < 2 or total == 0 or ((hits < 0) | (hits > counts)).any():
+        raise ValueError(
+            "a share needs two groups or more, with 0 <= hits <= counts in each and one case at "
+            f"least, got {n} groups with {total:.0f} cases"
+        )
+    p = float(hits.sum() / total)
+    variance = n / (n - 1) * ((hits - p * counts) ** 2).sum() / total**2
+    half = float(norm.isf((1 - confidence) / 2) * variance**0.5)
+    return Estimate(p, max(0.0, p - half), min(1.0, p + half), n)
+
+
 def median(values: ArrayLike) -> Estimate:
     """The median of [n] with its 95 % interval between two of the values, by the sign test.
 
@@ -54,7 +76,7 @@ def median(values: ArrayLike) -> Estimate:
     each = np.sort(np.asarray(values, np.float64))
     n = len(each)
     if n == 0:
-        raise ValueError("a median wants a value or more")
+        raise ValueError("a median needs at least one value")
     rank = max(0, int(binom.ppf(0.025, n, 0.5)) - 1)
     return Estimate(float(np.median(each)), float(each[rank]), float(each[n - 1 - rank]), n)
 
@@ -65,14 +87,11 @@ def decisions(scores: ArrayLike, labels: ArrayLike, threshold: float = 0.0) -> d
     Proportions with Wilson's intervals. F1 = 2 J / (1 + J), and J = TP / (TP + FP + FN) is one.
     Precision is 0 of 0 cases where nothing is called positive, as tables commonly have it.
     """
-    scores, labels = np.asarray(scores, np.float64), _classes(labels)
-    _check(scores, labels)
+    scores, labels = _checked(scores, labels)
     called = scores > threshold
     hits, n = int((called & labels).sum()), len(labels)
-    either = int((called | labels).sum())
-    jaccard = wilson(hits, either)
-    f1 = [2 * j / (1 + j) for j in jaccard[:3]]
-    positives = int(called.sum())
+    either, positives = int((called | labels).sum()), int(called.sum())
+    f1 = [2 * j / (1 + j) for j in wilson(hits, either)[:3]]
     return {
         "accuracy": wilson(int((called == labels).sum()), n),
         "F1": Estimate(f1[0], f1[1], f1[2], either),
@@ -88,14 +107,12 @@ def auc(scores: ArrayLike, labels: ArrayLike, confidence: float = 0.95) -> Estim
     interval has no width where the classes are apart, and n is that of both classes. Scores that
     are all alike give 0.5, of which nothing is known: 0 to 1.
     """
-    scores, labels = np.asarray(scores, np.float64), _classes(labels)
-    _check(scores, labels)
-    value, of_positives, of_negatives = _placements(scores[labels], scores[~labels])
-    if 0 < value < 1 and _alike(of_positives, of_negatives):
-        return Estimate(value, 0.0, 1.0, len(scores))
-    error = np.sqrt(_variance(of_positives) + _variance(of_negatives))
-    half = float(norm.isf((1 - confidence) / 2) * error)
-    return Estimate(value, max(0.0, value - half), min(1.0, value + half), len(scores))
+    value, *placements = _placements(scores, labels)
+    n = sum(map(len, placements))
+    if 0 < value < 1 and _alike(*placements):
+        return Estimate(value, 0.0, 1.0, n)
+    half = float(norm.isf((1 - confidence) / 2) * np.sqrt(sum(map(_variance, placements))))
+    return Estimate(value, max(0.0, value - half), min(1.0, value + half), n)
 
 
 def auc_of_readers(scores: ArrayLike, labels: ArrayLike) -> Estimate:
@@ -106,17 +123,13 @@ def auc_of_readers(scores: ArrayLike, labels: ArrayLike) -> Estimate:
     where the plain one does not; where the classes are apart, the lower end is Wilson's for as many
     cases as the smaller class has; where no spread can be seen otherwise, it is 0 to 1.
     """
-    readers, labels = np.atleast_2d(np.asarray(scores, np.float64)), _classes(labels)
-    for each in readers:
-        _check(each, labels)
-    values, of_positives, of_negatives = zip(
-        *(_placements(each[labels], each[~labels]) for each in readers), strict=True
-    )
-    value, n = float(np.mean(values)), len(labels)
+    found = [_placements(each, labels) for each in np.atleast_2d(np.asarray(scores, np.float64))]
+    values, *placements = zip(*found, strict=True)
+    means = [np.mean(each, axis=0) for each in placements]
+    value, sizes = float(np.mean(values)), [len(each) for each in means]
+    n, smaller = sum(sizes), min(sizes)
     if value in (0, 1):
-        smaller = int(min(labels.sum(), (~labels).sum()))
         return Estimate(value, *wilson(int(value) * smaller, smaller)[1:3], n)
-    means = [np.mean(placements, axis=0) for placements in (of_positives, of_negatives)]
     if _alike(*means):
         return Estimate(value, 0.0, 1.0, n)
     half = norm.isf(0.025) * np.sqrt(sum(map(_variance, means))) / (value * (1 - value))
@@ -128,39 +141,33 @@ def auc_difference(
     a: ArrayLike, b: ArrayLike, labels: ArrayLike, confidence: float = 0.95
 ) -> Estimate:
     """AUC of scores a minus that of scores b on the same cases, with DeLong's paired interval."""
-    labels = _classes(labels)
-    both = [np.asarray(scores, np.float64) for scores in (a, b)]
-    for scores in both:
-        _check(scores, labels)
-    one, two = (_placements(scores[labels], scores[~labels]) for scores in both)
+    one, two = _placements(a, labels), _placements(b, labels)
     # the variance of a difference of means is that of the mean of the differences
     error = np.sqrt(_variance(one[1] - two[1]) + _variance(one[2] - two[2]))
     half, value = float(norm.isf((1 - confidence) / 2) * error), one[0] - two[0]
-    return Estimate(value, value - half, value + half, len(labels))
+    return Estimate(value, value - half, value + half, len(one[1]) + len(one[2]))
 
 
-def _classes(labels: ArrayLike) -> NDArray[np.bool_]:
-    values = np.asarray(labels)
+def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Array, NDArray[np.bool_]]:
+    values, x = np.asarray(labels), np.asarray(scores, np.float64)
     if not np.isin(values, (0, 1)).all():  # NaN, which many label tables hold, would become True
-        raise ValueError("labels want to be 0 or 1 each; leave out the cases that nobody labelled")
-    return values.astype(bool)
-
-
-def _check(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> None:
-    if scores.shape != labels.shape or scores.ndim != 1 or not np.isfinite(scores).all():
+        raise ValueError("each label must be 0 or 1; leave out the cases that nobody labelled")
+    if x.shape != values.shape or x.ndim != 1 or not np.isfinite(x).all():
         raise ValueError(
-            f"an AUC wants one finite score for each label, got {scores.shape} and {labels.shape}"
+            f"an AUC needs one finite score for each label, got {x.shape} and {values.shape}"
         )
-    if min(labels.sum(), (~labels).sum()) < 2:
+    classes = values.astype(bool)
+    if min(classes.sum(), (~classes).sum()) < 2:
         raise ValueError(
-            f"an AUC wants two cases of each class, got {labels.sum()} and {(~labels).sum()}"
+            f"an AUC needs two cases of each class, got {classes.sum()} and {(~classes).sum()}"
         )
+    return x, classes
 
 
-def _placements(
-    positives: NDArray[np.float64], negatives: NDArray[np.float64]
-) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+def _placements(scores: ArrayLike, labels: ArrayLike) -> tuple[float, Array, Array]:
     """The AUC; for each positive the share of negatives below it, and the other way round."""
+    scores, labels = _checked(scores, labels)
+    positives, negatives = scores[labels], scores[~labels]
     m, n = len(positives), len(negatives)
     ranks = rankdata(np.concatenate([positives, negatives]))
     of_positives = (ranks[:m] - rankdata(positives)) / n
@@ -168,11 +175,11 @@ def _placements(
     return float(of_positives.mean()), of_positives, of_negatives
 
 
-def _alike(*placements: NDArray[np.float64]) -> bool:
+def _alike(*placements: Array) -> bool:
     """No spread among positives nor negatives. A variance may be a rounding error, this is not."""
     return all(np.ptp(values) == 0 for values in placements)
 
 
-def _variance(values: NDArray[np.float64]) -> float:
+def _variance(values: Array) -> float:
     """Of the mean of the values."""
     return float(values.var(ddof=1) / len(values))

@@ -1,4 +1,4 @@
-"""A figure with its 95 % interval and its n: how it is kept, written and put into JSON."""
+"""An estimate with its 95 % interval and its n: as a tuple, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def mean(values: ArrayLike) -> Estimate:
 
 
 def as_json(value: Any) -> Any:
-    """The same as JSON has it: named tuples (estimates) as tables, infinity and NaN as null."""
+    """A value for JSON: named tuples (estimates) become tables, infinity and NaN null."""
     if hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""How far two sets of images are apart, by their features: Fréchet distance, KID, CMMD, and more.
+"""Distances between two sets of images by their features: Fréchet, KID, CMMD, precision, recall.
 
 Features are [n, d] arrays of any extractor; everything is computed in float64, because covariances
 in float32 lose three digits of a Fréchet distance. No matrix square root is needed.
@@ -6,6 +6,7 @@ in float32 lose three digits of a Fréchet distance. No matrix square root is ne
 
 from __future__ import annotations
 
+import copy
 import functools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ def checked(values: ArrayLike, least: int = 2) -> Array:
     """[n, d] in float64. Raises ValueError if they are not, are too few, or are not finite."""
     x = np.asarray(values, np.float64)
     if x.ndim != 2 or len(x) < least:
-        raise ValueError(f"features want the shape [n, d] with n >= {least}, got {list(x.shape)}")
+        raise ValueError(f"features must be [n, d] with n >= {least}, got {list(x.shape)}")
     if bad := int((~np.isfinite(x)).any(axis=1).sum()):
         raise ValueError(f"features of {bad} of {len(x)} images are not finite")
     return x
@@ -66,18 +67,18 @@ def jackknife_each(
     y: ArrayLike,
     groups: int = 10,
 ) -> dict[str, Estimate]:
-    """`jackknife` of several figures that are computed together."""
+    """`jackknife` of several distances that are computed together."""
     x, y = checked(x, groups), checked(y, groups)
     without = [
         distances(*(np.delete(z, np.s_[i::groups], axis=0) for z in (x, y))) for i in range(groups)
     ]
     return {
-        name: estimate(value, [others[name] for others in without], len(x))
+        name: jackknife_interval(value, [others[name] for others in without], len(x))
         for name, value in distances(x, y).items()
     }
 
 
-def estimate(value: float, without: Sequence[float], n: int) -> Estimate:
+def jackknife_interval(value: float, without: Sequence[float], n: int) -> Estimate:
     """value with the 95 % interval that its values without each of the groups give it.
 
     G groups give the error G - 1 degrees of freedom, hence Student's t, 2.26 for ten, in the place
@@ -103,8 +104,7 @@ class Moments:
         self._merge(len(x), mean, x - mean)
 
     def __add__(self, other: Moments) -> Moments:
-        both = Moments(len(self.mean))
-        both.count, both.mean, both.scatter = self.count, self.mean, self.scatter.copy()
+        both = copy.deepcopy(self)
         both._merge(other.count, other.mean, np.zeros((0, len(self.mean))))
         both.scatter += other.scatter
         return both
@@ -137,7 +137,7 @@ def frechet_of_moments(x: Moments, y: Moments) -> float:
         if moments.count <= len(moments.mean):
             raise ValueError(
                 f"{moments.count} images are too few for {len(moments.mean)} features; "
-                "a covariance wants more images than features"
+                "a covariance needs more images than features"
             )
     a, b = x.covariance(), y.covariance()
     try:  # of S_x S_y, by way of the Cholesky factor of S_y
@@ -187,7 +187,7 @@ def frechet_of_tenths(x: Tenths, y: Tenths) -> Estimate:
         kept = [j for j in range(10) if j != i]
         return frechet_of_moments(x.of(kept), y.of(kept))
 
-    return estimate(without(None), [without(i) for i in range(10)], x.count)
+    return jackknife_interval(without(None), [without(i) for i in range(10)], x.count)
 
 
 def kid(x: ArrayLike, y: ArrayLike) -> float:

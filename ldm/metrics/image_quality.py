@@ -1,4 +1,4 @@
-"""How much of an image is left: RMSE, PSNR, SSIM and MS-SSIM of pairs [H, W], in float64."""
+"""RMSE, PSNR, SSIM and MS-SSIM of pairs of images [H, W], in float64."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def ssim(a: ArrayLike, b: ArrayLike, span: float) -> float:
 def ms_ssim(a: ArrayLike, b: ArrayLike, span: float) -> float:
     """SSIM over five scales (Wang, Simoncelli and Bovik, Asilomar 2003, eq. 7), 2 x 2 means.
 
-    Negative contrast terms count as 0. As torchmetrics, only the coarsest scale keeps its border.
+    Negative contrast terms count as 0. Only the coarsest scale keeps its border (torchmetrics).
     """
     x, y = _pair(a, b)
     if min(x.shape) < 2 ** (len(SCALES) - 1) * (2 * BORDER + 1):
-        raise ValueError(f"MS-SSIM wants sides of 176 pixels or more, got {list(x.shape)}")
+        raise ValueError(f"MS-SSIM needs sides of 176 pixels or more, got {list(x.shape)}")
     value = 1.0
     for i, exponent in enumerate(SCALES):
         luminance, contrast = _maps(x, y, span)
@@ -96,7 +96,7 @@ def _pair(a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if x.ndim != 2 or x.shape != y.shape or min(x.shape) <= 2 * BORDER:
         raise ValueError(
-            f"wants two images of one shape [H, W], 11 pixels or more a side, got {list(x.shape)} "
-            f"and {list(y.shape)}"
+            "the images must have one shape [H, W], 11 pixels or more a side, got "
+            f"{list(x.shape)} and {list(y.shape)}"
         )
     return x, y

@@ -1,4 +1,4 @@
-"""Do generated images copy training images? Distances to the nearest one, calibrated."""
+"""Copies of training images among generated ones: distances to the nearest, calibrated."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def nearest(images: ArrayLike, training: ArrayLike, rows: int = 256) -> Neighbou
 def audit(
     samples: ArrayLike, training: ArrayLike, held_out: ArrayLike, quantile: float = 0.01
 ) -> Audit:
-    """How many samples are nearer to a training image than real images that were not trained on.
+    """The share of samples nearer to a training image than held-out real images are.
 
     The threshold is the `quantile` of held-out images' own distances to the training set, so a
     model that copies nothing shows about that share. Blur alone brings images nearer: let the

@@ -1,7 +1,8 @@
-"""How sure will a study of readers be? Half widths of its 95 % intervals, before it is made."""
+"""Sample size of a reader study: half widths of its 95 % intervals before it is made."""
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable
 
 import numpy as np
@@ -42,11 +43,8 @@ def of_kappa(kappa: float, n: int, readers: int = 2, rate: float = 0.5) -> float
     Each image has a share of yes of its own, a beta distribution: the common correlation model.
     """
     yes = np.arange(readers + 1)
-    if kappa > 0:
-        together = (1 - kappa) / kappa
-        p = betabinom.pmf(yes, readers, rate * together, (1 - rate) * together)
-    else:
-        p = betabinom.pmf(yes, readers, rate * 1e9, (1 - rate) * 1e9)
+    together = (1 - kappa) / kappa if kappa > 0 else 1e9
+    p = betabinom.pmf(yes, readers, rate * together, (1 - rate) * together)
     no = readers - yes
     agree = (yes * (yes - 1) + no * (no - 1)) / (readers * (readers - 1))
     shares = np.stack([yes, no], axis=1) / readers
@@ -58,8 +56,5 @@ def images_for(half_width: float, of: Callable[[int], float]) -> int | None:
     """The fewest images whose half width `of(n)` is that small, None if MOST are too few."""
     if of(MOST) > half_width:
         return None
-    low, high = 1, MOST
-    while low < high:  # half widths fall as n rises
-        middle = (low + high) // 2
-        low, high = (low, middle) if of(middle) <= half_width else (middle + 1, high)
-    return low
+    # half widths fall as n rises
+    return 1 + bisect.bisect_left(range(1, MOST), True, key=lambda n: of(n) <= half_width)

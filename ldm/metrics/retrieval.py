@@ -1,4 +1,4 @@
-"""Do embeddings put reports of one label together? CheXpert@k (arXiv:2210.04133, section 2.4)."""
+"""CheXpert@k: do embeddings rank reports of one label together? (arXiv:2210.04133, section 2.4)"""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def shares(of: ArrayLike | Similarities, labels: ArrayLike, k: int) -> Array:
         rows = slice(start, min(start + ROWS, n))
         similar = np.array(similarities(rows), np.float64)  # a copy, to be written into
         if similar.shape != (rows.stop - start, n):
-            raise ValueError(f"{n} labels want as many reports, got {similar.shape[-1]}")
+            raise ValueError(f"{n} labels need as many reports, got {similar.shape[-1]}")
         queries = np.arange(start, rows.stop)
         similar[queries - start, queries] = -np.inf
         nearest = np.argsort(-similar, axis=1, kind="stable")[:, :k]
@@ -94,7 +94,7 @@ def dot_products(embeddings: ArrayLike) -> Similarities:
     """embeddings: [n, d], not normalised: the paper's similarities are E E^T."""
     e = np.asarray(embeddings, np.float64)
     if e.ndim != 2:
-        raise ValueError(f"embeddings want the shape [n, d], got {list(e.shape)}")
+        raise ValueError(f"embeddings must have the shape [n, d], got {list(e.shape)}")
     _check_finite(e, "embeddings")
     # equal rows are multiplied once: in one product they may be rounded apart, which unties them
     distinct, which = np.unique(e, axis=0, return_inverse=True)
@@ -105,7 +105,7 @@ def precomputed(similarities: ArrayLike) -> Similarities:
     """similarities: [n, n], row i those of report i"""
     s = np.asarray(similarities, np.float64)
     if s.ndim != 2 or s.shape[0] != s.shape[1]:
-        raise ValueError(f"similarities want the shape [n, n], got {list(s.shape)}")
+        raise ValueError(f"similarities must have the shape [n, n], got {list(s.shape)}")
     _check_finite(s, "similarities")
     return lambda rows: s[rows]
 
@@ -146,15 +146,11 @@ def checked(labels: ArrayLike, k: int) -> Labels:
     """The labels [n]; ValueError, before any work, if no CheXpert@k can be had of them."""
     values = np.asarray(labels)
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
-        raise ValueError(
-            f"labels want to be whole numbers [n], got {values.dtype} {list(values.shape)}"
-        )
+        raise ValueError(f"labels must be integers [n], got {values.dtype} {list(values.shape)}")
     if len(np.unique(values)) < 2:
-        raise ValueError("labels want two classes or more: with one, every neighbour is right")
+        raise ValueError("labels must have two classes or more: with one, every neighbour is right")
     if not 1 <= k <= len(values) - 1:
-        raise ValueError(
-            f"k wants to be 1 to {len(values) - 1}, the number of other reports, got {k}"
-        )
+        raise ValueError(f"k must be 1 to {len(values) - 1}, the number of other reports, got {k}")
     return values.astype(np.int64)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ldm.data.image_sets import ImageSet
-from ldm.data.prompt_findings import asked
+from ldm.data.prompt_parser import requested_findings
 from ldm.judging.extractors import Array, Extractor
 from ldm.metrics.classification import auc, decisions, wilson
 from ldm.metrics.estimate import Estimate
@@ -89,7 +89,7 @@ def judge_images(
                         "or phantoms:N"
                     )
                 prompts[text["prompt"]] += 1
-                rows.append(asked(text["prompt"], extractor.findings))
+                rows.append(requested_findings(text["prompt"], extractor.findings))
             else:
                 rows.append(images.findings(index))
         indices += numbers
@@ -247,7 +247,7 @@ def prompt_table(judged: Judged, extractor: Extractor) -> Table:
     """The findings that each prompt was taken to name, so that a wrong reading is noticed."""
     rows = []
     for prompt, count in judged.prompts.most_common(PROMPTS):
-        row = asked(prompt, extractor.findings)
+        row = requested_findings(prompt, extractor.findings)
         rows.append((prompt, str(count), ", ".join(f for f, there in row.items() if there)))
     caption = f"The {len(rows)} most frequent of {len(judged.prompts)} prompts, as they were read."
     return Table(caption, ("prompt", "images", "asks for"), rows)

@@ -1,10 +1,10 @@
-"""Captions in the wording of radiology prompts, one family for phantoms and for real films."""
+"""Captions in the wording of radiology prompts, for phantoms and for labelled films alike."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ldm.data.phantom.findings import Phantom
+from ldm.data.phantom.findings import Finding, Phantom
 
 EFFUSION = "pleural effusion"
 # ChestX-ray14's label names; what is not listed is only lowered and freed of underscores
@@ -19,6 +19,13 @@ READABLE = {
     "infiltration": "lung infiltrate",
 }
 COUNTED = (EFFUSION, "pneumothorax", "lung nodule", "lung mass", "lung infiltrate", "hiatal hernia")
+WITHOUT_FINDINGS = (
+    "lung xray, no findings",
+    "frontal chest radiograph, no findings",
+    "a photo of a lung xray",
+    "lung xray without findings",
+    "normal chest x-ray",
+)
 NO_FINDING = ("", "no finding", "no_finding", "no findings", "normal")
 
 
@@ -46,16 +53,18 @@ def caption_from_labels(
     """
     words = [word for word in map(readable, labels) if word]
     long = [word for word in (details or words) if word]
-    wordings = _with_findings(words, long) if words else _without_findings()
-    wordings += _about_the_patient(long, view, sex, age)
+    wordings = [*(_with_findings(words, long) if words else WITHOUT_FINDINGS)]
+    who = {"M": "man", "F": "woman"}.get(sex, "patient")
+    years = f"{age} year old " if age is not None else ""
+    kind, what = f"{view} chest x-ray".strip(), ", ".join(long) or "no findings"
+    wordings += [f"{kind} of {_article(years + who)}, {what}", f"{kind}, {what}"]
     text = wordings[index % len(wordings)]
     return _name_phantom(text) if phantom else text
 
 
 def caption(phantom: Phantom, index: int = 0) -> str:
     """The wording number `index` of the phantom's caption; it always says "phantom"."""
-    details = [_detail(f.name, f.side, f.size, f.kind) for f in phantom.findings]
-    labels = [f.name for f in phantom.findings]
+    labels, details = [f.name for f in phantom.findings], [*map(_detail, phantom.findings)]
     return caption_from_labels(
         labels, phantom.view, phantom.sex, phantom.age, index, phantom=True, details=details
     )
@@ -63,8 +72,6 @@ def caption(phantom: Phantom, index: int = 0) -> str:
 
 def _with_findings(words: Sequence[str], long: Sequence[str]) -> list[str]:
     first = EFFUSION if EFFUSION in words else words[0]
-    every = _join(words)
-    longest = _join(long)
     side = next((_side(text) for text in long if EFFUSION in text), "")
     visible = f"a photo of a lung xray with {'a ' if first in COUNTED else ''}visible {first}"
     return [
@@ -72,30 +79,8 @@ def _with_findings(words: Sequence[str], long: Sequence[str]) -> list[str]:
         f"{visible}{side}" if first == EFFUSION else visible,
         visible,
         f"frontal chest radiograph, {', '.join(words)}",
-        f"chest x-ray showing {longest}",
-        f"lung xray with {every}",
-    ]
-
-
-def _without_findings() -> list[str]:
-    return [
-        "lung xray, no findings",
-        "frontal chest radiograph, no findings",
-        "a photo of a lung xray",
-        "lung xray without findings",
-        "normal chest x-ray",
-    ]
-
-
-def _about_the_patient(long: Sequence[str], view: str, sex: str, age: int | None) -> list[str]:
-    """Wordings that tell view, sex and age, as far as they are known."""
-    kind = " ".join(filter(None, (view, "chest x-ray")))
-    who = {"M": "man", "F": "woman"}.get(sex, "patient")
-    years = f"{age} year old " if age is not None else ""
-    what = ", ".join(long) if long else "no findings"
-    return [
-        f"{kind} of {_article(years + who)}, {what}",
-        f"{kind}, {what}",
+        f"chest x-ray showing {_join(long)}",
+        f"lung xray with {_join(words)}",
     ]
 
 
@@ -107,16 +92,14 @@ def _name_phantom(text: str) -> str:
     return f"phantom {text}"
 
 
-def _detail(name: str, side: str, size: float, kind: str) -> str:
+def _detail(found: Finding) -> str:
     """ "large left pleural effusion", "pacemaker", "mild pulmonary edema" """
-    if kind and name == "support device":
-        return kind
-    grade = ""
-    if name == EFFUSION:
-        grade = ("small", "moderate", "large")[min(int(size * 3), 2)]
-    elif name == "edema":
-        grade = ("mild", "moderate", "severe")[min(int(size * 3), 2)]
-    return " ".join(filter(None, (grade, side if side and name != "edema" else "", readable(name))))
+    if found.name == "support device" and found.kind:
+        return found.kind
+    grades = {EFFUSION: ("small", "moderate", "large"), "edema": ("mild", "moderate", "severe")}
+    grade = grades.get(found.name, ("", "", ""))[min(int(found.size * 3), 2)]
+    side = found.side if found.name != "edema" else ""
+    return " ".join(filter(None, (grade, side, readable(found.name))))
 
 
 def _side(text: str) -> str:

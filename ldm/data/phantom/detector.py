@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from ldm.data.phantom.body import F32, Anatomy, Array
+from ldm.data.phantom.findings import Rng
 
 Floats = NDArray[np.floating]
 
@@ -24,9 +25,8 @@ class Canvas:
         self.pixel = anatomy.view_width / anatomy.scale / size  # cm of unscaled body
         self.cos, self.sin = np.cos(anatomy.roll), np.sin(anatomy.roll)
         self.yaw, self.centre = np.tan(anatomy.yaw), anatomy.centre
-        at = (np.arange(size) + 0.5 - size / 2) * self.pixel
-        self.at = at
-        u, v = at[None, :].astype(F32), at[:, None].astype(F32)
+        self.at = (np.arange(size) + 0.5 - size / 2) * self.pixel
+        u, v = self.at[None, :].astype(F32), self.at[:, None].astype(F32)
         self.u, self.v = np.broadcast_to(u, (size, size)), np.broadcast_to(v, (size, size))
         self.x: Array = np.asarray(self.cos * u + self.sin * v + self.centre[0], F32)
         self.tall = anatomy.tall
@@ -71,7 +71,7 @@ class Canvas:
         sigma = cm / self.pixel
         return gaussian_filter(image, sigma, mode="nearest", truncate=3) if sigma > 0.2 else image
 
-    def texture(self, rng: np.random.Generator, cm: float) -> Array:
+    def texture(self, rng: Rng, cm: float) -> Array:
         """[H, W] smooth noise of unit variance with grains of that size, fixed to the body."""
         cells = int(60 / cm)
         knots = (np.arange(cells) - cells / 2) * cm

@@ -7,6 +7,7 @@ from scipy.ndimage import gaussian_filter, zoom
 
 from ldm.data.phantom.body import F32, Array
 from ldm.data.phantom.detector import Canvas
+from ldm.data.phantom.findings import Rng
 
 GLYPHS = {  # strokes on a 4 x 6 raster
     "L": ((0, 0, 0, 6), (0, 6, 4, 6)),
@@ -16,9 +17,7 @@ GLYPHS = {  # strokes on a 4 x 6 raster
 }
 
 
-def expose(
-    canvas: Canvas, attenuation: Array, lung: Array, view: str, rng: np.random.Generator
-) -> Array:
+def expose(canvas: Canvas, attenuation: Array, lung: Array, view: str, rng: Rng) -> Array:
     """[H, W] grey in [0, 1], bright where little arrives, like a film on a light box.
 
     I = exp(-sum mu_i l_i) + scatter + noise (Beer-Lambert); lung: [H, W] cm of air, for the window
@@ -38,7 +37,7 @@ def expose(
 
 
 def _equalise(canvas: Canvas, density: Array, share: float) -> Array:
-    """What every digital workstation does: takes back a share of the broad differences."""
+    """Takes back a share of the broad differences, as every digital workstation does."""
     broad = _broad(canvas, density, 4.5)
     body = np.clip(density / F32(0.5), 0, 1)  # bare film stays black
     return np.asarray(density - body * F32(share) * (broad - np.median(density)), F32)
@@ -55,7 +54,7 @@ def _broad(canvas: Canvas, source: Array, cm: float) -> Array:
     return np.asarray(zoom(coarse, block, order=1, mode="nearest", grid_mode=True), F32)
 
 
-def _window(density: Array, lung: Array, view: str, rng: np.random.Generator) -> Array:
+def _window(density: Array, lung: Array, view: str, rng: Rng) -> Array:
     """Film curve: a logistic through the lungs' dark grey and the abdomen's light one."""
     inner = lung > 4
     dark = float(np.median(density[inner])) if inner.sum() > 50 else float(np.median(density))
@@ -71,7 +70,7 @@ def _window(density: Array, lung: Array, view: str, rng: np.random.Generator) ->
     return np.asarray(fog + (1 - fog) * grey, F32)
 
 
-def finish(canvas: Canvas, grey: Array, view: str, rng: np.random.Generator) -> Array:
+def finish(canvas: Canvas, grey: Array, view: str, rng: Rng) -> Array:
     """Burns in the side marker and sometimes the view, and the collimator's black border."""
     half = 0.5 * canvas.size * canvas.pixel
     if rng.random() < 0.3:

@@ -1,4 +1,4 @@
-"""Who the phantoms are and what they have: every draw is a function of the seed alone."""
+"""Patients and their findings: every draw is a function of the seed alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+Rng = np.random.Generator
 FINDINGS = (
     "pleural effusion",
     "cardiomegaly",
@@ -34,7 +35,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Probe:
-    """One thing of a known size, to see what becomes of it; its place depends on the seed alone.
+    """An object of known size; its place depends on the seed alone.
 
     size: cm: the diameter of a nodule (a ball of soft tissue) or of a wire, the height of a letter
     """
@@ -66,7 +67,7 @@ class Phantom:
         return next((f for f in self.findings if f.name == name), None)
 
 
-def stream(seed: int, purpose: int) -> np.random.Generator:
+def stream(seed: int, purpose: int) -> Rng:
     """Random numbers of one phantom for one purpose, independent of all others."""
     if seed < 0:
         raise ValueError(f"a phantom's seed is a whole number >= 0, got {seed}")
@@ -74,16 +75,13 @@ def stream(seed: int, purpose: int) -> np.random.Generator:
 
 
 def sample_phantoms(
-    seeds: Sequence[int],
-    findings: Sequence[str] | None = None,
-    exclude: Sequence[str] = (),
+    seeds: Sequence[int], findings: Sequence[str] | None = None, exclude: Sequence[str] = ()
 ) -> list[Phantom]:
     """One phantom per seed: about 40 % without a finding, 30 % with an effusion, the rest spread.
 
-    findings: what each of them shall have instead ([] for nothing);  exclude: what none may have
+    findings: those that each has instead ([] for none);  exclude: those that none has
     """
-    unknown = [name for name in (*(findings or ()), *exclude) if name not in FINDINGS]
-    if unknown:
+    if unknown := [name for name in (*(findings or ()), *exclude) if name not in FINDINGS]:
         raise ValueError(f"no such phantom finding: {unknown}; there are {list(FINDINGS)}")
     if both := set(findings or ()) & set(exclude):
         raise ValueError(f"{sorted(both)} stands in findings and in exclude; drop it from one")
@@ -101,7 +99,7 @@ def _sample(seed: int, findings: Sequence[str] | None, exclude: tuple[str, ...])
     return Phantom(seed, view, sex, age, drawn)
 
 
-def _names(rng: np.random.Generator, view: str, exclude: tuple[str, ...]) -> list[str]:
+def _names(rng: Rng, view: str, exclude: tuple[str, ...]) -> list[str]:
     """The names drawn for one phantom, one or two of them or none."""
     allowed = [name for name in FINDINGS if name not in exclude]
     if rng.random() < NONE_SHARE or not allowed:
@@ -120,10 +118,8 @@ def _names(rng: np.random.Generator, view: str, exclude: tuple[str, ...]) -> lis
     return [name for name in FINDINGS if name in (first, second)]
 
 
-def _draw(name: str, view: str, rng: np.random.Generator) -> Finding:
-    size = float(rng.random())
-    side = str(rng.choice(["left", "right"]))
-    kind = ""
+def _draw(name: str, view: str, rng: Rng) -> Finding:
+    size, side, kind = float(rng.random()), str(rng.choice(["left", "right"])), ""
     if name == "pleural effusion":
         side = str(rng.choice(["left", "right", "bilateral"], p=[0.35, 0.35, 0.3]))
         kind = "layering" if view == "AP" and rng.random() < 0.45 else "free"

@@ -1,4 +1,4 @@
-"""What findings do to the lungs: how much of the air is replaced, and what lies beside it."""
+"""Findings that change the lungs: the share of air replaced, and the tissue beside it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from ldm.data.phantom.body import F32, Anatomy, Array, Cavity, Mask
 from ldm.data.phantom.detector import Canvas, ellipsoid
-from ldm.data.phantom.findings import Finding, Phantom, stream
+from ldm.data.phantom.findings import Finding, Phantom, Rng, stream
 from ldm.data.phantom.vessels import hilum
 
 
@@ -50,9 +50,7 @@ def _on(lungs: Lungs, side: str) -> Array:
     return np.asarray(lungs.right if side == "right" else ~lungs.right, F32)
 
 
-def _effusion(
-    canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: np.random.Generator
-) -> None:
+def _effusion(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) -> None:
     """Fluid up to a level that climbs at the walls (the meniscus); lying, a veil as well."""
     cavity, y = Cavity(a), canvas.y
     wall = np.clip(cavity.lateral(y) - lungs.x, 0, None)
@@ -76,19 +74,15 @@ def _effusion(
             squeezed = np.maximum(squeezed, veil)
         on = _on(lungs, side)
         share += on * (fluid + (1 - fluid) * squeezed)
-        key = f"pleural effusion {side}"
-        lungs.masks[key] = on * fluid * (lungs.air > 0.02)
+        lungs.masks[f"pleural effusion {side}"] = on * fluid * (lungs.air > 0.02)
         held = on * fluid * lungs.air * (1 - lungs.density)
         lungs.volume[side] = float(held.sum() * canvas.pixel**2 * a.scale**3)
-    lungs.masks["pleural effusion"] = np.maximum.reduce(
-        [m for k, m in lungs.masks.items() if k.startswith("pleural effusion ")]
-    )
+    both = [m for k, m in lungs.masks.items() if k.startswith("pleural effusion ")]
+    lungs.masks["pleural effusion"] = np.maximum.reduce(both)
     lungs.fill(np.clip(share, 0, 1))
 
 
-def _pneumothorax(
-    canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: np.random.Generator
-) -> None:
+def _pneumothorax(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) -> None:
     """The lung falls back from the wall, most at the apex: a thin line, and nothing beyond it."""
     inner = Cavity(a, shrink=1.3 + 4.0 * found.size)
     on = _on(lungs, found.side)
@@ -106,9 +100,7 @@ def _pneumothorax(
     lungs.extra *= lungs.air > 0.3
 
 
-def _consolidation(
-    canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: np.random.Generator
-) -> None:
+def _consolidation(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) -> None:
     """One to three patches with ragged soft edges; branches of air stay visible in them."""
     on, sign = _on(lungs, found.side), -1 if found.side == "right" else 1
     ragged = canvas.texture(rng, 2.2) * F32(0.18) + canvas.texture(rng, 0.9) * F32(0.08)
@@ -126,9 +118,7 @@ def _consolidation(
     lungs.fill(np.asarray(share, F32))
 
 
-def _nodule(
-    canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: np.random.Generator
-) -> None:
+def _nodule(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) -> None:
     """One to three balls of soft tissue inside the lung."""
     sign = -1 if found.side == "right" else 1
     balls = np.zeros_like(lungs.air)
@@ -142,9 +132,7 @@ def _nodule(
     lungs.insert(balls)
 
 
-def _edema(
-    canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: np.random.Generator
-) -> None:
+def _edema(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) -> None:
     """Haze about both hila and at the bases, blurred vessels, short septal lines at the sides."""
     haze = np.zeros_like(lungs.air)
     for s in (-1, 1):

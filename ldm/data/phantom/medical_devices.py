@@ -6,7 +6,7 @@ import numpy as np
 
 from ldm.data.phantom.body import F32, Anatomy, Array, Mask
 from ldm.data.phantom.detector import Canvas, Floats
-from ldm.data.phantom.findings import Phantom, stream
+from ldm.data.phantom.findings import Phantom, Rng, stream
 
 LEADS_SHARE = {"AP": 0.45, "PA": 0.06}  # monitor leads lie on the skin and are no finding
 
@@ -35,7 +35,7 @@ def _wire(canvas: Canvas, points: Floats, width: float, thick: float) -> Array:
     return canvas.blur(canvas.splat(x, y, 0.0, length * width * thick), width / 3)
 
 
-def _tube(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
+def _tube(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
     """An endotracheal tube: ends a few cm above the carina, with a dense stripe."""
     end = rng.uniform(-9, -5.5)
     y = np.linspace(-26, end, 6)
@@ -46,7 +46,7 @@ def _tube(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
     return body + stripe
 
 
-def _central_line(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
+def _central_line(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
     """From neck or collarbone on either side into the superior vena cava, right of the midline."""
     end = (-2.0 + rng.normal(0, 0.2), rng.uniform(-3.5, 1.5))
     s = -1 if rng.random() < 0.7 else 1
@@ -58,7 +58,7 @@ def _central_line(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array
     return _wire(canvas, np.array([*start, *bend, end]), 0.22, 0.35)
 
 
-def _pacemaker(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
+def _pacemaker(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
     """A can below the left collarbone with one or two leads into the right heart."""
     x, y = rng.uniform(9.5, 12.0), rng.uniform(-7.5, -4.5)
     turn = rng.uniform(-0.5, 0.5)
@@ -77,7 +77,7 @@ def _pacemaker(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
     return metal
 
 
-def _sternal_wires(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
+def _sternal_wires(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
     """Five to seven twisted loops down the breastbone."""
     metal = np.zeros((canvas.size, canvas.size), F32)
     t = np.linspace(0, 2 * np.pi, 14)
@@ -88,7 +88,7 @@ def _sternal_wires(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Arra
     return metal
 
 
-def _leads(canvas: Canvas, rng: np.random.Generator) -> Array:
+def _leads(canvas: Canvas, rng: Rng) -> Array:
     """Electrodes with their cables hanging off towards the image's edge."""
     metal = np.zeros((canvas.size, canvas.size), F32)
     for _ in range(int(rng.integers(2, 5))):

@@ -1,4 +1,4 @@
-"""One thing of a known size in a phantom: how much of it does a network keep?"""
+"""Probes: objects of known size in a phantom, to measure how much of them a network keeps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from ldm.data.phantom import exposure
 from ldm.data.phantom.body import F32, Anatomy, Array
 from ldm.data.phantom.detector import Canvas, Floats
-from ldm.data.phantom.findings import Phantom, stream
+from ldm.data.phantom.findings import Phantom, Rng, stream
 
 LENGTH = 6.0  # cm of a wire
 FINE = 60  # points across an object: less than a pixel apart for whatever is less than 60 pixels
@@ -29,7 +29,7 @@ def draw(canvas: Canvas, a: Anatomy, phantom: Phantom) -> dict[str, Array]:
     return {"letter": _letter(canvas, name, size, rng)}
 
 
-def _ball(canvas: Canvas, size: float, rng: np.random.Generator) -> Array:
+def _ball(canvas: Canvas, size: float, rng: Rng) -> Array:
     """A ball in either lung, where `lesions` puts its nodules."""
     across = _middles(FINE)
     chord = np.sqrt(np.clip(1 - across**2 - across[:, None] ** 2, 0, None))
@@ -39,7 +39,7 @@ def _ball(canvas: Canvas, size: float, rng: np.random.Generator) -> Array:
     return _spread(canvas, rows, columns, size * chord, (2 * radius / FINE) ** 2)
 
 
-def _wire(canvas: Canvas, size: float, rng: np.random.Generator) -> Array:
+def _wire(canvas: Canvas, size: float, rng: Rng) -> Array:
     """A straight round wire across either lung, in any direction."""
     row, column = _in_the_lung(canvas, rng)
     turn = rng.uniform(0, np.pi)
@@ -52,7 +52,7 @@ def _wire(canvas: Canvas, size: float, rng: np.random.Generator) -> Array:
     return _spread(canvas, rows, columns, chord, long / count * across / FINE)
 
 
-def _letter(canvas: Canvas, letter: str, size: float, rng: np.random.Generator) -> Array:
+def _letter(canvas: Canvas, letter: str, size: float, rng: Rng) -> Array:
     """A letter in either lower corner; the film's own markers are in an upper one."""
     half = 0.5 * canvas.size * canvas.pixel
     x, y = rng.choice([-0.8, 0.8]) * half, rng.uniform(0.7, 0.8) * half
@@ -60,7 +60,7 @@ def _letter(canvas: Canvas, letter: str, size: float, rng: np.random.Generator) 
     return exposure.write(canvas, letter, top_left, size, 0.0)
 
 
-def _in_the_lung(canvas: Canvas, rng: np.random.Generator) -> tuple[float, float]:
+def _in_the_lung(canvas: Canvas, rng: Rng) -> tuple[float, float]:
     """Row and column of a point that a healthy lung covers."""
     x, y = rng.choice([-1, 1]) * rng.uniform(6.0, 10.0), rng.uniform(-6.0, 4.0)
     row, column = canvas.place(np.array([x]), np.array([y]))

@@ -17,7 +17,7 @@ from torch import Tensor
 from ldm.data.phantom import exposure, lesions, medical_devices, probes
 from ldm.data.phantom.body import F32, Anatomy, Array, Cavity, Mask, draw_anatomy
 from ldm.data.phantom.detector import Canvas, capsule, ellipsoid
-from ldm.data.phantom.findings import Phantom, stream
+from ldm.data.phantom.findings import Phantom, Rng, stream
 from ldm.data.phantom.skeleton import bones
 from ldm.data.phantom.vessels import hilum, vessels
 
@@ -41,17 +41,14 @@ def render(phantoms: Sequence[Phantom], size: int = 128) -> Rendered:
     if size < 32:
         raise ValueError(f"a phantom needs at least 32 pixels a side, got size={size}")
     if not phantoms:
-        raise ValueError("render wants at least one phantom; sample_phantoms(range(4)) makes four")
+        raise ValueError("render needs at least one phantom; sample_phantoms(range(4)) makes four")
     drawn = [_render_one(phantom, size) for phantom in phantoms]
-    names = list(MASKS) + sorted({k for _, masks, _ in drawn for k in masks} - set(MASKS))
+    images, maps, truth = zip(*drawn, strict=True)
+    names = list(MASKS) + sorted(set().union(*maps) - set(MASKS))
     none = np.zeros((size, size), bool)
-    masks = {k: np.stack([m.get(k, none) for _, m, _ in drawn]) for k in names}
-    images = np.stack([image for image, _, _ in drawn])[:, None] * 2 - 1
-    return Rendered(
-        torch.from_numpy(images.astype(F32)),
-        {k: torch.from_numpy(m) for k, m in masks.items()},
-        [truth for _, _, truth in drawn],
-    )
+    masks = {k: torch.from_numpy(np.stack([m.get(k, none) for m in maps])) for k in names}
+    batch = np.stack(images)[:, None] * 2 - 1
+    return Rendered(torch.from_numpy(batch.astype(F32)), masks, list(truth))
 
 
 def _render_one(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[str, object]]:
@@ -101,13 +98,9 @@ def _render_one(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], di
         masks["support device"] = metal_mask
     for shape in probe.values():
         masks["probe"] = shape > 0.1 * shape.max()
-    return grey, masks, _truth(phantom, a, masks, lungs)
-
-
-def _truth(
-    phantom: Phantom, a: Anatomy, masks: dict[str, Mask], lungs: lesions.Lungs
-) -> dict[str, object]:
-    return {
+    heart_columns = np.flatnonzero(masks["heart"].any(0))
+    heart_share = (np.ptp(heart_columns) + 1) / size if len(heart_columns) else 0.0
+    truth: dict[str, object] = {
         "seed": phantom.seed,
         "view": phantom.view,
         "sex": phantom.sex,
@@ -116,15 +109,10 @@ def _truth(
         "sides": {f.name: f.side for f in phantom.findings if f.side},
         "kinds": {f.name: f.kind for f in phantom.findings if f.kind},
         "effusion_ml": lungs.volume,
-        "cardiothoracic_ratio": _columns(masks["heart"]) / (2 * a.width) * (a.view_width / a.scale),
+        "cardiothoracic_ratio": float(heart_share) / (2 * a.width) * (a.view_width / a.scale),
         "ribs": 24,
     }
-
-
-def _columns(mask: Mask) -> float:
-    """Width of a mask as a share of the image's."""
-    seen = np.flatnonzero(mask.any(0))
-    return float(seen[-1] - seen[0] + 1) / mask.shape[1] if len(seen) else 0.0
+    return grey, masks, truth
 
 
 def _trunk(canvas: Canvas, a: Anatomy) -> Array:
@@ -170,7 +158,7 @@ def _union(*paths: Array) -> Array:
     return np.asarray(np.sqrt(np.sqrt(total)), F32)
 
 
-def _mediastinum(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> tuple[Array, Array]:
+def _mediastinum(canvas: Canvas, a: Anatomy, rng: Rng) -> tuple[Array, Array]:
     """Soft tissue between the lungs along the ray, and the heart's own part of it.
 
     Between a right and a left border that run down through the landmarks every reader knows:

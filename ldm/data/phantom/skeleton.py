@@ -6,13 +6,14 @@ import numpy as np
 
 from ldm.data.phantom.body import F32, Anatomy, Array, Cavity
 from ldm.data.phantom.detector import Canvas, Floats, capsule, spline
+from ldm.data.phantom.findings import Rng
 
 CORTEX = 0.13  # cm of compact bone around every bone
 COMPACT, SPONGY = 1.7, 0.55  # mineral, relative to compact bone
 Cloud = tuple[Floats, Floats]  # points [3, n] and their mass [n]
 
 
-def bones(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> tuple[Array, Array]:
+def bones(canvas: Canvas, anatomy: Anatomy, rng: Rng) -> tuple[Array, Array]:
     """Path length in compact bone of the whole skeleton, and of the ribs alone. [H, W] cm each."""
     ribs = _ribs(canvas, anatomy, rng)
     other = _girdle(canvas, anatomy, rng) + _spine(canvas, anatomy)
@@ -45,13 +46,14 @@ def rod(
     return across.reshape(-1, 3).T, mass.ravel()
 
 
-def _draw(canvas: Canvas, clouds: list[Cloud]) -> Array:
+def _splat(canvas: Canvas, clouds: list[Cloud]) -> Array:
     """[H, W] cm of compact bone along the ray."""
-    x, y, z = np.concatenate([points for points, _ in clouds], 1)
-    return canvas.splat(x, y, z, np.concatenate([mass for _, mass in clouds]))
+    points, mass = zip(*clouds, strict=True)
+    x, y, z = np.concatenate(points, 1)
+    return canvas.splat(x, y, z, np.concatenate(mass))
 
 
-def _ribs(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
+def _ribs(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
     """24 ribs on the chest's wall: from the spine round the side to the front, always falling."""
     cavity, clouds = Cavity(a), []
     number = np.arange(12)
@@ -80,7 +82,7 @@ def _ribs(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
         height = 0.5 * a.rib_height * np.interp(number, [0, 2, 7, 11], [1.0, 0.95, 1.05, 0.75])
         along = np.interp(angle / end[:, None], [0, 0.2, 0.6, 1], [0.8, 1.0, 1.0, 0.95])
         clouds.append(rod(canvas, curve, across, height[:, None] * along, 0.55, share))
-    return _draw(canvas, clouds)
+    return _splat(canvas, clouds)
 
 
 def _flat(points: list[tuple[float, float, float]], count: int) -> tuple[Floats, Floats]:
@@ -93,7 +95,7 @@ def _flat(points: list[tuple[float, float, float]], count: int) -> tuple[Floats,
     return curve[None], across[None]
 
 
-def _girdle(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
+def _girdle(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
     """Clavicles, scapulae and upper arm bones of both sides."""
     solid = np.zeros((canvas.size, canvas.size), F32)
     clouds = []
@@ -128,24 +130,16 @@ def _girdle(canvas: Canvas, a: Anatomy, rng: np.random.Generator) -> Array:
         ):
             curve, across = _flat([(s * x, y, z) for x, y, z in points], count)
             clouds.append(rod(canvas, curve, across, half_width, thick))
-        solid += F32(0.16) * _plate(canvas, s, m, joint, tip, glenoid)
+        solid += F32(0.16) * _plate(canvas, s, [(m + 0.9, joint - 2.2), glenoid, tip])
         head, elbow = (s * 18.2, joint + 0.4), (s * a.elbow[0], a.elbow[1])
         solid += F32(0.22) * capsule(canvas, head, (head[0] + s * 0.4, head[1] + 1.2), 2.3)
         outer, marrow = capsule(canvas, head, elbow, 1.1), capsule(canvas, head, elbow, 0.75)
         solid += F32(0.6) * (COMPACT * (outer - marrow) + SPONGY * marrow).astype(F32) * F32(0.7)
-    return solid + _draw(canvas, clouds)
+    return solid + _splat(canvas, clouds)
 
 
-def _plate(
-    canvas: Canvas,
-    s: int,
-    m: float,
-    joint: float,
-    tip: tuple[float, float],
-    glenoid: tuple[float, float],
-) -> Array:
+def _plate(canvas: Canvas, s: int, corners: list[tuple[float, float]]) -> Array:
     """The thin blade of a scapula: a triangle with soft edges."""
-    corners = [(m + 0.9, joint - 2.2), glenoid, tip]
     x, y = canvas.x * F32(s), canvas.y
     inside = np.ones((canvas.size, canvas.size), F32)
     for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):

@@ -6,28 +6,21 @@ import numpy as np
 
 from ldm.data.phantom.body import F32, Anatomy, Array
 from ldm.data.phantom.detector import Canvas
+from ldm.data.phantom.findings import Rng
 
 GENERATIONS = 6
-# directions of the first branches (radians, 0 lateral, positive down) and their calibre in cm
-ROOTS = (
-    (-1.35, 0.30),
-    (-0.95, 0.36),
-    (-0.5, 0.32),
-    (-0.1, 0.34),
-    (0.3, 0.4),
-    (0.65, 0.46),
-    (0.95, 0.5),
-    (1.25, 0.46),
-)
+# of the first branches: radians (0 lateral, positive down), and calibre in cm
+DIRECTIONS = (-1.35, -0.95, -0.5, -0.1, 0.3, 0.65, 0.95, 1.25)
+CALIBRES = (0.30, 0.36, 0.32, 0.34, 0.4, 0.46, 0.5, 0.46)
 WIDTHS = (0.07, 0.14, 0.26)  # blur of three calibre classes, cm
 
 
 def hilum(anatomy: Anatomy, side: int) -> tuple[float, float]:
-    """Where the vessels of one lung enter it; the left hilum lies higher."""
+    """x, y at which the vessels of one lung enter it; the left hilum lies higher."""
     return side * (3.9 if side < 0 else 4.1), -1.0 if side < 0 else -2.2
 
 
-def vessels(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Array:
+def vessels(canvas: Canvas, anatomy: Anatomy, rng: Rng) -> Array:
     """Path length in blood of the branches of both lungs, as if they filled the whole picture."""
     x, y, radius, mass = _trees(anatomy, rng)
     total = np.zeros((canvas.size, canvas.size), F32)
@@ -38,14 +31,13 @@ def vessels(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Array
     return total
 
 
-def _trees(a: Anatomy, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+def _trees(a: Anatomy, rng: Rng) -> tuple[np.ndarray, ...]:
     """Points along the trees of both lungs: x, y, radius in cm and mass in cm^3."""
-    count = 2 * len(ROOTS)
-    side = np.repeat([-1.0, 1.0], len(ROOTS))
-    origin = np.repeat([hilum(a, -1), hilum(a, 1)], len(ROOTS), axis=0)
-    angle, radius = np.tile(ROOTS, (2, 1)).T
-    angle = angle + rng.normal(0, 0.12, count)
-    radius = radius * a.vessel * rng.uniform(0.8, 1.15, count)
+    count = 2 * len(DIRECTIONS)
+    side = np.repeat([-1.0, 1.0], len(DIRECTIONS))
+    origin = np.repeat([hilum(a, -1), hilum(a, 1)], len(DIRECTIONS), axis=0)
+    angle = np.tile(DIRECTIONS, 2) + rng.normal(0, 0.12, count)
+    radius = np.tile(CALIBRES, 2) * a.vessel * rng.uniform(0.8, 1.15, count)
     x = origin[:, 0] + rng.normal(0, 0.5, count)
     y = origin[:, 1] + np.sin(angle) * 2.0 + rng.normal(0, 0.4, count)
     slant = rng.uniform(0.65, 1.0, count)  # branches also run forwards and backwards

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ldm.config import ConfigError, from_dict, to_dict
 from ldm.data import datasets
-from ldm.data.augmentation import vary
+from ldm.data.augmentation import augment_strongly
 from ldm.data.datasets import Batch, Dataset
 from ldm.data.phantom.captions import readable
 from ldm.judging.judge import Judge, JudgeConfig, save_judge
@@ -91,7 +91,7 @@ class TrainJudge:
         target = targets(batch.findings, self.options.network.findings).to(batch.images.device)
         known = target.isfinite()
         smooth = (target * (1 - 2 * self.options.smoothing) + self.options.smoothing)[known]
-        logits = self.module(vary(batch.images, generator))[known]
+        logits = self.module(augment_strongly(batch.images, generator))[known]
         right = ((logits > 0) == (target[known] > 0.5)).float().mean()
         return F.binary_cross_entropy_with_logits(logits, smooth), {"accuracy": right.item()}
 

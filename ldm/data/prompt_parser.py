@@ -1,4 +1,4 @@
-"""Which findings a prompt asks for, by the words that captions have for them."""
+"""The findings that a prompt asks for, by the words that captions have for them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def vocabulary(findings: Sequence[str] = ()) -> dict[str, str]:
     return short | dict.fromkeys(DEVICES, "support device") | {name: name for name in names}
 
 
-def asked(prompt: str, findings: Sequence[str] = ()) -> dict[str, bool]:
+def requested_findings(prompt: str, findings: Sequence[str] = ()) -> dict[str, bool]:
     """{finding: does the prompt ask for it?} for all of the vocabulary, whatever the case.
 
-    What follows "no", "not", "without" or "free of" is denied up to the next comma, semicolon or
-    full stop, or to "with", "showing", "but", "except" or "other than". So a list is denied by
-    "or" and "and", not by commas. A finding that is both named and denied is asked for; a plural
-    is as good as the singular; a word that no caption has names nothing.
+    A denial ("no", "not", "without", "free of") holds up to the next comma, semicolon or full
+    stop, or to "with", "showing", "but", "except" or "other than"; so it holds across "or" and
+    "and". A finding that is both named and denied is asked for. Plurals count; a word that no
+    caption has names nothing.
     """
     words = vocabulary(findings)
     longest_first = sorted(words, key=len, reverse=True)

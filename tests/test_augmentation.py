@@ -1,0 +1,27 @@
+"""Random changes keep the range, and left and right."""
+
+import pytest
+import torch
+
+from ldm.data.augmentation import augment, augment_strongly, crop
+
+
+@pytest.mark.parametrize("change", [augment, augment_strongly])
+def test_augmentation_keeps_the_range_and_left_left(change) -> None:
+    """Each image is changed in its own way, is in [-1, 1], and a bright spot stays on its side."""
+    x = torch.full((64, 1, 64, 64), -0.6)
+    x[..., 16:48, 44:60] = 0.9
+    y = change(x, torch.Generator().manual_seed(0))
+    assert -1 <= y.min() < y.max() <= 1
+    assert (y[..., 32:].mean(dim=(1, 2, 3)) > y[..., :32].mean(dim=(1, 2, 3))).all()
+    assert len({round(v, 4) for v in y.mean(dim=(1, 2, 3)).tolist()}) > 60
+
+
+def test_a_crop_is_a_piece_of_the_image() -> None:
+    """Neighbours stay neighbours; a crop larger than the image is the image."""
+    x = torch.arange(64.0).reshape(1, 1, 8, 8)
+    y = crop(x, 3, torch.Generator().manual_seed(1))
+    assert y.shape == (1, 1, 3, 3)
+    assert (y.diff(dim=-1) == 1).all()
+    assert (y.diff(dim=-2) == 8).all()
+    assert torch.equal(crop(x, 9, torch.Generator()), x)
