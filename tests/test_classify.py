@@ -140,7 +140,7 @@ def test_the_command_reads_prompts_and_writes_the_page(tmp_path: Path, capsys, m
         (["odd.csv"], "is labelled with emphysema; none of them is among"),
         (["plain.csv"], "has neither labels nor a prompt"),
         (["fake", "--real", "nothing"], "does not exist"),
-        (["fake", "--train-on-synthetic"], "name them by --real"),
+        (["fake", "--train-on-synthetic"], "name them with --real"),
         (["phantoms:30:3", "--train-on-synthetic", "--real", "phantoms:30:13"], "20 images are in"),
         (["fake", "--extractor", "mirror"], "unknown extractor"),
     ],

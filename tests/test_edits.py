@@ -173,12 +173,13 @@ def test_outpainted_chests_are_counted_beside_the_truth() -> None:
     halves = {"drawn on": np.array([1.5, 0.5, 1, np.nan])}
     found = outpainting_trials.Extended({"drawn on": chests}, halves, np.ones(4), 0, {})
     _, values = edits.outpainting(found)
-    drawn = values["drawn on"]
-    assert (drawn["two lungs"]["value"], drawn["two lungs"]["n"]) == (3 / 4, 4)
-    heart = drawn["heart at the image's right, of two-lunged"]
-    assert (heart["value"], heart["n"]) == (1 / 3, 3)
-    assert (drawn["error of that ratio"]["value"], drawn["error of that ratio"]["n"]) == (1 / 3, 3)
-    assert drawn["ratio of widths, mean"]["value"] == 1
+    drawn = {name: (one.value, one.n) for name, one in values["drawn on"].items()}
+    assert drawn == {
+        "two lungs": (3 / 4, 4),
+        "ratio of widths, mean": (1, 3),
+        "error of that ratio": (1 / 3, 3),
+        "heart at the image's right, of two-lunged": (1 / 3, 3),
+    }
 
 
 def test_inversion_goes_by_50_steps_of_ddim_without_guidance(
@@ -225,7 +226,10 @@ def test_the_command_measures_every_part(tmp_path: Path, capsys, wide: Path) -> 
 
 @pytest.mark.parametrize(
     ("more", "words"),
-    [(("phantoms:1",), "interval wants 2"), (("phantoms:2", "--extended", "1"), "2 or more")],
+    [
+        (("phantoms:1",), "interval wants 2"),
+        (("phantoms:2", "--extended", "1"), "must be 0 or at least 2"),
+    ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, capsys, wide: Path, more, words) -> None:
     """Exit status 2, and nothing written."""

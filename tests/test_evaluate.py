@@ -13,6 +13,7 @@ from test_bert_files import small_file, write_bert
 import evaluate
 from ldm.pictures import image_files
 from ldm.report import tsne_plot
+from ldm.report.options import SUBCOMMANDS
 from ldm.system import cli
 
 
@@ -43,11 +44,11 @@ def test_help_answers_without_torch() -> None:
         "try: evaluate.main(sys.argv[1:])\n"
         "finally: sys.stderr.write(str({'torch', 'numpy'} & set(sys.modules)))"
     )
-    for arguments in ([], *([name] for name in evaluate.SUBCOMMANDS)):
+    for arguments in ([], *([name] for name in SUBCOMMANDS)):
         command = [sys.executable, "-c", code, *arguments, "--help"]
         found = subprocess.run(command, capture_output=True, text=True, check=True)
         assert found.stderr == "set()"
-        assert all(name in found.stdout for name in (arguments or evaluate.SUBCOMMANDS))
+        assert all(name in found.stdout for name in (arguments or SUBCOMMANDS))
 
 
 def test_files_and_one_json_object(

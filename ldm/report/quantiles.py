@@ -9,7 +9,6 @@ import numpy as np
 
 from ldm.metrics.estimate import Estimate
 from ldm.metrics.fid import Array
-from ldm.report.images import show
 from ldm.report.page import Table
 
 QUANTILES = {"least": 0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "most": 1}
@@ -28,7 +27,7 @@ def table(caption: str, rows: Mapping[str, Array]) -> Table:
     for name, values in rows.items():
         deviation = values.std(ddof=1) if np.isfinite(values).all() else math.nan
         quantiles = np.quantile(values, list(QUANTILES.values()), method="nearest")
-        cells.append((name, show(average(values)), *(f"{x:.4g}" for x in (deviation, *quantiles))))
+        cells.append((name, average(values).show(), *(f"{x:.4g}" for x in (deviation, *quantiles))))
     return Table(caption, ("figure", "mean (95 %)", "SD", *QUANTILES), cells)
 
 
