@@ -1,4 +1,16 @@
-"""evaluate.py study: the whole of Chambon et al. (arXiv:2210.04133), repeated by one command."""
+"""evaluate.py study: the whole of Chambon et al. (arXiv:2210.04133), repeated by one command.
+
+study_settings  its data, its models, and how many images of each kind
+study_plan      the steps, in the order of the paper
+cached_steps    a cache of steps: a finished one is found again by its inputs
+step_work       the work of each step, from the settings alone
+adapted_rows    how the model of each row of Table 4 is made and opened
+paper_tables    the tables, each beside the paper's
+paper_figures   the paper's Figures 1, 4 and 5 with our images
+rank_agreement  agreement of two studies on the order of the same rows
+study_page      the page: what the paper found, and what was found here
+study_summary   the summary, the limits, and how the study was made
+"""
 
 from __future__ import annotations
 
