@@ -28,11 +28,11 @@ from ldm.drawing import image_editing, masks, outpainting
 from ldm.drawing.masks import Floats, Levels
 from ldm.judging.judge import load_judge
 from ldm.metrics.classification import wilson
+from ldm.metrics.estimate import mean
 from ldm.metrics.image_quality import edge_steps, psnr
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.report.plots import as_png, new
-from ldm.report.quantiles import average
 from ldm.system import cli
 
 FIRST = UNSEEN + 5000  # the defaults were chosen with phantoms before this one
@@ -89,7 +89,7 @@ def likeness(pictures: list[Levels], others: list[Levels]) -> str:
     """Their PSNR."""
     pairs = zip(pictures, others, strict=True)
     found = np.array([psnr(a[..., 0], b[..., 0], 255) for a, b in pairs])
-    return f"{average(found)}, least {found.min():.1f}"
+    return f"{mean(found)}, least {found.min():.1f}"
 
 
 def judged(pictures: list[Levels]) -> object:
@@ -116,7 +116,7 @@ def changes(given: Phantoms, own: list[Levels], edited: list[Levels]) -> dict[st
             "... before": was[fluid],
         }.items():
             rows.setdefault(name, []).append(float(value.mean()))
-    return {name: str(average(np.array(values))) for name, values in rows.items()}
+    return {name: str(mean(np.array(values))) for name, values in rows.items()}
 
 
 def seams(pipe: LatentDiffusion, given: Phantoms, sampling: Sampling) -> dict[str, object]:
@@ -135,8 +135,8 @@ def seams(pipe: LatentDiffusion, given: Phantoms, sampling: Sampling) -> dict[st
             rows.setdefault(name, []).append((large, float(across.mean() / before.mean())))
     return {
         name: {
-            "share of large steps across the edge": str(average(np.array(values)[:, 0])),
-            "mean step, that of the phantom being 1": str(average(np.array(values)[:, 1])),
+            "share of large steps across the edge": str(mean(np.array(values)[:, 0])),
+            "mean step, that of the phantom being 1": str(mean(np.array(values)[:, 1])),
         }
         for name, values in rows.items()
     }

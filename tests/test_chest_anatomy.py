@@ -8,34 +8,17 @@ from ldm.data.image_sets import open_set
 from ldm.metrics.chest_anatomy import chest, lungs, runs
 from ldm.report import anatomy_survey
 
-COUNT = 40
-DRAWN = phantom.render(phantom.sample_phantoms(range(40_000, 40_000 + COUNT)), 128)
+DRAWN = phantom.render(phantom.sample_phantoms(range(40_000, 40_016)), 128)
 GREYS = DRAWN.images[:, 0].numpy()
 MASKS = {name: mask.numpy() for name, mask in DRAWN.masks.items()}
 
 
-def test_phantoms_have_two_lungs_and_a_painted_over_one_is_missed() -> None:
-    """Of 40 phantoms at least 36 are counted right with two lungs, with one and with none."""
-    assert sum(lungs(grey).seen == 2 for grey in GREYS) >= 36
-    assert anatomy_survey.covered(GREYS, MASKS, 1) >= 36
-    assert anatomy_survey.covered(GREYS, MASKS, 2) >= 36
-
-
 def test_lungs_are_where_the_phantom_has_them() -> None:
-    """The patient's right lung is at the image's left; nine tenths of what is found is lung."""
+    """The patient's right lung is at the image's left; three quarters of a found region is lung."""
     for grey, right, left in zip(GREYS, MASKS["right lung"], MASKS["left lung"], strict=True):
         for found, truth in zip(lungs(grey), (right, left), strict=True):
             if found is not None:
                 assert found[truth].sum() >= 0.75 * found.sum()
-
-
-def test_a_mirrored_phantom_has_its_heart_on_the_other_side() -> None:
-    """The heart is found at the image's right in nine of ten, at the left in their mirror image."""
-    shifts = [(chest(grey).shift, chest(grey[:, ::-1]).shift) for grey in GREYS]
-    both = np.array([pair for pair in shifts if None not in pair])
-    assert len(both) >= 36
-    assert (both[:, 0] > 0).mean() >= 0.9
-    assert (both[:, 1] < 0).mean() >= 0.9
 
 
 def test_grey_levels_do_not_matter() -> None:
@@ -62,13 +45,14 @@ def test_runs_are_counted(line: str, count: int) -> None:
     assert runs(np.array([letter == "#" for letter in line], bool)) == count
 
 
-def test_what_fails_on_phantoms_is_not_used() -> None:
-    """The trial names every claim with its n; the survey has only figures that are believed."""
-    tried = anatomy_survey.trial(20)
-    assert tried.measured["two lungs are two"].n == 20
-    assert anatomy_survey.LUNGS in tried.believed
-    assert anatomy_survey.RIBS not in tried.believed
-    assert anatomy_survey.RATIO not in tried.believed
+def test_estimates_that_fail_on_phantoms_are_not_used() -> None:
+    """Of 40 phantoms lungs (two, one, none) and the heart's side are right in 36; others fail.
+
+    The survey has the figures of believed estimates alone.
+    """
+    tried = anatomy_survey.trial(40)
+    assert tried.measured["two lungs are two"].n == 40
+    assert tried.believed == (anatomy_survey.LUNGS, anatomy_survey.HEART)
     asked = open_set("phantoms:12")
     found = anatomy_survey.survey(asked, range(12), tried.believed)
     assert found["two lungs"].value >= 0.9

@@ -77,7 +77,7 @@ class Painter:
     """In the place of the model: paints 7 into the hole and, if told so, one pixel beside it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, spill: bool = False) -> None:
-        pytest.importorskip("skimage", reason="the biharmonic fill wants scikit-image")
+        pytest.importorskip("skimage", reason="the biharmonic fill needs scikit-image")
         self.words: list[str] = []
         self.spill = spill
         monkeypatch.setattr(image_editing, "inpaint", self.inpaint)
@@ -202,7 +202,7 @@ def wide(tmp_path: Path, tiny_ckpt: Path, tiny_config) -> Path:
 
 def test_the_command_measures_every_part(tmp_path: Path, capsys, wide: Path) -> None:
     """n is what was measured, the model keeps what is outside, and the page is written."""
-    pytest.importorskip("skimage", reason="the biharmonic fill wants scikit-image")
+    pytest.importorskip("skimage", reason="the biharmonic fill needs scikit-image")
     out, n = tmp_path / "out", ("--n", 2, "--extended", 2, "--inverted", 0)
     options = ("--model", wide, *n, "--steps", 1, "--out", out)
     values = measure(capsys, "edits", "phantoms:3", *options)
@@ -218,7 +218,7 @@ def test_the_command_measures_every_part(tmp_path: Path, capsys, wide: Path) -> 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("phantoms:1",), "interval wants 2"),
+        (("phantoms:1",), "interval needs 2"),
         (("phantoms:2", "--extended", "1"), "must be 0 or at least 2"),
     ],
 )

@@ -1,6 +1,7 @@
-"""Rows of CheXpert@k beside the paper's: what is compared, and how it is shown."""
+"""Rows of CheXpert@k: their scores, the rows of the paper beside them, and their tables."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,11 @@ from ldm.report.text_encoders import choice
 @pytest.fixture
 def toys(tmp_path: Path) -> Labelled:
     return single_label(read_csv(write_reports(tmp_path / "toys.csv")))
+
+
+def encoder_of(vectors: np.ndarray) -> SimpleNamespace:
+    """In the place of a NamedEncoder: these vectors for any texts."""
+    return SimpleNamespace(hows=("mean",), embed=lambda *_: Embedded({"mean": vectors}, 0))
 
 
 def row(value: float, paper: float | None, label: str = "a") -> Row:
@@ -61,23 +67,15 @@ def test_measured_rows_are_the_metric_on_the_vectors(toys: Labelled, tmp_path: P
 
 def test_cosines_do_not_know_the_lengths_of_vectors(toys: Labelled) -> None:
     """Vectors of any length give what those of length 1 do; the paper's figures do not compare."""
-
-    class Stretched(NamedEncoder):
-        hows = ("mean",)
-
-        def embed(self, texts: list[str], hows: tuple[str, ...], name: str = "") -> Embedded:
-            return Embedded({"mean": e * lengths}, 0)
-
     rng = np.random.default_rng(0)
     e, lengths = rng.normal(size=(24, 4)), rng.uniform(0.1, 10, size=(24, 1))
     of_one = chexpert_at_k(e / np.linalg.norm(e, axis=1, keepdims=True), toys.labels, 10)
-    found = encoder_retrieval.measure(
-        Choice("SapBERT", "x", None), Stretched(), toys, 10, 0, cosine=True
-    )
-    plain = encoder_retrieval.measure(Choice("SapBERT", "x", None), Stretched(), toys, 10, 0)
-    assert np.array_equal(found[0].score.shares, of_one.shares)
-    assert not np.array_equal(plain[0].score.shares, of_one.shares)
-    assert (found[0].paper, plain[0].paper) == (None, 48.7)
+    stretched, choice = encoder_of(e * lengths), Choice("SapBERT", "x", None)
+    (found,) = encoder_retrieval.measure(choice, stretched, toys, 10, 0, cosine=True)
+    (plain,) = encoder_retrieval.measure(choice, stretched, toys, 10, 0)
+    assert np.array_equal(found.score.shares, of_one.shares)
+    assert not np.array_equal(plain.score.shares, of_one.shares)
+    assert (found.paper, plain.paper) == (None, 48.7)
 
 
 def test_a_cut_is_told_in_the_log_without_a_word_of_the_text(
@@ -91,22 +89,11 @@ def test_a_cut_is_told_in_the_log_without_a_word_of_the_text(
     assert "pleural" not in caplog.text
 
 
-class Broken(NamedEncoder):
-    """Weights that overflow."""
-
-    hows, limit = ("mean",), 77
-
-    def embed(self, texts: list[str], hows: tuple[str, ...], name: str = "") -> tuple:
-        return {"mean": np.full((len(texts), 2), np.inf)}, 0
-
-
 def test_broken_weights_are_named(toys: Labelled) -> None:
     """Of several encoders the line says which gave numbers that are not finite."""
+    broken = encoder_of(np.full((len(toys.texts), 2), np.inf))
     with pytest.raises(ValueError, match="magic@mean gives numbers that are not finite"):
-        encoder_retrieval.measure(Choice("magic", "x", None), Broken(), toys, 3, 0)
-
-
-# --- beside the paper ---
+        encoder_retrieval.measure(Choice("magic", "x", None), broken, toys, 3, 0)
 
 
 def test_the_paper_stands_beside_towers_and_berts_of_the_same_name(
@@ -147,14 +134,10 @@ def test_kendalls_tau_of_the_order() -> None:
 def test_tables_say_what_the_rows_hold() -> None:
     """Percent with intervals; the best vector of each label; places beside the paper's."""
     worse, better, other = row(0.0, 10), row(1.0, 30), row(0.2, 20, "b")
-    assert list(encoder_retrieval.best([worse, better, other]).items()) == [
-        ("a", better),
-        ("b", other),
-    ]
+    assert encoder_retrieval.best([worse, better, other]) == {"a": better, "b": other}
     macro = better.score.macro
     cells = encoder_retrieval.macro_table([worse, better], 5).rows[1]
-    assert cells[2] == f"{100 * macro.value:.1f}"
-    assert cells[3] == f"{100 * macro.low:.1f} to {100 * macro.high:.1f}"
+    assert cells[2] == macro.show(".1f", 100)
     table = encoder_retrieval.class_table([worse, better])
     assert [row[0] for row in table.rows] == ["Atelectasis", "Cardiomegaly", "macro"]
     assert table.rows[0][1:3] == ("20", "48.7")  # 19 of 39

@@ -11,8 +11,7 @@ from ldm.data.image_sets import open_set
 from ldm.judging.extractors import open_extractor
 from ldm.pictures import image_files
 from ldm.report import copy_search
-from ldm.report.copy_search import Finder, Square, with_versions
-from ldm.report.trained_images import TrainedImages
+from ldm.report.copy_search import Finder, Square, TrainedImages, with_versions
 from train import main as train
 
 WEIGHTS = Path(__file__).parent.parent / "weights"

@@ -1,20 +1,25 @@
 """Text encoders by name: each reads and pools as its own paper or library does."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from conftest import TOY
+from open_clip.transformer import TextTransformer
 from test_bert_files import small_file, write_bert
 
 import ldm
 from ldm.clip import TextEncoder, tokenizer
 from ldm.config import TextConfig
 from ldm.pipeline import LatentDiffusion
-from ldm.report.named_encoders import Clip, open_encoder, with_parts
+from ldm.report.named_encoders import clip_encoder, open_encoder, with_parts
 from ldm.text.bert_files import load_bert
 from ldm.text.pooling import embed
+from ldm.weights.export import save
+from ldm.weights.loading import load_parts
 
 TEXTS = [*(text for texts in TOY.values() for text in texts), "", "effusion " * 100]
 
@@ -43,7 +48,7 @@ def test_clip_vectors_are_those_of_the_tower_as_stable_diffusion_feeds_it(
 
 
 def test_the_first_state_of_clip_knows_no_text(start: Path) -> None:
-    """With a causal mask "start" is one vector, whatever is said: chance, as in the paper."""
+    """With a causal mask "start" is one vector for every text: chance, as in the paper."""
     vectors = open_encoder(str(start)).embed(TEXTS, ("start", "eot")).vectors
     assert np.ptp(vectors["start"], axis=0).max() < 1e-5
     assert np.ptp(vectors["eot"], axis=0).max() > 0.1
@@ -79,40 +84,31 @@ def test_a_head_that_the_file_lacks_is_no_choice(tmp_path: Path) -> None:
     assert open_encoder(str(write_bert(tmp_path, bare))).hows == ("cls", "mean")
 
 
-def test_random_weights_have_the_sizes_of_the_model_and_depend_on_the_seed(start: Path) -> None:
-    """A control of the same shape: the same seed the same vectors, others with another."""
-    name = f"random:{start}"
-    zero, again, one = (open_encoder(name, seed).embed(TEXTS, ("eot",)) for seed in (0, 0, 1))
-    trained = open_encoder(str(start)).embed(TEXTS, ("eot",))
-    assert np.array_equal(zero.vectors["eot"], again.vectors["eot"])
-    assert zero.vectors["eot"].shape == one.vectors["eot"].shape == trained.vectors["eot"].shape
-    assert not np.allclose(zero.vectors["eot"], one.vectors["eot"], atol=1e-2)
-    assert not np.allclose(zero.vectors["eot"], trained.vectors["eot"], atol=1e-2)
-
-
-def test_a_random_bert_reads_the_same_tokens_with_other_weights(tmp_path: Path) -> None:
-    """The control of a BERT has its vocabulary, sizes and heads, and depends on the seed."""
-    folder = write_bert(tmp_path, small_file())
+@pytest.mark.parametrize(("kind", "how"), [("clip", "eot"), ("bert", "cls")])
+def test_a_random_control_has_the_model_s_sizes_and_depends_on_the_seed(
+    start: Path, tmp_path: Path, kind: str, how: str
+) -> None:
+    """Of CLIP and of a BERT: tokens and widths of the trained one, other vectors with each seed."""
+    path = start if kind == "clip" else write_bert(tmp_path, small_file())
     trained, zero, again, one = (
         open_encoder(name, seed)
-        for name, seed in ((f"{folder}", 0), *((f"random:{folder}", seed) for seed in (0, 0, 1)))
+        for name, seed in ((f"{path}", 0), *((f"random:{path}", seed) for seed in (0, 0, 1)))
     )
     assert zero.hows == trained.hows
     assert zero.tokens("lungs clear") == trained.tokens("lungs clear")
-    expected = zero.embed(["lungs clear"], ["cls"]).vectors["cls"]
+    expected = zero.embed(["lungs clear"], [how]).vectors[how]
     for encoder, same in ((again, True), (one, False), (trained, False)):
-        found = encoder.embed(["lungs clear"], ["cls"]).vectors["cls"]
+        found = encoder.embed(["lungs clear"], [how]).vectors[how]
+        assert found.shape == expected.shape
         assert np.allclose(found, expected, atol=1e-3) == same
 
 
 def test_a_tower_of_open_clip_keeps_its_activation() -> None:
     """With GELU, as LAION's towers have it, end-of-text is open_clip's own pooled vector."""
-    from open_clip.transformer import TextTransformer
-
     torch.manual_seed(0)
     sizes = {"width": 16, "heads": 2, "layers": 2}
     theirs = TextTransformer(**sizes, output_dim=None).eval()  # GELU is its default
-    encoder = Clip(with_parts(TextConfig(**sizes), theirs))
+    encoder = clip_encoder(with_parts(TextConfig(**sizes), theirs))
     tokens = torch.zeros(len(TOY), 77, dtype=torch.int64)  # it pads with 0
     texts = [texts[0] for texts in TOY.values()]
     for row, text in zip(tokens, texts, strict=True):
@@ -125,10 +121,7 @@ def test_a_tower_of_open_clip_keeps_its_activation() -> None:
 
 
 def test_open_clip_without_a_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever its client tells of retries, the reader gets one line, and logging goes on."""
-    import logging
-
-    import open_clip
+    """The log of its client's retries is silenced, the error is one line, and logging goes on."""
 
     def offline(*arguments: object, **options: object) -> None:
         logging.getLogger("retries").critical("not shown")
@@ -146,9 +139,6 @@ def test_open_clip_without_a_network_is_one_line(monkeypatch: pytest.MonkeyPatch
 
 def test_a_file_without_a_text_tower_is_refused(start: Path, tmp_path: Path) -> None:
     """Our own files may hold some parts only."""
-    from ldm.weights.export import save
-    from ldm.weights.loading import load_parts
-
     config, parts = load_parts(start)
     path = save(tmp_path / "vae.safetensors", config, {"vae": parts["vae"]})
     with pytest.raises(ValueError, match=r"vae\.safetensors has no text tower"):
@@ -160,4 +150,4 @@ def test_a_diffusers_folder_is_a_model_and_no_bert(
 ) -> None:
     """Stable Diffusion's layouts give the tower that the pipeline has."""
     found = open_encoder(str(tiny_diffusers)).embed(TEXTS, ("eot",)).vectors["eot"]
-    assert np.array_equal(found, Clip(tiny.text).embed(TEXTS, ("eot",)).vectors["eot"])
+    assert np.array_equal(found, clip_encoder(tiny.text).embed(TEXTS, ("eot",)).vectors["eot"])

@@ -15,13 +15,12 @@ from torch import Tensor
 
 from ldm.data.phantom import Probe, sample_phantoms
 from ldm.judging.extractors import Extractor
+from ldm.metrics.estimate import as_json
 from ldm.report import (
     classifier_rereading,
-    distribution_plots,
+    measurement_plots,
     probe_survival,
-    quantiles,
     roundtrip,
-    survival_tables,
 )
 from ldm.report.roundtrip import HOW, ORIGINAL, Copier
 from ldm.vae import Posterior
@@ -68,7 +67,7 @@ def test_a_perfect_autoencoder_keeps_everything() -> None:
         assert found.similarity("quarters", how) == pytest.approx(1)
         assert said.found["brightness"].difference[how][:3] == (0, 0, 0)
         assert said.agreement["brightness"][how].value == 1
-    assert quantiles.as_json(found.figures["mean"])["PSNR"]["value"] == np.inf
+    assert roundtrip.summaries(found.figures["mean"])["PSNR"]["value"] == np.inf
 
 
 def test_a_known_error_has_its_known_figures() -> None:
@@ -200,12 +199,12 @@ def test_sizes_beyond_the_series_are_said_in_words() -> None:
     crops = torch.zeros(3, 2, 4, 4)
     kept = probe_survival.Series("nodule", (1, 2, 3), shown, crops)
     lost = probe_survival.Series("wire", (1, 2, 3), shown | {"kept": 0 * ones}, crops)
-    _, ends = survival_tables.tables([kept, lost], 128)
+    _, ends = probe_survival.tables([kept, lost], 128)
     assert ends.rows == [
         ("nodule, diameter", "<= 1 mm", "<= 1 mm", "<= 1 mm"),
         ("wire, diameter", "> 3 mm", "> 3 mm", "> 3 mm"),
     ]
-    assert survival_tables.as_json([lost])["wire"]["smallest"]["value"] is None
+    assert as_json(probe_survival.summary([lost]))["wire"]["smallest"]["value"] is None
 
 
 def measured(capsys, *arguments: object) -> dict:
@@ -298,10 +297,10 @@ def test_sd_at_full_size_is_measured(tmp_path: Path, capsys, full_ckpt: Path) ->
 def test_infinite_figures_are_shown_and_not_drawn() -> None:
     """A set of perfect copies has a table that says inf, and a drawing without it."""
     values = {"sample": np.array([30.0, np.inf, 40.0]), "mean": np.full(3, np.inf)}
-    shown = quantiles.table("", values)
+    shown = roundtrip.quantile_table("", values)
     assert shown.rows[1] == ("mean", "inf (inf to inf)", "nan", *5 * ["inf"])
     assert shown.rows[0][5] == "40"  # the median
     assert (
-        distribution_plots.distributions({"PSNR": values, "none": {"mean": values["mean"]}})[1:4]
+        measurement_plots.histograms({"PSNR": values, "none": {"mean": values["mean"]}})[1:4]
         == b"PNG"
     )

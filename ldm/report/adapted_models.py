@@ -1,4 +1,4 @@
-"""What an adapted model draws, and how good it is (arXiv:2210.04133, sections 2.6 to 2.8)."""
+"""Images of an adapted model, and figures of them (arXiv:2210.04133, sections 2.6 to 2.8)."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ APART = 100_000  # between the image indices of two kinds of prompts, so that n 
 
 
 class AdaptedModel:
-    """A model, and the folder that keeps what it has drawn, a batch in a file."""
+    """A model, and the folder that keeps its images, a batch in a file."""
 
     def __init__(self, pipe: LatentDiffusion, folder: Path, sampling: Sampling) -> None:
         self.pipe, self.folder, self.sampling = pipe, folder, sampling
         pipe.check(sampling)
 
     def draw(self, prompts: Sequence[str], first: int = 0) -> Tensor:
-        """Image first + i shows prompt i: [B, C, H, W], in 256 grey levels."""
-        many = max(1, PIXELS_AT_ONCE // (self.sampling.height * self.sampling.width))
-        starts = range(0, len(prompts), many)
+        """Image first + i of prompt i: [B, C, H, W], in 256 grey levels."""
+        at_once = max(1, PIXELS_AT_ONCE // (self.sampling.height * self.sampling.width))
+        starts = range(0, len(prompts), at_once)
         bar = tqdm(starts, "drawing", unit="batch", delay=2, disable=None, leave=False)
-        return torch.cat([self._batch(prompts[i : i + many], first + i) for i in bar])
+        return torch.cat([self._batch(prompts[i : i + at_once], first + i) for i in bar])
 
     def _batch(self, prompts: Sequence[str], first: int) -> Tensor:
-        what = [self.pipe.weights_hash, repr(self.sampling), list(prompts), first]
-        path = self.folder / f"{digest(what)}.npy"
+        key = digest([self.pipe.weights_hash, repr(self.sampling), list(prompts), first])
+        path = self.folder / f"{key}.npy"
         if not path.exists():
             indices = range(first, first + len(prompts))
             drawn = to_bytes(self.pipe.draw(prompts, indices, self.sampling))
@@ -62,12 +62,12 @@ class AdaptedModel:
 
 
 class Drawn(NamedTuple):
-    """Images [n, C, H, W] of each kind of prompt; None where it was not asked for."""
+    """Images [n, C, H, W] of each kind of prompt."""
 
     plain: Tensor
     fluid: Tensor
     other: Tensor
-    style: Tensor | None
+    style: Tensor | None = None
 
 
 def prompts_of(noun: str, count: int, style: bool) -> dict[str, list[str]]:
@@ -82,30 +82,26 @@ def prompts_of(noun: str, count: int, style: bool) -> dict[str, list[str]]:
 
 
 def draw(artist: AdaptedModel, noun: str, count: int, style: bool = False) -> Drawn:
-    found = {
-        kind: artist.draw(prompts, APART * place)
-        for place, (kind, prompts) in enumerate(prompts_of(noun, count, style).items())
-    }
-    return Drawn(found["plain"], found["fluid"], found["other"], found.get("style"))
+    prompts = prompts_of(noun, count, style)
+    return Drawn(**{k: artist.draw(prompts[k], APART * i) for i, k in enumerate(prompts)})
 
 
 def open_run(pipe: LatentDiffusion, run: Path) -> str:
-    """Add the word, LoRA or projection of a run folder to a model; returns the noun of prompts."""
+    """Adds the word, LoRA or projection of a run folder to a model; returns the noun of prompts."""
     with safe_open(run / "model.safetensors", framework="pt") as file:
         kinds = (file.metadata() or {}).keys()
-    where = str(run)
     if "word" in kinds:
-        adapters.apply(pipe, words=[where])
+        adapters.apply(pipe, words=[str(run)])
         return str(adapters.load(run, "word")[1]["word"])
     if "lora" in kinds:
-        adapters.apply(pipe, loras=[where])
+        adapters.apply(pipe, loras=[str(run)])
     else:
-        replace_text(pipe, where)
+        replace_text(pipe, str(run))
     return NOUN
 
 
 class Real(NamedTuple):
-    """Images [n, C, H, W] without a finding, and with an effusion, that nothing was trained on."""
+    """Images [n, C, H, W] without a finding, and with an effusion."""
 
     plain: Tensor
     fluid: Tensor
@@ -120,14 +116,14 @@ def reference(data: DataConfig, count: int, channels: int = 1) -> Real:
     if not plain or not fluid:
         raise ConfigError(
             f"{data.path or 'phantoms'}: {len(plain)} images without a finding and {len(fluid)} "
-            f"with {EFFUSION}; wants one of each, with labels, in split {data.split!r}"
+            f"with {EFFUSION}; one of each is needed, with labels, in split {data.split!r}"
         )
-    return Real(*(source.images(torch.tensor(some)) for some in (plain, fluid)))
+    return Real(source.images(torch.tensor(plain)), source.images(torch.tensor(fluid)))
 
 
 def features(extractor: Extractor, pictures: Tensor) -> Array:
     """[n, d]"""
-    return np.concatenate([extractor(some) for _, some in batches(enumerate(pictures))])
+    return np.concatenate([extractor(batch) for _, batch in batches(enumerate(pictures))])
 
 
 def distances(drawn: Mapping[str, Array], real: Mapping[str, Array]) -> dict[str, Estimate | None]:
@@ -135,33 +131,32 @@ def distances(drawn: Mapping[str, Array], real: Mapping[str, Array]) -> dict[str
 
     A photo in the style of a lung x-ray is compared with images without a finding.
     """
+    found = {kind: frechet(drawn[kind], real[kind]) for kind in ("plain", "fluid")}
+    if "style" in drawn:
+        found["style"] = frechet(drawn["style"], real["plain"])
     both = [np.concatenate([side["plain"], side["fluid"]]) for side in (drawn, real)]
-    pairs = {kind: (drawn[kind], real[kind]) for kind in ("plain", "fluid")}
-    pairs |= {"style": (drawn["style"], real["plain"])} if "style" in drawn else {}
-    return {name: frechet(x, y) for name, (x, y) in {**pairs, "both": (both[0], both[1])}.items()}
+    return found | {"both": frechet(*both)}
 
 
 def verdict(scores: Mapping[str, Array], threshold: float) -> dict[str, Estimate]:
-    """Of the effusion's scores [n] of each kind of image: against plain ones, as in the paper.
+    """AUCs and decisions by an effusion's scores [n] of each kind of image.
 
-    "AUC, other findings": against images of other findings, which style alone does not tell apart.
-    Nothing for fewer than two images of a kind.
+    AUC and decisions: against plain images, as in the paper;  "AUC, other findings": against images
+    of other findings, which style alone does not tell apart. Empty for fewer than two of a kind.
     """
     if min(map(len, scores.values())) < 2:
         return {}
-    found = {}
-    for name, kind in (("AUC", "plain"), ("AUC, other findings", "other")):
-        if kind in scores:
-            both = np.concatenate([scores[kind], scores["fluid"]])
-            found[name] = auc(both, labels_of(scores[kind], scores["fluid"]))
-    against = np.concatenate([scores["plain"], scores["fluid"]])
-    return found | decisions(against, labels_of(scores["plain"], scores["fluid"]), threshold)
 
+    def against(kind: str) -> tuple[Array, np.ndarray]:
+        both = scores[kind], scores["fluid"]
+        return np.concatenate(both), np.repeat([0, 1], [len(each) for each in both])
 
-def labels_of(negatives: Array, positives: Array) -> np.ndarray:
-    return np.repeat([0, 1], [len(negatives), len(positives)])
+    found = {"AUC": auc(*against("plain"))}
+    if "other" in scores:
+        found["AUC, other findings"] = auc(*against("other"))
+    return found | decisions(*against("plain"), threshold)
 
 
 def effusion(extractor: Extractor, found: Array) -> Array:
-    """Its scores [n] by features [n, d]."""
+    """Scores [n] of an effusion by features [n, d]."""
     return extractor.scores(found)[:, extractor.findings.index(EFFUSION)]

@@ -1,12 +1,13 @@
-"""Is the anatomy right? Estimates of metrics.chest_anatomy, tried on phantoms before use.
+"""The anatomy of sets of images by metrics.chest_anatomy, whose estimates are tried on phantoms.
 
-What is right in fewer than nine of ten phantoms, or no nearer than a constant, is not used.
+An estimate that is right in fewer than nine of ten phantoms, or no nearer than a constant, is not
+used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,13 +19,13 @@ from ldm.data import phantom
 from ldm.data.image_sets import UNSEEN, ImageSet
 from ldm.metrics.chest_anatomy import SIDE, Chest, Grey, Mask, chest, lungs, runs, spread
 from ldm.metrics.classification import wilson
-from ldm.metrics.estimate import Estimate
+from ldm.metrics.estimate import Estimate, mean
 from ldm.pictures import image_files
 from ldm.report.page import Block, Table
 
 PHANTOMS = 100
 FIRST = UNSEEN + 20_000_000  # neither those of phantoms:N nor those the estimates were made on
-RIGHT = 0.9  # of phantoms: what a count must reach to be believed
+RIGHT = 0.9  # share of phantoms in which a count must be right
 LUNGS, HEART, RATIO, RIBS = "lungs", "heart's side", "cardiothoracic ratio", "ribs"
 
 
@@ -36,26 +37,24 @@ class EstimateTrial(NamedTuple):
 
 
 def trial(count: int = PHANTOMS, first: int = FIRST) -> EstimateTrial:
-    """How often each estimate is right where the truth is known."""
+    """The share of phantoms in which each estimate is right, or its error."""
     drawn = phantom.render(phantom.sample_phantoms(range(first, first + count)), SIDE)
     greys = drawn.images[:, 0].numpy()
     masks = {name: mask.numpy() for name, mask in drawn.masks.items()}
     found = [chest(grey) for grey in greys]
-    two = sum(one.lungs == 2 for one in found)
     # every other phantom as its mirror image, so that each counts once
     mirrored = [chest(grey[:, ::-1]) for grey in greys[1::2]]
     shifts = [one.shift for one in found[::2] if one.shift is not None]
     shifts += [-one.shift for one in mirrored if one.shift is not None]
     right_counts = {
-        "two lungs are two": wilson(two, count),
+        "two lungs are two": wilson(sum(one.lungs == 2 for one in found), count),
         "one lung, the other covered, is one": wilson(covered(greys, masks, 1), count),
         "none, both covered, is none": wilson(covered(greys, masks, 2), count),
     }
     heart = wilson(sum(shift > 0 for shift in shifts), len(shifts))
     truth = np.array([row["cardiothoracic_ratio"] for row in drawn.truth], float)
-    known = np.array([one.ratio is not None for one in found])
-    ratios = np.array([one.ratio for one in found if one.ratio is not None])
-    errors = mean(abs(ratios - truth[known]))
+    ratios = np.array([one.ratio for one in found], float)  # NaN without two lungs
+    errors = mean(abs(ratios - truth)[~np.isnan(ratios)])
     constant = mean(abs(truth - truth.mean()))
     ribs = rib_trial(greys, masks["ribs"], found)
     measured = right_counts | {
@@ -74,13 +73,13 @@ def trial(count: int = PHANTOMS, first: int = FIRST) -> EstimateTrial:
 
 
 def covered(greys: Grey, masks: dict[str, Mask], sides: int) -> int:
-    """How often the lungs that are left are counted right, after `sides` were painted over.
+    """The number of phantoms whose remaining lungs are counted right after `sides` are covered.
 
-    The paint is the heart's mean grey; with one side it is the left and the right lung in turn.
+    The paint is the heart's mean grey; with one side it covers the left and the right lung in turn.
     """
-    right = 0
+    right, both = 0, ("left lung", "right lung")
     for i, grey in enumerate(greys):
-        names = ("left lung", "right lung") if sides == 2 else (("left lung", "right lung")[i % 2],)
+        names = both if sides == 2 else both[i % 2 : i % 2 + 1]
         paint = np.any([masks[name][i] for name in names], axis=0)
         paint = ndimage.binary_dilation(paint, iterations=3)
         without = np.where(paint, grey[masks["heart"][i]].mean(), grey)
@@ -89,7 +88,7 @@ def covered(greys: Grey, masks: dict[str, Mask], sides: int) -> int:
 
 
 def rib_trial(greys: Grey, ribs: Mask, found: Sequence[Chest]) -> Estimate:
-    """How often as many ribs are crossed as the phantom has on the same line of each lung."""
+    """The share of lungs with as many ribs counted as the phantom has on the same line."""
     hits = total = 0
     for grey, mask, one in zip(greys, ribs, found, strict=True):
         if one.ribs is None:
@@ -104,10 +103,9 @@ def rib_trial(greys: Grey, ribs: Mask, found: Sequence[Chest]) -> Estimate:
 
 
 def survey(asked: ImageSet, indices: Iterable[int], believed: Sequence[str]) -> dict[str, Estimate]:
-    """What the believed estimates say of the images of a set."""
-    found = []
-    for index in tqdm(indices, f"anatomy of {asked.name}", delay=2, disable=None, leave=False):
-        found.append(chest(prepare(asked.load(index))))
+    """The believed estimates of the images of a set."""
+    bar = tqdm(indices, f"anatomy of {asked.name}", delay=2, disable=None, leave=False)
+    found = [chest(prepare(asked.load(index))) for index in bar]
     result: dict[str, Estimate] = {}
     if LUNGS in believed:
         for count, name in ((2, "two lungs"), (1, "one lung"), (0, "no lung")):
@@ -119,8 +117,9 @@ def survey(asked: ImageSet, indices: Iterable[int], believed: Sequence[str]) -> 
     if RATIO in believed and len(both) > 1:
         result["cardiothoracic ratio, mean"] = mean(np.array([one.ratio for one in both], float))
     if RIBS in believed and len(both) > 1:
-        counts = np.array([count for one in both for count in one.ribs or ()], float)
-        result["ribs on a line down a lung, mean"] = mean(counts)
+        result["ribs on a line down a lung, mean"] = mean(
+            [count for one in both for count in one.ribs or ()]
+        )
     return result
 
 
@@ -130,21 +129,13 @@ def prepare(image: Tensor) -> Grey:
     return grey[0].to(torch.float64).numpy()
 
 
-def mean(values: np.ndarray) -> Estimate:
-    """With a normal interval of 95 %."""
-    value = float(values.mean())
-    half = float(1.96 * values.std(ddof=1) / len(values) ** 0.5)
-    return Estimate(value, value - half, value + half, len(values))
-
-
 def tables(tried: EstimateTrial, surveys: Mapping[str, Mapping[str, Estimate]]) -> list[Block]:
-    """The trial; then what is believed, of each set."""
-    names = (LUNGS, HEART, RATIO, RIBS)
+    """The trial, and the believed estimates of each set."""
+    failed = [name for name in (LUNGS, HEART, RATIO, RIBS) if name not in tried.believed]
     caption = (
         f"Estimates of the anatomy, tried on {PHANTOMS} phantoms, whose truth is known. Used: "
-        f"{', '.join(tried.believed) or 'none'}; not good enough: "
-        f"{', '.join(name for name in names if name not in tried.believed) or 'none'} (right in "
-        f"{100 * RIGHT:g} % is asked for, or less error than a constant)."
+        f"{', '.join(tried.believed) or 'none'}; not good enough: {', '.join(failed) or 'none'} "
+        f"(right in {100 * RIGHT:g} % is asked for, or less error than a constant)."
     )
     rows = [(claim, str(figure)) for claim, figure in tried.measured.items()]
     blocks: list[Block] = [Table(caption, ("on phantoms", "share right, or error"), rows)]
@@ -155,19 +146,7 @@ def tables(tried: EstimateTrial, surveys: Mapping[str, Mapping[str, Estimate]]) 
             "with real ones, nearly all of which have two lungs, and drawn phantoms with the trial."
         )
         cells = [
-            (claim, *(str(found[claim]) if claim in found else "" for found in surveys.values()))
-            for claim in claims
+            (claim, *(str(found.get(claim, "")) for found in surveys.values())) for claim in claims
         ]
         blocks.append(Table(caption, ("", *surveys), cells))
     return blocks
-
-
-def as_json(tried: EstimateTrial, surveys: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
-    return {
-        "trial": {claim: figure._asdict() for claim, figure in tried.measured.items()},
-        "believed": tried.believed,
-        **{
-            name: {claim: figure._asdict() for claim, figure in found.items()}
-            for name, found in surveys.items()
-        },
-    }

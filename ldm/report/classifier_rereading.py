@@ -1,9 +1,9 @@
-"""Does a classifier say of a reconstruction what it said of the original?"""
+"""A classifier's verdicts of reconstructions beside those of the originals."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,12 +14,12 @@ from ldm.metrics.fid import Array
 from ldm.report.page import Table
 from ldm.report.roundtrip import HOW, ORIGINAL
 
-LEAST = 5  # of each class: fewer say nothing
+LEAST = 5  # images of each class for an AUC
 SHOWN = (ORIGINAL, *HOW)
 
 
 class Rereading(NamedTuple):
-    """One finding: {original, sample or mean: figure}, the differences to the original."""
+    """A finding's {original, sample or mean: figure}; difference: of AUCs to the original's."""
 
     positive: int
     auc: dict[str, Estimate]
@@ -31,7 +31,7 @@ class Rereading(NamedTuple):
 class Verdicts(NamedTuple):
     """found: {finding: figures};  left_out: {finding: why};  agreement: {finding: {how: share}}
 
-    called: {finding: originals of which it is said}, without which agreement is easy
+    called: {finding: originals called positive}; where they are few, agreement is easy
     """
 
     found: dict[str, Rereading]
@@ -39,11 +39,15 @@ class Verdicts(NamedTuple):
     agreement: dict[str, dict[str, Estimate]]
     called: dict[str, int]
 
+    def values(self) -> dict[str, Any]:
+        keys = ("findings", "left out", "agreement", "said of originals")
+        return dict(zip(keys, self, strict=True))
+
 
 def measure(
     extractor: Extractor, features: Mapping[str, Array], labels: Sequence[Mapping[str, bool]]
 ) -> Verdicts:
-    """features: {original, sample or mean: [n, d]};  labels: [n] what is known of each image"""
+    """features: {original, sample or mean: [n, d]};  labels: [n] known findings of each image"""
     scores = {which: extractor.scores(features[which]) for which in SHOWN}  # [n, K]
     verdicts = Verdicts({}, {}, {}, {})
     for k, finding in enumerate(extractor.findings):
@@ -63,32 +67,28 @@ def measure(
             verdicts.left_out[finding] = f"{truth.sum()} with it, {(~truth).sum()} without"
         else:
             kept = {which: each[which][known] for which in SHOWN}
-            verdicts.found[finding] = _verdict(kept, truth, extractor.threshold)
+            calls = {w: decisions(kept[w], truth, extractor.threshold) for w in SHOWN}
+            verdicts.found[finding] = Rereading(
+                int(truth.sum()),
+                {which: auc(kept[which], truth) for which in SHOWN},
+                {how: auc_difference(kept[how], kept[ORIGINAL], truth) for how in HOW},
+                {which: calls[which]["accuracy"] for which in SHOWN},
+                {which: calls[which]["F1"] for which in SHOWN},
+            )
     return verdicts
 
 
-def _verdict(scores: Mapping[str, Array], truth: np.ndarray, threshold: float) -> Rereading:
-    calls = {which: decisions(scores[which], truth, threshold) for which in SHOWN}
-    return Rereading(
-        int(truth.sum()),
-        {which: auc(scores[which], truth) for which in SHOWN},
-        {how: auc_difference(scores[how], scores[ORIGINAL], truth) for how in HOW},
-        {which: calls[which]["accuracy"] for which in SHOWN},
-        {which: calls[which]["F1"] for which in SHOWN},
-    )
-
-
 def tables(name: str, verdicts: Verdicts) -> list[Table | str]:
-    """Of one extractor: AUCs, accuracy and F1, and the agreement, which needs no labels."""
+    """One extractor's AUCs, accuracy and F1, and the agreement, which needs no labels."""
     blocks: list[Table | str] = []
     if verdicts.found:
         ranks, calls = [], []
         for finding, one in verdicts.found.items():
             first = (finding, f"{one.positive} of {one.auc[ORIGINAL].n}")
-            differences = (show(one.difference[how], sign="+") for how in HOW)
-            ranks.append((*first, *(show(one.auc[which]) for which in SHOWN), *differences))
-            both = (figure[which] for figure in (one.accuracy, one.f1) for which in SHOWN)
-            calls.append((*first, *map(show, both)))
+            differences = (one.difference[how].show("+.3f") for how in HOW)
+            ranks.append((*first, *(one.auc[w].show(".3f") for w in SHOWN), *differences))
+            both = (figure[w].show(".3f") for figure in (one.accuracy, one.f1) for w in SHOWN)
+            calls.append((*first, *both))
         header = ("finding", "positive")
         more = tuple(f"{how} - original" for how in HOW)
         caption = f"{name}: area under the ROC curve, and its paired difference (DeLong)."
@@ -102,39 +102,11 @@ def tables(name: str, verdicts: Verdicts) -> list[Table | str]:
             f"{name}, left out for fewer than {LEAST} labelled images of a class: {reasons}."
         )
     if verdicts.agreement:
+        called = verdicts.called.values()
         rows = [
-            (
-                finding,
-                f"{verdicts.called[finding]} of {share['mean'].n}",
-                *(show(share[how]) for how in HOW),
-            )
-            for finding, share in verdicts.agreement.items()
+            (finding, f"{said} of {share['mean'].n}", *(share[how].show(".3f") for how in HOW))
+            for said, (finding, share) in zip(called, verdicts.agreement.items(), strict=True)
         ]
         caption = f"{name}: images whose reconstruction gets the original's verdict."
         blocks.append(Table(caption, ("finding", "said of originals", *HOW), rows))
     return blocks
-
-
-def show(estimate: Estimate, sign: str = "") -> str:
-    value, low, high = (f"{x:{sign}.3f}" for x in estimate[:3])
-    return f"{value} ({low} to {high})"
-
-
-def as_json(verdicts: Verdicts) -> dict[str, object]:
-    def plain(each: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
-        return {name: estimate._asdict() for name, estimate in each.items()}
-
-    found = {
-        finding: {
-            "positive": one.positive,
-            **{name: plain(getattr(one, name)) for name in Rereading._fields[1:]},
-        }
-        for finding, one in verdicts.found.items()
-    }
-    agreement = {finding: plain(each) for finding, each in verdicts.agreement.items()}
-    return {
-        "findings": found,
-        "left out": verdicts.left_out,
-        "agreement": agreement,
-        "said of originals": verdicts.called,
-    }

@@ -15,7 +15,6 @@ from ldm.report import (
     memorization,
     page,
     train_on_synthetic,
-    verdict_page,
     verdicts,
 )
 from ldm.report.page import Block, Table
@@ -37,7 +36,7 @@ def run(options: argparse.Namespace) -> Report:
     extractor = open_extractor(options.extractor, options.weights)
     if extractor.head is None:
         raise ValueError(f"{extractor.name} names no findings; use judge or densenet121-res224-all")
-    judged = [verdicts.look(s, extractor, options.limit, options.skip_bad) for s in sets]
+    judged = [verdicts.judge_images(s, extractor, options.limit, options.skip_bad) for s in sets]
     findings, left_out = verdicts.choose(judged[0], extractor, options.findings)
     found = {
         finding: [verdicts.verdict(one, finding, extractor) for one in judged]
@@ -67,17 +66,17 @@ def run(options: argparse.Namespace) -> Report:
             name: anatomy_survey.survey(asked, one.indices, tried.believed)
             for name, asked, one in zip(names, sets, judged, strict=True)
         }
-        values["anatomy"] = anatomy_survey.as_json(tried, surveys)
+        values["anatomy"] = {"trial": tried.measured, "believed": tried.believed, **surveys}
         more += anatomy_survey.tables(tried, surveys)
     if audited := memorization.beside(options, sets[0]):
         values["memorization"] = audited.values
         more += audited.blocks
     sentences = about(values)
-    tables = [verdict_page.areas(found, names), verdict_page.called(found, names)]
-    pictures = [verdict_page.roc(found, judged, names, extractor)]
+    tables = verdicts.tables(found, names)
+    pictures = [verdicts.roc_picture(found, judged, names, extractor)]
     for finding in findings:
-        pictures += verdict_page.wrong(sets[0], judged[0], finding, extractor)
-    prompts = [verdict_page.prompt_table(judged[0], extractor)] if judged[0].prompts else []
+        pictures += verdicts.disagreements(sets[0], judged[0], finding, extractor)
+    prompts = [verdicts.prompt_table(judged[0], extractor)] if judged[0].prompts else []
     blocks: list[Block] = [*sentences, *tables, *more, *pictures, *prompts]
     files = page.files("classify", TITLE, blocks, values)
     return Report(page.text(TITLE, [sentences[0], *sentences[2:], *tables, *more]), values, files)
@@ -95,7 +94,7 @@ def train(
         )
     names, unknown = patients(sets[1], real.indices)
     learned = {f: train_on_synthetic.learn(fake, real, names, f) for f in findings}
-    values = {f: train_on_synthetic.as_json(result) for f, result in learned.items()}
+    values = {f: result and result.values() for f, result in learned.items()}
     table = train_on_synthetic.table(learned, unknown)
     return table, {"learned": values, "patients not known": unknown}
 

@@ -1,8 +1,11 @@
-"""Does a set of images copy the images that its model was trained on? In three spaces."""
+"""Search for copies of training images in a set of images, in three spaces.
+
+The training images are a set, or those of the run whose name sample.py wrote into its images.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,21 +17,23 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ldm import rng
-from ldm.config import ConfigError
+from ldm.config import ConfigError, from_dict
 from ldm.data.augmentation import augment
-from ldm.data.image_sets import UNSEEN, ImageSet, PhantomSet, load_each, open_set
+from ldm.data.datasets import open_datasets
+from ldm.data.image_sets import UNSEEN, ImageSet, PhantomSet, open_set
 from ldm.judging.extractors import Array, Extractor
 from ldm.metrics.classification import wilson
 from ldm.metrics.estimate import Estimate
 from ldm.metrics.nearest_images import Audit, audit, nearest
 from ldm.pictures import image_files
-from ldm.report.set_distances import fingerprint
-from ldm.report.trained_images import TrainedImages
+from ldm.report.roundtrip import open_copier
+from ldm.report.set_distances import fingerprint, read_batches
+from ldm.training.methods.instance_images import Instances, Kind
 from ldm.training.run_config import load_run
 from ldm.vae import VAE
-from ldm.weights.loading import build, load_parts, weights_hash
+from ldm.weights.loading import load_parts, weights_hash
 
-SIDE = 64  # pixels at which images are compared as such: what makes a chest that chest
+SIDE = 64  # pixels at which images are compared in the space of pixels
 VERSIONS = 2000  # training images and changed versions of them, together
 PLANTED = 200
 LEAST = 20  # held-out images; their nearest sets the threshold if they are fewer than 100
@@ -38,14 +43,14 @@ QUANTILE = 0.01
 
 
 class Square(NamedTuple):
-    """Images [n, C, size, size] in [-1, 1] as the autoencoder takes them, and their sample ids."""
+    """Images [n, C, size, size] in [-1, 1] for the autoencoder, and their sample ids."""
 
     pictures: Tensor
     ids: list[str]
 
 
 class Space(NamedTuple):
-    """Where images are compared: what the audit says, and how well it works there.
+    """A space in which images are compared: its audit, and how well copies are found there.
 
     planted, changed: share of training images found that passed through the autoencoder, as they
     are and a little changed;  false_alarms: share of held-out images called copies by a threshold
@@ -61,7 +66,7 @@ class Space(NamedTuple):
 
 @dataclass
 class Finder:
-    """The autoencoder and the extractor by which copies are looked for."""
+    """Looks for copies by an autoencoder and an extractor."""
 
     vae: VAE
     size: int  # pixels
@@ -69,60 +74,53 @@ class Finder:
 
     @classmethod
     def open(cls, model: str, extractor: Extractor) -> Finder:
-        config, parts = load_parts(model)
-        if "vae" not in parts:
-            raise ValueError(f"{model} has no vae; name weights that have one with --model")
-        vae: VAE = build("vae", config, parts["vae"])  # type: ignore[assignment]  # by its name
-        return cls(vae, config.image_size, extractor)
+        copier = open_copier(model)
+        return cls(copier.vae, copier.size, extractor)
 
     def read(self, asked: ImageSet, limit: int | None = None, skip_bad: bool = False) -> Square:
         channels, pictures, ids = self.vae.config.image_channels, [], []
-        total = len(asked) if limit is None else min(limit, len(asked))
-        each = load_each(asked, limit, skip_bad)
-        for i, image in tqdm(
-            each, asked.name, total, unit="image", delay=2, disable=None, leave=False
-        ):
-            pictures.append(
-                image_files.to_channels(image_files.fit_square(image, self.size), channels)
-            )
-            ids.append(asked.sample_id(i))
+        for indices, images in read_batches(asked, limit, skip_bad):
+            squares = [image_files.fit_square(image, self.size) for image in images]
+            pictures += [image_files.to_channels(square, channels) for square in squares]
+            ids += [asked.sample_id(i) for i in indices]
         if not pictures:
             raise ValueError(f"{asked.name} has no usable image")
         return Square(torch.stack(pictures), ids)
 
     def room(self) -> int:
-        """How many images of this size there is room for."""
+        """The number of images of this size that fit into MEMORY."""
         return MEMORY // (4 * self.vae.config.image_channels * self.size**2)
 
     def find(self, fake: Square, train: Square, held_out: Square) -> tuple[Square, list[Space]]:
-        """The training images with their changed versions, and what each space says.
+        """The training images with their changed versions, and the result in each space.
 
-        Samples have passed through the autoencoder, which brings images nearer to each other: so
-        do held-out and planted images before they are compared.
+        The autoencoder brings images nearer to each other. Samples have passed through it, so
+        held-out and planted images do, too, before they are compared.
         """
         check_apart(train, held_out)
         versions = with_versions(train)
-        some = torch.linspace(0, len(train.ids) - 1, min(PLANTED, len(train.ids))).long()
-        planted = train.pictures[some]
+        chosen = torch.linspace(0, len(train.ids) - 1, min(PLANTED, len(train.ids))).long()
+        planted = train.pictures[chosen]
         changed = augment(planted, rng.generator(0, "planted copies"))
         sets = [fake.pictures, versions.pictures]
         sets += [self.through(x) for x in (held_out.pictures, planted, changed)]
         spaces = []
         for name, place in self.places().items():
-            samples, known, unseen, plain, moved = (each(x, place, name) for x in sets)
+            samples, known, unseen, plain, moved = (embed(x, place, name) for x in sets)
             found = audit(samples, known, unseen, QUANTILE)
             recall, of_changed = (share_below(x, known, found.threshold) for x in (plain, moved))
-            spaces.append(Space(name, found, recall, of_changed, cross(found)))
+            spaces.append(Space(name, found, recall, of_changed, false_alarms(found)))
         return versions, spaces
 
-    def through(self, pictures: Tensor) -> Tensor:
-        return torch.cat([self._through(x) for x in pictures.split(16)])
-
     @torch.inference_mode()
-    def _through(self, x: Tensor) -> Tensor:
-        return self.vae.decode(self.vae.encode(x).mean).clamp(-1, 1)
+    def through(self, pictures: Tensor) -> Tensor:
+        """The reconstructions of images [n, C, size, size] by posterior means."""
+        parts = pictures.split(16)
+        return torch.cat([self.vae.decode(self.vae.encode(x).mean).clamp(-1, 1) for x in parts])
 
     def places(self) -> dict[str, Callable[[Tensor], Array]]:
+        """{space: images [B, C, size, size] -> points [B, d]}"""
+
         def pixels(x: Tensor) -> Array:
             small = F.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)
             return small.flatten(1).double().numpy()
@@ -131,18 +129,12 @@ class Finder:
         def latents(x: Tensor) -> Array:
             return self.vae.encode(x).mean.flatten(1).double().numpy()
 
-        def features(x: Tensor) -> Array:
-            return self.extractor(list(x))
-
-        return {
-            "pixels": pixels,
-            "latents": latents,
-            f"features of {self.extractor.name}": features,
-        }
+        features = f"features of {self.extractor.name}"
+        return {"pixels": pixels, "latents": latents, features: self.extractor}
 
 
 def check_apart(train: Square, held_out: Square) -> None:
-    """Raises ValueError for held-out images that cannot say what no copying looks like."""
+    """Raises ValueError for held-out images that were trained on, or are fewer than LEAST."""
     known = {fingerprint(image) for image in train.pictures}
     if trained := sum(fingerprint(image) in known for image in held_out.pictures):
         raise ValueError(
@@ -156,17 +148,17 @@ def check_apart(train: Square, held_out: Square) -> None:
         )
 
 
-def each(pictures: Tensor, place: Callable[[Tensor], Array], name: str) -> Array:
+def embed(pictures: Tensor, place: Callable[[Tensor], Array], name: str) -> Array:
     """[n, d]"""
     parts = tqdm(pictures.split(16), name, unit="batch", delay=2, disable=None, leave=False)
     return np.concatenate([place(part) for part in parts])
 
 
 def with_versions(train: Square) -> Square:
-    """The training images, and after them as many changed versions as `VERSIONS` leaves room for.
+    """The training images, and after them at most VERSIONS - n changed versions of them.
 
-    A model that was trained on changed versions copies those, and they pass for new beside the
-    unchanged image.
+    A model that was trained on changed versions copies those, which are far from the unchanged
+    image and would pass for new.
     """
     count = max(0, min(64, VERSIONS // len(train.ids) - 1))
     changed = [
@@ -180,8 +172,8 @@ def share_below(samples: Array, known: Array, threshold: float) -> Estimate:
     return wilson(hits, len(samples))
 
 
-def cross(found: Audit) -> Estimate:
-    """False alarms: each half of the held-out images by the threshold of the other half."""
+def false_alarms(found: Audit) -> Estimate:
+    """The share of copies in each half of the held-out images by the other half's threshold."""
     distance, hits = found.held_out.distance, 0
     for i in (0, 1):
         threshold = np.quantile(distance[i::2], QUANTILE)
@@ -189,12 +181,48 @@ def cross(found: Audit) -> Estimate:
     return wilson(hits, len(distance))
 
 
-def trained_on(asked: ImageSet, skip_bad: bool = False) -> TrainedImages | None:
-    """What the images' own text says that they were drawn with, if that run is here or in runs/.
+class TrainedImages:
+    """The training images of a run folder (an image_sets.ImageSet): grey, at the run's size.
 
-    skip_bad: do not ask what cannot be read, in the place of a ValueError
+    Of `method.kinds`, the few images that were picked; else all of the run's data.
     """
-    said = set()
+
+    def __init__(self, folder: Path) -> None:
+        run = load_run(folder / "config.yaml")
+        self.name, self.folder = str(folder), folder
+        kinds = [from_dict(Kind, kind, "method.kinds") for kind in run.method.get("kinds", [])]
+        datasets = [dataset for dataset, _ in open_datasets(run.data, channels=1)]
+        parts = [Instances(dataset, kinds, ["{}"]) for dataset in datasets]
+        self.places = [(part, i) for part in parts for i in range(len(part))]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def load(self, index: int) -> Tensor:
+        part, i = self.places[index]
+        return part.images(torch.tensor([i]))[0]
+
+    def sample_id(self, index: int) -> str:
+        part, i = self.places[index]
+        return part.sample_id(i)
+
+    def findings(self, index: int) -> Mapping[str, bool]:
+        part, i = self.places[index]
+        return part.findings(i)
+
+    def text(self, index: int) -> Mapping[str, str]:
+        return {}
+
+    def patient(self, index: int) -> str | None:
+        return None
+
+
+def trained_on(asked: ImageSet, skip_bad: bool = False) -> TrainedImages | None:
+    """The images of the run that the PNG texts name, if it is in the current folder or in runs/.
+
+    skip_bad: pass over files that cannot be read, in the place of a ValueError
+    """
+    named = set()
     for index in range(len(asked)):
         try:
             text = asked.text(index)
@@ -202,10 +230,10 @@ def trained_on(asked: ImageSet, skip_bad: bool = False) -> TrainedImages | None:
             if not skip_bad:
                 raise ValueError(f"{error}; --skip-bad goes on without it") from error
             continue  # the log names it when the images are read
-        said.add((text.get("model", ""), text.get("weights")))
-    if len(said) != 1:
+        named.add((text.get("model", ""), text.get("weights")))
+    if len(named) != 1:
         return None  # several models, or none
-    model, weights = said.pop()
+    model, weights = named.pop()
     if not model or Path(model).name != model or len(model) > 200:
         return None  # no name of one
     for folder in (Path(model), Path("runs") / model):
@@ -215,7 +243,7 @@ def trained_on(asked: ImageSet, skip_bad: bool = False) -> TrainedImages | None:
 
 
 def hash_of(run: Path) -> str:
-    """As LatentDiffusion has it; "" for a run that has no whole model."""
+    """LatentDiffusion.weights_hash of a run; "" for one that has no whole model."""
     try:
         return weights_hash(load_parts(run)[1])
     except ValueError:
@@ -223,16 +251,13 @@ def hash_of(run: Path) -> str:
 
 
 def open_train(source: str) -> ImageSet:
-    """A set, or the run folder whose training images are meant."""
-    return (
-        TrainedImages(Path(source))
-        if (Path(source) / "config.yaml").is_file()
-        else open_set(source)
-    )
+    """A set, or the training images of a run folder."""
+    is_run = (Path(source) / "config.yaml").is_file()
+    return TrainedImages(Path(source)) if is_run else open_set(source)
 
 
 def open_held_out(source: str | None, train: ImageSet) -> ImageSet:
-    """The set named, or what is like the training set but was not trained on."""
+    """The set of that name; None: images like the training set that were not trained on."""
     if source is not None:
         return open_set(source)
     data = load_run(train.folder / "config.yaml").data if isinstance(train, TrainedImages) else None
@@ -252,5 +277,5 @@ def open_held_out(source: str | None, train: ImageSet) -> ImageSet:
 
 
 def closest(found: Audit, count: int = 8) -> Sequence[int]:
-    """The samples nearest to a training image, nearest first."""
+    """The numbers of the samples nearest to a training image, nearest first."""
     return [int(i) for i in np.argsort(found.samples.distance, kind="stable")[:count]]

@@ -17,7 +17,7 @@ from ldm.pipeline import Sampling
 from ldm.report import (
     Report,
     anatomy_survey,
-    edit_sheet,
+    image_sheets,
     inpainting_trials,
     outpainting_trials,
     page,
@@ -63,20 +63,20 @@ def run(options: argparse.Namespace) -> Report:
             for name, figures in each.items()
         },
     }
-    rows = edit_sheet.inpainted(repainted)
+    rows = repainted.panels()
     if options.extended:
         more = outpainting_trials.extend(pipe, how, options.extended)
-        rows.append(edit_sheet.extended(more.shown))
+        rows.append(more.panels())
         table, values["outpainting"] = outpainting(more)
         blocks.append(table)
     if options.inverted:
         slow = Sampling(options.seed, 50, "ddim", 1.0, height=side, width=side)
         found, shown = outpainting_trials.invert(pipe, slow, options.inverted)
-        rows.append([edit_sheet.Panel(*panel) for panel in shown.items()])
+        rows.append([image_sheets.Panel(*panel) for panel in shown.items()])
         blocks.append(inversion_table(found))
         values["inversion"] = {name: average(x) for name, x in found._asdict().items()}
     warning = "The originals are phantoms." if isinstance(asked, PhantomSet) else PATIENTS
-    blocks.append(edit_sheet.sheet(rows, warning))
+    blocks.append(image_sheets.edits(rows, warning))
     files = page.files("edits", TITLE, blocks, values)
     return Report(page.text(TITLE, blocks), values, files)
 

@@ -1,4 +1,4 @@
-"""Which text encoder keeps clinical meaning: rows of CheXpert@k, beside the paper's.
+"""Retrieval of reports by text encoders, CheXpert@k, beside the paper's.
 
 Chambon et al., arXiv:2210.04133, sections 2.4 and 3.3.
 """
@@ -17,10 +17,9 @@ from tqdm import tqdm
 
 from ldm.data.mesh_terms import CLASSES
 from ldm.data.radiology_reports import Labelled
-from ldm.metrics.estimate import Estimate
 from ldm.metrics.retrieval import Score, chexpert_at_k, shared_words
 from ldm.report import chambon
-from ldm.report.named_encoders import Clip, NamedEncoder, open_encoder
+from ldm.report.named_encoders import NamedEncoder, open_encoder
 from ldm.report.page import Table
 
 log = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ WORDS = "words"
 
 
 class Choice(NamedTuple):
-    """label: how tables call it;  name: see ldm.report.named_encoders;  how: None: all"""
+    """label: in tables;  name: see ldm.report.named_encoders;  how: of its vectors, None: all"""
 
     label: str
     name: str
@@ -46,14 +45,35 @@ class Row(NamedTuple):
     cut: int
     paper: float | None
 
+    @property
+    def name(self) -> str:
+        return f"{self.label}@{self.how}"
+
+    @property
+    def width(self) -> int | None:
+        return None if self.vectors is None else self.vectors.shape[1]
+
+    def values(self) -> dict[str, Any]:
+        """Shares of 1, not percent, but for the paper's."""
+        return {
+            "encoder": self.label,
+            "vector": self.how,
+            "width": self.width,
+            "cut": self.cut,
+            "macro": self.score.macro,
+            "mean": self.score.mean,
+            "classes": {CLASSES[c]: share for c, share in self.score.classes.items()},
+            "paper_percent": self.paper,
+        }
+
 
 def open_all(choices: Sequence[Choice], seed: int) -> list[NamedEncoder | None]:
-    """The encoder of each choice, None for words; ValueError for what cannot be, before any work.
+    """The encoder of each choice, None for words; those of one name are opened once.
 
-    One that several choices name is opened once.
+    Raises ValueError for a name or a vector that does not exist, and for a row named twice.
     """
     by_name: dict[str, NamedEncoder | None] = {WORDS: None}
-    named: set[tuple[str, str]] = set()
+    rows: set[str] = set()
     bar = tqdm(choices, "opening text encoders", delay=2, disable=None, leave=False)
     for label, name, how in bar:
         if name not in by_name:
@@ -61,10 +81,10 @@ def open_all(choices: Sequence[Choice], seed: int) -> list[NamedEncoder | None]:
         hows = hows_of(by_name[name])
         if how not in (None, *hows):
             raise ValueError(f"text encoder {name} has no {how}; choose {' or '.join(hows)}")
-        for one in hows if how is None else [how]:
-            if (label, one) in named:
-                raise ValueError(f"{label}@{one} is named twice; label one of them LABEL=ENCODER")
-            named.add((label, one))
+        names = {f"{label}@{one}" for one in hows if how in (None, one)}
+        if twice := sorted(names & rows):
+            raise ValueError(f"{twice[0]} is named twice; label one of them LABEL=ENCODER")
+        rows |= names
     return [by_name[choice.name] for choice in choices]
 
 
@@ -80,9 +100,9 @@ def measure(
     seed: int,
     cosine: bool = False,
 ) -> list[Row]:
-    """One row for each way of the choice to make a vector of a text.
+    """A row for each kind of vector that was chosen.
 
-    cosine: divide vectors by their lengths, which the paper does not: it then gets no figure
+    cosine: divide vectors by their lengths, which the paper does not: then no figure of it compares
     """
     as_paper = k == 10 and not cosine
     hows = hows_of(encoder) if choice.how is None else (choice.how,)
@@ -111,9 +131,9 @@ def measure(
 def paper_figure(choice: Choice, encoder: NamedEncoder, how: str) -> float | None:
     """Macro CheXpert@10 in percent of the row of table 2 that compares, if one does.
 
-    Any trained tower of CLIP's kind stands beside the paper's, a BERT beside that of its label.
+    A trained tower of CLIP's kind is compared with the paper's, a BERT with the one of its label.
     """
-    if isinstance(encoder, Clip):
+    if "eot" in encoder.hows:  # of CLIP's kind
         return None if choice.name.partition(":")[0] == "random" else chambon.CLIP[how]
     return chambon.bert(choice.label, how)
 
@@ -133,64 +153,43 @@ def agreement(rows: Sequence[Row]) -> dict[str, float] | None:
     None for fewer than three rows that compare, or if all are equal on one side.
     """
     pairs = [(row.score.macro.value, row.paper) for row in rows if row.paper is not None]
-    if len(pairs) < 3:
-        return None
-    found = kendalltau(*zip(*pairs, strict=True))
-    if math.isnan(found.statistic):
+    found = kendalltau(*zip(*pairs, strict=True)) if len(pairs) >= 3 else None
+    if found is None or math.isnan(found.statistic):
         return None
     return {"tau": float(found.statistic), "p": float(found.pvalue), "n": len(pairs)}
 
 
-# --- how they are shown ---
-
-
 def macro_table(rows: Sequence[Row], k: int) -> Table:
-    header = (f"CheXpert@{k}, %", "95 % interval", "over reports, %", "width", "cut", "paper, %")
     cells = []
     for row in rows:
-        macro, width = row.score.macro, "" if row.vectors is None else str(row.vectors.shape[1])
-        interval, paper = f"{100 * macro.low:.1f} to {100 * macro.high:.1f}", _percent(row.paper)
-        mean = f"{100 * row.score.mean.value:.1f}"
-        cells.append(
-            (
-                row.label,
-                row.how,
-                f"{100 * macro.value:.1f}",
-                interval,
-                mean,
-                width,
-                str(row.cut),
-                paper,
-            )
-        )
-    n = rows[0].score.macro.n
+        macro, mean = row.score.macro.show(".1f", 100), percent(100 * row.score.mean.value)
+        counts = ("" if row.width is None else str(row.width), str(row.cut))
+        cells.append((row.label, row.how, macro, mean, *counts, percent(row.paper)))
     caption = (
-        f"Macro average over the classes and mean over the reports; n = {n} for every row, "
-        f"chance {100 * rows[0].score.macro_chance:.1f} %."
+        "Macro average over the classes (95 % interval) and mean over the reports; "
+        f"n = {rows[0].score.macro.n} for every row, chance "
+        f"{100 * rows[0].score.macro_chance:.1f} %."
     )
-    return Table(caption, ("encoder", "vector", *header), cells)
+    header = ("encoder", "vector", f"CheXpert@{k}, %", "over reports, %", "width", "cut")
+    return Table(caption, (*header, "paper, %"), cells)
 
 
 def class_table(rows: Sequence[Row]) -> Table:
     """rows: one of each encoder"""
     first = rows[0].score
-    cells = [
-        (
-            CLASSES[c],
-            str(first.classes[c].n),
-            f"{100 * first.chance[c]:.1f}",
-            *(_cell(row.score.classes[c]) for row in rows),
-        )
-        for c in first.classes
+    lines = [
+        (CLASSES[c], first.chance[c], [row.score.classes[c] for row in rows]) for c in first.classes
     ]
-    macro = ("macro", str(first.macro.n), f"{100 * first.macro_chance:.1f}")
-    cells.append((*macro, *(_cell(row.score.macro) for row in rows)))
+    lines.append(("macro", first.macro_chance, [row.score.macro for row in rows]))
+    cells = [
+        (name, str(each[0].n), percent(100 * chance), *(one.show(".1f", 100) for one in each))
+        for name, chance, each in lines
+    ]
     caption = (
         "By class, each encoder by the vector with its best macro average, chosen on these very "
         "reports; % (95 % interval)."
     )
-    names = [f"{row.label}@{row.how}" for row in rows]
-    return Table(caption, ("class", "n", "chance", *names), cells)
+    return Table(caption, ("class", "n", "chance", *(row.name for row in rows)), cells)
 
 
 def order_table(rows: Sequence[Row]) -> Table | str:
@@ -202,13 +201,7 @@ def order_table(rows: Sequence[Row]) -> Table | str:
     theirs = rankdata([-(row.paper or 0) for row in compared], method="min")
     ours = rankdata([-row.score.macro.value for row in compared], method="min")
     cells = [
-        (
-            f"{row.label}@{row.how}",
-            f"{100 * row.score.macro.value:.1f}",
-            str(a),
-            _percent(row.paper),
-            str(b),
-        )
+        (row.name, percent(100 * row.score.macro.value), str(a), percent(row.paper), str(b))
         for row, a, b in zip(compared, ours, theirs, strict=True)
     ]
     tau = agreement(rows)
@@ -218,25 +211,5 @@ def order_table(rows: Sequence[Row]) -> Table | str:
     return Table(caption, ("encoder", "here, %", "place", "paper, %", "place"), cells)
 
 
-def as_json(row: Row) -> dict[str, Any]:
-    """Shares of 1, not percent, but for the paper's."""
-    score = row.score
-    return {
-        "encoder": row.label,
-        "vector": row.how,
-        "width": None if row.vectors is None else row.vectors.shape[1],
-        "cut": row.cut,
-        "macro": score.macro._asdict(),
-        "mean": score.mean._asdict(),
-        "classes": {CLASSES[c]: there._asdict() for c, there in score.classes.items()},
-        "paper_percent": row.paper,
-    }
-
-
-def _cell(estimate: Estimate) -> str:
-    value, low, high = (100 * part for part in estimate[:3])
-    return f"{value:.1f} ({low:.0f} to {high:.0f})"
-
-
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"

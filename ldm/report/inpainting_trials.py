@@ -1,12 +1,14 @@
-"""Boxes of images painted again: how near it comes to what was there, beside cheaper fills."""
+"""Inpainting of boxes in images, compared with the originals and with cheaper fills."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
+from scipy import ndimage
 from tqdm import tqdm
 
 from ldm.config import ConfigError
@@ -19,6 +21,7 @@ from ldm.metrics.fid import Array
 from ldm.metrics.image_quality import edge_steps, psnr, ssim
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
+from ldm.report.image_sheets import Panel
 
 Fill = Callable[[Levels, Mask], Floats]
 # top, left, height, width as shares of the image; the patient's left is at the image's right
@@ -30,7 +33,8 @@ PLACES = {
 MODEL, MEAN, BIHARMONIC, PASTE = "model", "mean of the rim", "biharmonic", "image to image, pasted"
 METHODS = (MODEL, MEAN, BIHARMONIC, PASTE)
 FIGURES = ("PSNR", "SSIM", "seam")
-PLAIN = "a photo of a lung xray"  # for an image of which nothing is known
+ORIGINAL = "original"
+PLAIN = "a photo of a lung xray"  # the caption of an image without labels
 
 
 @dataclass
@@ -46,8 +50,14 @@ class Repainted:
     outside: int = 0
     shown: dict[str, dict[str, Levels]] = field(default_factory=dict)
 
-
-ORIGINAL = "original"
+    def panels(self) -> list[list[Panel]]:
+        """A row for each place: erased, the model's, the other fills, the original."""
+        rows = []
+        for place, shown in self.shown.items():
+            box = box_of(place, shown[ORIGINAL].shape[0])
+            erased = Panel(f"erased: {place}", shown[ORIGINAL], box, erased=True)
+            rows.append([erased, *(Panel(name, shown[name]) for name in (*METHODS, ORIGINAL))])
+        return rows
 
 
 def box_of(place: str, side: int) -> Box:
@@ -56,36 +66,31 @@ def box_of(place: str, side: int) -> Box:
 
 
 def words_of(asked: ImageSet, index: int) -> str:
-    """A caption of the findings that the image has."""
+    """A caption of the image's findings."""
     known = asked.findings(index)
     if not known:
         return PLAIN
-    there = [name for name, seen in known.items() if seen]
+    present = [name for name, there in known.items() if there]
     # wording 3 names every finding and nothing of the patient
-    drawn = isinstance(asked, PhantomSet)
-    return phantom.caption_from_labels(there, "", "", None, 3, phantom=drawn)
+    is_phantom = isinstance(asked, PhantomSet)
+    return phantom.caption_from_labels(present, "", "", None, 3, phantom=is_phantom)
 
 
 def mean_of_rim(picture: Levels, hole: Mask) -> Floats:
     """[H, W, C] whose hole has the mean of the pixels that touch it."""
-    near = np.zeros_like(hole)
-    near[1:] |= hole[:-1]
-    near[:-1] |= hole[1:]
-    near[:, 1:] |= hole[:, :-1]
-    near[:, :-1] |= hole[:, 1:]
+    rim = ndimage.binary_dilation(hole) & ~hole
     filled = picture.astype(np.float64)
-    filled[hole] = filled[near & ~hole].mean(axis=0)
+    filled[hole] = filled[rim].mean(axis=0)
     return filled
 
 
 def open_biharmonic() -> Fill:
-    """scikit-image's; ConfigError if that is not installed."""
+    """The biharmonic fill of scikit-image; ConfigError if that is not installed."""
     try:
         from skimage.restoration import inpaint_biharmonic
     except ImportError as error:
-        raise ConfigError(
-            "the biharmonic fill wants scikit-image: pip install scikit-image"
-        ) from error
+        message = "the biharmonic fill needs scikit-image: pip install scikit-image"
+        raise ConfigError(message) from error
 
     def fill(picture: Levels, hole: Mask) -> Floats:
         values = picture.astype(np.float64)
@@ -95,7 +100,14 @@ def open_biharmonic() -> Fill:
     return fill
 
 
-def put(picture: Levels, filled: Floats, hole: Mask) -> Levels:
+def mask_of(box: Box, picture: Levels) -> Mask:
+    """[H, W], True inside the box"""
+    mask = np.zeros(picture.shape[:2], bool)
+    mask[box.inside] = True
+    return mask
+
+
+def fill_hole(picture: Levels, filled: Floats, hole: Mask) -> Levels:
     """The picture with `filled`, rounded, in the hole."""
     result = picture.copy()
     result[hole] = filled[hole].round().astype(picture.dtype)
@@ -109,9 +121,7 @@ def score(original: Levels, result: Levels, box: Box) -> dict[str, float]:
     """
     span = float(np.iinfo(original.dtype).max)
     a, b = (x.mean(axis=2) for x in (original, result))
-    hole = np.zeros(a.shape, bool)
-    hole[box.inside] = True
-    before, after = (edge_steps(x, hole)[0].mean() for x in (a, b))
+    before, after = (edge_steps(x, mask_of(box, original))[0].mean() for x in (a, b))
     a, b = a[box.inside], b[box.inside]
     seam = after / before if before > 0 else float("nan")
     return {"PSNR": psnr(a, b, span), "SSIM": ssim(a, b, span), "seam": float(seam)}
@@ -125,54 +135,47 @@ def measure(
     prompt: str | None = None,
     skip_bad: bool = False,
 ) -> Repainted:
-    """The first `count` images. Raises ValueError for fewer than two.
+    """Repaints boxes of the first `count` images. Raises ValueError for fewer than two.
 
     prompt: the same for all; None: the caption of each
     """
     side, biharmonic = pipe.config.image_size, open_biharmonic()
     if min(min(box_of(place, side)[2:]) for place in PLACES) < 11:
-        raise ConfigError(f"SSIM wants boxes of 11 pixels; this model's images have {side}")
+        raise ConfigError(f"SSIM needs boxes of 11 pixels; this model's images have {side}")
     if len(asked) < 2:
-        raise ConfigError(f"{asked.name} has {len(asked)} image; an interval wants 2 or more")
+        raise ConfigError(f"{asked.name} has {len(asked)} image; an interval needs 2 or more")
     found = Repainted()
-    rows: dict[str, dict[str, list[dict[str, float]]]] = {
-        place: {method: [] for method in METHODS} for place in PLACES
-    }
+    rows: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
     usable = islice(load_each(asked, None, skip_bad), count)
     for index, image in tqdm(usable, "repainting", min(count, len(asked)), disable=None):
-        picture = image_files.to_integers(
-            image_files.fit_square(image_files.to_channels(image, 1), side)
-        )
+        square = image_files.fit_square(image_files.to_channels(image, 1), side)
+        picture = image_files.to_integers(square)
         words = [prompt or words_of(asked, index)]
         (redrawn,) = image_editing.image_to_image(pipe, picture, words, [index], sampling, STRENGTH)
-        places = list(PLACES)
-        for number, place in enumerate(places):
+        for number, place in enumerate(PLACES):
             box = box_of(place, side)
-            hole = np.zeros(picture.shape[:2], bool)
-            hole[box.inside] = True
+            hole = mask_of(box, picture)
             (drawn,) = image_editing.inpaint(
                 *(pipe, picture, hole.astype(float), words, [index], sampling, RESAMPLE)
             )
             results = {
                 MODEL: drawn,
-                MEAN: put(picture, mean_of_rim(picture, hole), hole),
-                BIHARMONIC: put(picture, biharmonic(picture, hole), hole),
-                PASTE: put(picture, redrawn.astype(np.float64), hole),
+                MEAN: fill_hole(picture, mean_of_rim(picture, hole), hole),
+                BIHARMONIC: fill_hole(picture, biharmonic(picture, hole), hole),
+                PASTE: fill_hole(picture, redrawn.astype(np.float64), hole),
             }
             for method, result in results.items():
-                rows[place][method].append(score(picture, result, box))
+                rows[place, method].append(score(picture, result, box))
             found.changed += int((drawn != picture).any(axis=2)[~hole].sum())
             found.outside += int((~hole).sum())
             if len(found.ids) <= number:  # of the first, second and third image one place each
                 found.shown[place] = {ORIGINAL: picture, **results}
         found.ids.append(asked.sample_id(index))
     if len(found.ids) < 2:
-        raise ValueError(f"{asked.name} has {len(found.ids)} usable images; 2 or more are wanted")
-    found.figures = {
-        place: {
-            method: {name: np.array([one[name] for one in each]) for name in FIGURES}
-            for method, each in methods.items()
+        raise ValueError(f"{asked.name} has {len(found.ids)} usable images; 2 or more are needed")
+    for place in PLACES:
+        found.figures[place] = {
+            method: {name: np.array([one[name] for one in rows[place, method]]) for name in FIGURES}
+            for method in METHODS
         }
-        for place, methods in rows.items()
-    }
     return found

@@ -14,10 +14,9 @@ from ldm.data.image_sets import ImageSet, open_set, warn_of_shared_patients
 from ldm.judging.extractors import open_extractor
 from ldm.pictures import image_files
 from ldm.report import Report, copy_search, page
-from ldm.report.copy_search import Finder, Space, Square
+from ldm.report.copy_search import Finder, Space, Square, TrainedImages
 from ldm.report.page import Block, Picture, Table
 from ldm.report.plots import as_png, new
-from ldm.report.trained_images import TrainedImages
 
 TITLE = "Copies of training images"
 

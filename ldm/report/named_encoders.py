@@ -10,7 +10,9 @@ bert, FOLDER            a BERT: config.json, vocab.txt and weights
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +30,6 @@ from ldm.text.bert_files import load_bert
 from ldm.text.wordpiece import WordPiece
 from ldm.training.methods.model_parts import random_weights
 from ldm.weights import loading
-from ldm.weights.loading import build
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 PLACES = {"built-in": WEIGHTS, "bert": WEIGHTS / "bert"}
@@ -36,29 +37,27 @@ KNOWN = "words, built-in, random, bert, open_clip:MODEL/TAG, or the path of a BE
 
 
 class Embedded(NamedTuple):
-    """vectors: {how: [n, D]}, none normalised;  cut: of how many texts the end did not fit"""
+    """vectors: {how: [n, D]}, none normalised;  cut: number of texts whose end did not fit"""
 
     vectors: dict[str, NDArray[np.float32]]
     cut: int
 
 
+@dataclass(frozen=True)
 class NamedEncoder:
-    """hows: what `embed` can make of a text;  limit: tokens of a text, both ends included"""
+    """hows: the vectors that `embed` can make;  limit: tokens of a text, both ends included
+
+    tokens: all tokens of a text, with the marks at both ends;  pad: the token after the end
+    hidden: ids and mask [B, S], True for tokens -> the last hidden states [B, S, D]
+    pool: those states, mask and one of `hows` -> [B, D]
+    """
 
     hows: tuple[str, ...]
     limit: int
-
-    def tokens(self, text: str) -> list[int]:
-        """All of them, with the marks at both ends."""
-        raise NotImplementedError
-
-    def hidden(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """The last hidden states [B, S, D], and a mask [B, S] that is True for tokens."""
-        raise NotImplementedError
-
-    def pool(self, hidden: Tensor, mask: Tensor, how: str) -> Tensor:
-        """[B, S, D] -> [B, D]"""
-        raise NotImplementedError
+    tokens: Callable[[str], list[int]]
+    pad: int
+    hidden: Callable[[Tensor, Tensor], Tensor]
+    pool: Callable[[Tensor, Tensor, str], Tensor]
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str], hows: Sequence[str], name: str = "") -> Embedded:
@@ -68,100 +67,83 @@ class NamedEncoder:
         vectors: dict[str, list[Tensor]] = {how: [] for how in hows}
         starts = range(0, len(texts), 32)
         for start in tqdm(starts, f"reading with {name}", delay=2, disable=None, leave=False):
-            hidden, mask = self.hidden(short[start : start + 32])
+            ids, mask = pooling.pad(short[start : start + 32], self.pad)
+            hidden = self.hidden(ids, mask)
             for how in hows:
                 vectors[how].append(self.pool(hidden, mask, how))
         cut = sum(len(row) > self.limit for row in rows)
-        return Embedded({how: torch.cat(some).numpy() for how, some in vectors.items()}, cut)
+        return Embedded({how: torch.cat(parts).numpy() for how, parts in vectors.items()}, cut)
 
 
-class Clip(NamedEncoder):
-    """CLIP's text tower (arXiv:2103.00020); each token has seen those before it, so "start" none.
+def clip_encoder(tower: TextEncoder) -> NamedEncoder:
+    """CLIP's text tower (arXiv:2103.00020), whose attention is causal.
 
-    "eot": the state of end-of-text, what Hugging Face calls pooler output; "mean" over the tokens,
-    both ends among them; "start": the state of the first token, the paper's "CLS".
+    "eot": the state of end-of-text, Hugging Face's pooler output; "mean" over the tokens, both ends
+    among them; "start": the state of the first token, the paper's "CLS", which depends on no text.
     """
+    bpe = tokenizer()
 
-    hows = ("eot", "mean", "start")
+    def tokens(text: str) -> list[int]:
+        return [bpe.sot_token_id, *bpe.encode(text), bpe.eot_token_id]
 
-    def __init__(self, tower: TextEncoder) -> None:
-        self.tower, self.bpe = tower, tokenizer()
-        self.limit = tower.config.context_length
-
-    def tokens(self, text: str) -> list[int]:
-        return [self.bpe.sot_token_id, *self.bpe.encode(text), self.bpe.eot_token_id]
-
-    def hidden(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        ids, mask = pooling.pad(rows, self.bpe.eot_token_id)
-        return self.tower(ids), mask
-
-    def pool(self, hidden: Tensor, mask: Tensor, how: str) -> Tensor:
+    def pool(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
         if how == "eot":
             return hidden[torch.arange(len(hidden)), mask.sum(1) - 1]
         return pooling.mean(hidden, mask) if how == "mean" else hidden[:, 0]
 
+    hows, limit = ("eot", "mean", "start"), tower.config.context_length
+    return NamedEncoder(hows, limit, tokens, bpe.eot_token_id, lambda ids, _: tower(ids), pool)
 
-class BertEncoder(NamedEncoder):
-    """A BERT; what its file has no head for is not among the hows. See ldm.text.pooling.pool."""
 
-    def __init__(self, bert: Bert, wordpiece: WordPiece) -> None:
-        self.bert, self.wordpiece = bert, wordpiece
-        self.limit = self.bert.config.context_length
-        heads = {"pooler": self.bert.pooler, "projection": self.bert.projection}
-        self.hows = ("cls", "mean", *(how for how, head in heads.items() if head is not None))
-
-    def tokens(self, text: str) -> list[int]:
-        return self.wordpiece.encode(text)
-
-    def hidden(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        ids, mask = pooling.pad(rows, self.wordpiece.pad)
-        return self.bert(ids, mask), mask
-
-    def pool(self, hidden: Tensor, mask: Tensor, how: str) -> Tensor:
-        return pooling.pool(self.bert, hidden, mask, how)  # type: ignore[arg-type]  # of hows
+def bert_encoder(bert: Bert, wordpiece: WordPiece) -> NamedEncoder:
+    """A BERT; hows: those of ldm.text.pooling.pool for which its file has a head."""
+    heads = {"pooler": bert.pooler, "projection": bert.projection}
+    hows = ("cls", "mean", *(how for how, head in heads.items() if head is not None))
+    pool = partial(pooling.pool, bert)
+    return NamedEncoder(
+        hows, bert.config.context_length, wordpiece.encode, wordpiece.pad, bert, pool
+    )
 
 
 def open_encoder(name: str, seed: int = 0) -> NamedEncoder:
-    """The encoder of a name that this module's docstring lists, but for `words`.
+    """The encoder of a name in this module's docstring; `words` is not one.
 
     seed: of random weights
-    Raises ValueError, in one line, for a name or a file that is none.
+    Raises ValueError, in one line, for an unknown name and for a file without an encoder.
     """
     kind, _, rest = name.partition(":")
     if kind == "open_clip":
-        return Clip(_open_clip(rest))
-    path = _place((rest or "built-in") if kind == "random" else name)
+        return clip_encoder(_open_clip(rest))
+    path = _path_of((rest or "built-in") if kind == "random" else name)
     if _is_bert(path):
         bert, wordpiece = load_bert(path)
         if kind == "random":
             with random_weights(seed, "bert"):
                 bert = Bert(bert.config).eval()
-        return BertEncoder(bert, wordpiece)
+        return bert_encoder(bert, wordpiece)
     config, states = loading.load_parts(path)
     if "text" not in states:
         raise ValueError(f"{path} has no text tower; name a file that has one")
     if kind == "random":
         with random_weights(seed, "text"):
-            return Clip(TextEncoder(config.text).eval())
-    return Clip(build("text", config, states["text"]))  # type: ignore[arg-type]  # by name
+            return clip_encoder(TextEncoder(config.text).eval())
+    return clip_encoder(loading.build("text", config, states["text"]))  # type: ignore[arg-type]  # by name
 
 
-def _place(name: str) -> Path:
-    if name in PLACES:
-        return PLACES[name]
-    if not name or not Path(name).exists():
+def _path_of(name: str) -> Path:
+    if name not in PLACES and not (name and Path(name).exists()):
         raise ValueError(f"unknown text encoder {name!r}; choose {KNOWN}")
-    return Path(name)
+    return PLACES.get(name, Path(name))
 
 
 def _is_bert(path: Path) -> bool:
-    """Whether it is to be opened as one; of a folder that is nothing, a BERT's message says why."""
+    """Whether to open it as one; so is a folder of neither kind: its error says what is missing."""
     names = {file.name for file in path.iterdir()} if path.is_dir() else {"model.safetensors"}
     return bool(names & {"config.json", "vocab.txt"} or not names & {"model.safetensors", "unet"})
 
 
 def _open_clip(name: str) -> TextEncoder:
-    """MODEL/TAG with open_clip's weights and activation; fetched unless they are here already."""
+    """MODEL/TAG with open_clip's weights and activation; fetched unless in open_clip's cache."""
     import open_clip
 
     model_name, _, tag = name.rpartition("/")
@@ -176,7 +158,7 @@ def _open_clip(name: str) -> TextEncoder:
     config = TextConfig(**{key: sizes.get(key, default) for key, default in ours.items()})
     if other or config.vocab_size != ours["vocab_size"]:
         raise ValueError(f"open_clip's {model_name} has no text tower of CLIP's kind; take another")
-    logging.disable()  # it tells of every retry
+    logging.disable()  # it logs every retry
     try:
         model = open_clip.create_model(model_name, pretrained=tag)
     except (OSError, RuntimeError) as error:
@@ -190,7 +172,7 @@ def _open_clip(name: str) -> TextEncoder:
 
 
 def with_parts(config: TextConfig, tower: nn.Module) -> TextEncoder:
-    """Our tower of open_clip's own parts, whose activation may be another than quick-GELU."""
+    """A TextEncoder with open_clip's own parts, whose activation may not be quick-GELU."""
     encoder = TextEncoder(config)
     for part in ("token_embedding", "positional_embedding", "transformer", "ln_final"):
         setattr(encoder, part, getattr(tower, part))

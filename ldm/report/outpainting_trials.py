@@ -1,11 +1,12 @@
-"""Half a chest, drawn on to a whole one: is the other half where anatomy has it?
+"""Trials on phantoms, whose truth is known: outpainting of half a chest, and inversion to noise.
 
-And chests taken up to noise and down again, with the same words or with others. Both on phantoms,
-whose truth is known.
+Outpainting: is the other half where anatomy has it? Inversion: up to noise, and down again with the
+same words or with others.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -16,13 +17,14 @@ from ldm.data import phantom
 from ldm.data.image_sets import UNSEEN
 from ldm.drawing import image_editing, outpainting
 from ldm.drawing.edited_pictures import RESAMPLE
-from ldm.drawing.masks import Levels, Mask
+from ldm.drawing.masks import Box, Levels, Mask
 from ldm.metrics.chest_anatomy import Chest, chest, lungs, spread
 from ldm.metrics.fid import Array
 from ldm.metrics.image_quality import psnr
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.report.anatomy_survey import prepare
+from ldm.report.image_sheets import Panel
 
 FIRST = UNSEEN + 30_000_000  # neither those of phantoms:N nor those that tried the estimates
 EFFUSION = "pleural effusion"
@@ -43,13 +45,19 @@ class Extended(NamedTuple):
     changed: int
     shown: dict[str, Levels]
 
+    def panels(self) -> list[Panel]:
+        """The given half has a yellow box."""
+        height, width = self.shown[PHANTOM].shape[:2]
+        box = Box(0, 0, height, width // 2)
+        return [Panel(name, picture, box) for name, picture in self.shown.items()]
+
 
 def extend(pipe: LatentDiffusion, sampling: Sampling, count: int) -> Extended:
-    """The image's left half, the patient's right one, of healthy phantoms."""
+    """Extends the image's left half, the patient's right one, of healthy phantoms."""
     side = pipe.config.image_size
     shown: dict[str, Levels] = {}
     chests: dict[str, list[Chest]] = {whose: [] for whose in (PHANTOM, DRAWN, MIRRORED)}
-    halves: dict[str, list[float]] = {whose: [] for whose in chests}
+    ratios: dict[str, list[float]] = {whose: [] for whose in chests}
     truth, changed = [], 0
     for index in tqdm(range(count), "outpainting", disable=None):
         drawn = phantom.render(phantom.sample_phantoms([FIRST + index], []), side)
@@ -66,29 +74,32 @@ def extend(pipe: LatentDiffusion, sampling: Sampling, count: int) -> Extended:
         for whose, picture in three.items():
             grey = prepare(image_files.from_integers(picture))
             chests[whose].append(chest(grey))
-            found = lungs(grey)
-            both = found.right is not None and found.left is not None
-            halves[whose].append(ratio(found.right, found.left) if both else np.nan)  # type: ignore[arg-type]  # both are there
+            ratios[whose].append(ratio(*lungs(grey)))
         masks = (drawn.masks[f"{name} lung"][0].numpy() for name in ("right", "left"))
         truth.append(ratio(*masks))
         shown = shown or three
-    figures = {whose: np.array(values) for whose, values in halves.items()}
-    return Extended(chests, figures, np.array(truth), changed, shown)
+    halves = {whose: np.array(values) for whose, values in ratios.items()}
+    return Extended(chests, halves, np.array(truth), changed, shown)
 
 
-def ratio(right: Mask, left: Mask) -> float:
-    """How far the left lung reaches from the image's middle, with how far the right one as 1."""
+def ratio(right: Mask | None, left: Mask | None) -> float:
+    """How far the left lung reaches from the image's middle, by how far the right one does.
+
+    NaN if one is missing.
+    """
+    if right is None or left is None:
+        return math.nan
     middle = right.shape[1] / 2
     return float((spread(left, 0)[1] + 1 - middle) / (middle - spread(right, 0)[0]))
 
 
 class Inverted(NamedTuple):
-    """Each [n]. own: PSNR of the autoencoder's reconstruction to the phantom; back: of what comes
-    back from noise to that reconstruction;  back_to_phantom: to the phantom
+    """All [n]. own: PSNR of the autoencoder's reconstruction to the phantom;  back: of the image
+    drawn back from noise to that reconstruction;  back_to_phantom: to the phantom
 
     outside: share of the counterfactual's change that lies outside the fluid's mask;  truly: the
     same of the change from the phantom to itself without fluid;  area: share of the image outside
-    nearer: PSNR to the phantom without fluid, of the counterfactual minus of what comes back
+    nearer: PSNR to the phantom without fluid, of the counterfactual minus of the image drawn back
     """
 
     own: Array
@@ -103,13 +114,12 @@ class Inverted(NamedTuple):
 def invert(
     pipe: LatentDiffusion, sampling: Sampling, count: int
 ) -> tuple[Inverted, dict[str, Levels]]:
-    """Phantoms with fluid, taken up with these words, and down with them and without findings."""
+    """Inverts phantoms with fluid, and draws them back with the same words and without findings."""
     side, rows = pipe.config.image_size, []
     shown: dict[str, Levels] = {}
     for index in tqdm(range(count), "inverting", disable=None):
-        seeds = [FIRST + index]
         sick, well = (
-            phantom.render(phantom.sample_phantoms(seeds, names), side)
+            phantom.render(phantom.sample_phantoms([FIRST + index], names), side)
             for names in ([EFFUSION], [])
         )
         picture, without = (image_files.to_integers(one.images[0]) for one in (sick, well))
@@ -122,13 +132,13 @@ def invert(
         )
         rows.append(
             (
-                alike(own, picture),
-                alike(back, own),
-                alike(back, picture),
+                decibels(own, picture),
+                decibels(back, own),
+                decibels(back, picture),
                 outside(back, other, fluid),
                 outside(picture, without, fluid),
                 float((~fluid).mean()),
-                alike(other, without) - alike(back, without),
+                decibels(other, without) - decibels(back, without),
             )
         )
         shown = shown or {
@@ -140,7 +150,7 @@ def invert(
     return Inverted(*np.array(rows).T), shown
 
 
-def alike(a: Levels, b: Levels) -> float:
+def decibels(a: Levels, b: Levels) -> float:
     """PSNR, dB"""
     return psnr(a[..., 0], b[..., 0], 255)
 

@@ -1,4 +1,4 @@
-"""What survives the autoencoder: things of known size in phantoms, beside twins without them."""
+"""Survival of things of known size in the autoencoder: phantoms beside twins without them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,10 +15,16 @@ from tqdm import tqdm
 
 from ldm.data.image_sets import UNSEEN
 from ldm.data.phantom import LETTERS, Phantom, Probe, Rendered, render, sample_phantoms
+from ldm.data.phantom.body import draw_anatomy
 from ldm.metrics.classification import wilson
 from ldm.metrics.estimate import Estimate
 from ldm.metrics.fid import Array
+from ldm.report.page import Picture, Table
+from ldm.report.plots import as_png, new
 from ldm.report.roundtrip import Copier
+
+if TYPE_CHECKING:
+    from matplotlib.figure import SubFigure
 
 SIZES = {  # mm
     "nodule": (3.0, 5.0, 8.0, 12.0, 18.0, 27.0),
@@ -26,14 +32,16 @@ SIZES = {  # mm
     "letter": (4.0, 8.0, 12.0, 18.0, 27.0, 40.0),
 }
 HALF = 0.5  # of the contrast, and of the phantoms
+LABELS = {"nodule": "nodule, diameter", "wire": "wire, diameter", "letter": "letter, height"}
+SYNTHETIC = "Synthetic: drawn phantoms and their reconstructions; no patient is shown."
 
 
 class Values(NamedTuple):
-    """What becomes of one probe in one phantom.
+    """One probe in one phantom.
 
-    kept: share of its contrast;  alike: cosine of what is left and what was there
+    kept: share of its contrast in the reconstruction;  alike: cosine of its traces in both images
     contrast: grey levels of 255 that it adds to its mask
-    read: is a letter still most like itself among the four? NaN for what is no letter
+    read: is a letter still most like itself among the four? NaN for other probes
     """
 
     kept: float
@@ -55,12 +63,16 @@ class Series:
     values: dict[str, Array]
     crops: Tensor
 
+    @property
+    def n(self) -> int:
+        return self.values["kept"].shape[1]
+
     def halves(self) -> list[Estimate]:
-        """Of each size: in how many phantoms at least half of the contrast is kept."""
+        """For each size: the share of phantoms that keep at least half of the contrast."""
         return [wilson(int((row >= HALF).sum()), len(row)) for row in self.values["kept"]]
 
     def reads(self) -> list[Estimate | None]:
-        """Of each size: how many letters can be told; None for what is no letter."""
+        """For each size: the share of letters that are read; None for other probes."""
         read = self.values["read"]
         return [None if np.isnan(row).any() else wilson(int(row.sum()), len(row)) for row in read]
 
@@ -88,20 +100,13 @@ def kept(added: Tensor, copied: Tensor) -> tuple[float, float]:
 
 def smallest(series: Series) -> Smallest:
     """The size from which on at least half of the phantoms keep at least half of the contrast."""
-    shares = series.halves()
-    ends = ("value", "high", "low")  # the higher the share, the smaller the size
-    return Smallest(
-        *(_from_there_on(series.sizes, [getattr(share, end) for share in shares]) for end in ends)
-    )
-
-
-def _from_there_on(sizes: Sequence[float], shares: Sequence[float]) -> float:
-    found = math.inf
-    for size, share in zip(reversed(sizes), reversed(shares), strict=True):
-        if share < HALF:
-            break
-        found = size
-    return found
+    found = []
+    value, low, high, _ = zip(*series.halves(), strict=True)  # [sizes] each
+    for shares in (value, high, low):  # the higher the share, the smaller the size
+        survives = [share >= HALF for share in shares]
+        from_here_on = [size for i, size in enumerate(series.sizes) if all(survives[i:])]
+        found.append(min(from_here_on, default=math.inf))
+    return Smallest(*found)
 
 
 def measure(copier: Copier, count: int) -> list[Series]:
@@ -112,8 +117,8 @@ def measure(copier: Copier, count: int) -> list[Series]:
     bar = tqdm(phantoms, "probes", unit="phantom", delay=2, disable=None, leave=False)
     for i, phantom in enumerate(bar):
         for name, sizes in SIZES.items():
-            what = LETTERS[i % len(LETTERS)] if name == "letter" else name
-            found, around = in_one(copier, phantom, [Probe(what, mm / 10) for mm in sizes])
+            shape = LETTERS[i % len(LETTERS)] if name == "letter" else name
+            found, around = in_one(copier, phantom, [Probe(shape, mm / 10) for mm in sizes])
             values[name].append(found)
             crops.setdefault(name, around)
     series = []
@@ -127,43 +132,31 @@ def measure(copier: Copier, count: int) -> list[Series]:
 def in_one(
     copier: Copier, phantom: Phantom, probes: Sequence[Probe]
 ) -> tuple[list[Values], Tensor]:
-    """What becomes of each probe in one phantom, and the crops [probes, 2, side, side]."""
-    twin = _draw(copier, phantom, None)
-    drawn = [_draw(copier, phantom, probe) for probe in probes]
-    originals = torch.cat([twin.images, *(one.images for one in drawn)])
-    copies = copier.means(originals)
+    """The values of each probe in one phantom, and its crops [probes, 2, side, side]."""
+    twin, drawn = _draw(copier, phantom, [None]), _draw(copier, phantom, probes)
+    originals = torch.cat([twin.images, drawn.images])[:, 0]
+    copies = copier.means(originals[:, None])[:, 0]
     found, crops = [], []
-    for i, (probe, one) in enumerate(zip(probes, drawn, strict=True), start=1):
-        mask = one.masks["probe"][0]
-        added, copied = ((x[i] - x[0])[0] for x in (originals, copies))
+    for i, (probe, mask) in enumerate(zip(probes, drawn.masks["probe"], strict=True), start=1):
+        added, copied = (x[i] - x[0] for x in (originals, copies))
         read = math.nan
         if probe.name in LETTERS:
-            read = float(_read(copier, phantom, probe, (twin, one), copied) == probe.name)
+            others = [dataclasses.replace(probe, name=n) for n in LETTERS if n != probe.name]
+            letters = _draw(copier, phantom, others)
+            anywhere = letters.masks["probe"].any(dim=0) | mask
+            images = letters.images[:, 0] - originals[0]
+            traces = {one.name: trace for one, trace in zip(others, images, strict=True)}
+            traces[probe.name] = added
+            alike = [kept(traces[name][anywhere], copied[anywhere])[1] for name in LETTERS]
+            read = float(LETTERS[int(np.argmax(alike))] == probe.name)
         contrast = 127.5 * float(added[mask].mean())
         found.append(Values(*kept(added[mask], copied[mask]), contrast, read))
-        crops.append(torch.stack([_crop(x[i, 0], mask) for x in (originals, copies)]))
+        crops.append(torch.stack([_crop(x[i], mask) for x in (originals, copies)]))
     return found, torch.stack(crops)
 
 
-def _read(
-    copier: Copier, phantom: Phantom, probe: Probe, shown: tuple[Rendered, Rendered], copied: Tensor
-) -> str:
-    """The letter, of the probe's size and at its place, that `copied` [H, W] looks most like.
-
-    shown: the phantom without and with the probe
-    """
-    twin, own = shown
-    drawn = [
-        own if name == probe.name else _draw(copier, phantom, dataclasses.replace(probe, name=name))
-        for name in LETTERS
-    ]
-    anywhere = torch.cat([one.masks["probe"] for one in drawn]).any(dim=0)
-    alike = [kept((one.images - twin.images)[0, 0][anywhere], copied[anywhere])[1] for one in drawn]
-    return LETTERS[int(np.argmax(alike))]
-
-
-def _draw(copier: Copier, phantom: Phantom, probe: Probe | None) -> Rendered:
-    return render([dataclasses.replace(phantom, probe=probe)], copier.size)
+def _draw(copier: Copier, phantom: Phantom, probes: Sequence[Probe | None]) -> Rendered:
+    return render([dataclasses.replace(phantom, probe=probe) for probe in probes], copier.size)
 
 
 def _crop(image: Tensor, mask: Tensor) -> Tensor:
@@ -172,3 +165,100 @@ def _crop(image: Tensor, mask: Tensor) -> Tensor:
     middle = mask.nonzero().float().mean(dim=0).tolist()
     top, left = (min(max(round(at) - side // 2, 0), image.shape[0] - side) for at in middle)
     return image[top : top + side, left : left + side]
+
+
+def tables(series: Sequence[Series], size: int) -> list[Table]:
+    """Each probe in each size, then the smallest that survives;  size: of the images, pixels"""
+    rows = []
+    for one in series:
+        quartiles = np.quantile(one.values["kept"], (0.5, 0.25, 0.75), axis=1).T
+        for i, (half, read) in enumerate(zip(one.halves(), one.reads(), strict=True)):
+            contrast, alike = one.values["contrast"][i].mean(), np.median(one.values["alike"][i])
+            middle, low, high = quartiles[i]
+            kept_share = Estimate(middle, low, high, one.n).show(".2f")
+            cells = [f"{LABELS[one.name]} {one.sizes[i]:g} mm", f"{contrast:.1f}", kept_share]
+            cells += [half.show(".3f"), f"{alike:.2f}", read.show(".3f") if read else ""]
+            rows.append([*cells, str(half.n)])
+    phantoms = sample_phantoms(range(UNSEEN, UNSEEN + series[0].n), findings=[])
+    pixel = float(np.median([10 * draw_anatomy(one).view_width / size for one in phantoms]))
+    caption = (
+        f"One thing of known size in a phantom of {size} px, of {pixel:.1f} mm each in the median. "
+        "Contrast: grey levels of 255 that it adds on its mask. Kept: the share of it in the "
+        "decoded posterior mean, median and quartiles. Likeness: cosine of its traces in the "
+        "original and in the reconstruction, median. Read: letters whose trace is more like "
+        "themselves than like the other three; chance is 0.25."
+    )
+    header = ("thing", "contrast", "kept", "keep half of it", "likeness", "read", "n")
+    ends = [
+        (LABELS[one.name], *(_mm(found, one.sizes) for found in smallest(one))) for one in series
+    ]
+    caption_of_ends = (
+        "The smallest size from which on at least half of the phantoms keep at least half of the "
+        "contrast, and the sizes that the 95 % intervals of these shares allow."
+    )
+    return [
+        Table(caption, header, rows),
+        Table(caption_of_ends, ("thing", "smallest", "from", "to"), ends),
+    ]
+
+
+def _mm(size: float, sizes: Sequence[float]) -> str:
+    """In words where the series ends."""
+    if math.isinf(size):
+        return f"> {sizes[-1]:g} mm"
+    return f"{'<= ' if size == sizes[0] else ''}{size:g} mm"
+
+
+def summary(series: Sequence[Series]) -> dict[str, Any]:
+    """{probe: figures by size}; a smallest size beyond the series is infinite."""
+    return {
+        one.name: {
+            "mm": one.sizes,
+            "n": one.n,
+            "keep half": one.halves(),
+            "read": one.reads(),
+            "smallest": smallest(one),
+            **{
+                f"median {name}": np.median(one.values[name], axis=1).round(4).tolist()
+                for name in ("kept", "alike", "contrast")
+            },
+        }
+        for one in series
+    }
+
+
+def picture(series: Sequence[Series], size: int) -> Picture:
+    """The curves, and beside them the first phantom's crops in the window of the largest probe."""
+    figure = new(12, 3.2 * len(series))
+    figure.suptitle(SYNTHETIC, fontsize=10)
+    parts: Any = figure.subfigures(len(series), 1, squeeze=False)  # its type depends on its shape
+    for part, one in zip(parts[:, 0], series, strict=True):
+        _draw_series(part, one)
+    caption = (
+        f"{SYNTHETIC} Left: share of the contrast kept, median and quartiles of n = {series[0].n}, "
+        f"{size} px. Right: around the thing in the first phantom, above the original, below the "
+        "reconstruction."
+    )
+    return Picture("survival.png", as_png(figure, SYNTHETIC), caption)
+
+
+def _draw_series(part: SubFigure, one: Series) -> None:
+    sides: Any = part.subfigures(1, 2, width_ratios=[1, 2.4])
+    curve, crops = sides
+    axis = curve.subplots()
+    low, middle, high = np.quantile(one.values["kept"], (0.25, 0.5, 0.75), axis=1)
+    axis.fill_between(one.sizes, low, high, alpha=0.25)
+    axis.plot(one.sizes, middle, marker="o")
+    axis.axhline(HALF, color="gray", linestyle=":")
+    axis.set(xlabel=f"{LABELS[one.name]}, mm", ylabel="contrast kept", ylim=(0, 1.1))
+    axis.set(xscale="log", xticks=one.sizes, xticklabels=[f"{size:g}" for size in one.sizes])
+    axis.minorticks_off()
+    window = {"vmin": float(one.crops[-1, 0].min()), "vmax": float(one.crops[-1, 0].max())}
+    grid = crops.subplots(2, len(one.sizes))
+    for column, size in enumerate(one.sizes):
+        for axis, crop in zip(grid[:, column], one.crops[column], strict=True):
+            axis.imshow(crop.numpy(), cmap="gray", **window)
+            axis.set(xticks=[], yticks=[])
+        grid[0, column].set_title(f"{size:g} mm", fontsize=9)
+    grid[0, 0].set_ylabel("original", fontsize=9)
+    grid[1, 0].set_ylabel("reconstruction", fontsize=9)

@@ -17,12 +17,11 @@ from ldm.metrics.fid import Array
 from ldm.report import (
     Report,
     classifier_rereading,
-    distribution_plots,
+    image_sheets,
+    measurement_plots,
     page,
     probe_survival,
-    quantiles,
     roundtrip,
-    survival_tables,
 )
 from ldm.report.options import own
 from ldm.report.page import Block, Picture, Table
@@ -78,7 +77,7 @@ def measure(
         "weights": copier.weights,
         "seed": seed,
         "enlarged": found.enlarged,
-        "figures": {how: quantiles.as_json(each) for how, each in found.figures.items()},
+        "figures": {how: roundtrip.summaries(each) for how, each in found.figures.items()},
         "extractors": {},
     }
     tables: list[Block] = [figures_table(found)]
@@ -88,9 +87,9 @@ def measure(
     pictures: list[Block] = [distributions(found, seen_by), triples(images, copier, found)]
     if survival:
         series = probe_survival.measure(copier, survival)
-        values["survival"] = survival_tables.as_json(series)
-        tables += survival_tables.tables(series, copier.size)
-        pictures.append(survival_tables.picture(series, copier.size))
+        values["survival"] = probe_survival.summary(series)
+        tables += probe_survival.tables(series, copier.size)
+        pictures.append(probe_survival.picture(series, copier.size))
     blocks = [*about(values), *tables, *pictures]
     files = page.files("reconstruction", TITLE, blocks, values)
     files["reconstruction.csv"] = found.as_csv()
@@ -111,18 +110,18 @@ def measure_by(extractor: Extractor, found: Copies) -> tuple[list[Block], dict[s
     )
     blocks: list[Block] = [
         distance_table(extractor, apart, *original.shape),
-        quantiles.table(caption, cosines),
+        roundtrip.quantile_table(caption, cosines),
     ]
     values: dict[str, Any] = {
         "shown": str(extractor),
         "features": original.shape[1],
         "Fréchet distance": apart,
-        "cosine": quantiles.as_json(cosines),
+        "cosine": roundtrip.summaries(cosines),
     }
     if extractor.findings:
         verdicts = classifier_rereading.measure(extractor, features, found.labels)
         blocks += classifier_rereading.tables(extractor.name, verdicts)
-        values |= classifier_rereading.as_json(verdicts)
+        values |= verdicts.values()
     return blocks, values
 
 
@@ -149,7 +148,7 @@ def figures_table(found: Copies) -> Table:
     rows = {
         f"{UNITS[name]}, {how}": found.figures[how][name] for name in UNITS for how in found.figures
     }
-    return quantiles.table(caption, rows)
+    return roundtrip.quantile_table(caption, rows)
 
 
 def distributions(found: Copies, extractors: Sequence[Extractor]) -> Picture:
@@ -161,7 +160,7 @@ def distributions(found: Copies, extractors: Sequence[Extractor]) -> Picture:
             how: found.similarity(extractor.name, how) for how in HOW
         }
     caption = f"Distributions over n = {found.n} images; dotted: medians."
-    return Picture("distributions.png", distribution_plots.distributions(panels), caption)
+    return Picture("distributions.png", measurement_plots.histograms(panels), caption)
 
 
 def triples(asked: ImageSet, copier: Copier, found: Copies) -> Picture:
@@ -175,7 +174,7 @@ def triples(asked: ImageSet, copier: Copier, found: Copies) -> Picture:
         original = copier.fit(asked.load(index))
         copy = copier(original[None], [index])["sample"][0]
         title = f"{name}: {found.ids[place]}\nPSNR {psnr[place]:.1f} dB"
-        shown.append(distribution_plots.Triple(title, original, copy))
+        shown.append(image_sheets.Triple(title, original, copy))
     drawn = isinstance(asked, PhantomSet)
     whose = "phantom (synthetic)" if drawn else "original"
     warning = "Phantoms: all synthetic." if drawn else PATIENTS
@@ -184,7 +183,7 @@ def triples(asked: ImageSet, copier: Copier, found: Copies) -> Picture:
         f"{whose}, in the middle its reconstruction, which is synthetic, right what was added "
         f"(red) and lost (blue). {warning}"
     )
-    png = distribution_plots.triples(shown, (whose, "reconstruction (synthetic)"), caption)
+    png = image_sheets.triples(shown, (whose, "reconstruction (synthetic)"), caption)
     return Picture("triples.png", png, caption)
 
 

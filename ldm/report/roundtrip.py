@@ -1,29 +1,32 @@
-"""Images through the autoencoder and back, and how much of each is left."""
+"""Reconstructions of images by the autoencoder, and how near they are to the originals."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ldm import rng
 from ldm.config import ConfigError, ModelConfig
-from ldm.data.image_sets import ImageSet, load_each
+from ldm.data.image_sets import ImageSet
 from ldm.drawing.drawing_settings import PIXELS_AT_ONCE
-from ldm.judging.extractors import Extractor, batches
+from ldm.judging.extractors import Extractor
 from ldm.metrics import fid
+from ldm.metrics.estimate import mean
 from ldm.metrics.fid import Array
 from ldm.metrics.image_quality import psnr, rmse, ssim
 from ldm.pictures import image_files
-from ldm.vae import Posterior
+from ldm.report.page import Table
+from ldm.report.set_distances import read_batches
+from ldm.vae import VAE, Posterior
 from ldm.weights.loading import build, load_parts, weights_hash
 
 HOW = ("sample", "mean")  # of the posterior: what is decoded
@@ -32,14 +35,9 @@ ORIGINAL = "original"
 FIGURES: dict[str, Callable[[Array, Array], float]] = {
     "RMSE": lambda a, b: 1024 * rmse(a, b),
     "PSNR": lambda a, b: psnr(a, b, span=2),
-    "SSIM": lambda a, b: ssim((a + 1) / 2, (b + 1) / 2, span=1),  # wants black to be 0
+    "SSIM": lambda a, b: ssim((a + 1) / 2, (b + 1) / 2, span=1),  # black must be 0
 }
-
-
-class Autoencoder(Protocol):
-    def encode(self, images: Tensor) -> Posterior: ...
-
-    def decode(self, z: Tensor) -> Tensor: ...
+QUANTILES = {"least": 0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "most": 1}
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Copier:
     channels: of its images;  weights: their hash
     """
 
-    vae: Autoencoder
+    vae: VAE
     channels: int
     size: int
     seed: int = 0
@@ -58,7 +56,7 @@ class Copier:
 
     @property
     def at_once(self) -> int:
-        """Images that memory holds: 16 of 128 px, one of 512."""
+        """Images of a batch: 16 of 128 px, one of 512."""
         return max(1, PIXELS_AT_ONCE // self.size**2)
 
     def fit(self, image: Tensor) -> Tensor:
@@ -81,7 +79,7 @@ class Copier:
 
     @torch.inference_mode()
     def means(self, originals: Tensor) -> Tensor:
-        """The posterior means of grey originals [B, 1, H, W], decoded; as many as there are."""
+        """The decoded posterior means of any number of grey originals [n, 1, H, W]."""
         parts = originals.split(self.at_once)
         return torch.cat([self._decode(self._encode(part).mean) for part in parts])
 
@@ -104,9 +102,9 @@ def open_copier(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Copier:
-    """The VAE of weights in any layout; ValueError for none, or for a size that it cannot do.
+    """The VAE of weights in any layout; ConfigError if it has none, or for a size it cannot encode.
 
-    size: pixels of a side; None is what the model was made for
+    size: pixels of a side; None: the model's
     """
     config, parts = load_parts(path, config)
     if "vae" not in parts:
@@ -114,12 +112,12 @@ def open_copier(
     size = size or config.image_size
     if size % config.vae.factor:
         raise ConfigError(
-            f"this VAE wants sides that are multiples of {config.vae.factor}, not {size}; it was "
+            f"this VAE encodes sides that are multiples of {config.vae.factor}, not {size}; it was "
             f"trained at {config.image_size}"
         )
-    vae = build("vae", config, parts["vae"]).to(device)
+    vae: VAE = build("vae", config, parts["vae"]).to(device)  # type: ignore[assignment]  # by name
     digest = weights_hash({"vae": parts["vae"]})
-    return Copier(vae, config.vae.image_channels, size, seed, device, digest)  # type: ignore[arg-type]  # a Module
+    return Copier(vae, config.vae.image_channels, size, seed, device, digest)
 
 
 @dataclass
@@ -146,7 +144,7 @@ class Copies:
         return cosine(self.features[extractor][ORIGINAL], self.features[extractor][how])
 
     def strangers(self, extractor: str) -> Array:
-        """[n] the same of each original and the one before: what two different images have."""
+        """[n] cosine of each original and the one before it, for comparison."""
         originals = self.features[extractor][ORIGINAL]
         return cosine(originals, np.roll(originals, 1, axis=0))
 
@@ -173,39 +171,28 @@ def measure(
 ) -> Copies:
     """Every image of a set, a few at a time. Raises ValueError for fewer than two."""
     found = Copies()
-    figures: dict[str, dict[str, list[float]]] = {how: {f: [] for f in FIGURES} for how in HOW}
-    features: dict[str, dict[str, list[Array]]] = {
-        extractor.name: {which: [] for which in (ORIGINAL, *HOW)} for extractor in extractors
-    }
-    total = len(asked) if limit is None else min(limit, len(asked))
-    with tqdm(
-        total=total, desc=asked.name, unit="image", delay=2, disable=None, leave=False
-    ) as bar:
-        for indices, pictures in batches(load_each(asked, limit, skip_bad), copier.at_once):
-            originals = torch.stack([copier.fit(image) for image in pictures])
-            shown = {ORIGINAL: originals, **copier(originals, indices)}
-            for how in HOW:
-                for name, figure in FIGURES.items():
-                    pairs = zip(originals[:, 0].numpy(), shown[how][:, 0].numpy(), strict=True)
-                    figures[how][name] += [figure(a, b) for a, b in pairs]
-            for extractor in extractors:
-                for which, batch in shown.items():
-                    seen = fid.checked(extractor(batch), least=1)
-                    features[extractor.name][which].append(seen)
-            found.indices += indices
-            found.ids += [asked.sample_id(i) for i in indices]
-            found.labels += [asked.findings(i) for i in indices]
-            found.enlarged += sum(min(image.shape[-2:]) < copier.size for image in pictures)
-            bar.update(len(indices))
+    figures: dict[tuple[str, str], list[float]] = defaultdict(list)
+    features: dict[tuple[str, str], list[Array]] = defaultdict(list)
+    for indices, pictures in read_batches(asked, limit, skip_bad, copier.at_once):
+        originals = torch.stack([copier.fit(image) for image in pictures])
+        shown = {ORIGINAL: originals, **copier(originals, indices)}
+        for how in HOW:
+            for name, figure in FIGURES.items():
+                pairs = zip(originals[:, 0].numpy(), shown[how][:, 0].numpy(), strict=True)
+                figures[how, name] += [figure(a, b) for a, b in pairs]
+        for extractor in extractors:
+            for which, batch in shown.items():
+                features[extractor.name, which].append(fid.checked(extractor(batch), least=1))
+        found.indices += indices
+        found.ids += [asked.sample_id(i) for i in indices]
+        found.labels += [asked.findings(i) for i in indices]
+        found.enlarged += sum(min(image.shape[-2:]) < copier.size for image in pictures)
     if found.n < 2:
-        raise ValueError(f"{asked.name} has {found.n} usable images; an interval wants 2 or more")
-    found.figures = {
-        how: {name: np.array(values) for name, values in each.items()}
-        for how, each in figures.items()
-    }
+        raise ValueError(f"{asked.name} has {found.n} usable images; an interval needs 2 or more")
+    found.figures = {how: {f: np.array(figures[how, f]) for f in FIGURES} for how in HOW}
     found.features = {
-        name: {which: np.concatenate(parts) for which, parts in each.items()}
-        for name, each in features.items()
+        one.name: {w: np.concatenate(features[one.name, w]) for w in (ORIGINAL, *HOW)}
+        for one in extractors
     }
     return found
 
@@ -214,3 +201,23 @@ def cosine(a: Array, b: Array) -> Array:
     """[n] of the rows of [n, d]; 0 for a row of zeros."""
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return (a * b).sum(axis=1) / lengths.clip(min=1e-12)
+
+
+def quantile_table(caption: str, rows: Mapping[str, Array]) -> Table:
+    """A row for each name with its values [n]."""
+    cells = []
+    for name, values in rows.items():
+        deviation = values.std(ddof=1) if np.isfinite(values).all() else math.nan
+        quantiles = np.quantile(values, list(QUANTILES.values()), method="nearest")
+        cells.append((name, mean(values).show(), *(f"{x:.4g}" for x in (deviation, *quantiles))))
+    return Table(caption, ("figure", "mean (95 %)", "SD", *QUANTILES), cells)
+
+
+def summaries(each: Mapping[str, Array]) -> dict[str, dict[str, float]]:
+    """{name: mean, its interval, n, SD and median} of values [n]."""
+    with np.errstate(invalid="ignore"):  # the deviation of infinite values
+        return {
+            name: mean(values)._asdict()
+            | {"SD": float(values.std(ddof=1)), "median": float(np.median(values))}
+            for name, values in each.items()
+        }

@@ -1,9 +1,9 @@
-"""How far one set of images is from another, as extractors see them, and how varied it is."""
+"""Distances between two sets of images in the features of an extractor, and the variety of one."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ldm import rng
 from ldm.data.image_sets import ImageSet, load_each
 from ldm.judging.extractors import Extractor, batches
-from ldm.metrics import fid
+from ldm.metrics import estimate, fid
 from ldm.metrics.estimate import Estimate
 from ldm.metrics.fid import Array, Tenths
 from ldm.metrics.image_quality import ms_ssim
@@ -22,13 +22,26 @@ from ldm.pictures import image_files
 
 KEPT = 10_000  # images of a set, at most, whose features are kept for all but FRECHET
 PAIRS = 500  # of images compared by MS-SSIM, at most
-SIDE = 256  # pixels at which they are: five scales want 176 or more
+SIDE = 256  # pixels at which they are: five scales need 176 or more
 FRECHET = "Fréchet distance"
 SHARES = ("precision", "recall", "coverage")  # between 0 and 1
 
 
+def read_batches(
+    asked: ImageSet, limit: int | None, skip_bad: bool, size: int = 32
+) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
+    """The usable images of a set and their places in it, `size` at a time, with a progress bar."""
+    total = len(asked) if limit is None else min(limit, len(asked))
+    with tqdm(
+        total=total, desc=asked.name, unit="image", delay=2, disable=None, leave=False
+    ) as bar:
+        for indices, pictures in batches(load_each(asked, limit, skip_bad), size):
+            yield indices, pictures
+            bar.update(len(pictures))
+
+
 class View:
-    """A set as one extractor sees it.
+    """The features of a set by one extractor.
 
     even, odd: the moments of every other image;  features: [n, d] of those kept
     """
@@ -42,11 +55,11 @@ class View:
         return self.even.count + self.odd.count
 
     def counted(self, figure: str) -> int:
-        """How many images a figure is of."""
+        """The number of images behind a figure."""
         return self.n if figure == FRECHET else len(self.features)
 
     def update(self, batch: Array, keep: list[bool]) -> None:
-        """Take in a batch [B, d]; keep: which of it are kept"""
+        """Add a batch [B, d]; keep: for each, whether its features are kept"""
         even = np.arange(self.n, self.n + len(batch)) % 2 == 0
         for tenths, which in ((self.even, even), (self.odd, ~even)):
             if which.any():
@@ -55,21 +68,19 @@ class View:
             self.features = np.concatenate([self.features, batch[keep]])
 
     def halves(self) -> tuple[View, View]:
-        """What two sets of one kind are apart: every other image, and the rest."""
-        both = []
-        for tenths, start in ((self.even, 0), (self.odd, 1)):
-            half = View(self.features.shape[1])
-            half.even, half.features = tenths, self.features[start::2]
-            both.append(half)
-        return both[0], both[1]
+        """Every other image, and the rest: their distance is that of two sets of one kind."""
+        even, odd = View(self.features.shape[1]), View(self.features.shape[1])
+        even.even, even.features = self.even, self.features[::2]
+        odd.even, odd.features = self.odd, self.features[1::2]
+        return even, odd
 
 
 class Seen:
     """A set, read once.
 
-    views: {extractor: what it sees};  hashes: of the pixels;  small: grey images [SIDE, SIDE] in
-    [0, 1], for MS-SSIM. Of more images than are kept, those are drawn at random: the first ones
-    would be of the first prompts alone.
+    views: {extractor: features};  hashes: of the pixels;  small: grey images [SIDE, SIDE] in
+    [0, 1], for MS-SSIM. The images that are kept are drawn at random if there are more: the first
+    ones would be of the first prompts alone.
     """
 
     def __init__(
@@ -84,29 +95,25 @@ class Seen:
         self.hashes: set[str] = set()
         self.small: list[NDArray[Any]] = []
         total = len(asked) if limit is None else min(limit, len(asked))
-        kept, paired = some(total, KEPT, "kept"), some(total, 2 * PAIRS, "paired")
-        with tqdm(
-            total=total, desc=self.name, unit="image", delay=2, disable=None, leave=False
-        ) as bar:
-            for numbers, pictures in batches(load_each(asked, limit, skip_bad)):
-                for extractor in extractors:
-                    features = fid.checked(extractor(pictures), least=1)
-                    view = self.views.setdefault(extractor.name, View(features.shape[1]))
-                    view.update(features, [number in kept for number in numbers])
-                self.hashes |= {fingerprint(image) for image in pictures}
-                for number, image in zip(numbers, pictures, strict=True):
-                    if number not in paired:
-                        continue
+        kept = draw_numbers(total, KEPT, "kept")
+        paired = draw_numbers(total, 2 * PAIRS, "paired")
+        for numbers, pictures in read_batches(asked, limit, skip_bad):
+            for extractor in extractors:
+                features = fid.checked(extractor(pictures), least=1)
+                view = self.views.setdefault(extractor.name, View(features.shape[1]))
+                view.update(features, [number in kept for number in numbers])
+            self.hashes |= {fingerprint(image) for image in pictures}
+            for number, image in zip(numbers, pictures, strict=True):
+                if number in paired:
                     grey = image_files.fit_square(image_files.to_channels(image, 1), SIDE)
                     self.small.append(((grey[0] + 1) / 2).numpy())
-                self.n += len(pictures)
-                bar.update(len(pictures))
+            self.n += len(pictures)
         if self.n < 10:  # a jackknife leaves out one in ten
-            raise ValueError(f"{self.name} has {self.n} usable images; wants 10 or more")
+            raise ValueError(f"{self.name} has {self.n} usable images; 10 or more are needed")
 
 
-def some(total: int, count: int, purpose: str) -> set[int]:
-    """Numbers below `total`, `count` of them at most, drawn at random and always the same."""
+def draw_numbers(total: int, count: int, purpose: str) -> set[int]:
+    """At most `count` numbers below `total`, drawn at random, the same in every call."""
     return set(torch.randperm(total, generator=rng.generator(0, purpose))[:count].tolist())
 
 
@@ -117,7 +124,7 @@ def fingerprint(image: torch.Tensor) -> str:
 
 
 def shared(real: Seen, fake: Seen) -> int:
-    """How many images are in both sets. Raises ValueError if they are the same sets."""
+    """The number of images in both sets. Raises ValueError if the sets are equal."""
     both = len(real.hashes & fake.hashes)
     if both == len(real.hashes) == len(fake.hashes):
         raise ValueError(
@@ -128,9 +135,9 @@ def shared(real: Seen, fake: Seen) -> int:
 
 
 def distances(real: View, fake: View, few: bool) -> dict[str, Estimate]:
-    """Each figure of `fake` against `real` with its jackknife interval.
+    """Each figure of `fake` against `real` with its jackknife interval; none for fewer than 10.
 
-    few: give a Fréchet distance of fewer images than features, too, under a name that says so
+    few: a Fréchet distance of fewer images than features is given, too, by a name that says so
     """
     found: dict[str, Estimate] = {}
     least = min(real.n, fake.n)
@@ -141,20 +148,20 @@ def distances(real: View, fake: View, few: bool) -> dict[str, Estimate]:
     elif few:
         name = f"{FRECHET} (fewer images than features)"
         found[name] = fid.jackknife(fid.frechet, real.features, fake.features)
-    found |= fid.jackknife_each(others, real.features, fake.features)
+    found |= fid.jackknife_each(figures_of_arrays, real.features, fake.features)
     for name in SHARES:
-        value, low, high, n = found[name]
-        found[name] = Estimate(value, max(low, 0.0), min(high, 1.0), n)
+        one = found[name]
+        found[name] = one._replace(low=max(one.low, 0.0), high=min(one.high, 1.0))
     return found
 
 
 def enough(width: int) -> int:
-    """Images that are more than `width` features even after a jackknife took out a tenth."""
+    """The least n that exceeds `width` features even without a jackknife's tenth."""
     return int((width + 2) / 0.9) + 1
 
 
-def others(x: Array, y: Array) -> Mapping[str, float]:
-    """What needs all features at once: [n, d] of the real set, and of the fake one."""
+def figures_of_arrays(x: Array, y: Array) -> Mapping[str, float]:
+    """Figures that need all features at once, x [n, d] of the real set and y of the fake one."""
     unit = [z / np.linalg.norm(z, axis=1, keepdims=True).clip(min=1e-12) for z in (x, y)]
     return {"KID": fid.kid(x, y), "CMMD": fid.cmmd(*unit), **fid.neighbourhoods(x, y)._asdict()}
 
@@ -164,5 +171,4 @@ def diversity(seen: Seen) -> Estimate:
     order = torch.randperm(len(seen.small), generator=rng.generator(0, "MS-SSIM")).tolist()
     pairs = zip(order[::2], order[1::2], strict=False)
     values = [ms_ssim(seen.small[i], seen.small[j], span=1) for i, j in pairs]
-    mean, half = float(np.mean(values)), float(1.96 * np.std(values, ddof=1) / len(values) ** 0.5)
-    return Estimate(mean, mean - half, mean + half, len(values))
+    return estimate.mean(values)

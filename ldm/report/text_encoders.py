@@ -14,11 +14,11 @@ from ldm.data import radiology_reports
 from ldm.data.mesh_terms import CLASSES
 from ldm.data.radiology_reports import Labelled
 from ldm.metrics import retrieval
-from ldm.report import Report, encoder_retrieval, page, tsne_plot
+from ldm.report import Report, encoder_retrieval, measurement_plots, page
 from ldm.report.encoder_retrieval import Choice, Row
+from ldm.report.measurement_plots import TsnePanel
 from ldm.report.options import own
 from ldm.report.page import Picture
-from ldm.report.tsne_plot import TsnePanel
 
 TITLE = "Which text encoder keeps clinical meaning?"
 VECTORS = ("IoU", "eot", "mean", "start", "cls", "pooler", "projection")
@@ -70,7 +70,7 @@ def measure(
         "seed": seed,
         "left_out": chosen.left_out,
         "chance": rows[0].score.macro_chance,
-        "rows": [encoder_retrieval.as_json(row) for row in rows],
+        "rows": [row.values() for row in rows],
         "agreement": encoder_retrieval.agreement(rows),
     }
     sentences = about(values)
@@ -121,16 +121,17 @@ def draw(rows: Sequence[Row], chosen: Labelled, seed: int) -> list[Picture]:
     """
     panels = []
     for row in tqdm(rows, "drawing", delay=2, disable=None, leave=False):
-        if row.vectors is not None and (points := tsne_plot.tsne(row.vectors, seed)) is not None:
+        points = None if row.vectors is None else measurement_plots.tsne(row.vectors, seed)
+        if points is not None:
             panels.append(TsnePanel(f"{row.label}@{row.how}", points))
     pictures = []
     for i, panel in enumerate(panels, start=1):
         name = f"tsne_{i}_{re.sub(r'[^A-Za-z0-9]+', '_', panel.title)}.png"
         caption = f"t-SNE of {panel.title}, n = {len(chosen.ids)}, seed {seed}: near is alike."
-        pictures.append(Picture(name, tsne_plot.draw([panel], chosen.labels, CLASSES), caption))
+        png = measurement_plots.scatter([panel], chosen.labels, CLASSES)
+        pictures.append(Picture(name, png, caption))
     if len(panels) > 1:
         caption = f"The same beside each other: {', '.join(panel.title for panel in panels)}."
-        pictures.append(
-            Picture("tsne.png", tsne_plot.draw(panels, chosen.labels, CLASSES), caption)
-        )
+        png = measurement_plots.scatter(panels, chosen.labels, CLASSES)
+        pictures.append(Picture("tsne.png", png, caption))
     return pictures

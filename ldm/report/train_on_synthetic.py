@@ -1,4 +1,4 @@
-"""Does a classifier that learned from synthetic images know real ones?"""
+"""Classifiers trained on synthetic images and on real ones, both tried on real images."""
 
 from __future__ import annotations
 
@@ -30,12 +30,15 @@ class Learned(NamedTuple):
     everything: dict[str, Estimate]
     rivals: dict[str, Estimate]
 
+    def values(self) -> dict[str, Any]:
+        return {"n": self.n, "AUC": self.everything, "AUC, other findings": self.rivals}
+
 
 def learn(fake: Judged, real: Judged, patients: Sequence[str], finding: str) -> Learned | None:
-    """Trained on fake images, and on as many real ones of other patients; both tried on real ones.
+    """Trains on fake images, and on as many real ones of other patients; tries both on real ones.
 
     patients: of the images of `real`, the same for images of one patient
-    None if there are too few images of a class for that.
+    None if there are too few images of a class.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -48,35 +51,35 @@ def learn(fake: Judged, real: Judged, patients: Sequence[str], finding: str) -> 
     split = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(y, truth, groups)
     folds = [(shuffled(learning), tried) for learning, tried in split]
     n = min(len(x), *(len(learning) for learning, _ in folds))
-    some = shuffled(np.arange(len(x)))[:n]
-    if not all(enough(part) for part in [asked[some], *(truth[f[:n]] for f, _ in folds)]):
+    chosen = shuffled(np.arange(len(x)))[:n]
+    if not all(enough(part) for part in [asked[chosen], *(truth[f[:n]] for f, _ in folds)]):
         return None
-    of_fake = trained(x[some], asked[some], y)
+    of_fake = scores(x[chosen], asked[chosen], y)
     of_real = np.empty(len(y))
     for learning, tried in folds:
-        of_real[tried] = trained(y[learning[:n]], truth[learning[:n]], y[tried])
+        of_real[tried] = scores(y[learning[:n]], truth[learning[:n]], y[tried])
 
     def areas(among: Truth) -> dict[str, Estimate]:
         a, b, labels = of_fake[among], of_real[among], truth[among]
         found = {f"{n} fake": auc(a, labels), f"{n} real": auc(b, labels)}
         found["fake - real"] = auc_difference(a, b, labels)
         if n < len(x):
-            found[f"all {len(x)} fake"] = auc(trained(x, asked, y)[among], labels)
+            found[f"all {len(x)} fake"] = auc(scores(x, asked, y)[among], labels)
         return found
 
     rivals = areas(truth | given.rivals) if given.rivals.sum() >= 2 else {}
     return Learned(n, areas(np.ones_like(truth)), rivals)
 
 
-def trained(x: Array, truth: Truth, y: Array) -> Array:
-    """Scores of y by a logistic regression on x, its features brought to mean 0 and variance 1."""
+def scores(x: Array, truth: Truth, y: Array) -> Array:
+    """[m] of y [m, d] by a logistic regression on x [n, d], features of mean 0 and variance 1."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
-    scores: Array = classifier.fit(x, truth).decision_function(y)
-    return scores
+    found: Array = classifier.fit(x, truth).decision_function(y)
+    return found
 
 
 def shuffled(places: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -85,7 +88,7 @@ def shuffled(places: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def table(found: Mapping[str, Learned | None], unknown: int = 0) -> Table:
-    """unknown: how many real images do not say whose they are"""
+    """unknown: the number of real images without a patient"""
     caption = (
         "A classifier trained on fake images, tried on real ones, and one trained on as many real "
         f"images of other patients ({FOLDS} folds, whose scores are pooled: that costs a little). "
@@ -108,12 +111,3 @@ def table(found: Mapping[str, Learned | None], unknown: int = 0) -> Table:
             rival = learned.rivals.get(what, "too few images")
             rows.append((f"{finding}, {what}", str(area), str(rival)))
     return Table(caption, ("trained on", "AUC", "AUC against other findings"), rows)
-
-
-def as_json(learned: Learned | None) -> dict[str, Any] | None:
-    if learned is None:
-        return None
-    both = {"AUC": learned.everything, "AUC, other findings": learned.rivals}
-    return {"n": learned.n} | {
-        kind: {what: area._asdict() for what, area in areas.items()} for kind, areas in both.items()
-    }

@@ -1,23 +1,27 @@
-"""What an extractor sees in a set, beside what the set's labels or prompts say is there."""
+"""The findings that an extractor calls in a set, beside those of the set's labels or prompts."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from ldm.data.image_sets import ImageSet, load_each
+from ldm.data.image_sets import ImageSet
 from ldm.data.prompt_findings import asked
-from ldm.judging.extractors import Array, Extractor, batches
+from ldm.judging.extractors import Array, Extractor
 from ldm.metrics.classification import auc, decisions, wilson
 from ldm.metrics.estimate import Estimate
-from ldm.report.set_distances import fingerprint
+from ldm.report.image_sheets import COLUMNS, TitledImage, titled_rows
+from ldm.report.measurement_plots import Curve, roc
+from ldm.report.page import Picture, Table
+from ldm.report.set_distances import fingerprint, read_batches
 
 Truth = NDArray[np.bool_]
+PROMPTS = 30  # listed in the page at most
 
 
 class Judged(NamedTuple):
@@ -60,7 +64,10 @@ class Verdict(NamedTuple):
     decisions: dict[str, Estimate]
 
 
-def look(
+Found = Mapping[str, Sequence[Verdict | None]]  # {finding: of each set}
+
+
+def judge_images(
     images: ImageSet, extractor: Extractor, limit: int | None = None, skip_bad: bool = False
 ) -> Judged:
     """Raises ValueError for an image with neither labels nor a prompt, and for few images."""
@@ -70,38 +77,29 @@ def look(
     prompts: Counter[str] = Counter()
     features: list[Array] = []
     synthetic, hashes = 0, set()
-    total = len(images) if limit is None else min(limit, len(images))
-    with tqdm(
-        total=total, desc=images.name, unit="image", delay=2, disable=None, leave=False
-    ) as bar:
-        for numbers, pictures in batches(load_each(images, limit, skip_bad)):
-            for index in numbers:
-                text = images.text(index)
-                synthetic += "synthetic" in text
-                if by_prompt:
-                    prompts[prompt := prompt_of(images, index, text)] += 1
-                    rows.append(asked(prompt, extractor.findings))
-                else:
-                    rows.append(images.findings(index))
-            indices += numbers
-            hashes |= {fingerprint(image) for image in pictures}
-            features.append(extractor(pictures))
-            bar.update(len(pictures))
+    for numbers, pictures in read_batches(images, limit, skip_bad):
+        for index in numbers:
+            text = images.text(index)
+            synthetic += "synthetic" in text
+            if by_prompt:
+                if "prompt" not in text:
+                    raise ValueError(
+                        f"{images.name}: {images.sample_id(index)} has neither labels nor a prompt "
+                        "in its PNG text; name a folder that sample.py wrote, a CSV with labels, "
+                        "or phantoms:N"
+                    )
+                prompts[text["prompt"]] += 1
+                rows.append(asked(text["prompt"], extractor.findings))
+            else:
+                rows.append(images.findings(index))
+        indices += numbers
+        hashes |= {fingerprint(image) for image in pictures}
+        features.append(extractor(pictures))
     if len(indices) < 4:
-        raise ValueError(f"{images.name} has {len(indices)} usable images; wants 4 or more")
+        raise ValueError(f"{images.name} has {len(indices)} usable images; 4 or more are needed")
     found = np.concatenate(features)
     scores = np.concatenate([extractor.scores(part) for part in features])
-    seen = (indices, rows, prompts, found, scores, synthetic, frozenset(hashes))
-    return Judged(images.name, *seen)
-
-
-def prompt_of(images: ImageSet, index: int, text: Mapping[str, str]) -> str:
-    if "prompt" not in text:
-        raise ValueError(
-            f"{images.name}: {images.sample_id(index)} has neither labels nor a prompt in its PNG "
-            "text; name a folder that sample.py wrote, a CSV with labels, or phantoms:N"
-        )
-    return text["prompt"]
+    return Judged(images.name, indices, rows, prompts, found, scores, synthetic, frozenset(hashes))
 
 
 def cases(judged: Judged, finding: str) -> Cases:
@@ -114,7 +112,7 @@ def cases(judged: Judged, finding: str) -> Cases:
 
 
 def enough(truth: Truth, least: int = 2) -> bool:
-    """Are there so many of each class?"""
+    """Are there `least` of each class?"""
     return bool(min(truth.sum(), (~truth).sum()) >= least)
 
 
@@ -175,4 +173,81 @@ def surely_wrong(
         "asked for, not seen": [i for i in rising if truth[i] and not seen[i]],
         "seen, not asked for": [i for i in rising[::-1] if seen[i] and not truth[i]],
     }
-    return {kind: places[some[:count]].tolist() for kind, some in kinds.items() if some}
+    return {kind: places[each[:count]].tolist() for kind, each in kinds.items() if each}
+
+
+def tables(found: Found, names: Sequence[str]) -> list[Table]:
+    """AUCs, and decisions at the extractor's threshold: a row for each finding and set."""
+    kinds = ("accuracy", "F1", "precision", "recall")
+    areas, calls = [], []
+    for finding, row in found.items():
+        for name, v in zip(names, row, strict=True):
+            label = f"{finding}, {name}"
+            if v is None:
+                areas.append((label, "too few images", *[""] * 4))
+                continue
+            positives = round(v.asked.value * v.asked.n)
+            counts = (str(positives), str(v.asked.n - positives), str(v.rivals_n))
+            areas.append((label, *counts, str(v.auc), str(v.rivals or "too few images")))
+            figures = (v.asked, v.called, *(v.decisions[kind] for kind in kinds))
+            calls.append((label, *map(str, figures)))
+    header = ("", "with", "without", "of other findings", "AUC", "AUC against other findings")
+    caption = "How well the classifier's score follows what was asked for."
+    return [
+        Table(caption, header, areas),
+        Table(
+            "What it calls positive, at its own threshold.",
+            ("", "asked for", "called", *kinds),
+            calls,
+        ),
+    ]
+
+
+def roc_picture(
+    found: Found, judged: Sequence[Judged], names: Sequence[str], extractor: Extractor
+) -> Picture:
+    panels: dict[str, list[Curve]] = {finding: [] for finding in found}
+    for finding, row in found.items():
+        column = extractor.findings.index(finding)
+        for v, one, name in zip(row, judged, names, strict=True):
+            if v is None:
+                continue
+            places, truth, rivals = cases(one, finding)
+            scores, among = one.scores[places, column], truth | rivals
+            panels[finding].append(Curve(f"{name}, {v.auc.value:.2f}", scores, truth))
+            if v.rivals:
+                label = f"{name}, other findings, {v.rivals.value:.2f}"
+                panels[finding].append(Curve(label, scores[among], truth[among]))
+    caption = f"ROC curves and their areas, by {extractor.name}; n and intervals are in the table."
+    return Picture("roc.png", roc(panels), caption)
+
+
+def disagreements(
+    images: ImageSet, judged: Judged, finding: str, extractor: Extractor
+) -> list[Picture]:
+    """A sheet of the surest disagreements of prompt and classifier; none if they never differ."""
+    scores = judged.scores[:, extractor.findings.index(finding)]
+    kinds = surely_wrong(judged, finding, extractor, COLUMNS)
+    if not kinds:
+        return []
+    rows = {
+        name: [TitledImage(images.load(judged.indices[p]), f"{scores[p]:.2f}") for p in places]
+        for name, places in kinds.items()
+    }
+    texts = [images.text(judged.indices[p]) for places in kinds.values() for p in places]
+    marked = sum("synthetic" in text for text in texts)
+    mark = "synthetic" if marked == len(texts) else f"{marked} of {len(texts)} marked as synthetic"
+    title = f"{finding} ({mark}): {'; '.join(rows)}"
+    name = f"wrong_{re.sub('[^a-z0-9]+', '_', finding.lower())}.png"
+    caption = f"{title}. The surest first, with the classifier's score."
+    return [Picture(name, titled_rows(rows, title), caption)]
+
+
+def prompt_table(judged: Judged, extractor: Extractor) -> Table:
+    """The findings that each prompt was taken to name, so that a wrong reading is noticed."""
+    rows = []
+    for prompt, count in judged.prompts.most_common(PROMPTS):
+        row = asked(prompt, extractor.findings)
+        rows.append((prompt, str(count), ", ".join(f for f, there in row.items() if there)))
+    caption = f"The {len(rows)} most frequent of {len(judged.prompts)} prompts, as they were read."
+    return Table(caption, ("prompt", "images", "asks for"), rows)

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ldm.metrics.classification import median, wilson_of_groups
-from ldm.metrics.estimate import Estimate
+from ldm.metrics.estimate import Estimate, mean
 from ldm.report.page import Block, Table
-from ldm.report.quantiles import average
 from ldm.report.readers.answers import Key, Reader
 from ldm.report.readers.detection import POOLED, cells
 from ldm.report.readers.readings import agreement, gather
@@ -34,7 +33,7 @@ def measure(key: Key, readers: Sequence[Reader]) -> dict[str, dict[str, Estimate
         if scores.shape[1] < 2:
             raise ValueError(f"{name} scored {scores.shape[1]} pairs; two at least are wanted")
         found[name] = {
-            "mean": average(scores.mean(axis=0)),
+            "mean": mean(scores.mean(axis=0)),
             "median": median(np.median(scores, axis=0)),
             **{f"{k}: {what}": wilson_of_groups(scores == k) for k, what in SCALE.items()},
             "4 or 5": wilson_of_groups(scores >= 4),

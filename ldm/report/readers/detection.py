@@ -9,7 +9,7 @@ import numpy as np
 from ldm.metrics.agreement import detect
 from ldm.metrics.classification import auc_of_readers, wilson_of_groups
 from ldm.metrics.estimate import Estimate
-from ldm.report import distribution_plots, roc_curves
+from ldm.report import measurement_plots
 from ldm.report.page import Block, Picture, Table
 from ldm.report.readers.answers import SAID, Key, Reader
 from ldm.report.readers.readings import Readings, gather
@@ -77,9 +77,9 @@ def roc(key: Key, readers: Sequence[Reader]) -> Picture:
     panels = {}
     for reader in readers:
         seen = gather(key, [reader])
-        panels[reader.name] = [roc_curves.Curve("fake", seen.ratings[0], seen.synthetic)]
+        panels[reader.name] = [measurement_plots.Curve("fake", seen.ratings[0], seen.synthetic)]
     caption = "ROC curves of each reader's confidence that an image is fake."
-    return Picture("score_roc.png", roc_curves.roc(panels), caption)
+    return Picture("score_roc.png", measurement_plots.roc(panels), caption)
 
 
 def times(key: Key, readers: Sequence[Reader]) -> Picture:
@@ -92,7 +92,7 @@ def times(key: Key, readers: Sequence[Reader]) -> Picture:
             "synthetic": seconds[seen.synthetic],
         }
     caption = "Seconds for each image; dotted: the medians."
-    return Picture("score_times.png", distribution_plots.distributions(panels), caption)
+    return Picture("score_times.png", measurement_plots.histograms(panels), caption)
 
 
 def fooled(key: Key, readers: Sequence[Reader]) -> Table:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ldm.metrics.estimate import as_json
 from ldm.system import atomic
 from ldm.system.fingerprint import code_version, digest
 
@@ -147,7 +148,7 @@ def keep(
     folder: Path, step: StudyStep, key: str, code: str, result: Result, took: tuple[float, float]
 ) -> Done:
     """The record comes last: without it, or with that of other files, there is no step."""
-    values = json.dumps(result.values, indent=1) + "\n"
+    values = json.dumps(as_json(result.values), indent=1) + "\n"
     contents = {VALUES: values.encode(), **result.files}
     with atomic.whole_folder(folder) as unfinished:
         for name, content in contents.items():

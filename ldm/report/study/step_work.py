@@ -21,10 +21,10 @@ from ldm.pictures import image_files
 from ldm.pipeline import Sampling
 from ldm.report import adapted_models, copy_search, memorization
 from ldm.report.adapted_models import AdaptedModel, Real
+from ldm.report.copy_search import TrainedImages
 from ldm.report.study.adapted_rows import AdaptedRow, as_settings, open_model
 from ldm.report.study.cached_steps import Done, Result, core_version
 from ldm.report.study.study_settings import Study
-from ldm.report.trained_images import TrainedImages
 from ldm.system.fingerprint import digest
 from ldm.training.run_config import RunConfig
 
