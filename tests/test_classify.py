@@ -1,6 +1,5 @@
 """evaluate.py classify: known scores give known figures, and what cannot be measured is refused."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,15 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from evaluation import assert_refused, measure
 
-import evaluate
 from ldm.judging.extractors import Extractor
 from ldm.pictures import image_files
 from ldm.report import anatomy_survey, train_on_synthetic, verdicts
 from ldm.report.verdicts import Judged
-from ldm.system import cli
 
-WEIGHTS = str(Path(__file__).parent.parent / "weights")
+WEIGHTS = Path(__file__).parent.parent / "weights"
 A, B = "pleural effusion", "cardiomegaly"
 LOOKS = Extractor(
     "pixels",
@@ -44,7 +42,6 @@ def test_perfect_scores_have_perfect_figures() -> None:
     scores = np.array([[2.0 * row[A] - 1, 2.0 * row[B] - 1] for row in rows])
     for finding in (A, B):
         found = verdicts.verdict(judged(scores, rows), finding, LOOKS)
-        assert found is not None
         assert found.auc.value == found.rivals.value == 1
         assert {e.value for e in found.decisions.values()} == {1.0}
         assert found.asked == found.called
@@ -56,7 +53,6 @@ def test_random_scores_know_nothing() -> None:
     """The interval of the AUC holds 0.5, against all images and against other findings."""
     rows, scores = rows_of(600), np.random.default_rng(0).normal(size=(600, 2))
     found = verdicts.verdict(judged(scores, rows), A, LOOKS)
-    assert found is not None
     for area in (found.auc, found.rivals):
         assert area.low < 0.5 < area.high
     assert (found.auc.n, found.rivals.n) == (600, 400)
@@ -67,7 +63,6 @@ def test_style_does_not_count_against_other_findings() -> None:
     rows = rows_of(300)
     scores = np.array([[float(row[A] or row[B])] * 2 for row in rows])
     found = verdicts.verdict(judged(scores, rows), A, LOOKS)
-    assert found is not None
     assert found.auc.value == 0.75
     assert found.rivals.value == 0.5
 
@@ -88,18 +83,16 @@ def test_the_surest_disagreements_come_first() -> None:
     assert kinds == {"asked for, not seen": [1, 0], "seen, not asked for": [4, 3]}
 
 
-def folder(path: Path, prompts: Mapping[str, int]) -> str:
-    """Grey images of noise, each with its prompt in the PNG text; None: without."""
+def folder(path: Path, prompts: Mapping[str, int]) -> Path:
+    """Grey images of noise, so many of each prompt, which the PNG text holds unless it is empty."""
     path.mkdir()
     generator = torch.Generator().manual_seed(0)
-    number = 0
-    for prompt, count in prompts.items():
-        for _ in range(count):
-            image = torch.rand(1, 16, 16, generator=generator)
-            text = {"synthetic": "yes"} | ({"prompt": prompt} if prompt else {})
-            image_files.save(image, path / f"{number}.png", text)
-            number += 1
-    return str(path)
+    each = [prompt for prompt, count in prompts.items() for _ in range(count)]
+    for number, prompt in enumerate(each):
+        text = {"synthetic": "yes"} | ({"prompt": prompt} if prompt else {})
+        image = torch.rand(1, 16, 16, generator=generator)
+        image_files.save(image, path / f"{number}.png", text)
+    return path
 
 
 DRAWN = {"lung xray with pleural effusion": 6, "lung xray with edema": 5, "lung xray": 4}
@@ -110,10 +103,8 @@ def test_the_command_reads_prompts_and_writes_the_page(tmp_path: Path, capsys, m
     trial = anatomy_survey.trial
     monkeypatch.setattr(anatomy_survey, "trial", lambda: trial(12))
     fake, out = folder(tmp_path / "fake", DRAWN), tmp_path / "out"
-    arguments = ["classify", fake, "--real", "phantoms:30", "--weights", WEIGHTS, "--json"]
-    arguments += ["--train-on-synthetic", "--anatomy", "--out", str(out)]
-    assert evaluate.main(arguments) == 0
-    values = json.loads(capsys.readouterr().out)
+    options = ("--weights", WEIGHTS, "--train-on-synthetic", "--anatomy", "--out", out)
+    values = measure(capsys, "classify", fake, "--real", "phantoms:30", *options)
     assert list(values["findings"]) == ["pleural effusion", "pulmonary edema"]
     assert "cardiomegaly" in values["left out"]
     asked = values["findings"]["pleural effusion"]["fake"]
@@ -140,7 +131,7 @@ def test_the_command_reads_prompts_and_writes_the_page(tmp_path: Path, capsys, m
         (["odd.csv"], "is labelled with emphysema; none of them is among"),
         (["plain.csv"], "has neither labels nor a prompt"),
         (["fake", "--real", "nothing"], "does not exist"),
-        (["fake", "--train-on-synthetic"], "name them by --real"),
+        (["fake", "--train-on-synthetic"], "name them with --real"),
         (["phantoms:30:3", "--train-on-synthetic", "--real", "phantoms:30:13"], "20 images are in"),
         (["fake", "--extractor", "mirror"], "unknown extractor"),
     ],
@@ -154,12 +145,8 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys, monkeypatch, arguments, m
     files = "\n".join(f"bare/{i}.png,Emphysema" for i in range(6))
     (tmp_path / "odd.csv").write_text(f"filename,labels\n{files}\n")
     (tmp_path / "plain.csv").write_text(f"filename,labels\n{files}\n".replace("Emphysema", ""))
-    arguments = ["classify", *arguments, "--weights", WEIGHTS, "--out", "out"]
-    assert cli.run(lambda: evaluate.main(arguments), "evaluate.py") == 2
-    error = capsys.readouterr().err.strip().splitlines()
-    assert len(error) == 1
-    assert message in error[0]
-    assert not (tmp_path / "out").exists()
+    options = ("--weights", WEIGHTS, "--out", "out")
+    assert_refused(capsys, tmp_path, message, "classify", *arguments, *options)
 
 
 def features_of(labels: np.ndarray, seed: int, gap: float = 3.0) -> Judged:
@@ -174,26 +161,22 @@ def test_what_is_learned_from_fakes_is_tried_on_real_images() -> None:
     labels, patients = np.arange(100) % 2, [str(i) for i in range(100)]
     real = features_of(labels, 0)
     good, bad = (
-        train_on_synthetic.learn(features_of(labels, 1, gap), real, patients, A)
+        train_on_synthetic.learn(features_of(labels, 1, gap), real, patients, A).everything
         for gap in (3.0, -3.0)
     )
-    assert good is not None
-    assert bad is not None
-    assert good.n == 80
-    assert good.everything["80 fake"].value > 0.95
-    assert good.everything["80 real"].value > 0.95
-    assert good.everything["fake - real"].low < 0 < good.everything["fake - real"].high
-    assert good.everything["all 100 fake"].n == 100
-    assert bad.everything["80 fake"].value < 0.05
-    assert bad.everything["fake - real"].high < -0.9
+    assert good["80 fake"].value > 0.95
+    assert good["80 real"].value > 0.95
+    assert good["fake - real"].low < 0 < good["fake - real"].high
+    assert good["all 100 fake"].n == 100
+    assert bad["80 fake"].value < 0.05
+    assert bad["fake - real"].high < -0.9
 
 
-def test_unknown_patients_are_said_to_be() -> None:
+def test_the_table_warns_of_unknown_patients() -> None:
     """Where images do not say whose they are, the table says what that does to its figures."""
-    assert "whose they are" not in train_on_synthetic.table({A: None}).caption
-    assert (
-        "7 real images do not say whose they are" in train_on_synthetic.table({A: None}, 7).caption
-    )
+    known, unknown = (train_on_synthetic.table({A: None}, count).caption for count in (0, 7))
+    assert "whose they are" not in known
+    assert "7 real images do not say whose they are" in unknown
 
 
 def test_patients_are_not_recognised() -> None:
@@ -205,8 +188,6 @@ def test_patients_are_not_recognised() -> None:
     real = judged(features, [{A: bool(label)} for label in labels])
     found = train_on_synthetic.learn(real, real, [str(i) for i in who], A)
     alone = train_on_synthetic.learn(real, real, [str(i) for i in range(200)], A)
-    assert found is not None
-    assert alone is not None
     assert found.everything[f"{found.n} real"].value < 0.7
     assert alone.everything[f"{alone.n} real"].value > 0.9
 

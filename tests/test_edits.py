@@ -1,27 +1,20 @@
 """evaluate.py edits: fills and figures are what they say, and nothing outside a box changes."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import assert_one_line
+from evaluation import assert_refused, measure, status
 
-import evaluate
 from ldm.data.image_sets import open_set
 from ldm.drawing import image_editing
 from ldm.drawing.masks import Box
 from ldm.metrics.chest_anatomy import Chest
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.report import edits, inpainting_trials, outpainting_trials
-from ldm.system import cli
 from ldm.weights.export import save
 from ldm.weights.loading import load_parts
-
-
-def picture(side: int = 64) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (side, side, 1)).astype(np.uint8)
 
 
 def test_the_mean_fill_takes_the_rim_alone() -> None:
@@ -37,19 +30,18 @@ def test_the_mean_fill_takes_the_rim_alone() -> None:
 
 
 def test_figures_are_of_the_box_alone() -> None:
-    """A change outside of it counts for nothing; one of 51 levels inside is 20 log10(5) dB."""
-    given, box = np.full((64, 64, 1), 100, np.uint8), Box(10, 20, 16, 18)
+    """A change outside of it counts for nothing; one of 51 levels inside is 20 log10(5) dB.
+
+    The seam of an unchanged image is 1.
+    """
+    given = np.random.default_rng(0).integers(0, 200, (64, 64, 1)).astype(np.uint8)
+    box = Box(10, 20, 16, 18)
+    assert inpainting_trials.score(given, given, box)["seam"] == 1
     other = given.copy()
     other[50:] = 0
     assert inpainting_trials.score(given, other, box)["PSNR"] == np.inf
     other[box.inside] += 51
     assert inpainting_trials.score(given, other, box)["PSNR"] == pytest.approx(20 * np.log10(5))
-
-
-def test_a_seam_of_the_original_is_1() -> None:
-    """Steps across the edge are measured against the original's."""
-    given, box = picture(), Box(10, 20, 16, 18)
-    assert inpainting_trials.score(given, given, box)["seam"] == 1
 
 
 def test_change_is_shared_out_by_the_mask() -> None:
@@ -173,12 +165,13 @@ def test_outpainted_chests_are_counted_beside_the_truth() -> None:
     halves = {"drawn on": np.array([1.5, 0.5, 1, np.nan])}
     found = outpainting_trials.Extended({"drawn on": chests}, halves, np.ones(4), 0, {})
     _, values = edits.outpainting(found)
-    drawn = values["drawn on"]
-    assert (drawn["two lungs"]["value"], drawn["two lungs"]["n"]) == (3 / 4, 4)
-    heart = drawn["heart at the image's right, of two-lunged"]
-    assert (heart["value"], heart["n"]) == (1 / 3, 3)
-    assert (drawn["error of that ratio"]["value"], drawn["error of that ratio"]["n"]) == (1 / 3, 3)
-    assert drawn["ratio of widths, mean"]["value"] == 1
+    drawn = {name: (one.value, one.n) for name, one in values["drawn on"].items()}
+    assert drawn == {
+        "two lungs": (3 / 4, 4),
+        "ratio of widths, mean": (1, 3),
+        "error of that ratio": (1 / 3, 3),
+        "heart at the image's right, of two-lunged": (1 / 3, 3),
+    }
 
 
 def test_inversion_goes_by_50_steps_of_ddim_without_guidance(
@@ -193,8 +186,8 @@ def test_inversion_goes_by_50_steps_of_ddim_without_guidance(
         return [given, given // 2]
 
     monkeypatch.setattr(image_editing, "counterfactual", counterfactual)
-    words = ["edits", "phantoms:2", "--model", str(wide), "--n", "2", "--extended", "0"]
-    assert evaluate.main([*words, "--inverted", "2", "--out", str(tmp_path / "out")]) == 0
+    options = ("--n", 2, "--extended", 0, "--inverted", 2, "--out", tmp_path / "out")
+    assert status("edits", "phantoms:2", "--model", wide, *options) == 0
     ddim = Sampling(0, 50, "ddim", 1.0, height=64, width=64)
     sick, healthy = outpainting_trials.SICK, outpainting_trials.HEALTHY
     assert asked == 2 * [(ddim, [sick, sick], [sick, healthy])]
@@ -210,10 +203,9 @@ def wide(tmp_path: Path, tiny_ckpt: Path, tiny_config) -> Path:
 def test_the_command_measures_every_part(tmp_path: Path, capsys, wide: Path) -> None:
     """n is what was measured, the model keeps what is outside, and the page is written."""
     pytest.importorskip("skimage", reason="the biharmonic fill needs scikit-image")
-    out, n = tmp_path / "out", ("--n", "2", "--extended", "2", "--inverted", "0")
-    words = ["edits", "phantoms:3", "--model", str(wide), *n, "--steps", "1"]
-    assert evaluate.main([*words, "--out", str(out), "--json"]) == 0
-    values = json.loads(capsys.readouterr().out)
+    out, n = tmp_path / "out", ("--n", 2, "--extended", 2, "--inverted", 0)
+    options = ("--model", wide, *n, "--steps", 1, "--out", out)
+    values = measure(capsys, "edits", "phantoms:3", *options)
     assert (values["n"], values["changed outside"]) == (2, 0)
     assert values["inpainting"]["heart, biharmonic, SSIM"]["n"] == 2
     assert values["outpainting"]["changed"] == 0
@@ -225,19 +217,12 @@ def test_the_command_measures_every_part(tmp_path: Path, capsys, wide: Path) -> 
 
 @pytest.mark.parametrize(
     ("more", "words"),
-    [(("phantoms:1",), "interval needs 2"), (("phantoms:2", "--extended", "1"), "2 or more")],
+    [
+        (("phantoms:1",), "interval needs 2"),
+        (("phantoms:2", "--extended", "1"), "must be 0 or at least 2"),
+    ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, capsys, wide: Path, more, words) -> None:
     """Exit status 2, and nothing written."""
-    line = ["edits", *more, "--model", str(wide), "--out", str(tmp_path / "out")]
-    assert cli.run(lambda: evaluate.main(line), "evaluate.py") == 2
-    assert_one_line(capsys.readouterr().err, words)
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_built_in_size_holds_every_box(tiny: LatentDiffusion) -> None:
-    """Boxes lie in the image with a rim around them."""
-    for place in inpainting_trials.PLACES:
-        top, left, height, width = inpainting_trials.box_of(place, 128)
-        assert min(top, left) > 0
-        assert max(top + height, left + width) < 128
+    options = ("--model", wide, "--out", tmp_path / "out")
+    assert_refused(capsys, tmp_path, words, "edits", *more, *options)

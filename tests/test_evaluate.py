@@ -7,21 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import assert_one_line, write_reports
+from conftest import write_reports
+from evaluation import Capture, assert_refused, measure, status
 from test_bert_files import small_file, write_bert
 
 import evaluate
 from ldm.pictures import image_files
 from ldm.report import measurement_plots
-from ldm.system import cli
-
-
-def status(*arguments: object) -> int | str | None:
-    """The exit status of `python evaluate.py ...`."""
-    try:
-        return cli.run(lambda: evaluate.main([str(a) for a in arguments]), "evaluate.py")
-    except SystemExit as stop:  # argparse
-        return stop.code
+from ldm.report.options import SUBCOMMANDS
 
 
 @pytest.fixture
@@ -37,21 +30,21 @@ def toys(tmp_path: Path) -> Path:
 
 
 def test_help_answers_without_torch() -> None:
-    """--help names every subcommand; neither it nor a subcommand's own imports torch or numpy."""
+    """--help names every subcommand; neither it nor a mistyped option imports torch or numpy."""
     code = (
-        "import sys, evaluate\n"
-        "try: evaluate.main(sys.argv[1:])\n"
-        "finally: sys.stderr.write(str({'torch', 'numpy'} & set(sys.modules)))"
+        "import contextlib, sys, evaluate\n"
+        "for command in ([], *([name] for name in sys.argv[1:])):\n"
+        "    for option in ('--help', '--halp'):\n"
+        "        with contextlib.suppress(SystemExit): evaluate.main([*command, option])\n"
+        "assert not {'torch', 'numpy'} & set(sys.modules)"
     )
-    for arguments in ([], *([name] for name in evaluate.SUBCOMMANDS)):
-        command = [sys.executable, "-c", code, *arguments, "--help"]
-        found = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert found.stderr == "set()"
-        assert all(name in found.stdout for name in (arguments or evaluate.SUBCOMMANDS))
+    command = [sys.executable, "-c", code, *SUBCOMMANDS]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert all(f"evaluate.py {name} [" in found.stdout for name in SUBCOMMANDS)
 
 
 def test_files_and_one_json_object(
-    toys: Path, bert: Path, start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    toys: Path, bert: Path, start: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     """Standard output is one object, which names every file written, and again in the JSON file.
 
@@ -59,8 +52,7 @@ def test_files_and_one_json_object(
     """
     out, encoders = tmp_path / "new" / "out", ["words", f"CLIP={start}", f"random:{start}", bert]
     command = ["text-encoders", "--reports", toys, "--encoders", *encoders, "--k", 3, "--out", out]
-    assert status(*command, "--json") == 0
-    printed = json.loads(capsys.readouterr().out)
+    printed = measure(capsys, *command)
     assert sorted(printed.pop("paths")) == sorted(map(str, out.iterdir()))
     assert printed.pop("seconds").keys() == {"measuring"}
     assert printed == json.loads((out / "text_encoders.json").read_text())
@@ -95,29 +87,19 @@ CSVS = {
 
 @pytest.mark.parametrize("case", CSVS)
 def test_bad_reports_are_one_line(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    case: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, case: str
 ) -> None:
     """Before any encoder is opened: one line of what and where, never a text; nothing written."""
     monkeypatch.setattr("ldm.report.encoder_retrieval.open_all", None)
     content, message = CSVS[case]
     (tmp_path / "bad.csv").write_text(content)
-    assert_refused(tmp_path, capsys, message, "--reports", tmp_path / "bad.csv")
+    refuse(tmp_path, capsys, message, "--reports", tmp_path / "bad.csv")
 
 
-def assert_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], message: str, *arguments: object
-) -> None:
-    before = sorted(tmp_path.rglob("*"))
-    encoders = ["--encoders", "words"] if "--encoders" not in arguments else []
-    assert status("text-encoders", *encoders, "--out", tmp_path / "new/out", *arguments) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert_one_line(shown.err, message)
-    assert "Smith" not in shown.err
-    assert sorted(tmp_path.rglob("*")) == before
+def refuse(folder: Path, capsys: Capture, message: str, *arguments: object) -> None:
+    encoders = [] if "--encoders" in arguments else ["--encoders", "words"]
+    out = ["--out", folder / "new/out"]
+    assert_refused(capsys, folder, message, "text-encoders", *encoders, *out, *arguments)
 
 
 ENCODERS = {
@@ -145,25 +127,24 @@ def test_bad_encoders_are_one_line(
     bert: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capsys: Capture,
     case: str,
 ) -> None:
     """Found before any text is read; nothing is written."""
-    for name, absent in {"no_vocab": "vocab.txt", "no_config": "config.json"}.items():
+    lacks = {"no_vocab": ["vocab.txt"], "no_config": ["config.json"]}
+    lacks["weights_alone"] = ["vocab.txt", "config.json"]
+    for name, absent in lacks.items():
         (tmp_path / name).mkdir()
         write_bert(tmp_path / name, small_file())
-        (tmp_path / name / absent).unlink()
-    (tmp_path / "weights_alone").mkdir()
-    write_bert(tmp_path / "weights_alone", small_file())
-    for name in ("config.json", "vocab.txt"):
-        (tmp_path / "weights_alone" / name).unlink()
+        for file in absent:
+            (tmp_path / name / file).unlink()
     (tmp_path / "empty").mkdir()
     (tmp_path / "neither").mkdir()
     (tmp_path / "neither" / "notes.txt").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ldm.report.encoder_retrieval.measure", None)
     names, message = ENCODERS[case]
-    assert_refused(tmp_path, capsys, message, "--reports", toys, "--k", 3, "--encoders", *names)
+    refuse(tmp_path, capsys, message, "--reports", toys, "--k", 3, "--encoders", *names)
 
 
 @pytest.mark.parametrize(
@@ -171,8 +152,8 @@ def test_bad_encoders_are_one_line(
     [
         ((), "the following arguments are required: WHAT"),
         (("images-of-words",), "invalid choice: 'images-of-words'"),
-        (("text-encoders", "--k", 0), "--k: wants a whole number of 1 or more, got '0'"),
-        (("text-encoders", "--per-class", "many"), "--per-class: wants a whole number of 1"),
+        (("text-encoders", "--k", 0), "whole number of 1 or more, got '0'"),
+        (("text-encoders", "--per-class", "many"), "whole number of 1"),
         (("text-encoders", "--reports", "absent.csv"), "cannot read absent.csv"),
         (("text-encoders", "--out", "toys.csv"), "toys.csv: it is a file"),
         (("text-encoders", "--report", "x"), "unrecognized arguments: --report"),
@@ -183,15 +164,13 @@ def test_bad_encoders_are_one_line(
 def test_bad_options_are_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capsys: Capture,
     arguments: tuple[object, ...],
     message: str,
 ) -> None:
     """Mistyped and impossible options."""
     monkeypatch.chdir(tmp_path)
-    assert status(*arguments) == 2
-    assert_one_line(capsys.readouterr().err, message)
-    assert [path.name for path in tmp_path.iterdir()] == ["toys.csv"]
+    assert_refused(capsys, tmp_path, message, *arguments)
 
 
 def test_trouble_leaves_the_old_files(
@@ -199,7 +178,7 @@ def test_trouble_leaves_the_old_files(
     bert: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capsys: Capture,
 ) -> None:
     """A run that fails late changes nothing in --out."""
     command = ["text-encoders", "--reports", toys, "--k", 3, "--out", tmp_path / "out"]
@@ -245,6 +224,4 @@ def test_patients_of_two_splits_are_counted(
     given = [argument.format(table) for argument in arguments]
     with pytest.raises(ValueError, match=r"too few|labels|trained on"):  # all films are alike
         evaluate.main([*given, "--out", str(tmp_path / "out")])
-    assert caplog.messages == [
-        f"patients with films in both {table}@train and {table}@val: 1",
-    ]
+    assert caplog.messages == [f"patients with films in both {table}@train and {table}@val: 1"]

@@ -6,16 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from evaluation import assert_refused, measure, write_images
 from torch import Tensor
 
-import evaluate
 from ldm.judging.extractors import Extractor
 from ldm.metrics import fid
-from ldm.pictures import image_files
 from ldm.report import set_distances
 from ldm.report.images import table
 from ldm.report.set_distances import Seen
-from ldm.system import cli
 
 
 class Drawn:
@@ -110,20 +108,16 @@ def test_diversity_tells_copies_from_different_images() -> None:
     assert set_distances.diversity(varied).n == 6
 
 
-def folder(path: Path, pictures: Tensor) -> str:
-    path.mkdir()
-    for i, image in enumerate(pictures):
-        image_files.save(image, path / f"{i}.png", {})
-    return str(path)
-
-
 def test_the_command_prints_one_object_and_writes_the_page(tmp_path: Path, capsys) -> None:
-    """--json gives every figure with its interval and n; the page stands alone."""
-    real = folder(tmp_path / "real", noise(24, 0, size=16))
-    fake = folder(tmp_path / "fake", noise(20, 1, -0.2, size=20))
+    """--json gives every figure with its interval and n; the page stands alone.
+
+    A file that cannot be read is left out with --skip-bad, and n says so.
+    """
+    real = write_images(tmp_path / "real", noise(24, 0, size=16))
+    fake = write_images(tmp_path / "fake", noise(21, 1, -0.2, size=20))
+    (fake / "3.png").write_bytes(b"no image")
     out = tmp_path / "out"
-    assert evaluate.main(["images", real, fake, "--few", "--json", "--out", str(out)]) == 0
-    values = json.loads(capsys.readouterr().out)
+    values = measure(capsys, "images", real, fake, "--few", "--skip-bad", "--out", out)
     found = values["extractors"]["judge"]["fake to real"]
     assert found["Fréchet distance (fewer images than features)"]["low"] > 0
     assert found["KID"]["n"] == 24
@@ -147,28 +141,12 @@ def test_the_command_prints_one_object_and_writes_the_page(tmp_path: Path, capsy
 def test_bad_sets_are_one_line(tmp_path: Path, capsys, monkeypatch, arguments, message) -> None:
     """Exit status 2, the reason, and nothing written."""
     monkeypatch.chdir(tmp_path)
-    weights = str(Path(__file__).parent.parent / "weights")
-    folder(tmp_path / "real", noise(12, 0, size=16))
-    folder(tmp_path / "fake", noise(12, 1, size=16))
-    folder(tmp_path / "one", noise(1, 1, size=16))
-    folder(tmp_path / "bad", noise(12, 2, size=16))
+    for seed, (name, count) in enumerate({"real": 12, "fake": 12, "one": 1, "bad": 12}.items()):
+        write_images(tmp_path / name, noise(count, seed, size=16))
     (tmp_path / "bad" / "3.png").write_bytes(b"no image")
-    arguments = ["images", *arguments, "--weights", weights, "--out", "out"]
-    assert cli.run(lambda: evaluate.main(arguments), "evaluate.py") == 2
-    error = capsys.readouterr().err.strip().splitlines()
-    assert len(error) == 1
-    assert message in error[0]
-    assert not (tmp_path / "out").exists()
-
-
-def test_bad_files_can_be_left_out(tmp_path: Path, capsys) -> None:
-    """With --skip-bad the rest is measured, and n says so."""
-    real = folder(tmp_path / "real", noise(12, 0, size=16))
-    fake = folder(tmp_path / "fake", noise(12, 1, size=16))
-    Path(fake, "3.png").write_bytes(b"no image")
-    options = ["images", real, fake, "--few", "--skip-bad", "--json", "--out", str(tmp_path / "o")]
-    assert evaluate.main(options) == 0
-    assert json.loads(capsys.readouterr().out)["fake"]["n"] == 11
+    weights = Path(__file__).parent.parent / "weights"
+    options = ("--weights", weights, "--out", "out")
+    assert_refused(capsys, tmp_path, message, "images", *arguments, *options)
 
 
 def test_numbers_that_are_not_finite_are_refused() -> None:

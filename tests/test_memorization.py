@@ -1,20 +1,17 @@
 """evaluate.py memorization: planted copies are found, new images are not called copies."""
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from evaluation import assert_refused, measure, write_images
 from torch import Tensor
 
-import evaluate
 from ldm.data.image_sets import open_set
 from ldm.judging.extractors import open_extractor
 from ldm.pictures import image_files
 from ldm.report import copy_search
 from ldm.report.copy_search import Finder, Square, TrainedImages, with_versions
-from ldm.system import cli
 from train import main as train
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
@@ -29,21 +26,16 @@ def numbered(pictures: Tensor) -> Square:
     return Square(pictures, [str(i) for i in range(len(pictures))])
 
 
-def read(finder: Finder, source: str) -> Square:
-    return finder.read(open_set(source))
-
-
 def test_planted_duplicates_are_found_at_one_percent_false_alarms(finder, monkeypatch) -> None:
     """Of training images drawn through the autoencoder 99 % are found; new ones are not copies.
 
     In pixels and in latents; features of a network that looks for findings know less of it.
     """
-    monkeypatch.setattr(copy_search, "VERSIONS", 120)
-    train = read(finder, "phantoms:60:100")
-    samples = torch.cat(
-        [finder.through(train.pictures[:20]), read(finder, "phantoms:40:500").pictures]
-    )
-    _, spaces = finder.find(numbered(samples), train, read(finder, "phantoms:60:900"))
+    monkeypatch.setattr(copy_search, "VERSIONS", 60)
+    sources = ("phantoms:30:100", "phantoms:30:500", "phantoms:60:900")
+    train, new, held_out = (finder.read(open_set(source)) for source in sources)
+    samples = torch.cat([finder.through(train.pictures[:20]), new.pictures])
+    _, spaces = finder.find(numbered(samples), train, held_out)
     for space in spaces[:2]:
         assert space.planted.value >= 0.99
         found = space.audit.samples
@@ -92,50 +84,39 @@ def test_a_run_knows_what_it_was_trained_on(tmp_path: Path, monkeypatch, capsys)
     assert copy_search.trained_on(open_set(str(folder)), skip_bad=True) is not None
     (folder / "00000.png").rename(tmp_path / "00000.png")  # none is left that can be read
     assert copy_search.trained_on(open_set(str(folder)), skip_bad=True) is None
-    arguments = ["memorization", str(folder), "--skip-bad", "--out", str(tmp_path / "none")]
-    with pytest.raises(ValueError, match="is not known; name it with --train"):
-        evaluate.main(arguments)
+    words = "is not known; name it with --train"
+    assert_refused(capsys, tmp_path, words, "memorization", folder, "--skip-bad", "--out", "none")
     (folder / "1.png").unlink()
     # a report on something else audits it unasked
     monkeypatch.setattr(copy_search, "VERSIONS", 10)
     monkeypatch.setattr(copy_search, "PHANTOMS", 20)
     for i in range(12):
         image_files.save(torch.full((1, 128, 128), i / 12), folder / f"{i:05d}.png", text)
-    arguments = ["images", "phantoms:12", str(folder), "--few", "--weights", str(WEIGHTS)]
-    assert evaluate.main([*arguments, "--json", "--out", str(tmp_path / "out")]) == 0
-    audited = json.loads(capsys.readouterr().out)["memorization"]
+    options = ("--few", "--weights", WEIGHTS, "--out", "out")
+    audited = measure(capsys, "images", "phantoms:12", folder, *options)["memorization"]
     assert audited["train"] == {"set": str(run), "n": 5, "with versions": 10}
     assert (tmp_path / "out" / "pairs_pixels.png").exists()
     image_files.save(torch.zeros(1, 128, 128), folder / "00000.png", {**text, "weights": "other"})
     assert copy_search.trained_on(open_set(str(folder))) is None
 
 
-def folder(path: Path, pictures: Tensor) -> str:
-    path.mkdir()
-    for i, image in enumerate(pictures):
-        image_files.save(image, path / f"{i}.png", {})
-    return str(path)
-
-
 def test_the_command_names_the_copies(tmp_path: Path, capsys, monkeypatch) -> None:
     """A folder with two training images in it: the CSV says which, the page shows them."""
-    monkeypatch.setattr(copy_search, "VERSIONS", 80)
-    train_set, held_out = "phantoms:40:100", "phantoms:40:900"
+    monkeypatch.setattr(copy_search, "VERSIONS", 20)
+    train_set, out = "phantoms:10:100", tmp_path / "out"
     some = [open_set(source).load(i) for source in (train_set, "phantoms:3:500") for i in (0, 1)]
-    fake, out = folder(tmp_path / "fake", torch.stack(some)), tmp_path / "out"
-    options = ["--train", train_set, "--held-out", held_out, "--weights", str(WEIGHTS)]
-    options += ["--model", str(WEIGHTS), "--out", str(out), "--json"]
-    assert evaluate.main(["memorization", fake, *options]) == 0
-    values = json.loads(capsys.readouterr().out)
+    fake = write_images(tmp_path / "fake", torch.stack(some))
+    sets = (fake, "--train", train_set, "--held-out", "phantoms:20:900")
+    options = ("--weights", WEIGHTS, "--model", WEIGHTS, "--out", out)
+    values = measure(capsys, "memorization", *sets, *options)
     assert values["spaces"]["pixels"]["copies"]["value"] == 0.5
     assert values["spaces"]["pixels"]["copies"]["n"] == 4
     rows = [row.split(",") for row in (out / "memorization.csv").read_text().splitlines()]
-    named = {row[0]: (row[2], row[5]) for row in rows if row[1] == "pixels"}
-    assert named["0"] == ("phantom-100", "1")
-    assert named["1"] == ("phantom-101", "1")
-    assert named["2"][1] == named["3"][1] == "0"
+    named = [(row[0], row[2], row[5]) for row in rows if row[1] == "pixels"]
+    assert named[:2] == [("0", "phantom-100", "1"), ("1", "phantom-101", "1")]
+    assert [copy for _, _, copy in named[2:]] == ["0", "0"]
     assert "patients" in (out / "memorization.html").read_text()
-    assert np.asarray(image_files.load(out / "pairs_pixels.png")).shape[0] in (1, 3)
+    assert (out / "pairs_pixels.png").is_file()
 
 
 @pytest.mark.parametrize(
@@ -147,21 +128,13 @@ def test_the_command_names_the_copies(tmp_path: Path, capsys, monkeypatch) -> No
         (["--train", "fake.csv"], "no row whose column `split` is 'val'"),
         (["--train", "phantoms:4", "--model", "fake"], "no folder of weights"),
         (["--train", "phantoms:30:7", "--held-out", "phantoms:30:30"], "7 of 30 held-out images"),
-        (
-            ["--train", "phantoms:4:7", "--held-out", "phantoms:1:30"],
-            "1 held-out images are too few",
-        ),
+        (["--train", "phantoms:4:7", "--held-out", "phantoms:1:30"], "1 held-out images are too"),
     ],
 )
 def test_what_is_not_known_is_asked_for(tmp_path: Path, capsys, monkeypatch, arguments, message):
     """Exit status 2, one line, nothing written."""
     monkeypatch.chdir(tmp_path)
-    folder(tmp_path / "fake", torch.zeros(2, 1, 128, 128))
+    write_images(tmp_path / "fake", torch.zeros(2, 1, 128, 128))
     (tmp_path / "fake.csv").write_text("filename\nfake/0.png\nfake/1.png\n")
-    given = ["--model", str(WEIGHTS), "--weights", str(WEIGHTS), "--out", "out"]
-    options = ["memorization", "fake", *given, *arguments]
-    assert cli.run(lambda: evaluate.main(options), "evaluate.py") == 2
-    error = capsys.readouterr().err.strip().splitlines()
-    assert len(error) == 1
-    assert message in error[0]
-    assert not (tmp_path / "out").exists()
+    given = ("--model", WEIGHTS, "--weights", WEIGHTS, "--out", "out")
+    assert_refused(capsys, tmp_path, message, "memorization", "fake", *given, *arguments)

@@ -2,21 +2,17 @@
 
 import csv
 import io
-import json
 import math
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import assert_one_line
-from test_images import Drawn, folder, noise
+from evaluation import assert_refused, measure, write_images
+from test_images import Drawn, noise
 from torch import Tensor
 
-import evaluate
-from ldm.data.image_sets import open_set
 from ldm.data.phantom import Probe, sample_phantoms
 from ldm.judging.extractors import Extractor
 from ldm.metrics.estimate import as_json
@@ -27,7 +23,6 @@ from ldm.report import (
     roundtrip,
 )
 from ldm.report.roundtrip import HOW, ORIGINAL, Copier
-from ldm.system import cli
 from ldm.vae import Posterior
 
 
@@ -212,26 +207,14 @@ def test_sizes_beyond_the_series_are_said_in_words() -> None:
     assert as_json(probe_survival.summary([lost]))["wire"]["smallest"]["value"] is None
 
 
-def run(*arguments: object) -> int | str | None:
-    """The exit status of `python evaluate.py reconstruction ...`."""
-    words = ["reconstruction", *map(str, arguments)]
-    return cli.run(lambda: evaluate.main(words), "evaluate.py")
-
-
-def strict(text: str) -> dict:
-    """JSON as every reader knows it, without NaN and infinity."""
-
-    def refuse(word: str) -> NoReturn:
-        raise AssertionError(word)
-
-    return json.loads(text, parse_constant=refuse)
+def measured(capsys, *arguments: object) -> dict:
+    return measure(capsys, "reconstruction", *arguments)
 
 
 def test_the_command_prints_one_object_and_writes_the_page(tmp_path: Path, capsys, start) -> None:
     """Every figure with its n; a page that stands alone; a line for each image in the CSV."""
-    options = ("--model", start, "--survival", 2, "--out", tmp_path, "--json")
-    assert run("phantoms:20", *options) == 0
-    values = strict(capsys.readouterr().out)
+    options = ("--model", start, "--survival", 2, "--out", tmp_path)
+    values = measured(capsys, "phantoms:20", *options)
     assert values["figures"]["sample"]["SSIM"]["n"] == 20
     judged = values["extractors"]["judge"]
     assert judged["findings"]["pleural effusion"]["difference"]["mean"]["n"] == 20
@@ -251,11 +234,10 @@ def test_the_command_prints_one_object_and_writes_the_page(tmp_path: Path, capsy
 
 def test_files_of_any_size_without_labels_are_measured(tmp_path: Path, capsys, start) -> None:
     """Mixed sizes become squares, small ones are counted, and the page warns of patients."""
-    source = folder(tmp_path / "films", noise(4, 0, size=40))
-    folder(tmp_path / "films" / "small", noise(3, 1, size=20))
-    options = ("--model", start, "--survival", 0, "--out", tmp_path / "out", "--json")
-    assert run(source, *options) == 0
-    values = strict(capsys.readouterr().out)
+    source = write_images(tmp_path / "films", noise(4, 0, size=40))
+    write_images(source / "small", noise(3, 1, size=20))
+    options = ("--model", start, "--survival", 0, "--out", tmp_path / "out")
+    values = measured(capsys, source, *options)
     assert (values["n"], values["enlarged"]) == (7, 3)
     assert "survival" not in values
     assert not values["extractors"]["judge"]["findings"]
@@ -269,15 +251,12 @@ def test_files_of_any_size_without_labels_are_measured(tmp_path: Path, capsys, s
 
 def test_a_corrupt_file_stops_it_or_is_left_out(tmp_path: Path, capsys, start) -> None:
     """Without --skip-bad nothing is written; with it n says that one is missing."""
-    source = folder(tmp_path / "films", noise(4, 0, size=40))
-    Path(source, "1.png").write_bytes(b"no image")
+    source = write_images(tmp_path / "films", noise(4, 0, size=40))
+    (source / "1.png").write_bytes(b"no image")
     out = tmp_path / "out"
-    options = (source, "--model", start, "--survival", 0, "--out", out, "--json")
-    assert run(*options) == 2
-    assert_one_line(capsys.readouterr().err, "1.png", "--skip-bad")
-    assert not out.exists()
-    assert run(*options, "--skip-bad") == 0
-    assert strict(capsys.readouterr().out)["n"] == 3
+    options = (source, "--model", start, "--survival", 0, "--out", out)
+    assert_refused(capsys, tmp_path, "--skip-bad", "reconstruction", *options)
+    assert measured(capsys, *options, "--skip-bad")["n"] == 3
     rows = list(csv.DictReader(io.StringIO((out / "reconstruction.csv").read_text())))
     assert [row["id"] for row in rows] == ["0", "2", "3"]
 
@@ -285,43 +264,34 @@ def test_a_corrupt_file_stops_it_or_is_left_out(tmp_path: Path, capsys, start) -
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("phantoms:1",), ("1 usable images", "2 or more")),
-        (("phantoms:2", "--size", "34"), ("multiples of 4, not 34",)),
-        (("nothing",), ("does not exist",)),
-        (("phantoms:2", "--extractors", "moon"), ("unknown extractor",)),
-        (("phantoms:2", "--device", "moon"), ("unknown device",)),
-        (("phantoms:2", "--model", "moon"), ("moon",)),
+        (("phantoms:1",), "1 usable images"),
+        (("phantoms:2", "--size", "34"), "multiples of 4, not 34"),
+        (("nothing",), "does not exist"),
+        (("phantoms:2", "--extractors", "moon"), "unknown extractor"),
+        (("phantoms:2", "--device", "moon"), "unknown device"),
+        (("phantoms:2", "--model", "moon"), "moon"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, capsys, start, arguments, words) -> None:
     """Exit status 2, what is wrong, and nothing written."""
-    out = tmp_path / "out"
-    model = () if "--model" in arguments else ("--model", start)
-    assert run(*arguments, *model, "--survival", 0, "--out", out) == 2
-    assert_one_line(capsys.readouterr().err, *words)
-    assert not out.exists()
+    options = ("--model", start, "--survival", 0, "--out", tmp_path / "out")
+    assert_refused(capsys, tmp_path, words, "reconstruction", *options, *arguments)
 
 
 def test_weights_of_another_layout_are_measured(tmp_path: Path, capsys, tiny_diffusers) -> None:
     """A diffusers folder with an RGB autoencoder measures grey phantoms."""
     options = ("--model", tiny_diffusers, "--size", 64, "--survival", 0, "--out", tmp_path)
-    assert run("phantoms:2", *options, "--json") == 0
-    assert strict(capsys.readouterr().out)["figures"]["mean"]["RMSE"]["n"] == 2
+    values = measured(capsys, "phantoms:2", *options)
+    assert values["figures"]["mean"]["RMSE"]["n"] == 2
 
 
 @pytest.mark.slow  # 40 s: writes 4.3 GB and reads them
 def test_sd_at_full_size_is_measured(tmp_path: Path, capsys, full_ckpt: Path) -> None:
     """Pseudo-random weights of SD v1.4's names and sizes give finite figures of two phantoms."""
     options = ("--model", full_ckpt, "--size", 64, "--survival", 0, "--out", tmp_path)
-    assert run("phantoms:2", *options, "--json") == 0
-    values = strict(capsys.readouterr().out)
+    values = measured(capsys, "phantoms:2", *options)
     assert values["size"] == 64
     assert values["figures"]["sample"]["RMSE"]["value"] > 0
-
-
-def test_phantoms_are_drawn_at_the_size_that_is_measured() -> None:
-    """They are not enlarged from 128 pixels."""
-    assert open_set("phantoms:1", 64).load(0).shape == (1, 64, 64)
 
 
 def test_infinite_figures_are_shown_and_not_drawn() -> None:

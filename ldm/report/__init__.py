@@ -1,8 +1,34 @@
-"""What evaluate.py measures: one module for each of its subcommands, and how results are shown.
+"""The work of evaluate.py: what it measures, and how the results are shown.
 
-A subcommand is a module with ABOUT, a line; `arguments(parser)`, which adds its options (and
-returns the parsers of its own subcommands, if it has any); and `run(options) -> Report`. It imports
-what takes seconds inside `run`.
+options              the options of all subcommands, read before anything heavy is imported
+page                 a report as HTML (from page.html), Markdown, plain text and JSON
+plots                an empty figure, its colours, its PNG
+measurement_plots    histograms, ROC curves, embeddings on a plane by t-SNE
+image_sheets         grey images beside each other
+reconstruction       evaluate.py reconstruction
+roundtrip            images through the autoencoder, beside the originals
+classifier_rereading a classifier's verdicts of reconstructions, beside those of originals
+probe_survival       the survival of things of known size in the autoencoder
+images               evaluate.py images
+set_distances        distances between two sets of images, and the variety of one
+classify             evaluate.py classify
+verdicts             the findings called in a set, beside its labels or prompts
+train_on_synthetic   classifiers trained on synthetic and on real images, tried on real ones
+anatomy_survey       the anatomy of sets of images, by estimates that are tried on phantoms
+memorization         evaluate.py memorization
+copy_search          a search for copies of training images, in three spaces
+edits                evaluate.py edits
+inpainting_trials    inpainted boxes, beside the originals and cheaper fills
+outpainting_trials   outpainted halves and inverted phantoms, whose truth is known
+text_encoders        evaluate.py text-encoders
+encoder_retrieval    CheXpert@k of text encoders, beside the paper's
+named_encoders       text encoders by name, and their ways to make one vector of a text
+chambon              the figures of Chambon et al. (arXiv:2210.04133)
+adapted_models       images of an adapted model, and figures of them
+readers/             evaluate.py reader-study
+study/               evaluate.py study
+
+The module of a subcommand has `run(options) -> Report`.
 """
 
 from __future__ import annotations

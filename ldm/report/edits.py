@@ -3,72 +3,67 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ldm.report import Report
-from ldm.report.images import SETS, show
+import numpy as np
+
+from ldm.config import ConfigError
+from ldm.data.image_sets import PhantomSet, open_set
+from ldm.metrics import estimate
+from ldm.metrics.classification import wilson
+from ldm.metrics.estimate import Estimate
+from ldm.metrics.fid import Array
+from ldm.pipeline import Sampling
+from ldm.report import (
+    Report,
+    anatomy_survey,
+    image_sheets,
+    inpainting_trials,
+    outpainting_trials,
+    page,
+)
+from ldm.report.inpainting_trials import METHODS, MODEL, Repainted
+from ldm.report.outpainting_trials import Extended, Inverted
+from ldm.report.page import Block, Table
 from ldm.report.reconstruction import PATIENTS
-from ldm.system import cli
+from ldm.weights import loading
 
-if TYPE_CHECKING:
-    from ldm.metrics.estimate import Estimate
-    from ldm.metrics.fid import Array
-    from ldm.report.inpainting_trials import Repainted
-    from ldm.report.outpainting_trials import Extended, Inverted
-    from ldm.report.page import Block, Table
-
-ABOUT = "How near is what is painted into erased boxes? (Adams et al., figures 3 and 4)"
 TITLE = "Erased and painted again"
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("set", metavar="SET", help=SETS)
-    add("--model", default="weights", metavar="PATH", help="weights of any layout (weights)")
-    add("--n", type=cli.whole(2), default=20, metavar="N", help="images, the first (20)")
-    add("--extended", type=cli.whole(0), default=50, metavar="N", help="half phantoms (50)")
-    add("--inverted", type=cli.whole(0), default=20, metavar="N", help="phantoms to noise (20)")
-    add("--prompt", type=cli.line, metavar="TEXT", help="for every image (each one's caption)")
-    add("--steps", type=cli.whole(1), default=20, metavar="N", help="for painting (20)")
-    add("--seed", type=cli.whole(), default=0, metavar="N", help="of the noise (0)")
-    add("--skip-bad", action="store_true", help="go on without files that cannot be read")
 
 
 def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any file is written, for a set that cannot be measured."""
-    from ldm.config import ConfigError
-    from ldm.data.image_sets import PhantomSet, open_set
-    from ldm.pipeline import Sampling
-    from ldm.report import image_sheets, inpainting_trials, outpainting_trials, page
-    from ldm.weights import loading
-
     if 1 in (options.extended, options.inverted):
-        raise ConfigError("2 or more phantoms make an interval, 0: none are measured")
+        raise ConfigError(
+            "--extended and --inverted must be 0 or at least 2: an interval needs two phantoms"
+        )
     pipe = loading.load(options.model)
     side, guidance = pipe.config.image_size, pipe.config.guidance
     asked = open_set(options.set, side)
     how = Sampling(options.seed, options.steps, guidance=guidance, height=side, width=side)
-    there = inpainting_trials.measure(pipe, asked, how, options.n, options.prompt, options.skip_bad)
+    repainted = inpainting_trials.measure(
+        pipe, asked, how, options.n, options.prompt, options.skip_bad
+    )
     blocks: list[Block] = [
-        f"{asked.name}, n = {len(there.ids)}, {side} px, {options.model}, seed {options.seed}, "
+        f"{asked.name}, n = {len(repainted.ids)}, {side} px, {options.model}, seed {options.seed}, "
         f"{options.steps} steps, guidance {guidance:g}. Pixels outside the boxes that differ: "
-        f"{there.changed} of {there.outside}. Intervals are of 95 % (1.96 standard errors; shares: "
-        "Wilson's) and were not corrected for the number of comparisons. Image to image sees what "
-        "is under the box, the others do not.",
-        inpainting_table(there),
+        f"{repainted.changed} of {repainted.outside}. Intervals are of 95 % (1.96 standard errors; "
+        "shares: Wilson's) and were not corrected for the number of comparisons. Image to image "
+        "sees what is under the box, the others do not.",
+        inpainting_table(repainted),
     ]
     values: dict[str, Any] = {
         "set": asked.name,
-        "n": len(there.ids),
-        "changed outside": there.changed,
+        "n": len(repainted.ids),
+        "changed outside": repainted.changed,
         "inpainting": {
-            f"{place}, {method}, {name}": as_json(figures)
-            for place, methods in there.figures.items()
+            f"{place}, {method}, {name}": average(figures)
+            for place, methods in repainted.figures.items()
             for method, each in methods.items()
             for name, figures in each.items()
         },
     }
-    rows = there.panels()
+    rows = repainted.panels()
     if options.extended:
         more = outpainting_trials.extend(pipe, how, options.extended)
         rows.append(more.panels())
@@ -79,42 +74,31 @@ def run(options: argparse.Namespace) -> Report:
         found, shown = outpainting_trials.invert(pipe, slow, options.inverted)
         rows.append([image_sheets.Panel(*panel) for panel in shown.items()])
         blocks.append(inversion_table(found))
-        values["inversion"] = {name: as_json(x) for name, x in found._asdict().items()}
+        values["inversion"] = {name: average(x) for name, x in found._asdict().items()}
     warning = "The originals are phantoms." if isinstance(asked, PhantomSet) else PATIENTS
     blocks.append(image_sheets.edits(rows, warning))
     files = page.files("edits", TITLE, blocks, values)
     return Report(page.text(TITLE, blocks), values, files)
 
 
-def estimate(values: Array) -> Estimate:
+def average(values: Array) -> Estimate:
     """The mean of those that are numbers."""
-    import numpy as np
-
-    from ldm.metrics.estimate import mean
-
-    return mean(values[~np.isnan(values)])
+    return estimate.mean(values[~np.isnan(values)])
 
 
-def as_json(values: Array) -> dict[str, float]:
-    return estimate(values)._asdict()
-
-
-def inpainting_table(there: Repainted) -> Table:
-    from ldm.report.inpainting_trials import METHODS, MODEL
-    from ldm.report.page import Table
-
+def inpainting_table(repainted: Repainted) -> Table:
     rows = []
-    for place, methods in there.figures.items():
+    for place, methods in repainted.figures.items():
         for method in METHODS:
             each = methods[method]
-            cells = [show(estimate(figures)) for figures in each.values()]
+            cells = [average(figures).show() for figures in each.values()]
             for name in ("PSNR", "SSIM"):
-                gain = estimate(methods[MODEL][name] - each[name])
+                gain = average(methods[MODEL][name] - each[name])
                 worth = "model" if gain.low > 0 else method if gain.high < 0 else "not told apart"
-                cells.append("" if method == MODEL else f"{show(gain)}: {worth}")
+                cells.append("" if method == MODEL else f"{gain.show()}: {worth}")
             rows.append((f"{place}, {method}", *cells))
     caption = (
-        f"Inside the box, beside the original, n = {len(there.ids)} each. Gain: the model's "
+        f"Inside the box, beside the original, n = {len(repainted.ids)} each. Gain: the model's "
         "figure minus this fill's, in pairs, and who wins. Seam: mean step across the box's edge, "
         "the original's being 1."
     )
@@ -123,11 +107,7 @@ def inpainting_table(there: Repainted) -> Table:
 
 
 def outpainting(found: Extended) -> tuple[Table, dict[str, Any]]:
-    """Only by estimates that passed their trial."""
-    from ldm.metrics.classification import wilson
-    from ldm.report import anatomy_survey
-    from ldm.report.page import Table
-
+    """Figures of the estimates that passed their trial, as a table and for JSON."""
     believed = anatomy_survey.trial().believed
     columns: dict[str, dict[str, Estimate]] = {}
     for whose, chests in found.chests.items():
@@ -136,8 +116,8 @@ def outpainting(found: Extended) -> tuple[Table, dict[str, Any]]:
         if anatomy_survey.LUNGS in believed:
             figures["two lungs"] = wilson(len(both), len(chests))
         if anatomy_survey.LUNGS in believed and len(both) > 1:
-            figures["ratio of widths, mean"] = estimate(found.halves[whose])
-            figures["error of that ratio"] = estimate(abs(found.halves[whose] - found.truth))
+            figures["ratio of widths, mean"] = average(found.halves[whose])
+            figures["error of that ratio"] = average(abs(found.halves[whose] - found.truth))
         if anatomy_survey.HEART in believed and both:
             right = sum(one.shift is not None and one.shift > 0 for one in both)
             figures["heart at the image's right, of two-lunged"] = wilson(right, len(both))
@@ -151,15 +131,12 @@ def outpainting(found: Extended) -> tuple[Table, dict[str, Any]]:
         f"The left half of healthy phantoms drawn on to the right, n = {len(found.truth)}; "
         f"{found.changed} pixels of the given halves differ. Ratio: how far the lung reaches from "
         f"the middle in the new half, to the given one; by the phantoms' masks it is "
-        f"{show(estimate(found.truth))}."
+        f"{average(found.truth).show()}."
     )
-    values = {w: {name: e._asdict() for name, e in one.items()} for w, one in columns.items()}
-    return Table(caption, ("figure", *columns), rows), {"changed": found.changed, **values}
+    return Table(caption, ("figure", *columns), rows), {"changed": found.changed, **columns}
 
 
 def inversion_table(found: Inverted) -> Table:
-    from ldm.report.page import Table
-
     names = {
         "own": "autoencoder to phantom, dB",
         "back": "same words to autoencoder, dB",
@@ -169,5 +146,5 @@ def inversion_table(found: Inverted) -> Table:
         "area": "area outside the mask, share",
         "nearer": "no findings nearer to the truth than same words, dB",
     }
-    rows = [(names[name], str(estimate(values))) for name, values in found._asdict().items()]
+    rows = [(names[name], str(average(values))) for name, values in found._asdict().items()]
     return Table("Phantoms with fluid to noise and back, 50 steps of DDIM.", ("", "mean"), rows)

@@ -4,48 +4,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ldm.report import Report
-from ldm.system import cli
+import torch
 
-if TYPE_CHECKING:
-    from ldm.data.image_sets import ImageSet
-    from ldm.judging.extractors import Extractor
-    from ldm.metrics.estimate import Estimate
-    from ldm.report.page import Block, Table
-    from ldm.report.set_distances import View
+from ldm.data.image_sets import ImageSet, open_set, warn_of_shared_patients
+from ldm.judging.extractors import Extractor, open_extractor
+from ldm.metrics.estimate import Estimate
+from ldm.report import Report, memorization, page, set_distances
+from ldm.report.page import Block, Table
+from ldm.report.set_distances import FRECHET, KEPT, PAIRS, SIDE, View
 
-ABOUT = "How far are two sets of images apart? Fréchet, KID, CMMD, precision, recall, MS-SSIM."
 TITLE = "How far apart are two sets of images?"
-SETS = "a folder, a CSV, CSV@SPLIT, or phantoms:N[:FIRST_SEED]"
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("real", metavar="REAL", help=SETS)
-    add("fake", metavar="FAKE", help="the same")
-    what = "judge, inception, densenet121-res224-all, clip:MODEL/PRETRAINED (judge)"
-    add("--extractors", nargs="+", default=["judge"], metavar="NAME", help=what)
-    what = "give Fréchet distances of fewer images than features, too"
-    add("--few", action="store_true", help=what)
-    options_of_sets(parser)
-
-
-def options_of_sets(parser: argparse.ArgumentParser) -> None:
-    """What every subcommand that reads images knows."""
-    add = parser.add_argument
-    add("--weights", default="weights", metavar="FOLDER", help="of the extractors (weights)")
-    add("--limit", type=cli.whole(2), metavar="N", help="images of each set at most, the first")
-    add("--skip-bad", action="store_true", help="go on without files that cannot be read")
 
 
 def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any file is written, for sets that cannot be measured."""
-    from ldm.data.image_sets import open_set, warn_of_shared_patients
-    from ldm.judging.extractors import open_extractor
-    from ldm.report import memorization, page, set_distances
-
     sets = [open_set(source) for source in (options.real, options.fake)]
     warn_of_shared_patients(*sets)
     extractors = [
@@ -71,12 +45,14 @@ def run(options: argparse.Namespace) -> Report:
         values["extractors"][extractor.name] = {
             "shown": str(extractor),
             "features": views[0].features.shape[1],
-            "fake to real": as_json(found),
-            "floor": as_json(floor),
+            "fake to real": found,
+            "floor": floor,
         }
-    varied = {"real": set_distances.diversity(real), "fake": set_distances.diversity(fake)}
-    values["MS-SSIM"] = as_json(varied)
-    tables.append(variety(varied, set_distances.SIDE))
+    values["MS-SSIM"] = {
+        "real": set_distances.diversity(real),
+        "fake": set_distances.diversity(fake),
+    }
+    tables.append(variety(values["MS-SSIM"]))
     blocks: list[Block] = [*about(values), *tables]
     if audited := memorization.beside(options, sets[1]):
         values["memorization"] = audited.values
@@ -87,18 +63,14 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def check_enough(extractor: Extractor, sets: Sequence[ImageSet], limit: int | None) -> None:
-    """Before hours of work: are there more images than features?"""
-    import torch
-
-    from ldm.report.set_distances import enough
-
+    """Raises ValueError, before hours of work, for no more images than features."""
     width = extractor([torch.zeros(1, extractor.size, extractor.size)]).shape[1]
     for asked in sets:
         n = min(len(asked), limit or len(asked))
-        if n < enough(width):
+        if n < (least := set_distances.enough(width)):
             raise ValueError(
                 f"{asked.name}: {n} images are too few for a Fréchet distance of the {width} "
-                f"features of {extractor.name}, which wants {enough(width)}; --few gives it even so"
+                f"features of {extractor.name}, which needs {least}; --few gives it nevertheless"
             )
 
 
@@ -110,7 +82,6 @@ def table(
     floor: dict[str, Estimate],
 ) -> Table:
     """views: the real set and the fake one, which `found` compares;  halves: what `floor` does"""
-    from ldm.report.page import Table
 
     def n(name: str, pair: tuple[View, View]) -> str:
         return f"{pair[1].counted(name)} against {pair[0].counted(name)}"
@@ -119,35 +90,21 @@ def table(
         f"{extractor}, {views[0].features.shape[1]} features; floor: every other image of the real "
         "set against the rest."
     )
+    floors = {name: value.show() for name, value in floor.items()}
     rows = [
-        (name, show(value), n(name, views), show(floor.get(name)), n(name, halves))
+        (name, value.show(), n(name, views), floors.get(name, "too few images"), n(name, halves))
         for name, value in found.items()
     ]
     return Table(caption, ("figure", "fake to real", "n", "floor", "n"), rows)
 
 
-def variety(found: dict[str, Estimate], side: int) -> Table:
-    from ldm.report.page import Table
-
-    caption = f"MS-SSIM of disjoint pairs, grey, {side} px: the higher, the more alike."
-    rows = [(name, show(value), str(value.n)) for name, value in found.items()]
+def variety(found: dict[str, Estimate]) -> Table:
+    caption = f"MS-SSIM of disjoint pairs, grey, {SIDE} px: the higher, the more alike."
+    rows = [(name, value.show(), str(value.n)) for name, value in found.items()]
     return Table(caption, ("set", "MS-SSIM", "pairs"), rows)
 
 
-def show(estimate: Estimate | None) -> str:
-    """Four significant digits, the interval in brackets."""
-    if estimate is None:
-        return "too few images"
-    return f"{estimate.value:.4g} ({estimate.low:.4g} to {estimate.high:.4g})"
-
-
-def as_json(estimates: dict[str, Estimate]) -> dict[str, dict[str, float]]:
-    return {name: estimate._asdict() for name, estimate in estimates.items()}
-
-
 def about(values: dict[str, Any]) -> list[Block]:
-    from ldm.report.set_distances import FRECHET, KEPT, PAIRS
-
     real, fake = values["real"], values["fake"]
     return [
         f"Fake: {fake['set']}, n = {fake['n']}. Real: {real['set']}, n = {real['n']}. "
@@ -156,8 +113,8 @@ def about(values: dict[str, Any]) -> list[Block]:
         f"Each row has its n. All but the {FRECHET} is of {KEPT} images of a set at most, MS-SSIM "
         f"of {PAIRS} pairs; of larger sets they are drawn at random.",
         "A Fréchet distance falls as n rises: compare it at equal n, and with the floor, which has "
-        "half of it. It is the FID of the papers with the extractor inception alone; others have "
-        "scales of their own, and so has every resize. KID does not depend on n; CMMD does, as its "
-        "estimate is biased by about 1 / n. It is taken of unit vectors, and is that of its paper "
-        "with clip:ViT-L-14-336/openai.",
+        "half of it. With the extractor inception alone it is the FID of the papers; each other "
+        "extractor has its own scale, and so has every resize. KID does not depend on n; CMMD "
+        "does, as its estimate is biased by about 1 / n. CMMD compares unit vectors; with "
+        "clip:ViT-L-14-336/openai it is that of its paper.",
     ]
