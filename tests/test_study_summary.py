@@ -1,38 +1,33 @@
 """The summary of a study says no more than its intervals allow."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ldm.report.study.adapted_tables import LABELS, NAMES
+from ldm.metrics.estimate import Estimate
 from ldm.report.study.cached_steps import Done
+from ldm.report.study.paper_tables import LABELS, NAMES
 from ldm.report.study.study_settings import Study
 from ldm.report.study.study_summary import headline, limits
 
 BASE, BEST = NAMES[0], NAMES[-1]
 
 
-def near(value: float) -> dict[str, float]:
-    return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 100}
+def near(value: float) -> Estimate:
+    return Estimate(value, value - 0.1, value + 0.1, 100)
 
 
 def made(distances: dict[str, float], accuracies: dict[str, float]) -> dict[str, Done]:
     """Every model is at 9 and at 0.5 where nothing else is said."""
-    return {
-        name: Done(
-            Path(),
-            "",
-            {
-                "distances": {"both": near(distances.get(name, 9))},
-                "verdict": {"accuracy": near(accuracies.get(name, 0.5)), "AUC": near(0.5)},
-            },
-            0,
-            0,
-        )
+    values = {
+        name: {
+            "distances": {"both": near(distances.get(name, 9))},
+            "verdict": {"accuracy": near(accuracies.get(name, 0.5)), "AUC": near(0.5)},
+        }
         for name in NAMES
     }
+    return {name: Done(Path(), each, {}) for name, each in values.items()}
 
 
 def test_a_best_model_whose_intervals_are_apart_has_no_rival() -> None:
@@ -58,8 +53,7 @@ def test_two_models_may_be_best() -> None:
 def test_fewer_images_than_features_is_said_only_where_it_is_so(
     tmp_path: Path, n: int, few: bool
 ) -> None:
-    file = io.BytesIO()
-    np.save(file, np.zeros((n, 8)))
-    (tmp_path / "features_plain.npy").write_bytes(file.getvalue())
-    told = limits(Study(n=n), {"reference": Done(tmp_path, "", {}, 0, 0)})
+    """A warning that a distance of one prompt means little, for n images and 8 features."""
+    np.save(tmp_path / "features_plain.npy", np.zeros((n, 8)))
+    told = limits(Study(n=n), {"reference": Done(tmp_path, {}, {})})
     assert any("fewer than the 8 features" in str(one) for one in told) == few
