@@ -40,10 +40,13 @@ def write_sets(folder: Path, n: int = 40) -> tuple[Path, Path]:
 
 
 def study_of(page: Path) -> dict:
-    """What the script of the page is given."""
-    text = page.read_text(encoding="utf-8")
-    start = text.index(">", text.index('<script id="study"')) + 1
-    return json.loads(text[start : text.index("</script>", start)])
+    return given_to(page.read_text(encoding="utf-8"))
+
+
+def given_to(page: str) -> dict:
+    """The study that the script of a page is given."""
+    start = page.index(">", page.index('<script id="study"')) + 1
+    return json.loads(page[start : page.index("</script>", start)])
 
 
 def answer_all(
@@ -56,13 +59,8 @@ def answer_all(
         given = {"id": trial["id"], "answer": said, "remark": "", "seconds": 2.0 + i % 5}
         answers.append(given | ({"confidence": sure} if key["mode"] != "pairs" else {}))
     content = {
-        "format": "ldm reader study 1",
-        "study": key["study"],
-        "mode": key["mode"],
-        "reader": reader,
-        "trials": len(answers),
-        "answers": answers,
-        "open": {},
+        **{"format": "ldm reader study 1", "study": key["study"], "mode": key["mode"]},
+        **{"reader": reader, "trials": len(answers), "answers": answers, "open": {}},
     }
     path.write_text(json.dumps(content), encoding="utf-8")
     return path

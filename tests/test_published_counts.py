@@ -118,14 +118,7 @@ def test_the_plan_needs_what_its_table_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        ("--rate", 0),
-        ("--rate", 1),
-        ("--kappa", -0.1),
-        ("--kappa", 1),
-        ("--d-prime", 9),
-        ("--rate-within", 0),
-    ],
+    [("--rate", 1), ("--kappa", -0.1), ("--kappa", 1), ("--d-prime", 9), ("--rate-within", 0)],
     ids=str,
 )
 def test_plans_that_cannot_be_are_one_line(
@@ -133,5 +126,5 @@ def test_plans_that_cannot_be_are_one_line(
 ) -> None:
     """Exit status 2, nothing written."""
     assert status("plan", *arguments, "--out", tmp_path / "out") == 2
-    assert_one_line(capsys.readouterr().err, "plan wants a rate between 0 and 1")
+    assert_one_line(capsys.readouterr().err, "plan needs a rate between 0 and 1")
     assert not (tmp_path / "out").exists()

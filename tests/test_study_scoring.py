@@ -12,8 +12,8 @@ from scipy.stats import norm
 
 from ldm.metrics.agreement import detection
 from ldm.report.readers.answers import Answer, Key, Reader, Trial
-from ldm.report.readers.detection import AS_FAKE, AS_REAL, POOLED, measure
-from ldm.report.readers.readings import agreement, attention, gather
+from ldm.report.readers.detection import AS_FAKE, AS_REAL, measure
+from ldm.report.readers.readings import POOLED, agreement, attention, gather
 
 
 @pytest.fixture(scope="module")
@@ -243,19 +243,19 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "unknown answer": (
         edit(lambda c: c["answers"][0].update(answer="maybe")),
-        "answer 1 wants to be real, unsure, fake, got 'maybe'",
+        "answer 1 must be real, unsure or fake, got 'maybe'",
     ),
     "no confidence": (
         edit(lambda c: c["answers"][1].update(confidence=None)),
-        "answer 2 wants a confidence of 1 to 5, got None",
+        "answer 2 must have a confidence of 1 to 5, got None",
     ),
     "confidence of 9": (
         edit(lambda c: c["answers"][1].update(confidence=9)),
-        "wants a confidence of 1 to 5, got 9",
+        "must have a confidence of 1 to 5, got 9",
     ),
     "negative time": (
         edit(lambda c: c["answers"][0].update(seconds=-1)),
-        "wants seconds of 0 or more, got -1",
+        "must have seconds of 0 or more, got -1",
     ),
     "no reader": (edit(lambda c: c.pop("reader")), "a.json has no reader"),
     "answers are no list": (edit(lambda c: c.update(answers=3)), "a.json has no reader or no answ"),
@@ -294,10 +294,10 @@ def test_what_cannot_be_scored_is_one_line(
     for arguments, message in (
         ((there, file, again), "are both of reader A; name each reader once"),
         ((file, file), "a.json is no key of a reader study"),
-        ((there,), "score wants KEY and ANSWERS"),
-        ((), "score wants KEY and ANSWERS"),
+        ((there,), "score needs KEY and ANSWERS"),
+        ((), "score needs KEY and ANSWERS"),
         ((there, file, "--counts", "x.json"), "--counts FILE takes no key"),
-        ((there, few, "--incomplete"), "d' and AUC want two of each"),
+        ((there, few, "--incomplete"), "d' and AUC need at least two of each"),
         ((there, none, "--incomplete"), "reader N answered nothing yet"),
     ):
         assert status("score", *arguments, "--out", tmp_path / "out") == 2

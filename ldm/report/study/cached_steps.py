@@ -77,20 +77,6 @@ class StudyStep:
     about: float = 10.0
 
 
-@dataclass
-class Clock:
-    """The time left, from the seconds that steps took and were expected to take."""
-
-    expected: float
-    done: float = 0.0
-    spent: float = 0.0
-
-    def left(self) -> str:
-        pace = self.spent / self.done if self.done else 1.0
-        seconds = pace * max(0.0, self.expected - self.done)
-        return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-
-
 def run(steps: Sequence[StudyStep], folder: Path) -> dict[str, Done]:
     """All of them, in their order; the log has a line for each."""
     log.setLevel(logging.INFO)  # a study takes an hour: show a line for each step
@@ -101,23 +87,32 @@ def run(steps: Sequence[StudyStep], folder: Path) -> dict[str, Done]:
         needed = [keys[name] for name in step.needs]
         keys[step.name] = digest([step.name, step.settings, code, needed])
     waiting = [step for step in steps if find(folder / step.name, keys[step.name]) is None]
-    clock = Clock(sum(step.about for step in waiting))
+    expected, spent = sum(step.about for step in waiting), [(0.0, 0.0)]
     for number, step in enumerate(steps, start=1):
         place, where = folder / step.name, f"step {number} of {len(steps)}, {step.name}"
         found = find(place, keys[step.name])
         if found is None:
-            log.info("%s: begins%s; about %s left", where, why(place, step, code), clock.left())
+            left = time_left(expected, spent)
+            log.info("%s: begins%s; about %s left", where, why(place, step, code), left)
             began = (time.monotonic(), time.process_time())
             result = step.work(done)
             took = (time.monotonic() - began[0], time.process_time() - began[1])
             found = keep(place, step, keys[step.name], code, result, took)
-            clock.done += step.about
-            clock.spent += took[0]
-            log.info("%s: done in %.0f s; about %s left", where, took[0], clock.left())
+            spent.append((step.about, took[0]))
+            left = time_left(expected, spent)
+            log.info("%s: done in %.0f s; about %s left", where, took[0], left)
         else:
             log.info("%s: there already", where)
         done[step.name] = found
     return done
+
+
+def time_left(expected: float, spent: Sequence[tuple[float, float]]) -> str:
+    """expected: seconds of all steps;  spent: seconds of each finished one, expected and real"""
+    planned, took = map(sum, zip(*spent, strict=True))
+    pace = took / planned if planned else 1.0
+    seconds = pace * max(0.0, expected - planned)
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def version() -> str:

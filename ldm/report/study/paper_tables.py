@@ -30,20 +30,41 @@ class Comparison(NamedTuple):
     orders: dict[str, RankAgreement]
 
 
-def table(title: str, steps: Sequence[str], header: Sequence[str], rows: Any) -> Table:
-    return Table(f"{title} Steps: {', '.join(steps)}.", header, rows)
+Cells = Mapping[str, Estimate | float | str | None]  # of a column, by the key of the row
+Columns = list[tuple[str, Cells]]  # with their headers
 
 
-def show(one: Estimate | None, form: str = ".3f", scale: float = 1) -> str:
-    """The value, its interval of 95 %, and n."""
-    if one is None:
+def table(
+    title: str,
+    steps: Sequence[str],
+    header: str,
+    labels: Mapping[str, str],
+    columns: Columns,
+    form: str = ".3f",
+    scale: float = 1,
+) -> Table:
+    """labels: {key of a row: its first cell}, below `header`;  scale: of estimates alone"""
+    rows = [
+        (label, *(show(cells[key], form, scale) if key in cells else "" for _, cells in columns))
+        for key, label in labels.items()
+    ]
+    headers = (header, *(name for name, _ in columns))
+    return Table(f"{title} Steps: {', '.join(steps)}.", headers, rows)
+
+
+def show(cell: Estimate | float | str | None, form: str = ".3f", scale: float = 1) -> str:
+    """An estimate with its interval of 95 % and its n; None is one of too few images."""
+    if isinstance(cell, Estimate):
+        value, low, high = (f"{scale * x:{form}}" for x in cell[:3])
+        return f"{value} ({low} to {high}; {cell.n})"
+    if cell is None:
         return "too few images"
-    value, low, high = (f"{scale * x:{form}}" for x in one[:3])
-    return f"{value} ({low} to {high}; {one.n})"
+    return cell if isinstance(cell, str) else f"{cell:{form}}"
 
 
-def published(figure: float | None, form: str = ".3f") -> str:
-    return "" if figure is None else f"{figure:{form}}"
+def published(rows: Mapping[str, Sequence[float | None]], place: int) -> dict[str, float]:
+    """A column of one of the paper's tables, without empty cells."""
+    return {key: figure for key, row in rows.items() if (figure := row[place]) is not None}
 
 
 # --- the autoencoder: Tables 1 and 6, Figure 3 ---
@@ -56,10 +77,11 @@ def quality(done: Steps, name: str) -> Table:
     rows = []
     for figure, paper in chambon.QUALITY.items():
         one, form = figures[figure], ".1f" if figure in ("RMSE", "PSNR") else ".3f"
-        rows.append((figure, show(estimate_of(one), form), published(one["SD"], form), *paper))
+        deviation = "" if one["SD"] is None else show(one["SD"], form)
+        rows.append((figure, show(estimate_of(one), form), deviation, *paper))
     header = ("figure", "ours: mean (95 %; n)", "SD", "MIMIC-CXR: mean ± SD", "CheXpert")
     title = "Section 3.2: reconstructions beside their originals; RMSE on a range of 2048."
-    return table(title, [name], header, rows)
+    return Table(f"{title} Steps: {name}.", header, rows)
 
 
 def classifier(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,34 +92,31 @@ def classifier(values: Mapping[str, Any]) -> dict[str, Any]:
 def findings(done: Steps, name: str) -> Comparison:
     """Tables 1 and 6."""
     found = classifier(done[name].values)["findings"]
-    names = {finding: chambon.FINDINGS.get(finding, "") for finding in found}  # the paper's
+    names = {key: chambon.FINDINGS[key] for key in found if key in chambon.FINDINGS}
+    cases = {key: f"{one['positive']} of {one['auc']['original'].n}" for key, one in found.items()}
+    papers = {
+        "MIMIC": ("Table 1 (MIMIC)", chambon.MIMIC),
+        "CheXpert": ("Table 6 (CheXpert)", chambon.CHEXPERT),
+    }
     result = Comparison([], {})
-    papers = {"Table 1 (MIMIC)": chambon.MIMIC, "Table 6 (CheXpert)": chambon.CHEXPERT}
-    columns = {"original": "original", "sample": "reconstruction"}
     for figure, title in (("auc", "AUC"), ("accuracy", "Accuracy"), ("f1", "F1 score")):
-        rows = []
-        for finding, one in found.items():
-            shown = [one[figure][which] for which in columns]
-            shown += [one["difference"]["sample"]] if figure == "auc" else []
-            cells = [finding, f"{one['positive']} of {one['auc']['original'].n}", *map(show, shown)]
-            for paper in papers.values():
-                row = paper.get(names[finding])
-                cells += map(published, getattr(row, figure) if row else (None, None))
-            rows.append(cells)
-        header = ["finding", "with it", *columns.values()]
-        header += ["difference"] if figure == "auc" else []
-        header += ["MIMIC: orig.", "recon.", "CheXpert: orig.", "recon."]
+        ours = {
+            column: {key: one[figure][which] for key, one in found.items()}
+            for which, column in (("original", "original"), ("sample", "reconstruction"))
+        }
+        columns: Columns = [("with it", cases), *ours.items()]
+        if figure == "auc":
+            changes = {key: one["difference"]["sample"] for key, one in found.items()}
+            columns.append(("difference", changes))
+        for collection, (label, rows) in papers.items():
+            paper = {key: getattr(rows[named], figure) for key, named in names.items()}
+            for place, (column, figures) in enumerate(ours.items()):
+                theirs = published(paper, place)
+                columns.append(("recon." if place else f"{collection}: orig.", theirs))
+                result.orders[f"{label}: {title}, {column}"] = compare(figures, theirs)
         caption = f"Tables 1 and 6: {title}, ours and the paper's."
-        result.tables.append(table(caption, [name], header, rows))
-        for label, paper in papers.items():
-            for place, (which, column) in enumerate(columns.items()):
-                result.orders[f"{label}: {title}, {column}"] = compare(
-                    {
-                        chambon.FINDINGS.get(key, ""): one[figure][which]
-                        for key, one in found.items()
-                    },
-                    {key: getattr(row, figure)[place] for key, row in paper.items()},
-                )
+        labels = {key: key for key in found}
+        result.tables.append(table(caption, [name], "finding", labels, columns))
     return result
 
 
@@ -105,26 +124,22 @@ def findings(done: Steps, name: str) -> Comparison:
 
 
 def encoders(done: Steps) -> Comparison:
-    rows = done["text_encoders"].values["rows"]
-    names = [f"{row['encoder']}@{row['vector']}" for row in rows]
-    cells = [
-        (
-            *(row["encoder"], row["vector"]),
-            *(show(row["macro"], ".1f", 100), published(row["paper_percent"], ".1f")),
-        )
-        for row in rows
+    values = done["text_encoders"].values
+    rows = {f"{row['encoder']}@{row['vector']}": row for row in values["rows"]}
+    ours = {key: row["macro"] for key, row in rows.items()}
+    paper = published({key: [row["paper_percent"]] for key, row in rows.items()}, 0)
+    columns: Columns = [
+        ("vector of a text", {key: row["vector"] for key, row in rows.items()}),
+        ("ours, % (95 %; n)", ours),
+        ("paper, %", paper),
     ]
-    header = ("encoder", "vector of a text", "ours, % (95 %; n)", "paper, %")
     title = (
         "Table 2: macro CheXpert@10. IoU: words in common (the paper's Table 3, Base); eot, mean "
         "and start are the paper's pooler output, mean and CLS hidden state of CLIP."
     )
-    order = compare(
-        {name: row["macro"] for name, row in zip(names, rows, strict=True)},
-        {name: row["paper_percent"] for name, row in zip(names, rows, strict=True)},
-    )
-    tables = [table(title, ["text_encoders"], header, cells)]
-    return Comparison(tables, {"Table 2: macro CheXpert@10": order})
+    labels = {key: row["encoder"] for key, row in rows.items()}
+    shown = table(title, ["text_encoders"], "encoder", labels, columns, ".1f", 100)
+    return Comparison([shown], {"Table 2: macro CheXpert@10": compare(ours, paper)})
 
 
 def classes(done: Steps) -> Comparison:
@@ -134,22 +149,19 @@ def classes(done: Steps) -> Comparison:
         before = best.setdefault(row["encoder"], row)
         if row["macro"].value > before["macro"].value:
             best[row["encoder"]] = row
-    header, orders = ["class"], {}
-    cells = {name: [name] for name in next(iter(best.values()))["classes"]}
+    columns: Columns = []
+    orders = {}
     for encoder, row in best.items():
-        header.append(f"{encoder}@{row['vector']}")
-        for name, line in cells.items():
-            line.append(show(row["classes"][name], ".1f", 100))
+        columns.append((f"{encoder}@{row['vector']}", row["classes"]))
         if row["paper_percent"] is not None and row["vector"] in ("IoU", "eot", "mean"):
             place = 0 if row["vector"] == "IoU" else 1
-            header.append(("paper: Base", "paper: Clip.")[place])
-            for name, line in cells.items():
-                line.append(published(chambon.CLASSES[name][place], ".1f"))
-            paper = {name: both[place] for name, both in chambon.CLASSES.items()}
-            label = f"Table 3: classes, {('words', 'CLIP')[place]}"
-            orders[label] = compare(row["classes"], paper)
+            paper = published(chambon.CLASSES, place)
+            columns.append((("paper: Base", "paper: Clip.")[place], paper))
+            orders[f"Table 3: classes, {('words', 'CLIP')[place]}"] = compare(row["classes"], paper)
+    labels = {name: name for name in next(iter(best.values()))["classes"]}
     title = "Table 3: CheXpert@10 by class, % (95 %; n), the best vector of each encoder."
-    return Comparison([table(title, ["text_encoders"], header, list(cells.values()))], orders)
+    shown = table(title, ["text_encoders"], "class", labels, columns, ".1f", 100)
+    return Comparison([shown], orders)
 
 
 # --- adapted models: Tables 4 and 5, and copies, which the paper did not count ---
@@ -167,67 +179,54 @@ def verdict(done: Steps, name: str, kind: str) -> Estimate | None:
 
 def distances(done: Steps) -> Comparison:
     """Table 4."""
-    rows, orders = [], {}
-    for name in NAMES:
-        cells = [LABELS[name]]
-        for kind, paper in zip(PROMPTS, chambon.FID[name], strict=True):
-            drawn = kind in done[name].values["distances"]
-            cells += [show(distance(done, name, kind)) if drawn else "", published(paper)]
-        rows.append([*cells, show(distance(done, name, "both"))])
-    floor = [show(distance(done, "reference", kind)) for kind in ("plain", "fluid", "both")]
-    rows.append(["as many other real ones", floor[0], "", floor[1], "", "", "", floor[2]])
-    header = ["model", *(cell for prompt in PROMPTS.values() for cell in (prompt, "paper")), "both"]
+    labels = LABELS | {"reference": "as many other real ones"}
+    columns: Columns = []
+    orders = {}
+    for place, (kind, prompt) in enumerate(PROMPTS.items()):
+        drawn = [name for name in labels if kind in done[name].values["distances"]]
+        ours = {name: distance(done, name, kind) for name in drawn}
+        paper = published(chambon.FID, place)
+        columns += [(prompt, ours), ("paper", paper)]
+        orders[f"Table 4: {prompt}"] = compare(ours, paper)
+    columns.append(("both", {name: distance(done, name, "both") for name in labels}))
     title = (
         "Table 4: Fréchet distance of what is drawn to real images of its kind, ours (95 %; n), "
         "and the paper's FID, which has another scale; the last column is of both prompts."
     )
-    for place, (kind, prompt) in enumerate(PROMPTS.items()):
-        orders[f"Table 4: {prompt}"] = compare(
-            {name: distance(done, name, kind) for name in NAMES},
-            {name: chambon.FID[name][place] for name in NAMES},
-        )
-    return Comparison([table(title, [*NAMES, "reference"], header, rows)], orders)
+    return Comparison([table(title, [*labels], "model", labels, columns)], orders)
 
 
 def verdicts(done: Steps) -> Comparison:
     """Table 5, in two parts."""
-    result = Comparison([], {})
-    for part, kinds, more in (("", KINDS[:2], [AGAINST]), (", continued", KINDS[2:], [])):
-        rows = []
-        for name in NAMES:
-            paper = dict(zip(KINDS, chambon.VERDICTS.get(name, (None,) * len(KINDS)), strict=True))
-            cells = [LABELS[name]]
-            for kind in kinds:
-                cells += [show(verdict(done, name, kind)), published(paper[kind])]
-            rows.append([*cells, *(show(verdict(done, name, kind)) for kind in more)])
-        cells = ["real images"]
-        for kind in kinds:
-            cells += [show(verdict(done, "reference", kind)), ""]
-        rows.append([*cells, *("" for _ in more)])
-        title = f"Table 5{part}: a classifier on images drawn with and without an effusion."
-        header = ["model", *(cell for kind in kinds for cell in (kind, "paper")), *more]
-        result.tables.append(table(title, [*NAMES, "reference"], header, rows))
+    labels = LABELS | {"reference": "real images"}
+    columns: Columns = []
+    orders = {}
     for place, kind in enumerate(KINDS):
-        ours = {name: verdict(done, name, kind) for name in NAMES}
-        theirs = {name: row[place] for name, row in chambon.VERDICTS.items()}
-        result.orders[f"Table 5: {kind}"] = compare(ours, theirs)
-    return result
+        ours = {name: verdict(done, name, kind) for name in labels}
+        paper = published(chambon.VERDICTS, place)
+        columns += [(kind, ours), ("paper", paper)]
+        orders[f"Table 5: {kind}"] = compare(ours, paper)
+    columns.insert(4, (AGAINST, {name: verdict(done, name, AGAINST) for name in NAMES}))
+    title = "Table 5{}: a classifier on images drawn with and without an effusion."
+    parts = {"": columns[:5], ", continued": columns[5:]}
+    tables = [
+        table(title.format(part), [*labels], "model", labels, some) for part, some in parts.items()
+    ]
+    return Comparison(tables, orders)
 
 
 def copies(done: Steps) -> Table:
     """The copies of the models that learned from images."""
-    kinds, places = ("copies", "planted found"), ("pixels", "latents", "features")
-    rows = [
-        (
-            LABELS[name],
-            *(show(space[kind], ".1f", 100) for kind in kinds for space in spaces.values()),
-        )
-        for name, spaces in done["copies"].values.items()
+    found = done["copies"].values
+    columns: Columns = [
+        (f"{kind}, {place}", {name: spaces[place][kind] for name, spaces in found.items()})
+        for kind in ("copies", "planted found")
+        for place in ("pixels", "latents", "features")
     ]
-    header = ["model", *(f"{kind}, {place}" for kind in kinds for place in places)]
     title = (
         "Not in the paper: copies, % (95 %; n): images nearer to one that was trained on, or to a "
         "little changed version, than 1 % of unseen images are; planted: training images "
         "themselves, through the autoencoder, that are found."
     )
-    return table(title, ["copies"], header, rows)
+    labels = {name: LABELS[name] for name in found}
+    return table(title, ["copies"], "model", labels, columns, ".1f", 100)
