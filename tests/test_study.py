@@ -166,19 +166,20 @@ PLAIN = {"a": 1, "b": 1, "c": 1}
 def chain(settings: Mapping[str, int], log: list[str]) -> list[StudyStep]:
     """a -> b, and c beside them; each adds up what it rests on."""
 
-    def work(name: str, needs: tuple[str, ...], done: Mapping[str, Done]) -> Result:
+    def work(name: str, needs: str, done: Mapping[str, Done]) -> Result:
         log.append(name)
         total = settings[name] + sum(done[need].values["sum"] for need in needs)
         return Result({"sum": total}, {"sum.txt": str(total).encode()})
 
-    needs: dict[str, tuple[str, ...]] = {"a": (), "b": ("a",), "c": ()}
     return [
-        StudyStep(name, {"add": settings[name]}, partial(work, name, them), them)
-        for name, them in needs.items()
+        StudyStep(name, {"add": settings[name]}, partial(work, name, needs), tuple(needs))
+        for name, needs in (("a", ""), ("b", "a"), ("c", ""))
     ]
 
 
-def sums(done: Mapping[str, Done]) -> dict[str, int]:
+def sums(settings: Mapping[str, int], log: list[str], folder: Path) -> dict[str, int]:
+    """What the steps of a chain wrote."""
+    done = cached_steps.run(chain(settings, log), folder)
     return {name: int(step.read("sum.txt")) for name, step in done.items()}
 
 
@@ -187,8 +188,8 @@ def test_a_changed_setting_is_done_again_with_what_rests_on_it(tmp_path: Path) -
     log: list[str] = []
     for a, expected in ((1, "abc"), (1, ""), (2, "ab"), (1, "ab")):
         log.clear()
-        done = cached_steps.run(chain({"a": a, "b": 10, "c": 100}, log), tmp_path)
-        assert sums(done) == {"a": a, "b": a + 10, "c": 100}
+        found = sums({"a": a, "b": 10, "c": 100}, log, tmp_path)
+        assert found == {"a": a, "b": a + 10, "c": 100}
         assert "".join(log) == expected
 
 
@@ -198,9 +199,9 @@ def test_changed_code_is_not_passed_over(
     """Every step is done again, and the log says why; code that only shows results is left out."""
     assert all((cached_steps.PACKAGE / name).is_file() for name in cached_steps.SHOWS)
     log: list[str] = []
-    cached_steps.run(chain(PLAIN, log), tmp_path)
+    sums(PLAIN, log, tmp_path)
     monkeypatch.setattr(cached_steps, "SHOWS", cached_steps.SHOWS[1:])
-    cached_steps.run(chain(PLAIN, log), tmp_path)
+    sums(PLAIN, log, tmp_path)
     assert "".join(log) == "abcabc"
     assert caplog.text.count("again, for the code changed") == 3
 
@@ -209,10 +210,10 @@ def test_changed_code_is_not_passed_over(
 def test_a_damaged_file_is_made_again(tmp_path: Path, damage: str) -> None:
     """A step whose files are not what it wrote does not count as done."""
     log: list[str] = []
-    cached_steps.run(chain(PLAIN, log), tmp_path)
+    sums(PLAIN, log, tmp_path)
     file = tmp_path / "a" / "sum.txt"
     file.write_bytes(b"7") if damage == "write_bytes" else file.unlink()
-    assert sums(cached_steps.run(chain(PLAIN, log), tmp_path)) == {"a": 1, "b": 2, "c": 1}
+    assert sums(PLAIN, log, tmp_path) == {"a": 1, "b": 2, "c": 1}
     assert "".join(log) == "abca"  # b rests on what a is made of, which is the same
 
 
@@ -221,7 +222,7 @@ def test_a_step_killed_while_it_is_kept_is_no_step(
 ) -> None:
     """Old record and new files: neither is taken for the other."""
     log: list[str] = []
-    cached_steps.run(chain(PLAIN, log), tmp_path)
+    sums(PLAIN, log, tmp_path)
 
     def kill(path: Path) -> None:
         raise Killed
@@ -229,29 +230,23 @@ def test_a_step_killed_while_it_is_kept_is_no_step(
     with monkeypatch.context() as patched:
         patched.setattr(cached_steps.atomic, "whole_file", kill)
         with pytest.raises(Killed):
-            cached_steps.run(chain(PLAIN | {"a": 2}, log), tmp_path)
+            sums(PLAIN | {"a": 2}, log, tmp_path)
     log.clear()
-    assert sums(cached_steps.run(chain(PLAIN, log), tmp_path))["a"] == 1
+    assert sums(PLAIN, log, tmp_path)["a"] == 1
     assert "".join(log) == "a"
 
 
 # --- what is refused ---
 
-
-def test_the_full_tier_names_all_that_it_lacks(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One line, exit status 2, nothing written."""
-    assert status("study", "--tier", "full", "--data", "x.csv", "--out", tmp_path / "out") == 2
-    assert_one_line(capsys.readouterr().err, "--model", "sd-v1-4.ckpt", "--reports")
-    assert not list(tmp_path.iterdir())
+FULL = "--tier full needs --model (weights of SD v1.4, such as sd-v1-4.ckpt) and --reports"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--tier", "full", "--data", "x.csv"), FULL),
         (("--distance-by", "magic"), "unknown extractor 'magic'"),
-        (("--training", "train.steps"), "wants the form key=value"),
+        (("--training", "train.steps"), "the form key=value"),
         (("--data", "absent.csv"), "absent.csv"),
         (("--data", "."), "--data must be a CSV with labels and split, got ."),
         (("--data", "{films}"), "2 images are in split val and in split train"),
@@ -270,7 +265,7 @@ def test_bad_input_is_one_line_before_any_work(
     arguments: tuple[str, ...],
     message: str,
 ) -> None:
-    """Whatever is wrong is found before the first step begins."""
+    """Exit status 2 before the first step begins; nothing is written."""
     monkeypatch.setattr(cached_steps, "run", None)
     films = tmp_path / "films.csv"  # without a column `split`
     films.write_text("filename,labels\na.png,Effusion\nb.png,No Finding\n")
@@ -279,3 +274,4 @@ def test_bad_input_is_one_line_before_any_work(
     given = [argument.replace("{films}", str(films)) for argument in arguments]
     assert status("study", "--out", tmp_path / "out", *given) == 2
     assert_one_line(capsys.readouterr().err, message)
+    assert not list((tmp_path / "out").glob("*.*"))  # there may be a cache of films

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import assert_one_line
 from PIL import Image
-from readers import given_to, status, study_of, write_sets
+from readers import assert_refused, key_of, status, study_of, write_sets
 
 from ldm.report.readers import giveaways, offline_page, trials
 
@@ -27,13 +27,6 @@ def made(tmp_path_factory: pytest.TempPathFactory, sets: tuple[Path, Path]) -> P
     out = tmp_path_factory.mktemp("study")
     assert status("make", *sets, *COUNTS, "--out", out) == 0
     return out
-
-
-def key_of(made: Path | dict[str, bytes]) -> dict:
-    """The key in a folder, or among files that are not written yet."""
-    return json.loads(
-        made["key.json"] if isinstance(made, dict) else (made / "key.json").read_text()
-    )
 
 
 def test_the_page_holds_the_images_of_the_key(made: Path, sets: tuple[Path, Path]) -> None:
@@ -98,8 +91,8 @@ def test_what_is_beside_the_pixels_does_not_tell() -> None:
 
     def area(seed: int, sort: bool = False) -> float:
         _, made = trials.build("authenticity", random_items(30, seed), 10, seed, {})
-        key = key_of(made)["trials"]
-        study = given_to(made["study.html"].decode())["trials"]
+        key = json.loads(made["key.json"])["trials"]
+        study = study_of(made["study.html"])["trials"]
         first = [i for i, trial in enumerate(key) if not trial["repeats"]]
         labels = np.array([key[i]["truth"] == "synthetic" for i in first])
         labels = np.sort(labels) if sort else labels
@@ -124,7 +117,10 @@ def test_order_and_names_cannot_be_drawn_again_without_the_key() -> None:
     assert first == again
     items[7].pixels[0][0, 0] ^= 1
     other = trials.build("authenticity", items, 5, 0, {})
-    ids, others = ({t["id"] for t in key_of(files)["trials"]} for _, files in (first, other))
+    ids, others = (
+        {trial["id"] for trial in study_of(files["study.html"])["trials"]}
+        for _, files in (first, other)
+    )
     assert not ids & others
 
 
@@ -227,19 +223,14 @@ def test_pairs_show_the_image_and_its_copy(
     assert caught["original"] != caught["copy"]
 
 
+TWO = ("real", "synthetic")
 BAD = {
     "one set": (("real",), "make needs two sets, REAL and SYNTHETIC, or --pairs"),
     "no such set": (("real", "absent"), "absent does not exist"),
-    "too few": (("real", "synthetic", "--n", 41), "real holds 40 images, but --n needs 41"),
-    "one of each": (("real", "synthetic", "--n", 1), "--n: wants a whole number of 2 or more"),
-    "too many repeats": (
-        ("real", "synthetic", "--n", 4, "--repeats", 9, "--catch", 2),
-        "--repeats 9 is too many; 10 trials can have 3",
-    ),
-    "too large": (
-        ("real", "synthetic", "--n", 30, "--size", 4000),
-        "images of 4000 px make a page of 1579 MB, but at most 200 are allowed",
-    ),
+    "too few": ((*TWO, "--n", 41), "real holds 40 images, but --n needs 41"),
+    "one of each": ((*TWO, "--n", 1), "--n: wants a whole number of 2 or more"),
+    "too many repeats": ((*TWO, "--n", 4, "--repeats", 9), "9 is too many; 12 trials can have 2"),
+    "too large": ((*TWO, "--n", 30, "--size", 4000), "a page of 1579 MB, but at most 200 are"),
     "the same set twice": (("real", "real", "--n", 30), "are the same image"),
     "pairs and sets": (("real", "--pairs", "real"), "--pairs ORIGINAL takes no other set"),
 }
@@ -256,9 +247,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     """Exit status 2, one line, no file."""
     monkeypatch.chdir(sets[0].parent)
     arguments, message = BAD[case]
-    assert status("make", *arguments, "--out", tmp_path / "out") == 2
-    assert_one_line(capsys.readouterr().err, message)
-    assert not (tmp_path / "out").exists()
+    assert_refused(capsys, tmp_path / "out", ("make", *arguments), message)
 
 
 def test_a_key_is_never_lost(
