@@ -50,7 +50,7 @@ class Browser:
         return self.driver.execute_script(script)
 
     def canvas(self) -> str:
-        """What is on the first canvas."""
+        """The content of the first canvas."""
         return str(self.run("return document.querySelector('canvas').toDataURL()"))
 
     def wait_for(self, there: Callable[[], object]) -> object:

@@ -178,7 +178,7 @@ def chain(settings: Mapping[str, int], log: list[str]) -> list[StudyStep]:
 
 
 def sums(settings: Mapping[str, int], log: list[str], folder: Path) -> dict[str, int]:
-    """What the steps of a chain wrote."""
+    """The sums that the steps of a chain wrote."""
     done = cached_steps.run(chain(settings, log), folder)
     return {name: int(step.read("sum.txt")) for name, step in done.items()}
 

@@ -228,7 +228,7 @@ BAD = {
     "one set": (("real",), "make needs two sets, REAL and SYNTHETIC, or --pairs"),
     "no such set": (("real", "absent"), "absent does not exist"),
     "too few": ((*TWO, "--n", 41), "real holds 40 images, but --n needs 41"),
-    "one of each": ((*TWO, "--n", 1), "--n: wants a whole number of 2 or more"),
+    "one of each": ((*TWO, "--n", 1), "a whole number of 2 or more"),
     "too many repeats": ((*TWO, "--n", 4, "--repeats", 9), "9 is too many; 12 trials can have 2"),
     "too large": ((*TWO, "--n", 30, "--size", 4000), "a page of 1579 MB, but at most 200 are"),
     "the same set twice": (("real", "real", "--n", 30), "are the same image"),
@@ -253,7 +253,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 def test_a_key_is_never_lost(
     made: Path, sets: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same command writes the same bytes; another study into that folder is refused."""
+    """A repeated command writes the same bytes; another study into that folder is refused."""
     before = {path.name: path.read_bytes() for path in made.iterdir()}
     assert status("make", *sets, *COUNTS, "--out", made) == 0
     assert {path.name: path.read_bytes() for path in made.iterdir()} == before

@@ -197,10 +197,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "absent": (lambda path: path.unlink(), "cannot read"),
     "another study": (edit(lambda c: c.update(study="0123")), "answers study 0123, the key is of"),
     "edited id": (answer(3, id="0" * 12), "answer 4 is to an image that the study has not"),
-    "twice": (
-        edit(lambda c: c["answers"].append(c["answers"][0])),
-        "53 is the second one to",
-    ),
+    "twice": (edit(lambda c: c["answers"].append(c["answers"][0])), "53 is the second one to"),
     "unknown": (answer(0, answer="maybe"), "answer 1 must be real, unsure or fake, got 'maybe'"),
     "unsure how sure": (answer(1, confidence=None), "2 must have a confidence of 1 to 5, got None"),
     "negative time": (answer(0, seconds=-1), "must have seconds of 0 or more, got -1"),

@@ -32,7 +32,7 @@ def made(distances: dict[str, float], accuracies: dict[str, float]) -> dict[str,
 
 def test_a_best_model_whose_intervals_are_apart_has_no_rival() -> None:
     """One model is named as best at both figures, and no other one."""
-    (sentences,) = headline(made({BEST: 1}, {BEST: 0.9}))
+    sentences = headline(made({BEST: 1}, {BEST: 0.9}))
     assert f'together is of "{LABELS[BEST]}"' in sentences
     assert "one model is best at both" in sentences
     assert "overlaps" not in sentences
@@ -40,14 +40,14 @@ def test_a_best_model_whose_intervals_are_apart_has_no_rival() -> None:
 
 def test_a_rival_that_overlaps_is_named_where_it_does() -> None:
     """Another model's distance and a third one's accuracy are within the best interval."""
-    (sentences,) = headline(made({BEST: 1, BASE: 1.15}, {BEST: 0.9, NAMES[1]: 0.75}))
+    sentences = headline(made({BEST: 1, BASE: 1.15}, {BEST: 0.9, NAMES[1]: 0.75}))
     assert f'In distance the best interval overlaps with that of "{LABELS[BASE]}".' in sentences
     assert f'In accuracy the best interval overlaps with that of "{LABELS[NAMES[1]]}".' in sentences
 
 
 def test_two_models_may_be_best() -> None:
     """The least distance is of one, the highest accuracy of another."""
-    (sentences,) = headline(made({BEST: 1}, {BASE: 0.9}))
+    sentences = headline(made({BEST: 1}, {BASE: 0.9}))
     assert "one model" not in sentences
     assert f'the highest accuracy is of "{LABELS[BASE]}"' in sentences
 

@@ -1,4 +1,4 @@
-"""How well readers tell real from synthetic: rates, d', AUC, of each and of all together."""
+"""Rates, d' and AUC of readers who tell real from synthetic, of each and of all together."""
 
 from __future__ import annotations
 

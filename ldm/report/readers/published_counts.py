@@ -43,12 +43,7 @@ def run(path: str) -> Report:
         *(table(group, figures[group.name]) for group in groups),
         detection_block(groups, skill),
     ]
-    values = {
-        "source": source,
-        "contradictions": wrong,
-        "rates": figures,
-        "detection": skill,
-    }
+    values = {"source": source, "contradictions": wrong, "rates": figures, "detection": skill}
     return Report(page.text(TITLE, blocks), values, page.files("counts", TITLE, blocks, values))
 
 

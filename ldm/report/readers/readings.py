@@ -83,7 +83,7 @@ def agreement(
 
 
 class Attentiveness(NamedTuple):
-    """How carefully one reader answered; None where nothing was shown for it.
+    """The care of one reader's answers; None where nothing was shown for it.
 
     same: repeats with the same answer;  opposite: ids of those called both real and fake
     caught: catch trials called fake, or a copy that scored 1 or 2

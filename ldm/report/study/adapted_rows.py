@@ -93,11 +93,7 @@ def run_of(method: AdaptedRow, study: Study, size: int, made_of: Mapping[str, st
 
 def as_settings(run: RunConfig) -> dict[str, Any]:
     """The settings of a run that decide its weights: all but devices and places of files."""
-    places = {
-        "train": ("out", "device"),
-        "data": ("path", "cache"),
-        "method": ("encoder",),
-    }
+    places = {"train": ("out", "device"), "data": ("path", "cache"), "method": ("encoder",)}
     found = to_dict(run)
     for part, names in places.items():
         found[part] = {key: value for key, value in found[part].items() if key not in names}

@@ -16,10 +16,11 @@ from ldm.judging.extractors import Array, open_extractor
 from ldm.metrics.classification import wilson
 from ldm.metrics.estimate import Estimate
 from ldm.metrics.nearest_images import Neighbours
-from ldm.pictures import image_files
+from ldm.pictures.image_files import to_channels
 from ldm.pipeline import Sampling
 from ldm.report import adapted_models, copy_search, memorization, reconstruction, text_encoders
 from ldm.report.adapted_models import AdaptedModel, Drawn, Real
+from ldm.report.copy_search import Finder, Space, Square
 from ldm.report.study.adapted_rows import AdaptedRow, as_settings, kept_images, open_model
 from ldm.report.study.cached_steps import Done, Result, core_version
 from ldm.report.study.study_settings import Study
@@ -69,7 +70,7 @@ def measure_reference(study: Study, size: int, channels: int, done: Mapping[str,
         "verdict": verdict,
     }
     files = {
-        f"{kind}.npy": as_bytes(image_files.to_channels(images[:SHOWN], 1))
+        f"{kind}.npy": as_bytes(to_channels(images[:SHOWN], 1))
         for kind, images in real._asdict().items()
     }
     files |= {f"features_{kind}.npy": as_bytes(each) for kind, each in features.items()}
@@ -115,7 +116,7 @@ def measure_row(
         "verdict": verdict,
     }
     files = {
-        f"{kind}.npy": as_bytes(image_files.to_channels(images, 1))
+        f"{kind}.npy": as_bytes(to_channels(images, 1))
         for kind, images in drawn._asdict().items()
         if images is not None and kind != "other"
     }
@@ -133,8 +134,8 @@ def find_copies(study: Study, size: int, names: Sequence[str], done: Mapping[str
     held_out = held_out_images(study, size)
     if len(held_out) < copy_search.LEAST:
         return Result({})
-    finder = copy_search.Finder.open(study.model, open_extractor("judge", study.weights))
-    finder.size = size
+    finder = Finder.open(study.model, open_extractor("judge", study.weights))
+    finder.size, channels = size, finder.vae.config.image_channels
     groups: dict[bytes, list[str]] = {}
     for name in names:
         groups.setdefault(done[name].read("trained.npy"), []).append(name)
@@ -145,7 +146,12 @@ def find_copies(study: Study, size: int, names: Sequence[str], done: Mapping[str
             for name in together
         ]  # of each step [2 n, 1, H, W]
         parts = (torch.cat(fake), kept_images(done[together[0]], "trained"), held_out)
-        _, spaces = finder.find(*(square(part, finder.vae.config.image_channels) for part in parts))
+        _, spaces = finder.find(
+            *(
+                Square(to_channels(part, channels), [str(i) for i in range(len(part))])
+                for part in parts
+            )
+        )
         ends = np.cumsum([len(part) for part in fake])
         for name, part, end in zip(together, fake, ends, strict=True):
             mine = slice(end - len(part), end)
@@ -156,7 +162,7 @@ def find_copies(study: Study, size: int, names: Sequence[str], done: Mapping[str
     return Result(values)
 
 
-def part_of(space: copy_search.Space, mine: slice) -> copy_search.Space:
+def part_of(space: Space, mine: slice) -> Space:
     """A space with some of its samples alone."""
     found = space.audit
     samples = Neighbours(found.samples.distance[mine], found.samples.which[mine])
@@ -170,11 +176,6 @@ def held_out_images(study: Study, size: int) -> Tensor:
     splits = ["val"] if study.data else ["val", "train"]
     each = [adapted_models.reference(study.films(split, size), study.real) for split in splits]
     return torch.cat([images for real in each for images in real])
-
-
-def square(pictures: Tensor, channels: int) -> copy_search.Square:
-    names = [str(i) for i in range(len(pictures))]
-    return copy_search.Square(image_files.to_channels(pictures, channels), names)
 
 
 def as_bytes(array: Tensor | Array) -> bytes:

@@ -9,20 +9,10 @@ from ldm.metrics.estimate import Estimate, as_json
 from ldm.report import Report, page
 from ldm.report.page import Block, Heading, Table
 from ldm.report.study import paper_figures, paper_tables
+from ldm.report.study import study_summary as summary
 from ldm.report.study.paper_tables import AGAINST, Comparison, Steps, distance
 from ldm.report.study.rank_agreement import RankAgreement
 from ldm.report.study.study_settings import Study
-from ldm.report.study.study_summary import (
-    RULE,
-    count_orders,
-    headline,
-    limits,
-    machine,
-    machine_blocks,
-    opening,
-    order_table,
-    warnings,
-)
 
 TITLE = "Adapting latent diffusion to chest radiographs: the study of arXiv:2210.04133, repeated"
 RECONSTRUCTIONS = {"reconstruction": "", "reconstruction_films": ", films"}
@@ -35,14 +25,13 @@ def report(study: Study, done: Steps) -> Report:
     orders, sections = orders_of(found), blocks(study, done, found)
     values = {"orders": {name: {**o._asdict(), "words": o.words} for name, o in orders.items()}}
     everything = values | {name: step.values for name, step in done.items()}
-    whole = [*sections, Heading("How it was made"), *machine_blocks(study, done)]
-    files = page.files("study", TITLE, whole, machine(done))
+    whole = [*sections, Heading("How it was made"), *summary.machine_blocks(study, done)]
+    files = page.files("study", TITLE, whole, summary.machine(done))
     files["machine.json"] = files.pop("study.json")
     only_tables = [block for block in sections if isinstance(block, Table | Heading)]
     files["tables.md"] = page.markdown(TITLE, only_tables).encode()
     files["tables.json"] = (json.dumps(as_json(everything), indent=1) + "\n").encode()
-    short = [*warnings(study), *headline(done), count_orders(orders), order_table(orders)]
-    return Report(page.text(TITLE, short), values, files)
+    return Report(page.text(TITLE, summary.results(study, done, orders)), values, files)
 
 
 def comparisons(done: Steps) -> dict[str, Comparison]:
@@ -66,20 +55,16 @@ def orders_of(found: Mapping[str, Comparison]) -> dict[str, RankAgreement]:
 
 def blocks(study: Study, done: Steps, found: Mapping[str, Comparison]) -> list[Block]:
     """All that does not depend on the machine."""
-    orders = orders_of(found)
     return [
-        *opening(study),
+        summary.opening(study),
         Heading("Summary"),
-        *warnings(study),
-        *headline(done),
-        count_orders(orders),
-        order_table(orders),
-        RULE,
+        *summary.results(study, done, orders_of(found)),
+        summary.RULE,
         *autoencoder(done, found),
         *text(done, found),
         *drawn(study, done, found),
         Heading("What this study cannot say"),
-        *limits(study, done),
+        *summary.limits(study, done),
     ]
 
 

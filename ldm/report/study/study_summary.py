@@ -12,15 +12,7 @@ import torch
 
 from ldm import __version__
 from ldm.report.page import Block, Table
-from ldm.report.study.paper_tables import (
-    AGAINST,
-    LABELS,
-    NAMES,
-    Steps,
-    distance,
-    show,
-    verdict,
-)
+from ldm.report.study.paper_tables import AGAINST, LABELS, NAMES, Steps, distance, show, verdict
 from ldm.report.study.rank_agreement import RankAgreement
 from ldm.report.study.study_settings import Study
 
@@ -36,32 +28,33 @@ RULE = (
 )
 
 
-def opening(study: Study) -> list[Block]:
+def opening(study: Study) -> str:
     world = (
         "Stable Diffusion v1.4, real films and reports"
         if study.tier == "full"
         else "the built-in model of 128 pixels, phantoms (computed chests whose findings are "
         "known) and Open-I's reports"
     )
-    return [
+    return (
         "Chambon, Bluethgen, Langlotz and Chaudhari adapted Stable Diffusion to chest radiographs "
         "with five normal films and five with a pleural effusion (arXiv:2210.04133). This page "
         f"repeats their study on {world}. Every table stands beside theirs; it names the steps "
         "whose values.json, in the folder steps/ beside this page, holds its figures. All images "
-        "drawn by models are synthetic.",
-    ]
+        "drawn by models are synthetic."
+    )
 
 
-def warnings(study: Study) -> list[Block]:
-    if not study.quick:
-        return []
-    return [
+def results(study: Study, done: Steps, orders: Mapping[str, RankAgreement]) -> list[Block]:
+    """The findings in short: the best model, and how many columns have the paper's order."""
+    warning = (
         f"QUICK RUN: {study.n} images of each prompt and trainings cut short. It shows that "
         "everything works. Draw no conclusion from its figures; leave out --quick for those."
-    ]
+    )
+    found: list[Block] = [headline(done), count_orders(orders), order_table(orders)]
+    return [warning, *found] if study.quick else found
 
 
-def headline(done: Steps) -> list[Block]:
+def headline(done: Steps) -> str:
     """The model with the least distance and the one with the highest accuracy: are they one?"""
     near = {name: one for name in NAMES if (one := distance(done, name, "both"))}
     right = {name: one for name in NAMES if (one := verdict(done, name, "accuracy"))}
@@ -71,7 +64,7 @@ def headline(done: Steps) -> list[Block]:
         "U-Net with prior, whose FID, 0.170, is worse than the untouched model's 0.097."
     )
     if not near or not right:
-        return [f"{paper} Here there are too few images to say anything about it."]
+        return f"{paper} Here there are too few images to say anything about it."
     nearest = min(near, key=lambda name: near[name].value)
     best = max(right, key=lambda name: right[name].value)
     what = f"{paper} Here the least distance of both prompts together is of {model(done, nearest)}"
@@ -86,7 +79,7 @@ def headline(done: Steps) -> list[Block]:
     for figure, names in overlaps.items():
         listed = ", ".join(f'"{LABELS[name]}"' for name in names)
         what += f" In {figure} the best interval overlaps with that of {listed}." if names else ""
-    return [what]
+    return what
 
 
 def model(done: Steps, name: str) -> str:
@@ -98,7 +91,7 @@ def model(done: Steps, name: str) -> str:
 
 
 def count_orders(orders: Mapping[str, RankAgreement]) -> str:
-    """How many columns have the paper's order."""
+    """A sentence on how many columns have the paper's order."""
     words = [one.words for one in orders.values()]
     same, other = (words.count(kind) for kind in ("same order", "not the same order"))
     return (
@@ -166,7 +159,7 @@ def machine_blocks(study: Study, done: Steps) -> list[Block]:
 
 
 def machine(done: Steps) -> dict[str, object]:
-    """What may differ between two runs of one study."""
+    """Facts that may differ between two runs of one study."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     records = {"seconds": "seconds", "processor's seconds": "cpu", "keys": "key"}
     return {
