@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from configparser import ConfigParser
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from readers import assert_refused, key_of, status, study_of, write_sets
 
 from ldm.report.readers import giveaways, offline_page, trials
+from ldm.report.study import study_page
 
 COUNTS = ("--n", 30, "--repeats", 10, "--catch", 4, "--size", 24)
 
@@ -263,10 +265,12 @@ def test_a_key_is_never_lost(
     assert {path.name: path.read_bytes() for path in made.iterdir()} == before
 
 
-def test_the_page_is_packed_with_the_code() -> None:
-    """setup.cfg names every kind of file in the room that is no Python."""
-    folder = Path(offline_page.__file__).parent
-    packed = (folder.parents[2] / "setup.cfg").read_text()
-    kinds = {path.suffix for path in folder.iterdir() if path.is_file()} - {".py"}
-    assert kinds
-    assert all(f"    *{kind}\n" in packed for kind in kinds)
+def test_pages_are_packed_with_the_code() -> None:
+    """setup.cfg names every kind of file in the rooms of pages that is no Python."""
+    config = ConfigParser()
+    config.read(Path(__file__).parent.parent / "setup.cfg")
+    for module in (offline_page, study_page):
+        folder = Path(module.__file__).parent
+        kinds = {path.suffix for path in folder.iterdir() if path.is_file()} - {".py"}
+        packed = config["options.package_data"][module.__package__].split()
+        assert {f"*{kind}" for kind in kinds} == set(packed)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ldm.metrics.estimate import Estimate, as_json
 from ldm.report import Report, page
 from ldm.report.page import Block, Heading, Table
 from ldm.report.study import paper_figures, paper_tables
 from ldm.report.study import study_summary as summary
-from ldm.report.study.paper_tables import AGAINST, Comparison, Steps, distance
+from ldm.report.study.paper_tables import Comparison, Steps, distance
 from ldm.report.study.rank_agreement import RankAgreement
 from ldm.report.study.study_settings import Study
 
@@ -54,33 +57,58 @@ def orders_of(found: Mapping[str, Comparison]) -> dict[str, RankAgreement]:
 
 
 def blocks(study: Study, done: Steps, found: Mapping[str, Comparison]) -> list[Block]:
-    """All that does not depend on the machine."""
-    return [
-        summary.opening(study),
-        Heading("Summary"),
-        *summary.results(study, done, orders_of(found)),
-        summary.RULE,
-        *autoencoder(done, found),
-        *text(done, found),
-        *drawn(study, done, found),
-        Heading("What this study cannot say"),
-        *summary.limits(study, done),
-    ]
+    """All that does not depend on the machine: study_page.md with its tables and pictures."""
+    tuned, phantoms = best_tuned(done), study.data is None
+    named: dict[str, Sequence[Block]] = {
+        **{name: each.tables for name, each in found.items()},
+        "results": summary.results(study, done, orders_of(found)),
+        "reconstructions": reconstructions(done, found),
+        "embeddings": embeddings(done),
+        "drawn": [
+            paper_figures.original_and_tuned(done, tuned),
+            paper_figures.every_method(done, phantoms),
+        ],
+        "copies": [
+            paper_tables.copies(done),
+            paper_figures.trained_and_drawn(done, tuned, phantoms),
+        ],
+    }
+    text = render(
+        "study_page.md",
+        study=study,
+        sentences={name: sentences(each) for name, each in found.items()},
+        texts=done["text_encoders"].values,
+        real=done["reference"].values["n"],
+        width=done["reference"].array("features_plain").shape[1],
+    )
+    return list(lay_out(text, named))
 
 
-def sentences(*found: Comparison, only: str = "") -> str:
+def render(name: str, **values: object) -> str:
+    """The text of a template beside this file."""
+    loader = PackageLoader("ldm.report.study", "")
+    pages = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True)
+    return pages.get_template(name).render(values)
+
+
+def lay_out(text: str, named: Mapping[str, Sequence[Block]]) -> Iterator[Block]:
+    """Paragraphs, headings, and for [[name]] the named blocks; blank lines part them."""
+    for part in re.split(r"\n\s*\n", text.strip()):
+        words = " ".join(part.split())
+        if words.startswith("[["):
+            yield from named[words.strip("[]")]
+        else:
+            yield Heading(words[3:]) if words.startswith("## ") else words
+
+
+def sentences(found: Comparison, only: str = "") -> str:
     """A sentence for each column;  only: those whose name contains it"""
-    orders = {name: order for each in found for name, order in each.orders.items()}
-    return " ".join(f"{name}: {order}." for name, order in orders.items() if only in name)
+    orders = {name: order for name, order in found.orders.items() if only in name}
+    return " ".join(f"{name}: {order}." for name, order in orders.items())
 
 
-def autoencoder(done: Steps, found: Mapping[str, Comparison]) -> list[Block]:
-    section: list[Block] = [
-        Heading("1. What the autoencoder lets through (section 3.2, Tables 1 and 6, Figure 3)"),
-        "The paper: reconstructions are good (SSIM 0.93), and a classifier says nearly the same of "
-        "them as of the originals; some AUCs rise a little, notably that of effusion (0.877 to "
-        "0.881), others fall, as that of lung lesion (0.766 to 0.728).",
-    ]
+def reconstructions(done: Steps, found: Mapping[str, Comparison]) -> list[Block]:
+    section: list[Block] = []
     captions = {
         "distributions": "Figure 3: distributions of the figures of each pair.",
         "triples": "Figure 3: originals, reconstructions (synthetic) and what was added or lost: "
@@ -112,60 +140,16 @@ def auc_changes(done: Steps, name: str) -> str:
     )
 
 
-def text(done: Steps, found: Mapping[str, Comparison]) -> list[Block]:
-    two, three = found["encoders"], found["classes"]
-    values = done["text_encoders"].values
-    section: list[Block] = [
-        Heading("2. What text encoders keep of reports (section 3.3, Tables 2 and 3, Figures 6-8)"),
-        "The paper: CXR-BERT-specialized keeps most (61.1 %), CLIP's tower is second (52.9 %) and "
-        "ahead of words in common (41.5 %), whereas its first token knows nothing (7.0 %, which is "
-        "chance).",
-        f"Here: {values['n']} impressions of {values['reports']}, chance "
-        f"{100 * values['chance']:.1f} %. {sentences(two, three)} The small tower and BERT of this "
-        "repository learned from captions alone; the paper's encoders read the web, or reports.",
-        *two.tables,
-        *three.tables,
-    ]
+def embeddings(done: Steps) -> list[Block]:
+    """Figures 6 to 8, and one for each further encoder."""
     files = sorted(done["text_encoders"].record["files"])
-    names = [name for name in files if name.startswith("tsne_")]
-    for number, name in enumerate(names, start=6):
+    section: list[Block] = []
+    for number, name in enumerate((name for name in files if name.startswith("tsne_")), start=6):
         which = name.removeprefix("tsne_").removesuffix(".png").partition("_")[2]
         place = f"Figure {number}" if number <= 8 else "Beyond the paper's figures"
         caption = f"{place}: t-SNE of the impressions by {which}; near is alike."
         section.append(paper_figures.picture_of(done, "text_encoders", name, caption))
     return section
-
-
-def drawn(study: Study, done: Steps, found: Mapping[str, Comparison]) -> list[Block]:
-    four, five = found["distances"], found["verdicts"]
-    tuned, phantoms = best_tuned(done), study.data is None
-    n = done["reference"].values["n"]
-    real = f"{n['plain']} real images without a finding and {n['fluid']} with an effusion"
-    return [
-        Heading("3. How near what is drawn is to real images (section 3.4, Table 4, Figures 1, 4)"),
-        "The paper: projections make images worse, textual inversion does little for the plain "
-        "prompt, tuning the U-Net helps most, and its prior costs distance again.",
-        f"Here: {study.n} images of each prompt and method against {real}, in the features "
-        f"of {study.distance_by}. {sentences(four)} The paper does not say which "
-        "images its FID compares with.",
-        *four.tables,
-        paper_figures.original_and_tuned(done, tuned),
-        paper_figures.every_method(done, phantoms),
-        Heading(
-            "4. Do the images show an effusion where they are asked to? (section 3.5, Table 5)"
-        ),
-        "The paper: the untouched model draws nothing that a classifier sees (AUC 0.514), textual "
-        "inversion comes to 0.742, the U-Net without prior to 0.459 and with it to 0.984.",
-        f"Here {study.classified_by} judges, {study.n} + {study.n} images. {sentences(five)} "
-        "The AUC of the plain prompt against the effusion's can be "
-        f'had from the style of the images alone; "{AGAINST}" asks for more.',
-        *five.tables,
-        Heading("5. Copies of what was trained on (not in the paper; Figure 5)"),
-        "The paper shows what its U-Net was tuned on beside what it draws, says that the latter "
-        "lack diversity, and counts no copies.",
-        paper_tables.copies(done),
-        paper_figures.trained_and_drawn(done, tuned, phantoms),
-    ]
 
 
 def best_tuned(done: Steps) -> str:

@@ -1,4 +1,4 @@
-"""The summary of a study, its limits, and how it was made."""
+"""The results of a study in short, and how it was made."""
 
 from __future__ import annotations
 
@@ -17,31 +17,6 @@ from ldm.report.study.rank_agreement import RankAgreement
 from ldm.report.study.study_settings import Study
 
 TIMES = ("seconds", "cpu")  # of the record of a step
-RULE = (
-    'Two rows are told apart if their intervals of 95 % do not overlap. "Same order": at least '
-    'half of all pairs are told apart, and all of these stand as in the paper. "Not the same '
-    'order": some of them do not. "Not told": the others. By chance about half of the pairs would '
-    "stand as in the paper. Kendall's tau takes every pair, told apart or not; p is of no order in "
-    "common. The paper gives no intervals, and its own figures rest on 50 images of a prompt: the "
-    "accuracy of 0.95 has Wilson's interval 0.888 to 0.978. The columns were not corrected for "
-    "their number."
-)
-
-
-def opening(study: Study) -> str:
-    world = (
-        "Stable Diffusion v1.4, real films and reports"
-        if study.tier == "full"
-        else "the built-in model of 128 pixels, phantoms (computed chests whose findings are "
-        "known) and Open-I's reports"
-    )
-    return (
-        "Chambon, Bluethgen, Langlotz and Chaudhari adapted Stable Diffusion to chest radiographs "
-        "with five normal films and five with a pleural effusion (arXiv:2210.04133). This page "
-        f"repeats their study on {world}. Every table stands beside theirs; it names the steps "
-        "whose values.json, in the folder steps/ beside this page, holds its figures. All images "
-        "drawn by models are synthetic."
-    )
 
 
 def results(study: Study, done: Steps, orders: Mapping[str, RankAgreement]) -> list[Block]:
@@ -110,34 +85,6 @@ def order_table(orders: Mapping[str, RankAgreement]) -> Table:
             for name, one in orders.items()
         ],
     )
-
-
-def limits(study: Study, done: Steps) -> list[Block]:
-    width = done["reference"].array("features_plain").shape[1]
-    few = [
-        f"{study.n} images are fewer than the {width} features they are compared in, so that a "
-        "distance of one prompt compares methods and means little in itself."
-    ]
-    shared: list[Block] = [
-        "One training run of each kind and one seed: intervals are of the images, not of trainings "
-        "done again.",
-        *(few if study.n < width else []),
-        "A classifier that was made for real images is asked about drawn ones; what it calls an "
-        "effusion, no radiologist has seen.",
-    ]
-    if study.tier == "full":
-        return shared
-    return [
-        "Phantoms in the place of MIMIC-CXR and CheXpert, a model that a laptop trains in the "
-        "place of Stable Diffusion: figures do not compare, and an order need not "
-        "carry over. The untouched model here has seen films without an effusion; Stable Diffusion "
-        "had seen the web.",
-        "The classifier and the features are the built-in judge's, a network of seven findings, "
-        "in the place of torchxrayvision's DenseNet-121 and Inception-v3.",
-        *shared,
-        "The text encoders of the paper's Table 2 are not here, except CLIP, by a small tower of "
-        "its kind; the projection's encoder is a BERT that has read phantoms' captions and others.",
-    ]
 
 
 def machine_blocks(study: Study, done: Steps) -> list[Block]:
