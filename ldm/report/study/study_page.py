@@ -79,6 +79,7 @@ def blocks(study: Study, done: Steps, found: Mapping[str, Comparison]) -> list[B
         sentences={name: sentences(each) for name, each in found.items()},
         texts=done["text_encoders"].values,
         real=done["reference"].values["n"],
+        against=paper_tables.AGAINST,
         width=done["reference"].array("features_plain").shape[1],
     )
     return list(lay_out(text, named))
