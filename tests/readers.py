@@ -1,10 +1,12 @@
-"""Small reader studies for tests: two folders of pictures, a study of them, made-up answers."""
+"""Small reader studies for tests: sets of pictures, a study of them, made-up answers, scores."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
+from conftest import assert_one_line
 from PIL import Image, PngImagePlugin
 
 import evaluate
@@ -39,11 +41,39 @@ def write_sets(folder: Path, n: int = 40) -> tuple[Path, Path]:
     return folder / "real", folder / "synthetic"
 
 
-def study_of(page: Path) -> dict:
-    """What the script of the page is given."""
-    text = page.read_text(encoding="utf-8")
+def make(folder: Path, n: int, repeats: int, catch: int, model: Path | None = None) -> Path:
+    """The folder of a study of n + n images, or with a model of n pairs."""
+    real, synthetic = write_sets(folder, n)
+    sets = ("--pairs", synthetic, "--model", model) if model else (real, synthetic)
+    few = ("--n", n, "--repeats", repeats, "--catch", catch)
+    assert status("make", *sets, *few, "--out", folder / "study") == 0
+    return folder / "study"
+
+
+def key_of(folder: Path) -> dict:
+    return json.loads((folder / "key.json").read_text())
+
+
+def study_of(page: Path | bytes) -> dict:
+    """The study that the script of a page is given."""
+    text = page.decode() if isinstance(page, bytes) else page.read_text(encoding="utf-8")
     start = text.index(">", text.index('<script id="study"')) + 1
     return json.loads(text[start : text.index("</script>", start)])
+
+
+def score(study: Path, *files: object, out: Path) -> dict:
+    """The figures of files of answers."""
+    assert status("score", study / "key.json", *files, "--out", out) == 0
+    return json.loads((out / "score.json").read_text())
+
+
+def assert_refused(
+    capsys: pytest.CaptureFixture[str], out: Path, arguments: Sequence[object], *words: str
+) -> None:
+    """Exit status 2, one line that holds these words, nothing written."""
+    assert status(*arguments, "--out", out) == 2
+    assert_one_line(capsys.readouterr().err, *words)
+    assert not out.exists()
 
 
 def answer_all(
@@ -56,13 +86,8 @@ def answer_all(
         given = {"id": trial["id"], "answer": said, "remark": "", "seconds": 2.0 + i % 5}
         answers.append(given | ({"confidence": sure} if key["mode"] != "pairs" else {}))
     content = {
-        "format": "ldm reader study 1",
-        "study": key["study"],
-        "mode": key["mode"],
-        "reader": reader,
-        "trials": len(answers),
-        "answers": answers,
-        "open": {},
+        **{"format": "ldm reader study 1", "study": key["study"], "mode": key["mode"]},
+        **{"reader": reader, "trials": len(answers), "answers": answers, "open": {}},
     }
     path.write_text(json.dumps(content), encoding="utf-8")
     return path

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from readers import status, study_of, write_sets
+from readers import key_of, make, score
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 if not (CHROMIUM and DRIVER):
@@ -19,8 +19,6 @@ webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (th
 from selenium.webdriver.common.by import By  # noqa: E402  # after the skip
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
-
-N = 6  # real and synthetic images each
 
 
 class Browser:
@@ -52,7 +50,7 @@ class Browser:
         return self.driver.execute_script(script)
 
     def canvas(self) -> str:
-        """What is on the first canvas."""
+        """The content of the first canvas."""
         return str(self.run("return document.querySelector('canvas').toDataURL()"))
 
     def wait_for(self, there: Callable[[], object]) -> object:
@@ -69,10 +67,7 @@ class Browser:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small study."""
-    folder = tmp_path_factory.mktemp("browser")
-    more = ("--n", N, "--repeats", 3, "--catch", 2, "--out", folder / "study")
-    assert status("make", *write_sets(folder, N), *more) == 0
-    return folder / "study"
+    return make(tmp_path_factory.mktemp("browser"), 6, repeats=3, catch=2)
 
 
 @pytest.fixture
@@ -94,8 +89,7 @@ def test_a_session_by_keyboard_is_resumed_and_scored(
 ) -> None:
     """A reader who knows the key answers all, the browser being closed half-way with a remark
     begun; the file that is saved at the end scores as a perfect reader's."""
-    key = json.loads((made / "key.json").read_text())
-    trials, half = key["trials"], 8
+    trials, half = key_of(made)["trials"], 8
     browser = start()
 
     def answer(first: int, last: int) -> None:
@@ -124,15 +118,12 @@ def test_a_session_by_keyboard_is_resumed_and_scored(
     assert browser.driver.get_log("browser") == []
 
     (tmp_path / "a.json").write_text(json.dumps(saved))
-    assert status("score", made / "key.json", tmp_path / "a.json", "--out", tmp_path / "s") == 0
-    scored = json.loads((tmp_path / "s" / "score.json").read_text())
-    found = scored["figures"]["A-1"]
-    assert found["sensitivity, unsure as real"]["value"] == 1
-    assert found["specificity, unsure as real"]["value"] == 1
-    assert found["AUC"]["value"] == 1
-    assert scored["readers"]["A-1"]["caught"]["value"] == 1
-    assert scored["readers"]["A-1"]["same"]["value"] == 1
-    assert scored["readers"]["A-1"]["answered"] == len(trials)
+    scored = score(made, tmp_path / "a.json", out=tmp_path / "s")
+    found = scored["figures"]["A-1"] | scored["readers"]["A-1"]
+    for figure in ("sensitivity, unsure as real", "specificity, unsure as real", "AUC"):
+        assert found[figure]["value"] == 1
+    assert found["caught"]["value"] == found["same"]["value"] == 1
+    assert found["answered"] == len(trials)
 
 
 def test_answers_move_to_another_browser(
@@ -231,27 +222,21 @@ def test_the_page_can_be_used_without_a_mouse_or_sight(
         assert word in listed
     loaded = browser.run("return performance.getEntriesByType('resource').length")
     assert loaded == 0
-    assert study_of(made / "study.html")["mode"] == "authenticity"
 
 
 def test_pairs_are_scored_by_one_key(
     model: Path, tmp_path: Path, start: Callable[[], Browser]
 ) -> None:
     """Two canvases under one view; scores of 1 to 5 come back from the saved file."""
-    _, originals = write_sets(tmp_path, 4)
-    out = tmp_path / "pairs"
-    more = ("--n", 4, "--repeats", 1, "--catch", 1, "--model", model, "--out", out)
-    assert status("make", "--pairs", originals, *more) == 0
-    key = json.loads((out / "key.json").read_text())
+    out = make(tmp_path, 4, repeats=1, catch=1, model=model)
     browser = start()
     browser.open(out / "study.html")
     browser.press("P", Keys.ENTER)
     shown = browser.driver.find_elements(By.TAG_NAME, "canvas")
     assert [canvas.is_displayed() for canvas in shown] == [True, True]
-    for trial in key["trials"]:
+    for trial in key_of(out)["trials"]:
         browser.press("1" if trial["truth"] == "catch" else "4", Keys.ENTER)
     (tmp_path / "p.json").write_text(json.dumps(browser.download()))
-    assert status("score", out / "key.json", tmp_path / "p.json", "--out", tmp_path / "s") == 0
-    scored = json.loads((tmp_path / "s" / "score.json").read_text())
+    scored = score(out, tmp_path / "p.json", out=tmp_path / "s")
     assert scored["figures"]["P"]["mean"]["value"] == 4
     assert scored["readers"]["P"]["caught"]["value"] == 1

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import assert_one_line
-from readers import status
+from readers import assert_refused, status
 
 from ldm.metrics.agreement import detection
 from ldm.report.readers.published_counts import Group, contradictions
@@ -98,9 +97,9 @@ def test_another_form_is_one_line(
     content = json.loads(json.dumps(GOOD))
     spoil(content)
     (tmp_path / "counts.json").write_text(json.dumps(content))
-    assert status("score", "--counts", tmp_path / "counts.json", "--out", tmp_path / "out") == 2
-    assert_one_line(capsys.readouterr().err, "counts.json is no table of counts", '"groups"')
-    assert not (tmp_path / "out").exists()
+    arguments = ("score", "--counts", tmp_path / "counts.json")
+    message = "counts.json is no table of counts"
+    assert_refused(capsys, tmp_path / "out", arguments, message, 'it must be {"source"', '"groups"')
 
 
 def test_the_plan_needs_what_its_table_says(tmp_path: Path) -> None:
@@ -118,20 +117,12 @@ def test_the_plan_needs_what_its_table_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        ("--rate", 0),
-        ("--rate", 1),
-        ("--kappa", -0.1),
-        ("--kappa", 1),
-        ("--d-prime", 9),
-        ("--rate-within", 0),
-    ],
+    [("--rate", 1), ("--kappa", -0.1), ("--kappa", 1), ("--d-prime", 9), ("--rate-within", 0)],
     ids=str,
 )
 def test_plans_that_cannot_be_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple
 ) -> None:
     """Exit status 2, nothing written."""
-    assert status("plan", *arguments, "--out", tmp_path / "out") == 2
-    assert_one_line(capsys.readouterr().err, "plan wants a rate between 0 and 1")
-    assert not (tmp_path / "out").exists()
+    message = "plan needs a rate between 0 and 1"
+    assert_refused(capsys, tmp_path / "out", ("plan", *arguments), message)

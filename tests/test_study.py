@@ -1,9 +1,8 @@
 """The study of arXiv:2210.04133 as a whole: kept step by step, and every figure in its step."""
 
 import gc
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,7 @@ from ldm.weights.loading import load_parts
 
 
 class Killed(BaseException):
-    """As a process that ends: nothing catches it."""
+    """The end of a process, which nothing catches."""
 
 
 @pytest.fixture
@@ -51,23 +50,15 @@ def tables_of(report: Report) -> dict[str, bytes]:
     return {name: report.files[name] for name in ("tables.md", "tables.json")}
 
 
-def numbers(value: Any) -> Iterator[float]:
-    if isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from numbers(one)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield value
-
-
 def untraced(table: Table, done: Mapping[str, Done]) -> list[str]:
     """Figures of ours in a table that none of the steps that it names has in its values.json."""
     named = re.search(r"Steps: ([\w, ]+)\.$", table.caption)
     assert named, table.caption
     known: set[str] = set()
     for name in named[1].split(", "):
-        values = json.loads((done[name].folder / "values.json").read_text())
-        for x in numbers(values):
-            known |= {str(x), *(f"{x:.{d}f}" for d in (1, 3)), f"{100 * x:.1f}"}
+        values = (done[name].folder / "values.json").read_text()
+        for x in map(float, re.findall(r"(?<=: )-?[\d.]+(?:e-?\d+)?", values)):
+            known |= {f"{x:.0f}", *(f"{x:.{d}f}" for d in (1, 3)), f"{100 * x:.1f}"}
     ours = [cell for row in table.rows for cell in row[1:] if "(" in cell]
     return [x for cell in ours for x in re.findall(r"-?\d+(?:\.\d+)?", cell) if x not in known]
 
@@ -100,7 +91,8 @@ def test_a_whole_study_killed_five_times(
     assert tables_of(study.make(other)) == tables_of(whole)
     assert len(calls) == len(METHODS) + 4 + len(KILLED)  # nothing else was done again
     done = cached_steps.run(study_plan.plan(other, load_parts(other.model)[0]), other.out / "steps")
-    shown = [block for block in study_page.blocks(other, done) if isinstance(block, Table)]
+    blocks = study_page.blocks(other, done, study_page.comparisons(done))
+    shown = [block for block in blocks if isinstance(block, Table)]
     assert len(shown) == 11
     assert [x for table in shown[1:] for x in untraced(table, done)] == []  # the first is of orders
 
@@ -168,23 +160,26 @@ def test_quick_trainings_are_short_in_the_full_tier(tiny_study: Study) -> None:
 
 # --- steps alone ---
 
+PLAIN = {"a": 1, "b": 1, "c": 1}
+
 
 def chain(settings: Mapping[str, int], log: list[str]) -> list[StudyStep]:
     """a -> b, and c beside them; each adds up what it rests on."""
 
-    def work(name: str, needs: tuple[str, ...], done: Mapping[str, Done]) -> Result:
+    def work(name: str, needs: str, done: Mapping[str, Done]) -> Result:
         log.append(name)
         total = settings[name] + sum(done[need].values["sum"] for need in needs)
         return Result({"sum": total}, {"sum.txt": str(total).encode()})
 
-    needs: dict[str, tuple[str, ...]] = {"a": (), "b": ("a",), "c": ()}
     return [
-        StudyStep(name, {"add": settings[name]}, partial(work, name, them), them)
-        for name, them in needs.items()
+        StudyStep(name, {"add": settings[name]}, partial(work, name, needs), tuple(needs))
+        for name, needs in (("a", ""), ("b", "a"), ("c", ""))
     ]
 
 
-def sums(done: Mapping[str, Done]) -> dict[str, int]:
+def sums(settings: Mapping[str, int], log: list[str], folder: Path) -> dict[str, int]:
+    """The sums that the steps of a chain wrote."""
+    done = cached_steps.run(chain(settings, log), folder)
     return {name: int(step.read("sum.txt")) for name, step in done.items()}
 
 
@@ -193,19 +188,20 @@ def test_a_changed_setting_is_done_again_with_what_rests_on_it(tmp_path: Path) -
     log: list[str] = []
     for a, expected in ((1, "abc"), (1, ""), (2, "ab"), (1, "ab")):
         log.clear()
-        done = cached_steps.run(chain({"a": a, "b": 10, "c": 100}, log), tmp_path)
-        assert sums(done) == {"a": a, "b": a + 10, "c": 100}
+        found = sums({"a": a, "b": 10, "c": 100}, log, tmp_path)
+        assert found == {"a": a, "b": a + 10, "c": 100}
         assert "".join(log) == expected
 
 
 def test_changed_code_is_not_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Every step is done again, and the log says why."""
+    """Every step is done again, and the log says why; code that only shows results is left out."""
+    assert all((cached_steps.PACKAGE / name).is_file() for name in cached_steps.SHOWS)
     log: list[str] = []
-    cached_steps.run(chain({"a": 1, "b": 1, "c": 1}, log), tmp_path)
-    monkeypatch.setattr(cached_steps, "version", lambda: "another")
-    cached_steps.run(chain({"a": 1, "b": 1, "c": 1}, log), tmp_path)
+    sums(PLAIN, log, tmp_path)
+    monkeypatch.setattr(cached_steps, "SHOWS", cached_steps.SHOWS[1:])
+    sums(PLAIN, log, tmp_path)
     assert "".join(log) == "abcabc"
     assert caplog.text.count("again, for the code changed") == 3
 
@@ -214,11 +210,10 @@ def test_changed_code_is_not_passed_over(
 def test_a_damaged_file_is_made_again(tmp_path: Path, damage: str) -> None:
     """A step whose files are not what it wrote does not count as done."""
     log: list[str] = []
-    plain = {"a": 1, "b": 1, "c": 1}
-    cached_steps.run(chain(plain, log), tmp_path)
+    sums(PLAIN, log, tmp_path)
     file = tmp_path / "a" / "sum.txt"
     file.write_bytes(b"7") if damage == "write_bytes" else file.unlink()
-    assert sums(cached_steps.run(chain(plain, log), tmp_path)) == {"a": 1, "b": 2, "c": 1}
+    assert sums(PLAIN, log, tmp_path) == {"a": 1, "b": 2, "c": 1}
     assert "".join(log) == "abca"  # b rests on what a is made of, which is the same
 
 
@@ -227,7 +222,7 @@ def test_a_step_killed_while_it_is_kept_is_no_step(
 ) -> None:
     """Old record and new files: neither is taken for the other."""
     log: list[str] = []
-    cached_steps.run(chain({"a": 1, "b": 1, "c": 1}, log), tmp_path)
+    sums(PLAIN, log, tmp_path)
 
     def kill(path: Path) -> None:
         raise Killed
@@ -235,37 +230,31 @@ def test_a_step_killed_while_it_is_kept_is_no_step(
     with monkeypatch.context() as patched:
         patched.setattr(cached_steps.atomic, "whole_file", kill)
         with pytest.raises(Killed):
-            cached_steps.run(chain({"a": 2, "b": 1, "c": 1}, log), tmp_path)
+            sums(PLAIN | {"a": 2}, log, tmp_path)
     log.clear()
-    assert sums(cached_steps.run(chain({"a": 1, "b": 1, "c": 1}, log), tmp_path))["a"] == 1
+    assert sums(PLAIN, log, tmp_path)["a"] == 1
     assert "".join(log) == "a"
 
 
 # --- what is refused ---
 
-
-def test_the_full_tier_names_all_that_it_lacks(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One line, exit status 2, nothing written."""
-    assert status("study", "--tier", "full", "--data", "x.csv", "--out", tmp_path / "out") == 2
-    assert_one_line(capsys.readouterr().err, "--model", "sd-v1-4.ckpt", "--reports")
-    assert not list(tmp_path.iterdir())
+FULL = "--tier full needs --model (weights of SD v1.4, such as sd-v1-4.ckpt) and --reports"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--tier", "full", "--data", "x.csv"), FULL),
         (("--distance-by", "magic"), "unknown extractor 'magic'"),
-        (("--training", "train.steps"), "wants the form key=value"),
+        (("--training", "train.steps"), "the form key=value"),
         (("--data", "absent.csv"), "absent.csv"),
-        (("--data", "."), "a study wants a CSV"),
+        (("--data", "."), "--data must be a CSV with labels and split, got ."),
         (("--data", "{films}"), "2 images are in split val and in split train"),
         (("--reports", "absent.csv"), "absent.csv"),
         (("--encoder", "absent"), "absent"),
         (("--encoders", "magic"), "unknown text encoder 'magic'"),
         (("--model", "absent.ckpt"), "absent.ckpt does not exist"),
-        (("--size", "33"), "--size 33: this model wants multiples of"),
+        (("--size", "33"), "--size must be a multiple of"),
     ],
     ids=str,
 )
@@ -276,7 +265,7 @@ def test_bad_input_is_one_line_before_any_work(
     arguments: tuple[str, ...],
     message: str,
 ) -> None:
-    """Whatever is wrong is found before the first step begins."""
+    """Exit status 2 before the first step begins; nothing is written."""
     monkeypatch.setattr(cached_steps, "run", None)
     films = tmp_path / "films.csv"  # without a column `split`
     films.write_text("filename,labels\na.png,Effusion\nb.png,No Finding\n")
@@ -285,3 +274,4 @@ def test_bad_input_is_one_line_before_any_work(
     given = [argument.replace("{films}", str(films)) for argument in arguments]
     assert status("study", "--out", tmp_path / "out", *given) == 2
     assert_one_line(capsys.readouterr().err, message)
+    assert not list((tmp_path / "out").glob("*.*"))  # there may be a cache of films

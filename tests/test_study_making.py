@@ -3,15 +3,17 @@
 import base64
 import json
 import re
+from configparser import ConfigParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import assert_one_line
 from PIL import Image
-from readers import status, study_of, write_sets
+from readers import assert_refused, key_of, status, study_of, write_sets
 
 from ldm.report.readers import giveaways, offline_page, trials
+from ldm.report.study import study_page
 
 COUNTS = ("--n", 30, "--repeats", 10, "--catch", 4, "--size", 24)
 
@@ -27,10 +29,6 @@ def made(tmp_path_factory: pytest.TempPathFactory, sets: tuple[Path, Path]) -> P
     out = tmp_path_factory.mktemp("study")
     assert status("make", *sets, *COUNTS, "--out", out) == 0
     return out
-
-
-def key_of(folder: Path) -> dict:
-    return json.loads((folder / "key.json").read_text())
 
 
 def test_the_page_holds_the_images_of_the_key(made: Path, sets: tuple[Path, Path]) -> None:
@@ -58,13 +56,13 @@ def test_the_page_holds_the_images_of_the_key(made: Path, sets: tuple[Path, Path
 def test_the_page_says_nothing_of_where_images_come_from(
     made: Path, sets: tuple[Path, Path]
 ) -> None:
-    """No name of a set or an image, no truth; every image as long as any; no address to fetch."""
+    """No name of a set or an image, no truth, one length of all images, no address to fetch."""
     page, key = (made / "study.html").read_text(), key_of(made)
     study = study_of(made / "study.html")
     assert study.keys() == {"study", "mode", "size", "trials"}
     assert all(trial.keys() == {"id", "pixels"} for trial in study["trials"])
-    assert {len(trial["id"]) for trial in study["trials"]} == {12}
-    assert {len(trial["pixels"]) for trial in study["trials"]} == {24 * 24 * 4 // 3}
+    lengths = {tuple(map(len, trial.values())) for trial in study["trials"]}
+    assert lengths == {(12, 24 * 24 * 4 // 3)}
     names = {trial["image"] for trial in key["trials"]} | {path.parent.name for path in sets}
     shown = page.replace(json.dumps(study), "")
     assert len(shown) < len(page)
@@ -94,10 +92,9 @@ def test_what_is_beside_the_pixels_does_not_tell() -> None:
     from ldm.metrics.classification import auc
 
     def area(seed: int, sort: bool = False) -> float:
-        made = trials.build("authenticity", random_items(30, seed), 10, seed, {})
+        _, made = trials.build("authenticity", random_items(30, seed), 10, seed, {})
         key = json.loads(made["key.json"])["trials"]
-        text = made["study.html"].decode()
-        study = json.loads(text[text.index('{"study"') : text.index("</script>")])["trials"]
+        study = study_of(made["study.html"])["trials"]
         first = [i for i, trial in enumerate(key) if not trial["repeats"]]
         labels = np.array([key[i]["truth"] == "synthetic" for i in first])
         labels = np.sort(labels) if sort else labels
@@ -122,13 +119,16 @@ def test_order_and_names_cannot_be_drawn_again_without_the_key() -> None:
     assert first == again
     items[7].pixels[0][0, 0] ^= 1
     other = trials.build("authenticity", items, 5, 0, {})
-    ids, others = ([t["id"] for t in json.loads(s["key.json"])["trials"]] for s in (first, other))
-    assert not set(ids) & set(others)
+    ids, others = (
+        {trial["id"] for trial in study_of(files["study.html"])["trials"]}
+        for _, files in (first, other)
+    )
+    assert not ids & others
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_repeats_come_half_the_study_later(seed: int) -> None:
-    """Each repeat at least half of the first readings after its image; no catch comes again."""
+    """Each repeat at least half of the first readings after its image; no catch is repeated."""
     catches = [False] * 40 + [True] * 4
     order = trials.arrange(catches, 10, seed)
     assert sorted(set(order)) == list(range(44))
@@ -142,32 +142,33 @@ def test_repeats_come_half_the_study_later(seed: int) -> None:
     assert order != trials.arrange(catches, 10, seed + 1)
 
 
+def films(folder: Path, header: str, patients: list[str]) -> Path:
+    """A CSV of the real images with what each row says of its patient."""
+    rows = [f"real/patient-{i}.png{patient}" for i, patient in enumerate(patients)]
+    (folder / "films.csv").write_text("\n".join([header, *rows]) + "\n")
+    return folder / "films.csv"
+
+
 def test_one_image_of_a_patient(tmp_path: Path) -> None:
     """Of a CSV with two films of each patient one is shown."""
     _, synthetic = write_sets(tmp_path, 12)
-    rows = [f"real/patient-{i}.png,p{i // 2}" for i in range(12)]
-    (tmp_path / "films.csv").write_text("\n".join(["filename,patient_id", *rows]) + "\n")
-    few = ("--repeats", 0, "--catch", 0, "--out", tmp_path / "out")
-    assert status("make", tmp_path / "films.csv", synthetic, "--n", 6, *few) == 0
+    real = films(tmp_path, "filename,patient_id", [f",p{i // 2}" for i in range(12)])
+    few = ("--n", 6, "--repeats", 0, "--catch", 0, "--out", tmp_path / "out")
+    assert status("make", real, synthetic, *few) == 0
     shown = [t["image"] for t in key_of(tmp_path / "out")["trials"] if t["truth"] == "real"]
     assert {int(name.split("-")[1]) // 2 for name in shown} == set(range(6))
     assert "one of a patient at most" in (tmp_path / "out" / "made.html").read_text()
 
 
-def test_unknown_patients_are_said_to_be(tmp_path: Path) -> None:
-    """Without a column `patient_id` no page claims one image of a patient; an empty cell is as
-    much another patient as an absent one.
-    """
-    real, synthetic = write_sets(tmp_path, 12)
-    few = ("--n", 12, "--repeats", 0, "--catch", 0)
-    rows = "".join(f"real/{path.name},\n" for path in sorted(real.iterdir()))
-    (tmp_path / "films.csv").write_text("filename,patient_id\n" + rows)
-    for number, source in enumerate((real, tmp_path / "films.csv")):
-        out = tmp_path / f"out{number}"
-        assert status("make", source, synthetic, *few, "--out", out) == 0
-        page = (out / "made.html").read_text()
-        assert "one of a patient at most" not in page
-        assert "12 of 12 images do not say whose they are (column `patient_id`" in page
+@pytest.mark.parametrize(("header", "cell"), [("filename", ""), ("filename,patient_id", ",")])
+def test_unknown_patients_are_said_to_be(tmp_path: Path, header: str, cell: str) -> None:
+    """No page claims one image of a patient, whether the column is absent or the cell is empty."""
+    _, synthetic = write_sets(tmp_path, 12)
+    few = ("--n", 12, "--repeats", 0, "--catch", 0, "--out", tmp_path / "out")
+    assert status("make", films(tmp_path, header, [cell] * 12), synthetic, *few) == 0
+    page = (tmp_path / "out" / "made.html").read_text()
+    assert "one of a patient at most" not in page
+    assert "12 of 12 images do not say whose they are (column `patient_id`" in page
 
 
 def test_real_images_pass_the_autoencoder_on_request(
@@ -224,22 +225,16 @@ def test_pairs_show_the_image_and_its_copy(
     assert caught["original"] != caught["copy"]
 
 
+TWO = ("real", "synthetic")
 BAD = {
-    "one set": (("real",), "make wants two sets, REAL and SYNTHETIC, or --pairs"),
+    "one set": (("real",), "make needs two sets, REAL and SYNTHETIC, or --pairs"),
     "no such set": (("real", "absent"), "absent does not exist"),
-    "too few": (("real", "synthetic", "--n", 41), "real holds 40 images, but --n"),
-    "one of each": (("real", "synthetic", "--n", 1), "--n: wants a whole number of 2 or more"),
-    "too many repeats": (
-        ("real", "synthetic", "--n", 4, "--repeats", 9, "--catch", 2),
-        "--repeats 9 is too many; 10 trials can have 3",
-    ),
-    "too large": (
-        ("real", "synthetic", "--n", 30, "--size", 4000),
-        "images of 4000 px make a page of 1579 MB, which wants to be at most 200",
-    ),
+    "too few": ((*TWO, "--n", 41), "real holds 40 images, but --n needs 41"),
+    "one of each": ((*TWO, "--n", 1), "a whole number of 2 or more"),
+    "too many repeats": ((*TWO, "--n", 4, "--repeats", 9), "9 is too many; 12 trials can have 2"),
+    "too large": ((*TWO, "--n", 30, "--size", 4000), "a page of 1579 MB, but at most 200 are"),
     "the same set twice": (("real", "real", "--n", 30), "are the same image"),
     "pairs and sets": (("real", "--pairs", "real"), "--pairs ORIGINAL takes no other set"),
-    "no way": ((), "make wants two sets"),
 }
 
 
@@ -254,15 +249,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     """Exit status 2, one line, no file."""
     monkeypatch.chdir(sets[0].parent)
     arguments, message = BAD[case]
-    assert status("make", *arguments, "--out", tmp_path / "out") == 2
-    assert_one_line(capsys.readouterr().err, message)
-    assert not (tmp_path / "out").exists()
+    assert_refused(capsys, tmp_path / "out", ("make", *arguments), message)
 
 
 def test_a_key_is_never_lost(
     made: Path, sets: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same command writes the same bytes; another study into that folder is refused."""
+    """A repeated command writes the same bytes; another study into that folder is refused."""
     before = {path.name: path.read_bytes() for path in made.iterdir()}
     assert status("make", *sets, *COUNTS, "--out", made) == 0
     assert {path.name: path.read_bytes() for path in made.iterdir()} == before
@@ -272,14 +265,12 @@ def test_a_key_is_never_lost(
     assert {path.name: path.read_bytes() for path in made.iterdir()} == before
 
 
-def test_the_page_is_packed_with_the_code() -> None:
-    """setup.cfg names every file that is no Python, and no placeholder is left in the page."""
-    folder = Path(offline_page.__file__).parent
-    told = (folder.parents[2] / "setup.cfg").read_text()
-    kinds = {path.suffix for path in folder.iterdir() if path.is_file()} - {".py"}
-    assert kinds == {".html", ".css", ".js"}
-    assert all(f"    *{kind}\n" in told for kind in kinds)
-    page = offline_page.html(
-        "s", "authenticity", 2, ["x"], [(np.zeros((2, 2), np.uint8),)]
-    ).decode()
-    assert not re.search(r"/\*[A-Z]+\*/", page)
+def test_pages_are_packed_with_the_code() -> None:
+    """setup.cfg names every kind of file in the rooms of pages that is no Python."""
+    config = ConfigParser()
+    config.read(Path(__file__).parent.parent / "setup.cfg")
+    for module in (offline_page, study_page):
+        folder = Path(module.__file__).parent
+        kinds = {path.suffix for path in folder.iterdir() if path.is_file()} - {".py"}
+        packed = config["options.package_data"][module.__package__].split()
+        assert {f"*{kind}" for kind in kinds} == set(packed)

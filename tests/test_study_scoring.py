@@ -1,37 +1,39 @@
 """Answers of readers whose skill is known are scored as such, and files that do not fit refused."""
 
 import json
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import assert_one_line
-from readers import answer_all, status, write_sets
+from readers import answer_all, assert_refused, key_of, make, score
 from scipy.stats import norm
 
 from ldm.metrics.agreement import detection
 from ldm.report.readers.answers import Answer, Key, Reader, Trial
-from ldm.report.readers.detection import AS_FAKE, AS_REAL, POOLED, measure
-from ldm.report.readers.readings import agreement, attention, gather
+from ldm.report.readers.detection import AS_FAKE, AS_REAL, measure
+from ldm.report.readers.readings import POOLED, agreement, attention, gather
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a study of 20 + 20 images, 8 repeats and 4 catch trials."""
-    folder = tmp_path_factory.mktemp("scoring")
-    more = ("--n", 20, "--repeats", 8, "--catch", 4, "--out", folder / "study")
-    assert status("make", *write_sets(folder, 20), *more) == 0
-    return folder / "study"
+    return make(tmp_path_factory.mktemp("scoring"), 20, repeats=8, catch=4)
 
 
 @pytest.fixture(scope="module")
 def key(study: Path) -> dict:
-    return json.loads((study / "key.json").read_text())
+    return key_of(study)
 
 
 def by_truth(trial: dict) -> tuple[str, int]:
     return ("real", 5) if trial["truth"] == "real" else ("fake", 5)
+
+
+def turned(trial: dict) -> tuple[str, int]:
+    return ("fake" if trial["truth"] == "real" else "real"), 5
 
 
 def at_random(seed: int) -> Callable[[dict], tuple[str, int | None]]:
@@ -43,56 +45,37 @@ def at_random(seed: int) -> Callable[[dict], tuple[str, int | None]]:
     )
 
 
-def score(study: Path, *files: object, out: Path) -> dict:
-    assert status("score", study / "key.json", *files, "--out", out) == 0
-    return json.loads((out / "score.json").read_text())
-
-
 def test_three_readers_from_files_to_a_page(study: Path, key: dict, tmp_path: Path) -> None:
     """A perfect reader, one who turns everything around, and one who is always unsure."""
-
-    def inverted(trial: dict) -> tuple[str, int]:
-        return ("fake", 5) if trial["truth"] == "real" else ("real", 5)
-
-    says = {"good": by_truth, "bad": inverted, "none": lambda trial: ("unsure", None)}
+    says = {"good": by_truth, "bad": turned, "none": lambda trial: ("unsure", None)}
     files = [answer_all(key, n, say, tmp_path / f"{n}.json") for n, say in says.items()]
     found = score(study, *files, out=tmp_path / "out")
     figures = found["figures"]
-    assert {name: each["AUC"]["value"] for name, each in figures.items()} == {
-        "good": 1,
-        "bad": 0,
-        "none": 0.5,
-        POOLED: 0.5,
-    }
+    areas = {name: each["AUC"]["value"] for name, each in figures.items()}
+    assert areas == {"good": 1, "bad": 0, "none": 0.5, POOLED: 0.5}
     assert figures["good"][f"d', {AS_REAL}"]["value"] == detection(20, 0, 0, 20).d_prime
     assert figures["bad"][f"d', {AS_REAL}"]["value"] == -detection(20, 0, 0, 20).d_prime
-    unsure = figures["none"]
-    assert unsure["synthetic called unsure"]["value"] == unsure["real called unsure"]["value"] == 1
-    assert unsure[f"sensitivity, {AS_REAL}"]["value"] == 0
-    assert unsure[f"sensitivity, {AS_FAKE}"]["value"] == 1
-    assert unsure[f"specificity, {AS_REAL}"]["value"] == 1
-    assert unsure[f"specificity, {AS_FAKE}"]["value"] == 0
+    unsure = {name: each["value"] for name, each in figures["none"].items()}
+    assert unsure["synthetic called unsure"] == unsure["real called unsure"] == 1
+    assert [unsure[f"sensitivity, {how}"] for how in (AS_REAL, AS_FAKE)] == [0, 1]
+    assert [unsure[f"specificity, {how}"] for how in (AS_REAL, AS_FAKE)] == [1, 0]
     assert found["kappa"]["good and bad"]["value"] == -1
     assert found["kappa"]["all 3 (Fleiss)"]["n"] == 40
     caught = {name: each["caught"]["value"] for name, each in found["readers"].items()}
     assert caught == {"good": 1, "bad": 0, "none": 0}
     assert figures["good"]["AUC"]["n"] == 40  # neither repeats nor catch trials
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {f"score.{k}" for k in ("html", "md", "txt", "json")} | {
-        "score_roc.png",
-        "score_times.png",
-    }
+    pictures = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
+    assert pictures == ["score_roc.png", "score_times.png"]
     assert "NaN" not in (tmp_path / "out" / "score.json").read_text()
 
 
 def test_who_contradicts_himself_is_told(study: Path, key: dict, tmp_path: Path) -> None:
     """A reader who turns around what comes again: no repeat is the same, all are opposite."""
 
-    def turned(trial: dict) -> tuple[str, int]:
-        said, sure = by_truth(trial)
-        return ({"real": "fake", "fake": "real"}[said], sure) if trial["repeats"] else (said, sure)
+    def wavering(trial: dict) -> tuple[str, int]:
+        return turned(trial) if trial["repeats"] else by_truth(trial)
 
-    file = answer_all(key, "T", turned, tmp_path / "t.json")
+    file = answer_all(key, "T", wavering, tmp_path / "t.json")
     found = score(study, file, out=tmp_path / "out")
     reader = found["readers"]["T"]
     assert reader["same"]["value"] == 0
@@ -106,9 +89,8 @@ def test_remarks_and_images_that_fooled_are_listed(study: Path, key: dict, tmp_p
     """The page names an image that was taken for real, and what was said of it, escaped."""
     place = [t["truth"] for t in key["trials"]].index("synthetic")
     file = answer_all(key, "T", by_truth, tmp_path / "t.json")
-    content = json.loads(file.read_text())
-    content["answers"][place] |= {"answer": "real", "remark": "ribs <b>fine</b>"}
-    file.write_text(json.dumps(content))
+    said = {"answer": "real", "remark": "ribs <b>fine</b>"}
+    edit(lambda c: c["answers"][place].update(said))(file)
     score(study, file, out=tmp_path / "out")
     page = (tmp_path / "out" / "score.html").read_text()
     assert "ribs &lt;b&gt;fine&lt;/b&gt;" in page
@@ -130,33 +112,26 @@ def test_the_median_time_is_of_images_that_were_no_catch(
 
 def test_pairs_are_scored_by_their_means(tmp_path: Path, model: Path) -> None:
     """Means, shares of each score, and kappas weighted by distance: 1 apart is worse than 0."""
-    _, originals = write_sets(tmp_path, 12)
-    out = tmp_path / "pairs"
-    more = ("--n", 12, "--repeats", 3, "--catch", 1, "--model", model, "--out", out)
-    assert status("make", "--pairs", originals, *more) == 0
-    key = json.loads((out / "key.json").read_text())
+    out = make(tmp_path, 12, repeats=3, catch=1, model=model)
+    key = key_of(out)
     number = {t["image"]: i for i, t in enumerate(key["trials"]) if t["truth"] == "pair"}
 
-    def generous(trial: dict) -> tuple[int, None]:
-        return (1 if trial["truth"] == "catch" else 4 + number[trial["image"]] % 2), None
-
-    def strict(trial: dict) -> tuple[int, None]:
-        return (1 if trial["truth"] == "catch" else 3 + number[trial["image"]] % 2), None
+    def scores(low: int, trial: dict) -> tuple[int, None]:
+        return (1 if trial["truth"] == "catch" else low + number[trial["image"]] % 2), None
 
     files = [
-        answer_all(key, n, s, tmp_path / f"{n}.json")
-        for n, s in (("gen", generous), ("str", strict))
+        answer_all(key, name, partial(scores, low), tmp_path / f"{name}.json")
+        for name, low in (("gen", 4), ("str", 3))
     ]
     found = score(out, *files, out=tmp_path / "out")
     first = [t for t in key["trials"] if t["truth"] == "pair" and not t["repeats"]]
-    want = np.mean([generous(t)[0] for t in first])
+    want = np.mean([scores(4, t)[0] for t in first])
     assert found["figures"]["gen"]["mean"]["value"] == pytest.approx(want)
     assert found["figures"][POOLED]["mean"]["value"] == pytest.approx(want - 0.5)
     assert found["figures"]["str"]["4 or 5"]["value"] == pytest.approx(want - 4)
     assert found["readers"]["gen"]["same"]["value"] == 1
     table = (tmp_path / "out" / "score.txt").read_text()
-    assert "linear" in table
-    assert "quadratic" in table
+    assert re.search(r"readers +linear +quadratic", table)
 
 
 def simulated(random: np.random.Generator, d_prime: float, n: int) -> tuple[Key, list[Reader]]:
@@ -172,18 +147,6 @@ def simulated(random: np.random.Generator, d_prime: float, n: int) -> tuple[Key,
         answers = {str(i): Answer(str(said[i]), int(sure[i]), 1.0, "") for i in range(2 * n)}
         readers.append(Reader(name, answers))
     return Key("s", "authenticity", {}, trials), readers
-
-
-@pytest.mark.slow
-def test_simulated_readers_are_recovered_through_the_whole_score() -> None:
-    """d' of each reader and of all, in 93 % of 1,000 studies of 50 + 50 images or more."""
-    random, inside = np.random.default_rng(0), {"A": 0, POOLED: 0}
-    for _ in range(1000):
-        found = measure(*simulated(random, 1.0, 50))
-        for name in inside:
-            each = found[name][f"d', {AS_REAL}"]
-            inside[name] += each.low <= 1.0 <= each.high
-    assert min(inside.values()) >= 930, inside
 
 
 def test_one_simulated_study_is_what_was_put_in() -> None:
@@ -204,16 +167,12 @@ def test_unfinished_answers_are_scored_on_request(
     """Refused with their number; with --incomplete scored, and the page says how many."""
     whole = answer_all(key, "W", by_truth, tmp_path / "w.json")
     part = answer_all(key, "P", by_truth, tmp_path / "p.json")
-    content = json.loads(part.read_text())
-    content["answers"] = content["answers"][:30]
-    part.write_text(json.dumps(content))
-    out = ("--out", tmp_path / "out")
-    assert status("score", study / "key.json", whole, part, *out) == 2
-    message = "p.json answers 30 of 52 images; let reader P finish"
-    assert_one_line(capsys.readouterr().err, message, "--incomplete")
-    assert status("score", study / "key.json", whole, part, "--incomplete", *out) == 0
-    assert "Not all answered all 52: P 30." in (tmp_path / "out" / "score.txt").read_text()
-    found = json.loads((tmp_path / "out" / "score.json").read_text())
+    edit(lambda c: c.update(answers=c["answers"][:30]))(part)
+    out, message = tmp_path / "out", "p.json answers 30 of 52 images; let reader P finish"
+    arguments = ("score", study / "key.json", whole, part)
+    assert_refused(capsys, out, arguments, message, "--incomplete")
+    found = score(study, whole, part, "--incomplete", out=out)
+    assert "Not all answered all 52: P 30." in (out / "score.txt").read_text()
     shared = found["figures"][POOLED]["AUC"]["n"]
     assert shared == found["figures"]["P"]["AUC"]["n"] < found["figures"]["W"]["AUC"]["n"] == 40
 
@@ -227,43 +186,23 @@ def edit(change: Callable[[dict], object]) -> Callable[[Path], None]:
     return write
 
 
+def answer(place: int, **change: object) -> Callable[[Path], None]:
+    return edit(lambda content: content["answers"][place].update(change))
+
+
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no JSON": (lambda path: path.write_text("{"), "a.json is no JSON"),
     "bytes": (lambda path: path.write_bytes(b"\xff\xfe"), "a.json is no JSON"),
     "a list": (lambda path: path.write_text("[]"), "a.json holds no answers"),
     "absent": (lambda path: path.unlink(), "cannot read"),
     "another study": (edit(lambda c: c.update(study="0123")), "answers study 0123, the key is of"),
-    "edited id": (
-        edit(lambda c: c["answers"][3].update(id="0" * 12)),
-        "a.json: answer 4 is to an image that the study has not",
-    ),
-    "an answer twice": (
-        edit(lambda c: c["answers"].append(c["answers"][0])),
-        "answer 53 is the second one to image",
-    ),
-    "unknown answer": (
-        edit(lambda c: c["answers"][0].update(answer="maybe")),
-        "answer 1 wants to be real, unsure, fake, got 'maybe'",
-    ),
-    "no confidence": (
-        edit(lambda c: c["answers"][1].update(confidence=None)),
-        "answer 2 wants a confidence of 1 to 5, got None",
-    ),
-    "confidence of 9": (
-        edit(lambda c: c["answers"][1].update(confidence=9)),
-        "wants a confidence of 1 to 5, got 9",
-    ),
-    "negative time": (
-        edit(lambda c: c["answers"][0].update(seconds=-1)),
-        "wants seconds of 0 or more, got -1",
-    ),
+    "edited id": (answer(3, id="0" * 12), "answer 4 is to an image that the study has not"),
+    "twice": (edit(lambda c: c["answers"].append(c["answers"][0])), "53 is the second one to"),
+    "unknown": (answer(0, answer="maybe"), "answer 1 must be real, unsure or fake, got 'maybe'"),
+    "unsure how sure": (answer(1, confidence=None), "2 must have a confidence of 1 to 5, got None"),
+    "negative time": (answer(0, seconds=-1), "must have seconds of 0 or more, got -1"),
     "no reader": (edit(lambda c: c.pop("reader")), "a.json has no reader"),
-    "answers are no list": (edit(lambda c: c.update(answers=3)), "a.json has no reader or no answ"),
-    "an answer is no object": (
-        edit(lambda c: c["answers"].insert(0, 7)),
-        "answer 1 is to an image that the study has not",
-    ),
-    "none": (edit(lambda c: c.update(answers=[])), "answers 0 of 52 images"),
+    "no object": (edit(lambda c: c["answers"].insert(0, 7)), "answer 1 is to an image that the st"),
 }
 
 
@@ -275,9 +214,7 @@ def test_answers_that_do_not_fit_are_one_line(
     spoil, message = BAD[case]
     file = answer_all(key, "A", by_truth, tmp_path / "a.json")
     spoil(file)
-    assert status("score", study / "key.json", file, "--out", tmp_path / "out") == 2
-    assert_one_line(capsys.readouterr().err, message)
-    assert not (tmp_path / "out").exists()
+    assert_refused(capsys, tmp_path / "out", ("score", study / "key.json", file), message)
 
 
 def test_what_cannot_be_scored_is_one_line(
@@ -294,12 +231,10 @@ def test_what_cannot_be_scored_is_one_line(
     for arguments, message in (
         ((there, file, again), "are both of reader A; name each reader once"),
         ((file, file), "a.json is no key of a reader study"),
-        ((there,), "score wants KEY and ANSWERS"),
-        ((), "score wants KEY and ANSWERS"),
+        ((there,), "score needs KEY and ANSWERS"),
+        ((), "score needs KEY and ANSWERS"),
         ((there, file, "--counts", "x.json"), "--counts FILE takes no key"),
-        ((there, few, "--incomplete"), "d' and AUC want two of each"),
+        ((there, few, "--incomplete"), "d' and AUC need at least two of each"),
         ((there, none, "--incomplete"), "reader N answered nothing yet"),
     ):
-        assert status("score", *arguments, "--out", tmp_path / "out") == 2
-        assert_one_line(capsys.readouterr().err, message)
-    assert not (tmp_path / "out").exists()
+        assert_refused(capsys, tmp_path / "out", ("score", *arguments), message)

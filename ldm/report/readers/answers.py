@@ -1,4 +1,4 @@
-"""The key of a study and what readers answered, read back from their files."""
+"""The key of a study and the answers of its readers, read back from their files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Reader(NamedTuple):
 
 
 def read_key(path: str) -> Key:
-    """Raises ValueError, in one line, for what is no key."""
+    """Raises ValueError, in one line, for a file that is no key."""
     content = read_json(path)
     try:
         if content["format"] != trials.KEY:
@@ -62,9 +62,9 @@ def read_key(path: str) -> Key:
 
 
 def read_answers(path: str, key: Key, incomplete: bool = False) -> Reader:
-    """Raises ValueError, in one line, for answers that are not to this study, all and whole.
+    """Raises ValueError, in one line, for answers to another study, changed or incomplete ones.
 
-    incomplete: take answers to a part of it
+    incomplete: take answers to a part of the study
     """
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != ANSWERS:
@@ -119,14 +119,14 @@ def _answer(each: Mapping[str, Any], mode: str, where: str) -> Answer:
     seconds, remark = each.get("seconds"), each.get("remark", "")
     if mode == "pairs":
         if type(said) is not int or not 1 <= said <= 5:
-            raise ValueError(f"{where} wants a score of 1 to 5, got {said!r}")
+            raise ValueError(f"{where} must be a score of 1 to 5, got {said!r}")
         sure = 0
     elif said not in SAID:
-        raise ValueError(f"{where} wants to be {', '.join(SAID)}, got {said!r}")
+        raise ValueError(f"{where} must be {', '.join(SAID[:-1])} or {SAID[-1]}, got {said!r}")
     elif said == "unsure":
         sure = 0
     elif type(sure) is not int or not 1 <= sure <= 5:
-        raise ValueError(f"{where} wants a confidence of 1 to 5, got {sure!r}")
+        raise ValueError(f"{where} must have a confidence of 1 to 5, got {sure!r}")
     if not isinstance(seconds, int | float) or not (0 <= seconds < math.inf):
-        raise ValueError(f"{where} wants seconds of 0 or more, got {seconds!r}")
+        raise ValueError(f"{where} must have seconds of 0 or more, got {seconds!r}")
     return Answer(said, sure, float(seconds), str(remark))

@@ -1,4 +1,4 @@
-"""How good are copies? Scores of 1 to 5 (arXiv:2210.04133, section 2.3), of one reader or more."""
+"""Scores of copies, 1 to 5 (arXiv:2210.04133, section 2.3), by one reader or more."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ldm.metrics.classification import median, wilson_of_groups
 from ldm.metrics.estimate import Estimate, mean
 from ldm.report.page import Block, Table
 from ldm.report.readers.answers import Key, Reader
-from ldm.report.readers.detection import POOLED, cells
-from ldm.report.readers.readings import agreement, gather
+from ldm.report.readers.detection import cells
+from ldm.report.readers.readings import agreement, gather, groups
 
 SCALE = {
     5: "no worse for a diagnosis than the original",
@@ -24,14 +24,11 @@ SCALE = {
 
 def measure(key: Key, readers: Sequence[Reader]) -> dict[str, dict[str, Estimate]]:
     """{reader, or POOLED: {figure: estimate}}"""
-    groups = {reader.name: [reader] for reader in readers}
-    if len(readers) > 1:
-        groups[POOLED] = list(readers)
     found = {}
-    for name, some in groups.items():
-        scores = gather(key, some).said + 1
+    for name, group in groups(readers).items():
+        scores = gather(key, group).said + 1
         if scores.shape[1] < 2:
-            raise ValueError(f"{name} scored {scores.shape[1]} pairs; two at least are wanted")
+            raise ValueError(f"{name} scored {scores.shape[1]} pairs; at least two are needed")
         found[name] = {
             "mean": mean(scores.mean(axis=0)),
             "median": median(np.median(scores, axis=0)),

@@ -1,4 +1,4 @@
-"""Did readers tell real from synthetic? Rates, d', AUC, of one reader or of several together."""
+"""Rates, d' and AUC of readers who tell real from synthetic, of each and of all together."""
 
 from __future__ import annotations
 
@@ -12,28 +12,24 @@ from ldm.metrics.estimate import Estimate
 from ldm.report import measurement_plots
 from ldm.report.page import Block, Picture, Table
 from ldm.report.readers.answers import SAID, Key, Reader
-from ldm.report.readers.readings import Readings, gather
+from ldm.report.readers.readings import Readings, gather, groups
 
-POOLED = "all readers"
 AS_REAL, AS_FAKE = "unsure as real", "unsure as fake"  # the two ways to count it
 FAKE = SAID.index("fake")
 
 
 def measure(key: Key, readers: Sequence[Reader]) -> dict[str, dict[str, Estimate]]:
     """{reader, or POOLED: {figure: estimate}}"""
-    found = {reader.name: figures_of(gather(key, [reader]), reader.name) for reader in readers}
-    if len(readers) > 1:
-        found[POOLED] = figures_of(gather(key, readers), POOLED)
-    return found
+    return {name: figures(gather(key, group), name) for name, group in groups(readers).items()}
 
 
-def figures_of(seen: Readings, who: str) -> dict[str, Estimate]:
+def figures(seen: Readings, who: str) -> dict[str, Estimate]:
     """ValueError for fewer than two images of a kind."""
     synthetic, said = seen.synthetic, seen.said
     kinds = {"synthetic": synthetic, "real": ~synthetic}
     if min(there.sum() for there in kinds.values()) < 2:
         counts = " and ".join(f"{there.sum()} {kind}" for kind, there in kinds.items())
-        raise ValueError(f"{who} answered {counts} images; d' and AUC want two of each at least")
+        raise ValueError(f"{who} answered {counts} images; d' and AUC need at least two of each")
     found = {
         f"{kind} called {word}": wilson_of_groups(said[:, there] == number)
         for kind, there in kinds.items()
@@ -63,8 +59,7 @@ def blocks(
             ("", *found),
             cells(found, others),
         ),
-        roc(key, readers),
-        times(key, readers),
+        *pictures(key, readers),
         fooled(key, readers),
     ]
 
@@ -73,26 +68,21 @@ def cells(found: Mapping[str, dict[str, Estimate]], names: Sequence[str]) -> lis
     return [(name, *(str(each[name]) for each in found.values())) for name in names]
 
 
-def roc(key: Key, readers: Sequence[Reader]) -> Picture:
-    panels = {}
+def pictures(key: Key, readers: Sequence[Reader]) -> list[Picture]:
+    """ROC curves and times of each reader."""
+    curves, times = {}, {}
     for reader in readers:
         seen = gather(key, [reader])
-        panels[reader.name] = [measurement_plots.Curve("fake", seen.ratings[0], seen.synthetic)]
-    caption = "ROC curves of each reader's confidence that an image is fake."
-    return Picture("score_roc.png", measurement_plots.roc(panels), caption)
-
-
-def times(key: Key, readers: Sequence[Reader]) -> Picture:
-    panels = {}
-    for reader in readers:
-        seen = gather(key, [reader])
+        curves[reader.name] = [measurement_plots.Curve("fake", seen.ratings[0], seen.synthetic)]
         seconds = np.array([reader.answers[i].seconds for i in seen.ids])
-        panels[f"{reader.name}: seconds"] = {
-            "real": seconds[~seen.synthetic],
-            "synthetic": seconds[seen.synthetic],
-        }
-    caption = "Seconds for each image; dotted: the medians."
-    return Picture("score_times.png", measurement_plots.histograms(panels), caption)
+        kinds = {"real": seconds[~seen.synthetic], "synthetic": seconds[seen.synthetic]}
+        times[f"{reader.name}: seconds"] = kinds
+    caption = "ROC curves of each reader's confidence that an image is fake."
+    more = "Seconds for each image; dotted: the medians."
+    return [
+        Picture("score_roc.png", measurement_plots.roc(curves), caption),
+        Picture("score_times.png", measurement_plots.histograms(times), more),
+    ]
 
 
 def fooled(key: Key, readers: Sequence[Reader]) -> Table:

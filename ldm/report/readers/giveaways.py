@@ -1,4 +1,4 @@
-"""What tells real images from synthetic ones without looking at the chest."""
+"""Cues that tell real images from synthetic ones without a look at the chest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published counts of a reader study: do they fit each other, and what can be had from them?"""
+"""Published counts of a reader study: their contradictions, and the figures they allow."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from ldm.metrics.estimate import Estimate
 from ldm.report import Report, page
 from ldm.report.page import Block, Table
 from ldm.report.readers.answers import SAID, read_json
-from ldm.report.readers.readings import as_json
 
 TITLE = "Published counts of a reader study"
 FORM = (
-    'wants {"source": "...", "groups": [{"name", "truth": "synthetic" or "real", "shown": n, '
+    'must be {"source": "...", "groups": [{"name", "truth": "synthetic" or "real", "shown": n, '
     '"readers": {"A": {"real": n, "unsure": n, "fake": n}}, "all": {"real": n}}]}'
 )
 
@@ -37,19 +36,14 @@ def run(path: str) -> Report:
     source, groups = read(path)
     wrong = list(chain.from_iterable(map(contradictions, groups)))
     figures = {group.name: rates(group) for group in groups}
-    told = detection(groups)
+    skill = detection(groups)
     blocks: list[Block] = [
         source,
         "Contradictions: " + (" ".join(wrong) if wrong else "none found."),
         *(table(group, figures[group.name]) for group in groups),
-        *told_blocks(groups, told),
+        detection_block(groups, skill),
     ]
-    values = {
-        "source": source,
-        "contradictions": wrong,
-        "rates": as_json(figures),
-        "detection": as_json(told),
-    }
+    values = {"source": source, "contradictions": wrong, "rates": figures, "detection": skill}
     return Report(page.text(TITLE, blocks), values, page.files("counts", TITLE, blocks, values))
 
 
@@ -59,7 +53,7 @@ def read(path: str) -> tuple[str, list[Group]]:
     try:
         groups = [_group(each) for each in content["groups"]]
         if not groups or len({group.name for group in groups}) < len(groups):
-            raise ValueError("groups want names of their own")
+            raise ValueError("each group must have its own name")
         return str(content["source"]), groups
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is no table of counts ({error}); it {FORM}") from error
@@ -85,24 +79,19 @@ def _counts(counts: Mapping[str, Any]) -> dict[str, int]:
 
 
 def contradictions(group: Group) -> Iterator[str]:
-    """Sentences: what of these counts cannot be true together."""
+    """Sentences about counts that cannot be true together."""
     readers = group.readers
     for name, counts in readers.items():
         if (total := sum(counts.values())) != group.shown:
             yield f"{group.name}: reader {name} answered {total} of {group.shown} images shown."
     for word, together in group.all.items():
-        said = {name: counts.get(word, 0) for name, counts in readers.items()}
-        if fewer := [f"reader {name} called {n}" for name, n in said.items() if n < together]:
-            yield (
-                f"{group.name}: {together} called {word} by all readers, but "
-                f"{' and '.join(fewer)} {word}."
-            )
-        least = sum(said.values()) - (len(said) - 1) * group.shown
+        called = {name: counts.get(word, 0) for name, counts in readers.items()}
+        start = f"{group.name}: {together} called {word} by all readers, but"
+        if fewer := [f"reader {name} called {n}" for name, n in called.items() if n < together]:
+            yield f"{start} {' and '.join(fewer)} {word}."
+        least = sum(called.values()) - (len(called) - 1) * group.shown
         if together < least:
-            yield (
-                f"{group.name}: {together} called {word} by all readers, but so many were called "
-                f"so that {least} at least must be."
-            )
+            yield f"{start} so many were called so that {least} at least must be."
     if sum(group.all.values()) > group.shown:
         yield f"{group.name}: all readers agree on more images than were shown."
 
@@ -140,14 +129,14 @@ def table(group: Group, found: Mapping[str, Mapping[str, Estimate]]) -> Table:
     return Table(caption, ("reader", *SAID), rows)
 
 
-def told_blocks(groups: list[Group], told: Mapping[str, Mapping[str, Estimate]]) -> list[Block]:
-    if told:
-        rows = [(name, *map(str, each.values())) for name, each in told.items()]
-        header = ("reader", *next(iter(told.values())))
-        return [Table("Over all groups; unsure counts as real.", header, rows)]
+def detection_block(groups: list[Group], skill: Mapping[str, Mapping[str, Estimate]]) -> Block:
+    if skill:
+        rows = [(name, *map(str, each.values())) for name, each in skill.items()]
+        header = ("reader", *next(iter(skill.values())))
+        return Table("Over all groups; unsure counts as real.", header, rows)
     kind = groups[0].truth
     other, word = ("specificity", "fake") if kind == "synthetic" else ("sensitivity", "real")
-    return [
+    return (
         f"All images shown were {kind}: neither {other} nor d' can be had. A reader who calls "
         f"everything {word} would look perfect."
-    ]
+    )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,9 +15,11 @@ from ldm.metrics.estimate import Estimate
 from ldm.report.readers.answers import SAID, Key, Reader
 from ldm.report.readers.trials import CATCH, SYNTHETIC
 
+POOLED = "all readers"
+
 
 class Readings(NamedTuple):
-    """What readers said of images that all of them saw, R readers and n images.
+    """Answers of R readers to the n images that all of them saw.
 
     synthetic: [n];  said: [R, n] index into the categories;  ratings: [R, n], see Answer.rating
     """
@@ -38,6 +39,12 @@ def gather(key: Key, readers: Sequence[Reader]) -> Readings:
     ratings = [[0 if key.mode == "pairs" else a.rating for a in each] for each in answers]
     truth = np.array([t.truth == SYNTHETIC for t in both], bool)
     return Readings([t.id for t in both], truth, np.array(said, int), np.array(ratings, int))
+
+
+def groups(readers: Sequence[Reader]) -> dict[str, Sequence[Reader]]:
+    """{name: its readers}: each alone, and POOLED, all of them, if there are several."""
+    each: dict[str, Sequence[Reader]] = {reader.name: [reader] for reader in readers}
+    return each | ({POOLED: readers} if len(readers) > 1 else {})
 
 
 def code(mode: str, said: str | int) -> int:
@@ -76,7 +83,7 @@ def agreement(
 
 
 class Attentiveness(NamedTuple):
-    """How carefully one reader answered; None where nothing was shown for it.
+    """The care of one reader's answers; None where nothing was shown for it.
 
     same: repeats with the same answer;  opposite: ids of those called both real and fake
     caught: catch trials called fake, or a copy that scored 1 or 2
@@ -109,14 +116,3 @@ def attention(key: Key, reader: Reader) -> Attentiveness:
     if not times:
         raise ValueError(f"reader {reader.name} answered nothing yet; leave that file out")
     return Attentiveness(same, kappa, opposite, caught, median(times), len(given))
-
-
-def as_json(found: Any) -> Any:
-    """Estimates as objects; JSON has no NaN: null."""
-    if isinstance(found, float):
-        return found if math.isfinite(found) else None
-    if isinstance(found, dict):
-        return {name: as_json(each) for name, each in found.items()}
-    if isinstance(found, Estimate | Attentiveness):
-        return as_json(found._asdict())
-    return [as_json(each) for each in found] if isinstance(found, list) else found

@@ -1,19 +1,22 @@
-"""evaluate.py reader-study make: the page for the readers, and the key for who asks them."""
+"""evaluate.py reader-study make: the page for the readers, and the key to its images."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from ldm.config import ConfigError
 from ldm.data.image_sets import ImageSet, PhantomSet, open_set
+from ldm.metrics.estimate import Estimate
 from ldm.pictures import image_files
 from ldm.report import Report, page
 from ldm.report.page import Block
 from ldm.report.readers import giveaways, offline_page, trials
-from ldm.report.readers.trials import CATCH, PAIR, REAL, SYNTHETIC, Item
+from ldm.report.readers.trials import PAIR, REAL, SYNTHETIC, Item
 from ldm.report.reconstruction import PATIENTS
 from ldm.report.roundtrip import Copier, open_copier
 
@@ -27,50 +30,45 @@ WARNING = (
 def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any file is written, for a study that cannot be made."""
     made = pairs(options) if options.pairs else authenticity(options)
-    check_place(options, json.loads(made.files["key.json"])["study"])
+    check_key(options.out / "key.json", made.values["study"])
     return made
 
 
 def authenticity(options: argparse.Namespace) -> Report:
     if not (options.real and options.synthetic):
-        raise ConfigError("make wants two sets, REAL and SYNTHETIC, or --pairs ORIGINAL")
-    n, seed = options.n, options.seed
+        raise ConfigError("make needs two sets, REAL and SYNTHETIC, or --pairs ORIGINAL")
+    n = options.n
     model = open_copier(options.model) if options.same_path else None
-    sets = [open_set(name, options.size or 128) for name in (options.real, options.synthetic)]
-    kinds = (REAL, SYNTHETIC)
-    chosen = [trials.choose(a, n, seed, truth) for a, truth in zip(sets, kinds, strict=True)]
-    sides = [
-        [side(asked, index) for index in each] for asked, each in zip(sets, chosen, strict=True)
-    ]
-    size = options.size or min(LARGEST, *map(min, sides))
-    offline_page.check_size(2 * n + options.catch + options.repeats, size)
-    items = []
-    for truth, asked, each in zip(kinds, sets, chosen, strict=True):
-        through = model if truth == REAL else None
-        for index in each:
-            pixels = prepare(asked, index, size, through)
-            items.append(Item(truth, asked.sample_id(index), (pixels,)))
-    trials.check_apart(items)
-    found = giveaways.measure(*([i.pixels[0] for i in items if i.truth == t] for t in kinds))
-    for number in range(options.catch):
-        spoiled = trials.spoil(items[number % (2 * n)].pixels[0], number, seed)
-        items.append(Item(CATCH, trials.SPOILED[number % 2], (spoiled,)))
-    enlarged = {
-        truth: sum(one < size for one in each) for truth, each in zip(kinds, sides, strict=True)
+    names = {REAL: options.real, SYNTHETIC: options.synthetic}
+    sets = {truth: open_set(name, options.size or 128) for truth, name in names.items()}
+    chosen = {truth: trials.choose(a, n, options.seed, truth) for truth, a in sets.items()}
+    sides = {
+        truth: [min(sets[truth].load(index).shape[-2:]) for index in each]
+        for truth, each in chosen.items()
     }
+    size = options.size or min(LARGEST, *map(min, sides.values()))
+    offline_page.check_size(2 * n + options.catch + options.repeats, size)
+    items = [
+        Item(truth, asked.sample_id(index), (prepare(asked.load(index), size, through),))
+        for (truth, asked), through in zip(sets.items(), (model, None), strict=True)
+        for index in chosen[truth]
+    ]
+    found = giveaways.measure(*([i.pixels[0] for i in items if i.truth == t] for t in sets))
+    enlarged = {truth: sum(side < size for side in each) for truth, each in sides.items()}
     made = {
-        **{truth: asked.name for truth, asked in zip(kinds, sets, strict=True)},
+        **{truth: asked.name for truth, asked in sets.items()},
         "n of each": n,
         **settings(options, size),
         **{f"{truth}, enlarged": count for truth, count in enlarged.items()},
         "real through the autoencoder of": options.model if options.same_path else None,
     }
+    real, synthetic = sets.values()
     blocks: list[Block] = [
-        f"{n} real images of {sets[0].name} ({trials.of_patients(sets[0])}) and {n} synthetic ones "
-        f"of {sets[1].name}, {size} px: the central square, grey, 8 bits, the same path for all. "
+        f"{n} real images of {real.name} ({trials.of_patients(real)}) and {n} synthetic ones "
+        f"of {synthetic.name}, {size} px: the central square, grey, 8 bits, the same path for all. "
         f"Smaller than that and enlarged: {enlarged[REAL]} real, {enlarged[SYNTHETIC]} synthetic.",
         same_path(options),
-        *common(options, sets[0]),
+        *about(options, real),
         giveaways.table(found),
     ]
     return finish("authenticity", items, options, made, blocks, found)
@@ -86,13 +84,7 @@ def pairs(options: argparse.Namespace) -> Report:
     for index in trials.choose(asked, options.n, options.seed, PAIR):
         original = copier.fit(asked.load(index))
         both = (original, copier.means(original[None])[0])
-        shown = tuple(trials.as_pixels(one) for one in both)
-        items.append(Item(PAIR, asked.sample_id(index), shown))
-    trials.check_apart(items)
-    for number in range(options.catch):
-        pixels = items[number % options.n].pixels[0]
-        spoiled = trials.spoil(pixels, number, options.seed)
-        items.append(Item(CATCH, trials.SPOILED[number % 2], (pixels, spoiled)))
+        items.append(Item(PAIR, asked.sample_id(index), tuple(map(trials.as_pixels, both))))
     made = {
         "originals": asked.name,
         "n": options.n,
@@ -105,45 +97,44 @@ def pairs(options: argparse.Namespace) -> Report:
         f"autoencoder of {options.model} makes of it (the posterior's mean), {copier.size} px: the "
         "central square, grey, 8 bits. Readers know which is which and score the copy from 1 to 5, "
         "the scale of arXiv:2210.04133, section 2.3.",
-        *common(options, asked),
+        *about(options, asked),
     ]
     return finish("pairs", items, options, made, blocks, {})
 
 
 def finish(
     mode: str,
-    items: Sequence[Item],
+    items: list[Item],
     options: argparse.Namespace,
     made: dict[str, Any],
     blocks: list[Block],
-    found: dict[str, Any],
+    found: dict[str, Estimate],
 ) -> Report:
-    study = trials.build(mode, items, options.repeats, options.seed, made)
+    """Add the catch trials, and put page, key and report together."""
+    trials.check_apart(items)
+    items = [*items, *trials.catch_trials(items, options.catch, options.seed)]
+    study, written = trials.build(mode, items, options.repeats, options.seed, made)
     values = {
-        "study": json.loads(study["key.json"])["study"],
+        "study": study,
         "mode": mode,
         "trials": len(items) + options.repeats,
         "made": made,
-        "giveaways": {name: each._asdict() for name, each in found.items()},
+        "giveaways": found,
     }
-    written = page.files("made", TITLE, blocks, values)
-    return Report(page.text(TITLE, blocks), values, written | study)
+    files = page.files("made", TITLE, blocks, values) | written
+    return Report(page.text(TITLE, blocks), values, files)
 
 
 def settings(options: argparse.Namespace, size: int) -> dict[str, Any]:
     return {name: getattr(options, name) for name in ("repeats", "catch", "seed")} | {"size": size}
 
 
-def side(asked: ImageSet, index: int) -> int:
-    return min(asked.load(index).shape[-2:])
-
-
-def prepare(asked: ImageSet, index: int, size: int, through: Copier | None) -> offline_page.Pixels:
+def prepare(image: Tensor, size: int, through: Copier | None) -> offline_page.Pixels:
     """The central square, grey, resized, with 8 bits: the one path of every image.
 
     through: an autoencoder that it passes first, at the model's own size
     """
-    image = image_files.to_channels(asked.load(index), 1)
+    image = image_files.to_channels(image, 1)
     if through:
         image = through.means(through.fit(image)[None])[0]
     return trials.as_pixels(image_files.fit_square(image, size))
@@ -163,23 +154,22 @@ def same_path(options: argparse.Namespace) -> str:
     )
 
 
-def common(options: argparse.Namespace, first: ImageSet) -> list[str]:
-    shown = [
+def about(options: argparse.Namespace, first: ImageSet) -> list[str]:
+    sentences = [
         f"{options.repeats} of them come again, half the study later or more; {options.catch} "
         f"catch trials ({' and '.join(trials.SPOILED)}) tell who attends. Seed {options.seed}. "
         + WARNING
     ]
-    return shown if isinstance(first, PhantomSet) else [*shown, PATIENTS]
+    return sentences if isinstance(first, PhantomSet) else [*sentences, PATIENTS]
 
 
-def check_place(options: argparse.Namespace, study: str) -> None:
+def check_key(path: Path, study: str) -> None:
     """ConfigError if another study's key would be lost."""
-    path = options.out / "key.json"
     if not path.exists():
         return
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))["study"]
+        existing = json.loads(path.read_text(encoding="utf-8"))["study"]
     except (ValueError, KeyError, TypeError):
-        there = "another"
-    if there != study:
-        raise ConfigError(f"{path} is the key of study {there}; name another --out, to keep it")
+        existing = "another"
+    if existing != study:
+        raise ConfigError(f"{path} is the key of study {existing}; name another --out, to keep it")

@@ -1,4 +1,4 @@
-"""evaluate.py reader-study plan: how many images and readers for how narrow an interval?"""
+"""evaluate.py reader-study plan: images and readers for an interval of a given width."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ IMAGES = (25, 50, 100, 200, 400)
 
 
 def run(options: argparse.Namespace) -> Report:
-    """Raises ConfigError for figures that cannot be."""
+    """Raises ConfigError for impossible figures."""
     rate, d_prime, kappa, readers = options.rate, options.d_prime, options.kappa, options.readers
     widths = (options.rate_within, options.d_prime_within, options.kappa_within)
     if not (0 < rate < 1 and 0 <= kappa < 1 and min(widths) > 0 and abs(d_prime) <= 6):
         raise ConfigError(
-            "plan wants a rate between 0 and 1, a kappa of 0 or more and below 1, a d' of 6 at "
-            "most, and half widths above 0"
+            "plan needs a rate between 0 and 1, a kappa of 0 or more and below 1, a d' of at "
+            "most 6, and half widths above 0"
         )
     several = f"{readers} readers"
     columns = {

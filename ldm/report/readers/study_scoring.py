@@ -1,9 +1,9 @@
-"""evaluate.py reader-study score: what the answers are worth."""
+"""evaluate.py reader-study score: figures, agreement and attention from the answers."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ldm.config import ConfigError
@@ -11,7 +11,7 @@ from ldm.report import Report, page
 from ldm.report.page import Block, Table
 from ldm.report.readers import copy_rating, detection, published_counts
 from ldm.report.readers.answers import Key, Reader, read_all, read_key
-from ldm.report.readers.readings import Attentiveness, agreement, as_json, attention
+from ldm.report.readers.readings import Attentiveness, agreement, attention
 
 TITLE = {
     "authenticity": "Could readers tell real from synthetic?",
@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> Report:
             raise ConfigError("--counts FILE takes no key and no answers")
         return published_counts.run(options.counts)
     if not options.answers:
-        raise ConfigError("score wants KEY and ANSWERS of one reader or more, or --counts FILE")
+        raise ConfigError("score needs KEY and ANSWERS of one reader or more, or --counts FILE")
     key = read_key(options.key)
     readers = read_all(options.answers, key, options.incomplete)
     way = copy_rating if key.mode == "pairs" else detection
@@ -44,9 +44,9 @@ def run(options: argparse.Namespace) -> Report:
         "study": key.study,
         "mode": key.mode,
         "made": key.made,
-        "figures": as_json(found),
-        "kappa": as_json(agreed),
-        "readers": as_json(watched),
+        "figures": found,
+        "kappa": agreed,
+        "readers": watched,
     }
     title = TITLE[key.mode]
     return Report(page.text(title, blocks), values, page.files("score", title, blocks, values))
@@ -76,15 +76,16 @@ def agreement_blocks(agreed: Mapping[str, Any], readers: int) -> list[Block]:
 
 
 def care(watched: Mapping[str, Attentiveness], key: Key) -> Table:
-    def shown(value: object) -> str:
-        return "none shown" if value is None else str(value)
-
+    figures: dict[str, Callable[[Attentiveness], object]] = {
+        "repeats, same answer": lambda one: one.same or "none shown",
+        "repeats, kappa": lambda one: one.kappa or "none shown",
+        "repeats, opposite answers": lambda one: len(one.opposite),
+        "catch trials passed": lambda one: one.caught or "none shown",
+        "seconds, median": lambda one: one.seconds,
+    }
     rows = [
-        ("repeats, same answer", *(shown(each.same) for each in watched.values())),
-        ("repeats, kappa", *(shown(each.kappa) for each in watched.values())),
-        ("repeats, opposite answers", *(str(len(each.opposite)) for each in watched.values())),
-        ("catch trials passed", *(shown(each.caught) for each in watched.values())),
-        ("seconds, median", *(shown(each.seconds) for each in watched.values())),
+        (label, *(str(figure(one)) for one in watched.values()))
+        for label, figure in figures.items()
     ]
     scored = " (quadratic weights)" if key.mode == "pairs" else ""
     caption = (

@@ -1,4 +1,4 @@
-"""Which images a study shows, in which order and under which names; and the key to it."""
+"""The trials of a reader study: which images, in which order and under which names; the key."""
 
 from __future__ import annotations
 
@@ -48,13 +48,12 @@ def choose(asked: ImageSet, n: int, seed: int, truth: str) -> list[int]:
         chosen.setdefault(names[index], index)
     if len(chosen) < n:
         of = "" if unknown else f" of {len(chosen)} patients"
-        held = f"{len(asked)} images{of}"
-        raise ConfigError(f"{asked.name} holds {held}, but --n {n} of different ones are wanted")
+        raise ConfigError(f"{asked.name} holds {len(asked)} images{of}, but --n needs {n} of them")
     return list(chosen.values())[:n]
 
 
 def of_patients(asked: ImageSet) -> str:
-    """What a page says of the patients of the images that `choose` draws."""
+    """A phrase about the patients of the images that `choose` draws."""
     _, unknown = patients(asked, range(len(asked)))
     if not unknown:
         return "one of a patient at most"
@@ -65,12 +64,23 @@ def of_patients(asked: ImageSet) -> str:
 
 
 def spoil(pixels: Pixels, number: int, seed: int) -> Pixels:
-    """What nobody can take for a radiograph, of the grey levels of one: SPOILED, in turn."""
+    """The grey levels of a radiograph in an order that nobody takes for one: SPOILED, in turn."""
     generator = rng.generator(seed, "reader study, catch", number)
     if number % len(SPOILED) == 0:
         order = torch.randperm(pixels.size, generator=generator).numpy()
         return pixels.ravel()[order].reshape(pixels.shape)
     return pixels[torch.randperm(len(pixels), generator=generator).numpy()]
+
+
+def catch_trials(items: Sequence[Item], count: int, seed: int) -> list[Item]:
+    """Trials that show a spoiled image of an item, alone or as the copy in a pair."""
+    found = []
+    for number in range(count):
+        first, *copy = items[number % len(items)].pixels
+        spoiled = spoil(first, number, seed)
+        shown = (first, spoiled) if copy else (spoiled,)
+        found.append(Item(CATCH, SPOILED[number % len(SPOILED)], shown))
+    return found
 
 
 def check_apart(items: Sequence[Item]) -> None:
@@ -87,11 +97,11 @@ def check_apart(items: Sequence[Item]) -> None:
 
 def build(
     mode: str, items: Sequence[Item], repeats: int, seed: int, made: dict[str, Any]
-) -> dict[str, bytes]:
-    """{study.html, key.json} of items in an order of their own.
+) -> tuple[str, dict[str, bytes]]:
+    """The id of a study, and {study.html, key.json}, of items in random order.
 
-    made: how, for the key. Order and names are keyed by the pixels, too: who has the page alone
-    cannot draw them again from a guessed seed.
+    made: settings to record in the key. Order and names are keyed by the pixels, too: whoever has
+    the page alone cannot draw them again from a guessed seed.
     """
     size = len(items[0].pixels[0])
     offline_page.check_size((len(items) + repeats) * len(items[0].pixels), size)
@@ -104,21 +114,20 @@ def build(
     trials = []
     for place, i in enumerate(order):
         first = order.index(i)
-        repeat = ids[first] if first < place else None
-        trials.append(
-            {"id": ids[place], "truth": items[i].truth, "image": items[i].name, "repeats": repeat}
-        )
+        repeated = ids[first] if first < place else None
+        item = {"truth": items[i].truth, "image": items[i].name}
+        trials.append({"id": ids[place], **item, "repeats": repeated})
     key = {"format": KEY, "study": study, "mode": mode, "made": made, "trials": trials}
-    return {
+    return study, {
         "study.html": offline_page.html(study, mode, size, ids, shown),
         "key.json": (json.dumps(key, indent=1) + "\n").encode(),
     }
 
 
 def arrange(catches: Sequence[bool], repeats: int, seed: int, *purpose: str) -> list[int]:
-    """The order in which items are shown; those shown twice come again half the study later.
+    """The order in which items are shown; repeats come half the study later or more.
 
-    catches: which items are catch trials, which do not come again
+    catches: which items are catch trials; these are not repeated
     """
     generator, n = rng.generator(seed, *purpose, "order"), len(catches)
     if repeats > (most := max(0, n // 2 - sum(catches))):

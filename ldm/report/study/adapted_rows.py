@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ldm.config import to_dict
+from ldm.data.radiographs import from_bytes
 from ldm.pipeline import LatentDiffusion
 from ldm.report import adapted_models
-from ldm.report.study.cached_steps import core_version
+from ldm.report.study.cached_steps import Done, core_version
 from ldm.report.study.study_settings import FULL_RATES, FULL_STEPS, ROOT, Study
 from ldm.system.fingerprint import digest
 from ldm.training.run_config import RunConfig, load_run
@@ -22,7 +25,7 @@ from ldm.weights.loading import load
 
 @dataclass(frozen=True)
 class AdaptedRow:
-    """config: in configs/, none for the model as it is;  style: is the third prompt drawn, too?"""
+    """config: in configs/, none for the unchanged model;  style: is its prompt drawn, too?"""
 
     name: str
     group: str
@@ -61,11 +64,12 @@ METHODS = (
 def run_of(method: AdaptedRow, study: Study, size: int, made_of: Mapping[str, str]) -> RunConfig:
     """Its training, whose folder is named by all that decides the weights;  made_of: `content`"""
     overrides = ["train.sample_every=0"]
-    if study.tier == "full":
-        overrides += full(method.config)
-    if method.config in study.steps:  # those of --quick, of any tier
-        overrides.append(f"train.steps={study.steps[method.config]}")
-    if study.data and method.group != PROJECTION:  # whose captions are of phantoms
+    steps = (FULL_STEPS if study.tier == "full" else {}) | study.steps  # --quick, in any tier
+    if method.config in steps:
+        overrides.append(f"train.steps={steps[method.config]}")
+    if study.tier == "full" and method.config in FULL_RATES:
+        overrides.append(f"train.learning_rate={FULL_RATES[method.config]}")
+    if study.data and method.group != PROJECTION:  # which trains on captions of phantoms
         overrides.append(f"data.path={json.dumps(study.data)}")
         if method.config == "unet_prior":
             overrides.append("method.prior_prompt=a lung xray")
@@ -87,21 +91,13 @@ def run_of(method: AdaptedRow, study: Study, size: int, made_of: Mapping[str, st
     return load_run(config, [*overrides, f"train.out={json.dumps(str(out))}"])
 
 
-def full(config: str) -> list[str]:
-    steps, rate = FULL_STEPS.get(config), FULL_RATES.get(config)
-    return [f"train.steps={steps}"] * (steps is not None) + [f"train.learning_rate={rate}"] * (
-        rate is not None
-    )
-
-
 def as_settings(run: RunConfig) -> dict[str, Any]:
-    """What of a run decides its weights, wherever things lie."""
+    """The settings of a run that decide its weights: all but devices and places of files."""
+    places = {"train": ("out", "device"), "data": ("path", "cache"), "method": ("encoder",)}
     found = to_dict(run)
-    found["train"] = {k: v for k, v in found["train"].items() if k not in ("out", "device")}
-    found["data"] = {k: v for k, v in found["data"].items() if k not in ("path", "cache")}
-    found["model"] = {"parts": found["model"]["parts"]}
-    found["method"] = {k: v for k, v in found["method"].items() if k != "encoder"}
-    return found
+    for part, names in places.items():
+        found[part] = {key: value for key, value in found[part].items() if key not in names}
+    return found | {"model": {"parts": found["model"]["parts"]}}
 
 
 def content(study: Study) -> dict[str, str]:
@@ -112,7 +108,10 @@ def content(study: Study) -> dict[str, str]:
 
 
 def hash_of(path: Path) -> str:
-    """12 hex digits of a file, or of all files in a folder; of a model, the file with its rest."""
+    """12 hex digits of a file, or of all files in a folder.
+
+    Weights of a part are hashed with the model.safetensors beside them, which holds the rest.
+    """
     whole = hashlib.sha256()
     beside = path.parent / "model.safetensors"
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
@@ -126,20 +125,20 @@ def hash_of(path: Path) -> str:
 
 
 def train(run: RunConfig) -> Path:
-    """The run's folder, finished; what was begun goes on."""
+    """The run's folder, finished; an interrupted training is resumed."""
     from ldm.training.methods import build_method
     from ldm.training.trainer import Trainer, finished
 
     if finished(run) is None:
         Trainer(run, build_method(run)).fit()
-        gc.collect()  # networks hold themselves in circles, and two of 16 GB do not fit
+        gc.collect()  # networks are in reference cycles, and two of 16 GB do not fit
     return Path(run.train.out)
 
 
 def open_model(
     method: AdaptedRow, study: Study, run: RunConfig | None
 ) -> tuple[LatentDiffusion, str]:
-    """Who draws, and the noun of the prompts."""
+    """The model that draws, and the noun of its prompts."""
     if run is None:
         return load(study.model), adapted_models.NOUN
     folder = train(run)
@@ -147,3 +146,8 @@ def open_model(
         return load(folder), adapted_models.NOUN
     pipe = load(study.model)
     return pipe, adapted_models.open_run(pipe, folder)
+
+
+def kept_images(step: Done, kind: str) -> Tensor:
+    """Images [n, 1, H, W] in [-1, 1] that a step kept."""
+    return from_bytes(step.array(kind))

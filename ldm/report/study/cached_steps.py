@@ -1,36 +1,38 @@
-"""Steps of a long piece of work: each is kept once it is done, and found again by what it rests on.
+"""A cache of the steps of a long piece of work: a finished step is found again by its inputs.
 
 OUT/steps/NAME/ holds values.json, the files of the step, and step.json: the key (a hash of the
 settings, of the code and of the keys of the steps that it needs), those settings, the hash of
-every file, and the seconds that it took. A step whose key is another one is done anew, and so is
-one whose files are damaged; what was done for other settings before is overwritten.
+every file, and the seconds that it took. A step is done again, and overwritten, if its key changed
+or its files are damaged.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
-from ldm.metrics.estimate import as_json
+from ldm.metrics.estimate import Estimate, as_json
 from ldm.system import atomic
 from ldm.system.fingerprint import code_version, digest
 
 log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[2]
-_PAGES = ("adapted", "figures", "order", "story", "summary", "tables")
-# what only shows results, so that a new word in a caption does not cost an hour
+# files that only show results, so that a new word in a caption does not repeat hours of work
 SHOWS = (
-    "report/page.py",
-    "report/chambon.py",
-    *(f"report/study/{name}.py" for name in _PAGES),
+    *("report/page.py", "report/chambon.py"),
+    *("report/study/paper_figures.py", "report/study/paper_tables.py"),
+    *("report/study/rank_agreement.py", "report/study/study_page.py"),
+    "report/study/study_summary.py",
 )
 VALUES, RECORD = "values.json", "step.json"
 
@@ -43,23 +45,29 @@ class Result(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A finished step, on the disk;  seconds: that it took;  cpu: the same of all cores' work"""
+    """A finished step on the disk.
+
+    values: of its values.json, estimates as such
+    record: of its step.json; seconds: that it took;  cpu: of the work of all cores
+    """
 
     folder: Path
-    key: str
     values: dict[str, Any]
-    seconds: float
-    cpu: float
+    record: dict[str, Any]
 
     def read(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
+
+    def array(self, name: str) -> np.ndarray:
+        found: np.ndarray = np.load(self.folder / f"{name}.npy")
+        return found
 
 
 @dataclass(frozen=True)
 class StudyStep:
     """settings: all that decides the result, but for the code and the steps that are needed
 
-    work: makes it of the steps before;  about: how long it may take, in seconds, for the estimate
+    work: makes the result from the steps before it;  about: how many seconds it may take
     """
 
     name: str
@@ -69,65 +77,58 @@ class StudyStep:
     about: float = 10.0
 
 
-@dataclass
-class Clock:
-    """What is left, by the steps that were done so far and how long they were thought to take."""
-
-    expected: float
-    done: float = 0.0
-    spent: float = 0.0
-    names: list[str] = field(default_factory=list)
-
-    def tick(self, step: StudyStep, seconds: float) -> None:
-        self.names.append(step.name)
-        self.done += step.about
-        self.spent += seconds
-
-    def left(self) -> str:
-        pace = self.spent / self.done if self.done else 1.0
-        seconds = pace * max(0.0, self.expected - self.done)
-        return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-
-
 def run(steps: Sequence[StudyStep], folder: Path) -> dict[str, Done]:
     """All of them, in their order; the log has a line for each."""
-    log.setLevel(logging.INFO)  # a line for each step is what whoever waits for an hour wants
+    log.setLevel(logging.INFO)  # a study takes an hour: show a line for each step
     done: dict[str, Done] = {}
     code = version()
     keys: dict[str, str] = {}
     for step in steps:  # known before anything is done
-        keys[step.name] = digest(
-            [step.name, step.settings, code, [keys[name] for name in step.needs]]
-        )
-    waiting = [s for s in steps if find(folder / s.name, keys[s.name]) is None]
-    clock = Clock(sum(step.about for step in waiting))
+        needed = [keys[name] for name in step.needs]
+        keys[step.name] = digest([step.name, step.settings, code, needed])
+    waiting = [step for step in steps if find(folder / step.name, keys[step.name]) is None]
+    expected, spent = sum(step.about for step in waiting), [(0.0, 0.0)]
     for number, step in enumerate(steps, start=1):
         place, where = folder / step.name, f"step {number} of {len(steps)}, {step.name}"
         found = find(place, keys[step.name])
         if found is None:
-            log.info("%s: begins%s; about %s left", where, why(place, step, code), clock.left())
+            left = time_left(expected, spent)
+            log.info("%s: begins%s; about %s left", where, why(place, step, code), left)
             began = (time.monotonic(), time.process_time())
             result = step.work(done)
             took = (time.monotonic() - began[0], time.process_time() - began[1])
             found = keep(place, step, keys[step.name], code, result, took)
-            clock.tick(step, found.seconds)
-            log.info("%s: done in %.0f s; about %s left", where, found.seconds, clock.left())
+            spent.append((step.about, took[0]))
+            left = time_left(expected, spent)
+            log.info("%s: done in %.0f s; about %s left", where, took[0], left)
         else:
             log.info("%s: there already", where)
         done[step.name] = found
     return done
 
 
+def time_left(expected: float, spent: Sequence[tuple[float, float]]) -> str:
+    """expected: seconds of all steps;  spent: seconds of each finished one, expected and real"""
+    planned, took = map(sum, zip(*spent, strict=True))
+    pace = took / planned if planned else 1.0
+    seconds = pace * max(0.0, expected - planned)
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
 def version() -> str:
-    """Of all code of the package that results can depend on, and of torch."""
-    files = [f for f in PACKAGE.rglob("*.py") if str(f.relative_to(PACKAGE)) not in SHOWS]
-    return f"{code_version(*sorted(files))}-{torch.__version__}"
+    """Hash of all code of the package that results can depend on, and torch's version."""
+    return _hash(lambda name: name not in SHOWS)
 
 
 def core_version() -> str:
-    """The same of what trains and draws: all but the reports."""
-    files = [f for f in PACKAGE.rglob("*.py") if f.relative_to(PACKAGE).parts[0] != "report"]
-    return f"{code_version(*sorted(files))}-{torch.__version__}"
+    """Hash of the code that trains and draws, all but the reports, and torch's version."""
+    return _hash(lambda name: not name.startswith("report/"))
+
+
+def _hash(counts: Callable[[str], bool]) -> str:
+    files = sorted(PACKAGE.rglob("*.py"))
+    kept = [file for file in files if counts(file.relative_to(PACKAGE).as_posix())]
+    return f"{code_version(*kept)}-{torch.__version__}"
 
 
 def find(folder: Path, key: str) -> Done | None:
@@ -140,8 +141,25 @@ def find(folder: Path, key: str) -> Done | None:
         if not file.is_file() or code_version(file) != hashed:
             log.warning("%s is not what the step wrote; it is done again", file)
             return None
-    values = json.loads((folder / VALUES).read_text())
-    return Done(folder, key, values, record["seconds"], record["cpu"])
+    return Done(folder, read_values(folder), record)
+
+
+def read_values(folder: Path) -> dict[str, Any]:
+    """values.json of a step; each object with the fields of an Estimate, and no others, is one."""
+
+    def revive(found: dict[str, Any]) -> Any:
+        return estimate_of(found) if found.keys() == set(Estimate._fields) else found
+
+    values: dict[str, Any] = json.loads((folder / VALUES).read_text(), object_hook=revive)
+    return values
+
+
+def estimate_of(found: Mapping[str, Any]) -> Estimate:
+    """An estimate from JSON, where null is a number that is not finite."""
+    numbers: dict[str, Any] = {
+        name: math.nan if found[name] is None else found[name] for name in Estimate._fields
+    }
+    return Estimate(**numbers)
 
 
 def keep(
@@ -153,7 +171,6 @@ def keep(
     with atomic.whole_folder(folder) as unfinished:
         for name, content in contents.items():
             (unfinished / name).write_bytes(content)
-    seconds, cpu = (round(one, 1) for one in took)
     record = {
         "step": step.name,
         "key": key,
@@ -161,16 +178,16 @@ def keep(
         "needs": step.needs,
         "settings": step.settings,
         "files": {name: code_version(folder / name) for name in contents},
-        "seconds": seconds,
-        "cpu": cpu,
+        "seconds": round(took[0], 1),
+        "cpu": round(took[1], 1),
     }
     with atomic.whole_file(folder / RECORD) as path:
         path.write_text(json.dumps(record, indent=1) + "\n")
-    return Done(folder, key, json.loads(values), seconds, cpu)
+    return Done(folder, read_values(folder), record)
 
 
 def why(folder: Path, step: StudyStep, code: str) -> str:
-    """What changed since the step was last done."""
+    """The reason why the step is done again; "" if it was never done."""
     record = read_record(folder)
     if record is None:
         return ""
@@ -181,7 +198,7 @@ def why(folder: Path, step: StudyStep, code: str) -> str:
 
 def read_record(folder: Path) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = json.loads((folder / RECORD).read_text())
-        return found
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text())
+        return record
     except (OSError, ValueError):
         return None

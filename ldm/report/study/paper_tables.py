@@ -1,6 +1,6 @@
 """The tables of a study, each beside the paper's, from the values of its steps alone.
 
-Every table names its steps; every figure of ours in it is in their values.json.
+Every table names its steps; each of our figures in it is in their values.json.
 """
 
 from __future__ import annotations
@@ -11,45 +11,60 @@ from typing import Any, NamedTuple
 from ldm.metrics.estimate import Estimate
 from ldm.report import chambon
 from ldm.report.page import Table
-from ldm.report.study.cached_steps import Done
+from ldm.report.study.adapted_rows import METHODS
+from ldm.report.study.cached_steps import Done, estimate_of
 from ldm.report.study.rank_agreement import RankAgreement, compare
 
 Steps = Mapping[str, Done]
-Figures = dict[str, Estimate | None]
-FEW, NONE = "too few images", ""
+NAMES = [method.name for method in METHODS]
+LABELS = {method.name: f"{method.group}: {method.label}" for method in METHODS}
+PROMPTS = {"plain": "lung xray", "fluid": "... pleural effusion", "style": "in the style of"}
+KINDS = ("AUC", "accuracy", "F1", "precision", "recall")  # as chambon.VERDICTS has them
+AGAINST = "AUC, other findings"
 
 
-class Beside(NamedTuple):
+class Comparison(NamedTuple):
     """tables, and how each column of ours orders its rows beside the paper's"""
 
     tables: list[Table]
     orders: dict[str, RankAgreement]
 
 
-def table(title: str, steps: Sequence[str], header: Sequence[str], rows: Any) -> Table:
-    return Table(f"{title} Steps: {', '.join(steps)}.", header, rows)
+Cells = Mapping[str, Estimate | float | str | None]  # of a column, by the key of the row
+Columns = list[tuple[str, Cells]]  # with their headers
 
 
-def estimate(found: Mapping[str, Any] | None) -> Estimate | None:
-    """Of what a step kept of one."""
-    return None if not found else Estimate(*(found[name] for name in Estimate._fields))
+def table(
+    title: str,
+    steps: Sequence[str],
+    header: str,
+    labels: Mapping[str, str],
+    columns: Columns,
+    form: str = ".3f",
+    scale: float = 1,
+) -> Table:
+    """labels: {key of a row: its first cell}, below `header`;  scale: of estimates alone"""
+    rows = [
+        (label, *(show(cells[key], form, scale) if key in cells else "" for _, cells in columns))
+        for key, label in labels.items()
+    ]
+    headers = (header, *(name for name, _ in columns))
+    return Table(f"{title} Steps: {', '.join(steps)}.", headers, rows)
 
 
-def show(one: Estimate | None, digits: int = 3) -> str:
-    """The value, its interval of 95 %, and n."""
-    if one is None:
-        return FEW
-    value, low, high = (f"{x:.{digits}f}" for x in one[:3])
-    return f"{value} ({low} to {high}; {one.n})"
+def show(cell: Estimate | float | str | None, form: str = ".3f", scale: float = 1) -> str:
+    """An estimate with its interval of 95 % and its n; None is one of too few images."""
+    if isinstance(cell, Estimate):
+        value, low, high = (f"{scale * x:{form}}" for x in cell[:3])
+        return f"{value} ({low} to {high}; {cell.n})"
+    if cell is None:
+        return "too few images"
+    return cell if isinstance(cell, str) else f"{cell:{form}}"
 
 
-def percent(one: Estimate) -> str:
-    value, low, high = (f"{100 * x:.1f}" for x in one[:3])
-    return f"{value} ({low} to {high}; {one.n})"
-
-
-def theirs(figure: float | None, digits: int = 3) -> str:
-    return NONE if figure is None else f"{figure:.{digits}f}"
+def published(rows: Mapping[str, Sequence[float | None]], place: int) -> dict[str, float]:
+    """A column of one of the paper's tables, without empty cells."""
+    return {key: figure for key, row in rows.items() if (figure := row[place]) is not None}
 
 
 # --- the autoencoder: Tables 1 and 6, Figure 3 ---
@@ -57,122 +72,161 @@ def theirs(figure: float | None, digits: int = 3) -> str:
 
 def quality(done: Steps, name: str) -> Table:
     """The figures of section 3.2."""
-    found = done[name].values
+    values = done[name].values
+    figures = values["figures"]["sample"] | {"cosine": classifier(values)["cosine"]["sample"]}
     rows = []
-    figures = dict(found["figures"]["sample"])
-    figures["cosine"] = reader(found)["cosine"]["sample"]
     for figure, paper in chambon.QUALITY.items():
-        one = figures[figure]
-        digits = 1 if figure in ("RMSE", "PSNR") else 3
-        deviation = "" if one["SD"] is None else f"{one['SD']:.{digits}f}"
-        rows.append((figure, show(estimate(one), digits), deviation, *paper))
+        one, form = figures[figure], ".1f" if figure in ("RMSE", "PSNR") else ".3f"
+        deviation = "" if one["SD"] is None else show(one["SD"], form)
+        rows.append((figure, show(estimate_of(one), form), deviation, *paper))
     header = ("figure", "ours: mean (95 %; n)", "SD", "MIMIC-CXR: mean ± SD", "CheXpert")
     title = "Section 3.2: reconstructions beside their originals; RMSE on a range of 2048."
-    return table(title, [name], header, rows)
+    return Table(f"{title} Steps: {name}.", header, rows)
 
 
-def reader(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What the network says that looks for findings."""
-    return next(one for one in found["extractors"].values() if "findings" in one)
+def classifier(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the network that looks for findings."""
+    return next(one for one in values["extractors"].values() if "findings" in one)
 
 
-def findings(done: Steps, name: str) -> Beside:
+def findings(done: Steps, name: str) -> Comparison:
     """Tables 1 and 6."""
-    found = reader(done[name].values)["findings"]
-    result = Beside([], {})
+    found = classifier(done[name].values)["findings"]
+    names = {key: chambon.FINDINGS[key] for key in found if key in chambon.FINDINGS}
+    cases = {key: f"{one['positive']} of {one['auc']['original'].n}" for key, one in found.items()}
+    papers = {
+        "MIMIC": ("Table 1 (MIMIC)", chambon.MIMIC),
+        "CheXpert": ("Table 6 (CheXpert)", chambon.CHEXPERT),
+    }
+    result = Comparison([], {})
     for figure, title in (("auc", "AUC"), ("accuracy", "Accuracy"), ("f1", "F1 score")):
-        rows = []
-        ours: dict[str, Figures] = {"original": {}, "sample": {}}
-        for finding, one in found.items():
-            paper = chambon.FINDINGS.get(finding)
-            cells = [f"{one['positive']} of {one['auc']['original']['n']}"]
-            for which in ours:
-                there = estimate(one[figure][which])
-                cells.append(show(there))
-                if paper:
-                    ours[which][paper] = there
-            if figure == "auc":
-                cells.append(show(estimate(one["difference"]["sample"])))
-            for collection in (chambon.MIMIC, chambon.CHEXPERT):
-                pair = getattr(collection[paper], figure) if paper else (None, None)
-                cells += map(theirs, pair)
-            rows.append((finding, *cells))
-        header = ["finding", "with it", "original", "reconstruction"]
-        header += ["difference"] if figure == "auc" else []
-        header += ["MIMIC: orig.", "recon.", "CheXpert: orig.", "recon."]
+        ours = {
+            column: {key: one[figure][which] for key, one in found.items()}
+            for which, column in (("original", "original"), ("sample", "reconstruction"))
+        }
+        columns: Columns = [("with it", cases), *ours.items()]
+        if figure == "auc":
+            changes = {key: one["difference"]["sample"] for key, one in found.items()}
+            columns.append(("difference", changes))
+        for collection, (label, rows) in papers.items():
+            paper = {key: getattr(rows[named], figure) for key, named in names.items()}
+            for place, (column, figures) in enumerate(ours.items()):
+                theirs = published(paper, place)
+                columns.append(("recon." if place else f"{collection}: orig.", theirs))
+                result.orders[f"{label}: {title}, {column}"] = compare(figures, theirs)
         caption = f"Tables 1 and 6: {title}, ours and the paper's."
-        result.tables.append(table(caption, [name], header, rows))
-        for label, collection in (
-            ("Table 1 (MIMIC)", chambon.MIMIC),
-            ("Table 6 (CheXpert)", chambon.CHEXPERT),
-        ):
-            for place, which in enumerate(ours):
-                known = {key: getattr(row, figure)[place] for key, row in collection.items()}
-                column = "original" if which == "original" else "reconstruction"
-                result.orders[f"{label}: {title}, {column}"] = compare(ours[which], known)
+        labels = {key: key for key in found}
+        result.tables.append(table(caption, [name], "finding", labels, columns))
     return result
 
 
 # --- text encoders: Tables 2 and 3 ---
 
 
-def encoders(done: Steps) -> Beside:
-    rows = done["text_encoders"].values["rows"]
-    ours = {f"{row['encoder']}@{row['vector']}": estimate(row["macro"]) for row in rows}
-    paper = {f"{row['encoder']}@{row['vector']}": row["paper_percent"] for row in rows}
-    cells = []
-    for row in rows:
-        name = f"{row['encoder']}@{row['vector']}"
-        macro = ours[name]
-        assert macro is not None  # every row has one
-        cells.append((row["encoder"], row["vector"], percent(macro), theirs(paper[name], 1)))
-    header = ("encoder", "vector of a text", "ours, % (95 %; n)", "paper, %")
+def encoders(done: Steps) -> Comparison:
+    values = done["text_encoders"].values
+    rows = {f"{row['encoder']}@{row['vector']}": row for row in values["rows"]}
+    ours = {key: row["macro"] for key, row in rows.items()}
+    paper = published({key: [row["paper_percent"]] for key, row in rows.items()}, 0)
+    columns: Columns = [
+        ("vector of a text", {key: row["vector"] for key, row in rows.items()}),
+        ("ours, % (95 %; n)", ours),
+        ("paper, %", paper),
+    ]
     title = (
         "Table 2: macro CheXpert@10. IoU: words in common (the paper's Table 3, Base); eot, mean "
         "and start are the paper's pooler output, mean and CLS hidden state of CLIP."
     )
-    return Beside(
-        [table(title, ["text_encoders"], header, cells)],
-        {"Table 2: macro CheXpert@10": compare(ours, paper)},
-    )
+    labels = {key: row["encoder"] for key, row in rows.items()}
+    shown = table(title, ["text_encoders"], "encoder", labels, columns, ".1f", 100)
+    return Comparison([shown], {"Table 2: macro CheXpert@10": compare(ours, paper)})
 
 
-def classes(done: Steps) -> Beside:
+def classes(done: Steps) -> Comparison:
     """Each encoder by its best vector, as in the paper."""
-    rows = best(done["text_encoders"].values["rows"])
-    header, result = ["class"], Beside([], {})
-    columns: list[tuple[dict[str, Estimate | None], int | None]] = []
-    for row in rows:
-        header.append(f"{row['encoder']}@{row['vector']}")
-        place = None
+    best: dict[str, Mapping[str, Any]] = {}
+    for row in done["text_encoders"].values["rows"]:
+        before = best.setdefault(row["encoder"], row)
+        if row["macro"].value > before["macro"].value:
+            best[row["encoder"]] = row
+    columns: Columns = []
+    orders = {}
+    for encoder, row in best.items():
+        columns.append((f"{encoder}@{row['vector']}", row["classes"]))
         if row["paper_percent"] is not None and row["vector"] in ("IoU", "eot", "mean"):
             place = 0 if row["vector"] == "IoU" else 1
-            header.append(("paper: Base", "paper: Clip.")[place])
-        columns.append(({c: estimate(e) for c, e in row["classes"].items()}, place))
-    cells = []
-    for name in rows[0]["classes"]:
-        line = [name]
-        for there, place in columns:
-            one = there[name]
-            line.append("" if one is None else percent(one))
-            if place is not None:
-                line.append(theirs(chambon.CLASSES[name][place], 1))
-        cells.append(line)
-    for there, place in columns:
-        if place is not None:
-            paper = {name: both[place] for name, both in chambon.CLASSES.items()}
-            label = ("words", "CLIP")[place]
-            result.orders[f"Table 3: classes, {label}"] = compare(there, paper)
+            paper = published(chambon.CLASSES, place)
+            columns.append((("paper: Base", "paper: Clip.")[place], paper))
+            orders[f"Table 3: classes, {('words', 'CLIP')[place]}"] = compare(row["classes"], paper)
+    labels = {name: name for name in next(iter(best.values()))["classes"]}
     title = "Table 3: CheXpert@10 by class, % (95 %; n), the best vector of each encoder."
-    result.tables.append(table(title, ["text_encoders"], header, cells))
-    return result
+    shown = table(title, ["text_encoders"], "class", labels, columns, ".1f", 100)
+    return Comparison([shown], orders)
 
 
-def best(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Of each encoder, in their order."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for row in rows:
-        before = found.get(row["encoder"])
-        if before is None or row["macro"]["value"] > before["macro"]["value"]:
-            found[row["encoder"]] = row
-    return list(found.values())
+# --- adapted models: Tables 4 and 5, and copies, which the paper did not count ---
+
+
+def distance(done: Steps, name: str, kind: str) -> Estimate | None:
+    found: Estimate | None = done[name].values["distances"].get(kind)
+    return found
+
+
+def verdict(done: Steps, name: str, kind: str) -> Estimate | None:
+    found: Estimate | None = done[name].values["verdict"].get(kind)
+    return found
+
+
+def distances(done: Steps) -> Comparison:
+    """Table 4."""
+    labels = LABELS | {"reference": "as many other real ones"}
+    columns: Columns = []
+    orders = {}
+    for place, (kind, prompt) in enumerate(PROMPTS.items()):
+        drawn = [name for name in labels if kind in done[name].values["distances"]]
+        ours = {name: distance(done, name, kind) for name in drawn}
+        paper = published(chambon.FID, place)
+        columns += [(prompt, ours), ("paper", paper)]
+        orders[f"Table 4: {prompt}"] = compare(ours, paper)
+    columns.append(("both", {name: distance(done, name, "both") for name in labels}))
+    title = (
+        "Table 4: Fréchet distance of what is drawn to real images of its kind, ours (95 %; n), "
+        "and the paper's FID, which has another scale; the last column is of both prompts."
+    )
+    return Comparison([table(title, [*labels], "model", labels, columns)], orders)
+
+
+def verdicts(done: Steps) -> Comparison:
+    """Table 5, in two parts."""
+    labels = LABELS | {"reference": "real images"}
+    columns: Columns = []
+    orders = {}
+    for place, kind in enumerate(KINDS):
+        ours = {name: verdict(done, name, kind) for name in labels}
+        paper = published(chambon.VERDICTS, place)
+        columns += [(kind, ours), ("paper", paper)]
+        orders[f"Table 5: {kind}"] = compare(ours, paper)
+    columns.insert(4, (AGAINST, {name: verdict(done, name, AGAINST) for name in NAMES}))
+    title = "Table 5{}: a classifier on images drawn with and without an effusion."
+    parts = {"": columns[:5], ", continued": columns[5:]}
+    tables = [
+        table(title.format(part), [*labels], "model", labels, some) for part, some in parts.items()
+    ]
+    return Comparison(tables, orders)
+
+
+def copies(done: Steps) -> Table:
+    """The copies of the models that learned from images."""
+    found = done["copies"].values
+    columns: Columns = [
+        (f"{kind}, {place}", {name: spaces[place][kind] for name, spaces in found.items()})
+        for kind in ("copies", "planted found")
+        for place in ("pixels", "latents", "features")
+    ]
+    title = (
+        "Not in the paper: copies, % (95 %; n): images nearer to one that was trained on, or to a "
+        "little changed version, than 1 % of unseen images are; planted: training images "
+        "themselves, through the autoencoder, that are found."
+    )
+    labels = {name: LABELS[name] for name in found}
+    return table(title, ["copies"], "model", labels, columns, ".1f", 100)

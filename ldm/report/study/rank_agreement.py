@@ -1,4 +1,4 @@
-"""Do two studies put the same things in the same order?"""
+"""Agreement of two studies on the order of the same rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RankAgreement(NamedTuple):
 
     @property
     def words(self) -> str:
-        """Of few pairs nothing is said, but that they contradict."""
+        """The verdict; few pairs can contradict the paper, but cannot confirm it."""
         if self.alike < self.apart:
             return "not the same order"
         return "same order" if 4 * self.apart >= self.n * (self.n - 1) > 0 else "not told"
@@ -58,14 +58,14 @@ def compare(
         for name, mine in ours.items()
         if mine is not None and (theirs := paper.get(name)) is not None
     ]
-    if len(pairs) < 2:
-        return RankAgreement(None, None, len(pairs), 0, 0)
-    found = kendalltau([mine.value for mine, _ in pairs], [theirs for _, theirs in pairs])
     apart = alike = 0
-    for (a, there_a), (b, there_b) in combinations(pairs, 2):
-        if there_a != there_b and (a.low > b.high or b.low > a.high):
+    for (a, paper_a), (b, paper_b) in combinations(pairs, 2):
+        if paper_a != paper_b and (a.low > b.high or b.low > a.high):
             apart += 1
-            alike += (a.value > b.value) == (there_a > there_b)
-    if math.isnan(found.statistic):
-        return RankAgreement(None, None, len(pairs), apart, alike)
-    return RankAgreement(float(found.statistic), float(found.pvalue), len(pairs), apart, alike)
+            alike += (a.value > b.value) == (paper_a > paper_b)
+    tau = p = None
+    if len(pairs) > 1:
+        found = kendalltau([mine.value for mine, _ in pairs], [theirs for _, theirs in pairs])
+        if not math.isnan(found.statistic):
+            tau, p = float(found.statistic), float(found.pvalue)
+    return RankAgreement(tau, p, len(pairs), apart, alike)

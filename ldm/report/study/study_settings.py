@@ -1,4 +1,4 @@
-"""What a study is of: its world, its models, and how many images of everything."""
+"""The settings of a study: its data, its models, and how many images of each kind."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from ldm.data.image_sets import UNSEEN
 
 ROOT = Path(__file__).parents[3]
 REAL_SEED = UNSEEN + 50_000_000  # of the phantoms that drawn images are compared with
-CLASSIFIER = "densenet121-res224-all"
 
 
 @dataclass(frozen=True)
 class Study:
-    """All that decides the results.
+    """All settings that decide the results.
 
     n: images of each prompt;  real: of each kind that they are compared with
     reconstructed: images through the autoencoder
@@ -56,7 +55,7 @@ class Study:
         return DataConfig(phantoms=12 * self.real, phantom_seed=first, size=size, cache=cache)
 
 
-# what --quick has less of, and by how much
+# what --quick has less of
 QUICK = Study(
     quick=True,
     n=20,
@@ -65,13 +64,13 @@ QUICK = Study(
     per_class=15,
     steps={
         **{"projection_document": 400, "projection_token": 100, "textual_inversion": 200},
-        **{"unet_no_findings": 200, "unet": 200, "unet_prior": 200},
+        **dict.fromkeys(("unet_no_findings", "unet", "unet_prior"), 200),
     },
 )
 # the paper's (section 3.1); it names no rates, and 5e-6 for the U-Net is from another report of
 # DreamBooth with Stable Diffusion, huggingface.co/blog/dreambooth
 FULL_STEPS = {"projection_document": 10_000, "projection_token": 10_000, "textual_inversion": 3000}
-FULL_RATES = {"unet_no_findings": 5e-6, "unet": 5e-6, "unet_prior": 5e-6}
+FULL_RATES = dict.fromkeys(("unet_no_findings", "unet", "unet_prior"), 5e-6)
 
 
 def check_full(model: str | None, data: str | None, reports: str | None) -> None:
@@ -82,4 +81,4 @@ def check_full(model: str | None, data: str | None, reports: str | None) -> None
         "--reports (a CSV with impression and label)": reports,
     }
     if absent := [name for name, value in given.items() if not value]:
-        raise ConfigError(f"--tier full wants {' and '.join(absent)}")
+        raise ConfigError(f"--tier full needs {' and '.join(absent)}")
