@@ -40,7 +40,7 @@ def test_leaving_takes_no_search_for_garbage() -> None:
     """What Python would look through on its way out is frozen before."""
     program = (
         "import atexit, gc\n"
-        "from ldm import cli\n"
+        "from ldm.system import cli\n"
         "atexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"
         "cli.run(lambda: 0, 'test')\n"
     )

@@ -117,7 +117,7 @@ def test_levels_are_read_and_written_as_they_are(tmp_path: Path, bits: int, chan
     """`read` gives the integers that `save_integers` wrote, all 2^bits of them."""
     kind = np.uint8 if bits == 8 else np.uint16
     array = np.arange(2**bits).astype(kind).reshape(2 ** (bits // 2), -1, 1).repeat(channels, 2)
-    image_files.save_integers(array, tmp_path / "x.png", NOTE)
+    image_files.save(array, tmp_path / "x.png", NOTE)
     found = image_files.read(tmp_path / "x.png")
     assert found.dtype == kind
     assert np.array_equal(found, array)

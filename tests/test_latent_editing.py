@@ -99,7 +99,7 @@ def test_a_step_has_the_noise_of_plain_drawing_wherever_the_way_begins(
 @pytest.mark.parametrize("strength", [0.0, -0.1, 1.01, float("nan")])
 def test_other_strengths_are_refused(strength: float) -> None:
     """Strength is a share: above 0, at most 1."""
-    with pytest.raises(ConfigError, match="strength wants to be above 0 and at most 1"):
+    with pytest.raises(ConfigError, match="strength must be above 0 and at most 1"):
         latent_editing.skipped(strength, 10)
 
 
@@ -162,7 +162,7 @@ def test_with_the_same_words_the_picture_comes_back_with_others_it_does_not() ->
 
 def test_inversion_goes_by_ddim_alone(tiny: LatentDiffusion, z: Tensor, denoise: Denoise) -> None:
     """Another sampler has another way up, which is not here."""
-    with pytest.raises(ConfigError, match=r"inversion goes by ddim, not by dpm\+\+"):
+    with pytest.raises(ConfigError, match=r"inversion needs the sampler ddim, got dpm\+\+"):
         latent_editing.counterfactual(tiny, z, denoise, denoise, SAMPLING)
 
 

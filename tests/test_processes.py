@@ -15,7 +15,7 @@ from conftest import adaptation
 
 from ldm import rng
 from ldm.config import ConfigError
-from ldm.system.processes import Processes
+from ldm.system.devices import Processes
 from ldm.training.methods import build_method
 from ldm.training.run_config import load_run
 from ldm.training.trainer import Trainer

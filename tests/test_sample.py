@@ -361,9 +361,9 @@ PEAK = """
 import re, sys
 from pathlib import Path
 import sample
-from ldm import adapters, gallery, speed, world
-from ldm.edit import album
-from ldm.models import clip
+from ldm import clip
+from ldm.drawing import picture_folder
+from ldm.weights import loading
 
 def status(field):
     text = Path("/proc/self/status").read_text()
@@ -374,7 +374,7 @@ def instead(*_):
     return []
 
 clip.tokenizer()
-gallery.draw = instead
+picture_folder.draw = instead
 Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
 before = status("VmRSS")
 sample.main(sys.argv[1:])
