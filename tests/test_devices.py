@@ -1,4 +1,4 @@
-"""Which device computes, and how much memory there is to be had."""
+"""Which device computes, how much memory is available, and how processes sum."""
 
 import mmap
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_a_failed_sum_names_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(not hasattr(psutil.Process().memory_info(), "shared"), reason="Linux only")
 def test_a_mapped_file_is_not_counted_twice(tmp_path: Path) -> None:
-    """Its pages are free to be had already, as the system sees it; they are not ours to fill."""
+    """The system counts its pages as available already; they are not this process's to fill."""
     path, size = tmp_path / "weights", 256 << 20
     with path.open("wb") as file:
         file.truncate(size)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from test_latent_editing import OTHER, PROMPT, SAMPLING, picture
 
-from ldm.config import ConfigError
 from ldm.drawing import image_editing, masks, outpainting
 from ldm.pipeline import LatentDiffusion
 
@@ -111,25 +110,3 @@ def test_image_7_is_the_same_edit_in_any_company(tiny: LatentDiffusion, way: str
     assert off.max() <= 1
     assert (off == 0).mean() >= 0.999
     assert not np.array_equal(among[0], among[1])
-
-
-# --- refusals ---
-
-
-def test_images_too_large_for_memory_are_refused(
-    tiny: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One line says how much memory is needed, how much is available, and what to do."""
-    monkeypatch.setattr(image_editing, "available", lambda _: 10**9)
-    with pytest.raises(ConfigError, match=r"needs about \S+ GB, and 1 GB are available; make"):
-        image_editing.check(tiny, 10_000, 10_000)
-
-
-def test_sizes_far_from_training_are_told(
-    tiny: LatentDiffusion, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The model was trained at 32 pixels."""
-    image_editing.check(tiny, 64, 64)
-    assert caplog.messages == [
-        "editing 64x64 pixels with a model trained at 32: expect odd anatomy"
-    ]

@@ -20,23 +20,6 @@ FEW = replace(SAMPLING, steps=1)
 TEXT = {"synthetic": "yes"}
 
 
-@pytest.mark.parametrize(
-    ("size", "at", "message"),
-    [
-        ((63, 80), (0, 0), "the canvas, 63x80, is smaller than the image, 64x64"),
-        ((80, 80), (17, 0), "the image, 64x64 at 17,0, does not lie on the canvas, 80x80"),
-        ((80, 80), (0, 17), "does not lie on the canvas"),
-        ((64, 64), (0, 0), "no larger than the image: nothing is to be painted"),
-    ],
-)
-def test_places_off_the_canvas_are_refused(
-    size: tuple[int, int], at: tuple[int, int], message: str
-) -> None:
-    """The image is on the canvas, all of it, and there is something to paint."""
-    with pytest.raises(ConfigError, match=message):
-        outpainting.place(picture(64, 64), size, at)
-
-
 def test_the_image_lies_where_it_was_put() -> None:
     """x to the right, y down, in pixels of the canvas."""
     given = picture(64, 70, 3)
@@ -107,7 +90,7 @@ def test_each_window_has_noise_of_its_own(
 
 @pytest.fixture
 def resumable(tiny: LatentDiffusion, tmp_path: Path) -> Callable[..., masks.Levels]:
-    """Outpaints one image in three windows, with a state in the folder."""
+    """Outpaints an image window by window, its state in a folder of the given name."""
     board, known = outpainting.place(picture(64, 64), (80, 64), (8, 0))
     boxes = outpainting.plan(known, 32)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import assert_one_line
+from test_bad_input import status
 from torch import Tensor
 
 import ldm
@@ -19,7 +20,6 @@ from ldm.drawing import drawing_settings
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.samplers import SAMPLERS
-from ldm.system import cli
 from ldm.weights import adapters
 from ldm.weights.conversion import main as convert
 from ldm.weights.export import save
@@ -27,11 +27,6 @@ from ldm.weights.loading import PARTS, load_parts, shapes
 
 ROOT = Path(__file__).parent.parent
 PROMPT = "lung xray with edema"
-
-
-def status(*arguments: object) -> int:
-    """The exit status of `python sample.py ...`."""
-    return cli.run(lambda: sample.main([str(argument) for argument in arguments]), "sample.py")
 
 
 @pytest.fixture
@@ -93,10 +88,7 @@ def test_pictures_are_numbered_and_say_how_they_were_drawn(
         }
         assert expected.items() <= text.items()
     sheet = image_files.grid([image_files.load(folder / name) for name in names[:4]], columns=2)
-    assert torch.equal(
-        image_files.load(folder / "grid.png"),
-        image_files.from_integers(image_files.to_integers(sheet)),
-    )
+    assert torch.equal(levels(folder / "grid.png"), rounded(sheet))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -135,25 +127,14 @@ def test_guidance_has_an_interval_that_a_picture_remembers(
     assert torch.equal(levels(again), levels(middle))
 
 
-def test_defaults_are_those_of_the_model_and_the_help(
-    draw: Callable[..., Path], tiny: LatentDiffusion
-) -> None:
+def test_defaults_are_those_of_the_model_and_the_help(draw: Callable[..., Path]) -> None:
     """Without options: 4 pictures of the model's size and guidance, 20 steps of dpm++, seed 0."""
-    folder = draw("--prompt", PROMPT, "--steps", 20)
+    folder = draw("--prompt", PROMPT)
     assert len(list(folder.iterdir())) == 5
     text = image_files.read_text(folder / "00000.png")
     wanted = {"seed": "0", "sampler": "dpm++", "guidance": "7.5", "size": "32x32", "negative": ""}
     assert wanted.items() <= text.items()
     assert drawing_settings.DrawingSettings([PROMPT]).steps == 20
-
-
-def test_a_picture_is_the_same_from_any_start(draw: Callable[..., Path]) -> None:
-    """--start 7 --n 1 draws image 7 of 16: 99.9 % of pixels are equal and none is off by 2."""
-    among = levels(draw("--prompt", PROMPT, "--n", 16, out="many") / "00007.png")
-    alone = levels(draw("--prompt", PROMPT, "--n", 1, "--start", 7, out="one") / "00007.png")
-    off = (among - alone).abs()
-    assert off.max() <= 1
-    assert (off == 0).float().mean() >= 0.999
 
 
 def test_prompts_from_a_file(draw: Callable[..., Path], tmp_path: Path) -> None:
@@ -345,17 +326,12 @@ def test_two_bytes_draw_what_their_float32_values_draw(
     assert found == expected
 
 
+SMALL = {"context_dim": 64, "heads": 2, "res_blocks": 3}
 WIDE = {  # 80 M parameters, of which none holds a twelfth
     "image_size": 32,
     "vae": {"image_channels": 1, "channels": [32], "res_blocks": 1, "patch": 4},
     "text": {"width": 64, "layers": 1, "heads": 2},
-    "unet": {
-        "channels": [256, 512],
-        "attention": [False, False],
-        "context_dim": 64,
-        "heads": 2,
-        "res_blocks": 3,
-    },
+    "unet": {"channels": [256, 512], "attention": [False, False], **SMALL},
 }
 PEAK = """
 import re, sys
@@ -394,13 +370,8 @@ def test_two_bytes_are_loaded_without_four(tmp_path: Path) -> None:
     size = sum(tensor.nbytes for state in parts.values() for tensor in state.values())
     path = save(tmp_path / "model.safetensors", config, parts)
     given = ["--model", str(path), "--prompt", PROMPT, "--dtype", "float16"]
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, *given, "--out", str(tmp_path / "out")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [sys.executable, "-c", PEAK, *given, "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     peak = int(done.stdout.split()[0])
     path.unlink()  # pytest keeps the folders of three runs
     assert size < peak < 1.5 * size

@@ -91,24 +91,20 @@ def test_files_are_what_the_functions_make(
         assert (alpha > 0).mean() < 0.5
 
 
-def test_defaults_are_those_of_the_help(run: Run) -> None:
-    """One image for a prompt; strength 0.6; inversion in 50 steps of ddim without guidance."""
-    text = image_files.read_text(run() / "00000.png")
+def test_defaults_are_those_of_the_help(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """One image for a prompt; strength 0.6; inversion in 50 steps of ddim without guidance.
+
+    A size far from the model's is warned of.
+    """
+    assert content(folder := run()).keys() == {"00000.png"}
+    odd = "editing 80x64 pixels with a model trained at 32: expect odd anatomy"
+    assert odd in caplog.messages
+    text = image_files.read_text(folder / "00000.png")
     assert json.loads(text["edit"])["strength"] == 0.6
     assert text["sampler"] == "dpm++"
     inverted = run("--invert", "--steps", 50, "--strength", "0.05", out="inverted")
     text = image_files.read_text(inverted / "00000.png")
     assert {"sampler": "ddim", "steps": "50", "guidance": "1.0"}.items() <= text.items()
-
-
-def test_several_images_are_those_drawn_alone(run: Run) -> None:
-    """--n 3 gives 00000 to 00002, and --start 1 --n 1 the middle one."""
-    among = run("--n", 3, out="many")
-    assert sorted(content(among)) == ["00000.png", "00001.png", "00002.png"]
-    alone = image_files.read(run("--n", 1, "--start", 1, out="one") / "00001.png").astype(int)
-    off = np.abs(image_files.read(among / "00001.png").astype(int) - alone) / 257
-    assert off.max() <= 1
-    assert (off < 0.05).mean() >= 0.999
 
 
 def test_jpegs_can_be_edited(run: Run, given: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -158,11 +154,8 @@ def test_from_an_edit_says_what_is_missing(
     old = run(*way("inpainting", given / "mask.png")) / "00000.png"
     capsys.readouterr()
     image_files.save(picture(64, 80, seed=1), given / "other.png", {})
-    init, mask, other = (
-        ("--init", given / "init.png"),
-        ("--mask", given / "mask.png"),
-        given / "other.png",
-    )
+    init, mask = ("--init", given / "init.png"), ("--mask", given / "mask.png")
+    other = given / "other.png"
     for options, words in (
         ((), "is an edit; give the image it was made from with --init and its mask with --mask"),
         (init, "was made with --mask of the hash"),
@@ -283,7 +276,7 @@ def test_an_image_too_large_for_memory_is_refused_before_any_work(
     mask = np.zeros((600, 800, 1), np.uint8)
     mask[300:310, 300:310] = 255
     image_files.save(mask, given / "few.png", {})
-    monkeypatch.setattr(image_editing, "available", lambda _: 10**8)
+    monkeypatch.setattr(edited_pictures, "available", lambda _: 10**8)
     command = ("--model", model, "--init", given / "large.png", "--prompt", PROMPT, "--steps", 1)
     assert status(*command, "--out", given / "out") == 2
     assert_one_line(capsys.readouterr().err, "editing 800x600 pixels at once needs about 0.")

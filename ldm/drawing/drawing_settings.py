@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,40 +134,26 @@ def _read_range(text: str) -> range:
     return range(int(first), int(last or first) + 1)
 
 
-def _write_switch(on: bool) -> str:
-    return "yes" if on else "no"
-
-
-def _read_pair(separator: str, number: type) -> Callable[[str], tuple[Any, Any]]:
-    def read(text: str) -> tuple[Any, Any]:
-        first, second = text.split(separator)
-        return number(first), number(second)
-
-    return read
-
-
-_read_switch = {"yes": True, "no": False}.__getitem__
-
+SWITCH = (lambda on: "yes" if on else "no", {"yes": True, "no": False}.__getitem__)
+RANGE = (_write_range, _read_range)
 PNG_TEXT = {  # keyword: entry, in the file's order
     "prompt": Entry("prompts", "\n".join, lambda text: tuple(text.split("\n"))),
     "negative": Entry("negative"),
     "seed": Entry("seed", read=int),
-    "index": Entry("indices", _write_range, _read_range),
+    "index": Entry("indices", *RANGE),
     "sampler": Entry("sampler"),
     "steps": Entry("steps", read=int),
     "guidance": Entry("guidance", read=float),
-    "guidance interval": Entry(
-        "interval", "{0[0]},{0[1]}".format, _read_pair(",", float), optional=True
-    ),
-    "size": Entry("size", "{0[0]}x{0[1]}".format, _read_pair("x", int)),
+    "guidance interval": Entry("interval", "{0[0]},{0[1]}".format, cli.interval, optional=True),
+    "size": Entry("size", "{0[0]}x{0[1]}".format, cli.size),
     "dtype": Entry("dtype"),
     "attention": Entry("attention", optional=True),
-    "winograd": Entry("winograd", _write_switch, _read_switch, optional=True),
-    "tiled": Entry("tiled", _write_switch, _read_switch, optional=True),
+    "winograd": Entry("winograd", *SWITCH, optional=True),
+    "tiled": Entry("tiled", *SWITCH, optional=True),
     "compile": Entry("compile", optional=True),
     "device": Entry("device"),
     "weights": Entry("weights"),
-    "batch": Entry("batch", _write_range, _read_range, optional=True),
+    "batch": Entry("batch", *RANGE, optional=True),
     "edit": Entry("edit", Edit.to_text, Edit.from_text, optional=True),
 }
 
@@ -195,8 +182,8 @@ def describe(
         weights=pipe.weights_hash,
         batch=batch,
     )
-    values = {key: (entry, getattr(used, entry.field)) for key, entry in PNG_TEXT.items()}
-    text = {key: entry.write(value) for key, (entry, value) in values.items() if value is not None}
+    values = {key: getattr(used, entry.field) for key, entry in PNG_TEXT.items()}
+    text = {key: PNG_TEXT[key].write(value) for key, value in values.items() if value is not None}
     last = {key: text.pop(key) for key in ("batch", "edit") if key in text}
     text |= {"model": model, "software": f"ldm {__version__}"}
     if provenance := getattr(pipe.other_text, "provenance", None):
@@ -218,7 +205,7 @@ def recall(path: str | Path) -> DrawingSettings:
         shown = values.pop("indices")
         n = len(shown) // len(values["prompts"])
         return DrawingSettings(n=n, start=shown.start, **values)
-    except (KeyError, ValueError, OverflowError) as error:
+    except (KeyError, ValueError, OverflowError, ArgumentTypeError) as error:
         raise ValueError(f"the PNG text of {path} was changed or is incomplete: {error}") from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,13 @@ from ldm.drawing.picture_folder import OnStep, Painter, Texts
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.system import cli
+from ldm.system.devices import available
+from ldm.vae import codec_bytes
 
 log = logging.getLogger(__name__)
 
 SMALLEST = 64  # pixels a side
+FAR = 1.5  # times the training size
 STRENGTH = 0.6
 RESAMPLE = 4  # see benchmarks/edits.py for what it does to the seam
 
@@ -36,7 +39,6 @@ class Original:
 
     picture: Levels  # [H, W, C]
     alpha: Floats | None  # [H, W]
-    files: Sequence[Path]
 
 
 def open_original(
@@ -44,9 +46,10 @@ def open_original(
 ) -> tuple[DrawingSettings, Original]:
     """The image of --init, and the settings with its hash, size and the options of editing.
 
-    Raises ValueError, in one line, for files that cannot be edited, or are not those of --from.
+    Raises ValueError, in one line, for files that cannot be edited, are not those of --from, or
+    would be replaced by the result.
     """
-    old = settings.edit
+    out, old = options["out"], settings.edit
     files = {name: options[name] for name in ("init", "mask") if options[name] is not None}
     picture = image_files.read(files["init"])
     height, width = picture.shape[:2]
@@ -70,8 +73,11 @@ def open_original(
     alpha = None
     if mask is not None:
         alpha = masks.alpha_of(mask, edit.grow or 0, bool(edit.invert_mask))
+    results = {(out / f"{i:05d}.png").resolve() for i in settings.indices}
+    if taken := results & {Path(path).resolve() for path in files.values()}:
+        raise ConfigError(f"the result would replace {min(taken)}; name another folder with --out")
     settings = dataclasses.replace(settings, edit=edit, size=edit.canvas or (width, height))
-    return settings, Original(picture, alpha, [Path(path) for path in files.values()])
+    return settings, Original(picture, alpha)
 
 
 def with_defaults(edit: Edit, picture: Levels) -> Edit:
@@ -116,13 +122,10 @@ def prepare(
 ) -> Painter:
     """A painter of edits of the original; outpainting keeps its state and a preview in the folder.
 
-    ConfigError, before any work, for what this model cannot do, or would replace the original.
+    ConfigError, before any work, for what this model cannot do.
     """
     sampling, edit = settings.sampling(pipe.config), settings.edit or Edit()
     check(pipe, edit, original, sampling)
-    paths = {(folder / f"{i:05d}.png").resolve() for i in settings.indices}
-    if taken := paths & {path.resolve() for path in original.files}:
-        raise ConfigError(f"the result would replace {min(taken)}; name another folder with --out")
     picture, alpha = original.picture, original.alpha
     strength, resample = edit.strength or 1.0, edit.resample or 1
 
@@ -161,14 +164,22 @@ def prepare(
 
 
 def check(pipe: LatentDiffusion, edit: Edit, original: Original, sampling: Sampling) -> None:
-    """ConfigError, before any work, for what this model cannot do."""
+    """ConfigError for what this model cannot do; warns of sizes far from those of its training."""
     size = pipe.config.image_size
     height, width = original.picture.shape[:2]
     if original.alpha is not None:
         _, _, height, width = masks.window(original.alpha > 0, size)
     elif edit.canvas is not None:
         height, width = (min(size, side) for side in edit.canvas[::-1])
-    image_editing.check(pipe, height, width)
+    need, room = codec_bytes(pipe.config.vae, height, width), available(pipe.device)
+    if need > room:
+        raise ConfigError(
+            f"editing {width}x{height} pixels at once needs about {need / 1e9:.3g} GB, and "
+            f"{room / 1e9:.3g} GB are available; make the image smaller, or repaint less of it"
+        )
+    if max(height, width) > FAR * size or max(height, width) * FAR < size:
+        message = "editing %dx%d pixels with a model trained at %d: expect odd anatomy"
+        log.warning(message, width, height, size)
     pipe.check(image_editing.sized(pipe, sampling, height, width))
     if edit.way == "inversion":
         latent_editing.check_inversion(sampling)

@@ -6,7 +6,6 @@ what was given.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,35 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldm.config import ConfigError
 from ldm.drawing import latent_editing, masks
 from ldm.drawing.latent_editing import OnStep, ignore
 from ldm.drawing.masks import Floats, Levels
 from ldm.guidance import Denoise
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
-from ldm.system.devices import available
-from ldm.vae import codec_bytes
-
-log = logging.getLogger(__name__)
-
-FAR = 1.5  # times the training size
-
-
-def check(pipe: LatentDiffusion, height: int, width: int) -> None:
-    """ConfigError for an image, or a part, that this model cannot work on; warns of odd sizes."""
-    trained = pipe.config.image_size
-    need, room = codec_bytes(pipe.config.vae, height, width), available(pipe.device)
-    if need > room:
-        raise ConfigError(
-            f"editing {width}x{height} pixels at once needs about {need / 1e9:.3g} GB, and "
-            f"{room / 1e9:.3g} GB are available; make the image smaller, or repaint less of it"
-        )
-    if max(height, width) > FAR * trained or max(height, width) * FAR < trained:
-        log.warning(
-            "editing %dx%d pixels with a model trained at %d: expect odd anatomy",
-            *(width, height, trained),
-        )
 
 
 def denoiser(pipe: LatentDiffusion, prompts: Sequence[str], sampling: Sampling) -> Denoise:

@@ -66,8 +66,8 @@ def draw(
     folder: Path,
     model: str,
     watch: Stopwatch,
-    processes: Processes | None = None,
-    trajectory: bool = False,
+    processes: Processes,
+    trajectory: bool,
 ) -> list[Path]:
     """Make and save 00000.png ...; of new pictures also sheets. Returns the paths.
 
@@ -76,7 +76,6 @@ def draw(
     model: the file name of the weights, for the PNG text;  watch: gets the seconds of each part
     trajectory: also save what the first image was predicted to become, at a few of the steps
     """
-    processes = processes or Processes()
     batches = painter.batches[processes.rank :: processes.size]
     wanted = torch.linspace(0, painter.steps - 1, min(FRAMES, painter.steps)).round().tolist()
     frames: list[Tensor] = []
