@@ -96,7 +96,8 @@ def test_defaults_are_those_of_the_help(run: Run, caplog: pytest.LogCaptureFixtu
 
     A size far from the model's is warned of.
     """
-    assert content(folder := run()).keys() == {"00000.png"}
+    folder = run()
+    assert content(folder).keys() == {"00000.png"}
     odd = "editing 80x64 pixels with a model trained at 32: expect odd anatomy"
     assert odd in caplog.messages
     text = image_files.read_text(folder / "00000.png")
