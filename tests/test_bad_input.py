@@ -46,7 +46,7 @@ class Evil:
 
 
 def as_zip(content: object) -> bytes:
-    """What torch.save writes."""
+    """The bytes that torch.save writes."""
     file = io.BytesIO()
     torch.save(content, file)
     return file.getvalue()
@@ -102,7 +102,7 @@ BAD_INPUT: dict[str, tuple[tuple[object, ...], str]] = {
     "binary prompt file": (("--prompts", "foreign.png"), "foreign.png is not UTF-8 text"),
     "shortened option": ((*PROMPT, "--samp", "ddim"), "unrecognized arguments: --samp"),
     "unknown sampler": ((*PROMPT, "--sampler", "magic"), "unknown sampler 'magic'; known: ddpm"),
-    "unknown device": ((*PROMPT, "--device", "gpu"), "unknown device 'gpu'; here there is"),
+    "unknown device": ((*PROMPT, "--device", "gpu"), "unknown device 'gpu'; available: "),
     "no such device": ((*PROMPT, "--device", "cuda:99"), "device cuda:99 is not available"),
     "second CPU": ((*PROMPT, "--device", "cpu:1"), "device cpu:1 is not available"),
     "unknown dtype": ((*PROMPT, "--dtype", "int8"), "unknown dtype 'int8'; known: float32"),

@@ -192,7 +192,7 @@ UNREADABLE: dict[str, Callable[[bytes], bytes]] = {
 def test_unusable_files_are_refused_in_one_line(
     tmp_path: Path, case: str, read: Callable[[Path], object]
 ) -> None:
-    """What is no whole image raises ValueError, one line that names the file."""
+    """A file that is no whole image raises ValueError, one line that names it."""
     path = tmp_path / "bad.png"
     if case == "a folder":
         path.mkdir()

@@ -90,7 +90,7 @@ def test_holes_are_filled_by_laplaces_equation() -> None:
 
 
 def test_a_constant_offset_leaves_no_seam() -> None:
-    """What is drawn 30 levels too bright everywhere is pasted as if it were not."""
+    """A picture drawn 30 levels too bright everywhere is pasted as if it were not."""
     given = image_files.to_integers(rng.noise(0, [0], 0, (1, 40, 40))[0] / 3)
     alpha = np.zeros((40, 40))
     alpha[10:30, 10:30] = 1

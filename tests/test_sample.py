@@ -357,7 +357,7 @@ sample.main(sys.argv[1:])
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="wants Linux's /proc")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_two_bytes_are_loaded_without_four(tmp_path: Path) -> None:
     """Until the first step a model takes its own size, and less than half of that again for one
     tensor in float32 and for Python; in float32 it would take twice its size.

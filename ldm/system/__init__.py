@@ -1,4 +1,4 @@
-"""What the scripts and every room need of the computer.
+"""Files, devices and the command line, for every script and room.
 
 atomic         files and folders written whole or not at all
 cli            the command line: options, one-line errors, seconds of each part

@@ -19,19 +19,19 @@ LONGEST_WAIT = timedelta(days=1)
 
 
 def choose(name: str | None = None) -> torch.device:
-    """The device of that name, or the best one here. Raises ValueError if it is not available.
+    """The device of that name, or the best available. Raises ValueError if it is not available.
 
     Of several processes that torchrun started, each takes a GPU of its own.
     """
     mps = int(torch.backends.mps.is_available())
     count = {"cuda": torch.cuda.device_count(), "mps": mps, "cpu": 1}
-    here = [kind for kind in count if count[kind]]
-    name = name or here[0]
+    kinds = [kind for kind in count if count[kind]]
+    name = name or kinds[0]
     match = re.fullmatch(r"(cuda|mps|cpu)(?::(0|[1-9][0-9]?))?", name)
     if not match:
-        raise ValueError(f"unknown device {name!r}; here there is {' and '.join(here)}")
+        raise ValueError(f"unknown device {name!r}; available: {', '.join(kinds)}")
     if int(match[2] or 0) >= count[match[1]]:
-        raise ValueError(f"device {name} is not available; here there is {' and '.join(here)}")
+        raise ValueError(f"device {name} is not available; available: {', '.join(kinds)}")
     device = torch.device(name)
     return _own_gpu(device, count["cuda"]) if device.type == "cuda" else device
 
