@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ldm.drawing import edit_options as editing
+from ldm.drawing import edit_settings
 from ldm.system import cli
 
 NOISE = "noise levels sigma with guidance; without it is twice as fast (0,inf)"
@@ -14,7 +14,7 @@ BUILT_IN = Path(__file__).resolve().parent / "weights"
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The options; None is left to the image of --from, then to the model and the defaults."""
+    """The options; None: as in the PNG of --from, else the model's or the default."""
     parser = cli.Parser("sample.py", "Draw synthetic radiographs; each PNG says how to redraw it.")
     add = parser.add_argument
     parser.add_many("--prompt", "prompts", "TEXT", "what to draw", cli.prompt)
@@ -33,16 +33,40 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, metavar="FOLDER", help="where to (samples, edited or redrawn)")
     add("--trajectory", action="store_true", help="also trajectory.png: x0 as predicted on the way")
     add("--json", action="store_true", help="print one JSON object: paths and seconds")
-    editing.arguments(parser)
+    editing_arguments(parser)
     options = parser.parse_args(arguments)
     if options.file:
         options.prompts = options.prompts + cli.read_prompts(options.file)
     if not (options.prompts or options.image):
         parser.error("nothing to draw; give --prompt, --prompts or --from")
-    editing.check(parser, options)
-    options.out = options.out or editing.folder(options)
+    if edit := cli.given(vars(options), edit_settings.Edit):
+        edit_settings.check_options(parser, options, edit)
+    # not samples/ for an image of it drawn again: that would replace the grid it was in
+    usual = "redrawn" if options.image else "edited" if options.init else "samples"
+    options.out = options.out or Path(usual)
     cli.check_folder(options.out)
     return options
+
+
+def editing_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("editing", "Change an image, which keeps its size.")
+    add = group.add_argument
+    add("--init", metavar="IMG", help="the image: PNG, JPEG ... of 64 pixels a side or more")
+    what = "how much of it to draw anew, from above 0 to 1: all of it (0.6; with --invert 1)"
+    add("--strength", type=cli.finite, metavar="S", help=what)
+    what = "by inversion: the same chest as --prompt has it; TEXT says what it shows now (--prompt)"
+    add("--invert", nargs="?", const="", metavar="TEXT", type=cli.line, help=what)
+    add("--mask", metavar="IMG", help="repaint where it is white; all else stays bit for bit")
+    add("--grow", type=cli.whole(0), metavar="N", help="repaint N pixels around the mask, too (0)")
+    what = "repaint where the mask is black"
+    add("--invert-mask", action="store_const", const=True, help=what)
+    what = "paint this many pixels beyond each edge, window by window; once stopped it goes on"
+    margins = "LEFT,TOP,RIGHT,BOTTOM"
+    add("--outpaint", type=cli.pixels(margins), metavar=margins, help=what)
+    add("--canvas", type=cli.size, metavar="WxH", help="the same, by the size of the result")
+    add("--at", type=cli.pixels("X,Y"), metavar="X,Y", help="where the image lies on the canvas")
+    what = "take each step N times when repainting: slower, and fits the rest better (4)"
+    add("--resample", type=cli.whole(1), metavar="N", help=what)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,34 +74,44 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     with watch("imports"), cli.no_garbage():  # after the options were read: these take seconds
         from ldm import clip
-        from ldm.drawing import edited_pictures, new_pictures
-        from ldm.drawing.drawing_settings import check_weights, order_of
-        from ldm.fast import switches
-        from ldm.system import devices, processes
-        from ldm.text import projected_encoder
-        from ldm.weights import adapters, loading
+        from ldm.drawing import drawing_settings, picture_folder
+        from ldm.system import devices
+        from ldm.weights import loading
 
         clip.tokenizer()
-    order = order_of(vars(options), options.image)
-    job = edited_pictures.open_job(vars(options), options.image)
-    device = devices.choose(order.device)
+    settings = drawing_settings.from_options(vars(options))
+    if options.init is not None:
+        from ldm.drawing import edited_pictures
+
+        settings, original = edited_pictures.open_original(settings, vars(options))
+    device = devices.choose(settings.device)
     model = BUILT_IN if options.model is None else Path(options.model)
     with watch("load"):
         # as in the file: weights of two bytes that stay so never take four
         pipe = loading.load(model, options.config, options.ema, dtype=None)
-        adapters.apply(pipe, options.words, options.loras)
+        if options.words or options.loras:
+            from ldm.weights import adapters
+
+            adapters.apply(pipe, options.words, options.loras)
         if options.text_encoder is not None:
+            from ldm.text import projected_encoder
+
             projected_encoder.replace_text(pipe, options.text_encoder)
-        check_weights(order, pipe, chosen=options.model is not None)
-        pipe.to(device, devices.DTYPES[order.dtype])
-        switches.choose(pipe, order.attention, order.winograd, order.tiled, order.compile)
-    here, name = processes.join(), model.resolve().name
-    if job is not None:
-        paths = edited_pictures.draw(pipe, order, job, options.out, name, watch, here)
+        drawing_settings.check_weights(settings, pipe, chosen=options.model is not None)
+        pipe.to(device, devices.DTYPES[settings.dtype])
+        if settings.switches != drawing_settings.NO_SWITCHES:
+            from ldm.fast import switches
+
+            switches.choose(pipe, *settings.switches)
+    if options.init is None:
+        painter = picture_folder.prepare(pipe, settings, watch)
     else:
-        paths = new_pictures.draw(pipe, order, options.out, name, watch, options.trajectory, here)
-    processes.leave()
-    if here.leads:
+        painter = edited_pictures.prepare(pipe, settings, original, options.out, watch)
+    processes = devices.join_processes()
+    to = (options.out, model.resolve().name)
+    paths = picture_folder.draw(painter, pipe, settings, *to, watch, processes, options.trajectory)
+    devices.leave_processes()
+    if processes.leads:
         print(cli.report(paths, watch, options.json))
     return 0
 

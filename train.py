@@ -19,10 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
     cli.check_folder(run.train.out)
     watch = cli.Stopwatch()
     with watch("imports"), cli.no_garbage():  # after the settings were read: these take seconds
-        from ldm.system import processes
+        from ldm.system import devices
         from ldm.training.methods import build_method
         from ldm.training.trainer import Trainer, finished
-    here = processes.join()
+    here = devices.join_processes()
     if not here.leads:
         logging.getLogger().setLevel(logging.WARNING)
     weights = finished(run)
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
             method = build_method(run)
         with watch("training"):
             weights = Trainer(run, method, here).fit()
-    processes.leave()
+    devices.leave_processes()
     if here.leads:
         print(cli.report([weights], watch, options.json))
     return 0

@@ -214,7 +214,7 @@ def main() -> int:
     ddim = replace(drawing, steps=50, sampler="ddim", guidance=1.0)
     if options.picture:
         shown = picture_of(pipe, given, drawing, ddim)
-        image_files.save_integers(shown, options.picture, {"synthetic": SYNTHETIC})
+        image_files.save(shown, options.picture, {"synthetic": SYNTHETIC})
     report = {
         "model": options.model,
         "weights": pipe.weights_hash,

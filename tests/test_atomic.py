@@ -41,7 +41,7 @@ def test_a_failure_leaves_nothing_and_changes_nothing(tmp_path: Path) -> None:
 def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     """Their files and folders; not those of a living process, nor what others call .partial."""
     die_while_writing = (
-        "import os, sys; from pathlib import Path; from ldm import atomic\n"
+        "import os, sys; from pathlib import Path; from ldm.system import atomic\n"
         "folder = Path(sys.argv[1])\n"
         "with atomic.whole_folder(folder) as partial, atomic.whole_file(folder / 'b') as path:\n"
         "    (partial / 'a').touch(); path.touch(); os._exit(0)\n"

@@ -1,4 +1,4 @@
-"""What the scripts share."""
+"""The command line that the scripts share."""
 
 import gc
 import subprocess
@@ -37,10 +37,10 @@ def test_nobody_looks_for_garbage_among_imports() -> None:
 
 
 def test_leaving_takes_no_search_for_garbage() -> None:
-    """What Python would look through on its way out is frozen before."""
+    """Objects are frozen before Python exits, so that it does not search them."""
     program = (
         "import atexit, gc\n"
-        "from ldm import cli\n"
+        "from ldm.system import cli\n"
         "atexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"
         "cli.run(lambda: 0, 'test')\n"
     )

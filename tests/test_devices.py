@@ -1,4 +1,4 @@
-"""Which device computes, and how much memory there is to be had."""
+"""Which device computes, how much memory is available, and how processes sum."""
 
 import mmap
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from ldm.system import devices, processes
+from ldm.system import devices
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_too_many_processes_for_the_gpus_are_refused(
 ) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     monkeypatch.setenv("LOCAL_RANK", "0")
-    told = f"each of {processes} processes wants a GPU of its own, and there are 2"
+    told = f"each of {processes} processes needs a GPU of its own, and there are 2"
     with pytest.raises(ValueError, match=told):
         devices.choose(name)
     assert not gpus
@@ -64,7 +64,7 @@ def test_processes_can_sum_on_either_device(
     monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: asked.append(backend))
     monkeypatch.setattr(dist, "get_rank", lambda: 1)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
-    assert processes.join() == processes.Processes(1, 2)
+    assert devices.join_processes() == devices.Processes(1, 2)
     assert asked == [backend]
 
 
@@ -75,12 +75,12 @@ def test_a_failed_sum_names_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dist, "all_reduce", fail)
     told = r"process 0 of 2 lost the others \(Duplicate GPU detected\); if one of them has ended"
     with pytest.raises(OSError, match=told):
-        processes.Processes(0, 2).add([torch.zeros(1)])
+        devices.Processes(0, 2).add([torch.zeros(1)])
 
 
 @pytest.mark.skipif(not hasattr(psutil.Process().memory_info(), "shared"), reason="Linux only")
 def test_a_mapped_file_is_not_counted_twice(tmp_path: Path) -> None:
-    """Its pages are free to be had already, as the system sees it; they are not ours to fill."""
+    """The system counts its pages as available already; they are not this process's to fill."""
     path, size = tmp_path / "weights", 256 << 20
     with path.open("wb") as file:
         file.truncate(size)

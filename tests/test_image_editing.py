@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from test_latent_editing import OTHER, PROMPT, SAMPLING, picture
 
-from ldm.config import ConfigError
 from ldm.drawing import image_editing, masks, outpainting
 from ldm.pipeline import LatentDiffusion
 
@@ -111,27 +110,3 @@ def test_image_7_is_the_same_edit_in_any_company(tiny: LatentDiffusion, way: str
     assert off.max() <= 1
     assert (off == 0).mean() >= 0.999
     assert not np.array_equal(among[0], among[1])
-
-
-# --- refusals ---
-
-
-def test_small_and_huge_images_are_refused_before_any_work(
-    tiny: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Below 64 pixels a side, or beyond what memory there is, in one line with what to do."""
-    with pytest.raises(ConfigError, match="image is 100x63, and editing wants 64 pixels"):
-        image_editing.check_smallest(63, 100)
-    monkeypatch.setattr(image_editing, "available", lambda _: 10**9)
-    with pytest.raises(ConfigError, match=r"wants about \S+ GB, and 1 GB are to be had; make"):
-        image_editing.check(tiny, 10_000, 10_000)
-
-
-def test_sizes_far_from_training_are_told(
-    tiny: LatentDiffusion, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The model was trained at 32 pixels."""
-    image_editing.check(tiny, 64, 64)
-    assert caplog.messages == [
-        "works on 64x64 pixels, the model was trained at 32: expect odd anatomy"
-    ]

@@ -28,7 +28,7 @@ def noise(*shape: int) -> Tensor:
 def test_every_grey_level_survives_saving_and_loading(
     tmp_path: Path, bits: int, channels: int
 ) -> None:
-    """integers -> [-1, 1] -> PNG -> [-1, 1] -> integers changes none of the 2^bits levels."""
+    """Through [-1, 1] and a PNG, or a PNG alone, none of the 2^bits levels changes."""
     side = 2 ** (bits // 2)
     dtype = np.uint8 if bits == 8 else np.uint16
     levels = np.arange(2**bits, dtype=dtype).reshape(side, side)
@@ -36,9 +36,12 @@ def test_every_grey_level_survives_saving_and_loading(
     image = image_files.from_integers(array)
     assert image.shape == (channels, side, side)
     assert (image.min(), image.max()) == (-1, 1)
-    image_files.save(image, tmp_path / "x.png", NOTE, bits)
-    assert torch.equal(image_files.load(tmp_path / "x.png"), image)
-    assert np.array_equal(image_files.to_integers(image, bits), array)
+    for given in (image, array):
+        image_files.save(given, tmp_path / "x.png", NOTE, bits)
+        assert torch.equal(image_files.load(tmp_path / "x.png"), image)
+        found = image_files.read(tmp_path / "x.png")
+        assert found.dtype == dtype
+        assert np.array_equal(found, array)
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -110,18 +113,6 @@ def test_a_tiff_of_12_bits_is_refused(tmp_path: Path) -> None:
 
 
 # --- levels as the file has them ---
-
-
-@pytest.mark.parametrize(("bits", "channels"), [(8, 1), (8, 3), (16, 1)])
-def test_levels_are_read_and_written_as_they_are(tmp_path: Path, bits: int, channels: int) -> None:
-    """`read` gives the integers that `save_integers` wrote, all 2^bits of them."""
-    kind = np.uint8 if bits == 8 else np.uint16
-    array = np.arange(2**bits).astype(kind).reshape(2 ** (bits // 2), -1, 1).repeat(channels, 2)
-    image_files.save_integers(array, tmp_path / "x.png", NOTE)
-    found = image_files.read(tmp_path / "x.png")
-    assert found.dtype == kind
-    assert np.array_equal(found, array)
-    assert torch.equal(image_files.load(tmp_path / "x.png"), image_files.from_integers(array))
 
 
 def test_levels_that_would_not_come_back_are_refused(tmp_path: Path) -> None:
@@ -201,7 +192,7 @@ UNREADABLE: dict[str, Callable[[bytes], bytes]] = {
 def test_unusable_files_are_refused_in_one_line(
     tmp_path: Path, case: str, read: Callable[[Path], object]
 ) -> None:
-    """What is no whole image raises ValueError, one line that names the file."""
+    """A file that is no whole image raises ValueError, one line that names it."""
     path = tmp_path / "bad.png"
     if case == "a folder":
         path.mkdir()
@@ -213,21 +204,21 @@ def test_unusable_files_are_refused_in_one_line(
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparency_is_refused(tmp_path: Path, mode: str) -> None:
-    """What lies behind transparent pixels is not guessed."""
-    image = Image.new(mode, (4, 4))
-    image.save(tmp_path / "x.png", **({"transparency": 0} if mode == "P" else {}))
-    with pytest.raises(ValueError, match=r"x\.png has an alpha channel; flatten it"):
-        image_files.load(tmp_path / "x.png")
-
-
-@pytest.mark.parametrize("mode", ["F", "I"])
-def test_pixels_of_unknown_range_are_refused(tmp_path: Path, mode: str) -> None:
-    """Floating point and 32-bit files do not say which value is white, and it is not guessed."""
-    Image.new(mode, (4, 4), 1).save(tmp_path / "x.tiff")
-    with pytest.raises(ValueError, match=r"x\.tiff .* save it with 8 or 16 bits"):
-        image_files.load(tmp_path / "x.tiff")
+@pytest.mark.parametrize(
+    ("mode", "name", "message"),
+    [
+        *((mode, "x.png", "an alpha channel; flatten it") for mode in ("RGBA", "LA", "P")),
+        *((mode, "x.tiff", "32 bits, .* save it with 8 or 16 bits") for mode in ("F", "I")),
+    ],
+)
+def test_transparency_and_unknown_ranges_are_refused(
+    tmp_path: Path, mode: str, name: str, message: str
+) -> None:
+    """What lies behind transparent pixels, and which value is white, is not guessed."""
+    more = {"transparency": 0} if mode == "P" else {}
+    Image.new(mode, (4, 4)).save(tmp_path / name, **more)
+    with pytest.raises(ValueError, match=f"{name} has {message}"):
+        image_files.load(tmp_path / name)
 
 
 # --- geometry ---

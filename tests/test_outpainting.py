@@ -1,5 +1,6 @@
 """Outpainting: where the image lies, which windows come when, and that a stop costs nothing."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,30 +10,14 @@ from test_latent_editing import PROMPT, SAMPLING, picture
 
 from ldm import rng
 from ldm.config import ConfigError
-from ldm.drawing import outpainting, resumable_outpainting
+from ldm.drawing import masks, outpainting
+from ldm.drawing.latent_editing import OnStep, ignore
 from ldm.drawing.masks import Box
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion
 
 FEW = replace(SAMPLING, steps=1)
 TEXT = {"synthetic": "yes"}
-
-
-@pytest.mark.parametrize(
-    ("size", "at", "message"),
-    [
-        ((63, 80), (0, 0), "the canvas, 63x80, is smaller than the image, 64x64"),
-        ((80, 80), (17, 0), "the image, 64x64 at 17,0, does not lie on the canvas, 80x80"),
-        ((80, 80), (0, 17), "does not lie on the canvas"),
-        ((64, 64), (0, 0), "no larger than the image: nothing is to be painted"),
-    ],
-)
-def test_places_off_the_canvas_are_refused(
-    size: tuple[int, int], at: tuple[int, int], message: str
-) -> None:
-    """The image is on the canvas, all of it, and there is something to paint."""
-    with pytest.raises(ConfigError, match=message):
-        outpainting.place(picture(64, 64), size, at)
 
 
 def test_the_image_lies_where_it_was_put() -> None:
@@ -103,14 +88,28 @@ def test_each_window_has_noise_of_its_own(
     assert len(set(seeds)) == len(boxes) > 1
 
 
-def test_a_run_stopped_between_windows_goes_on_to_the_same_levels(
-    tiny: LatentDiffusion, tmp_path: Path
-) -> None:
-    """Stopped in the third window, the same call paints from the third on, not from the first."""
+@pytest.fixture
+def resumable(tiny: LatentDiffusion, tmp_path: Path) -> Callable[..., masks.Levels]:
+    """Outpaints an image window by window, its state in a folder of the given name."""
     board, known = outpainting.place(picture(64, 64), (80, 64), (8, 0))
     boxes = outpainting.plan(known, 32)
-    args = (TEXT, tiny, board, known, boxes, PROMPT, 0, FEW, 1)
-    expected = resumable_outpainting.outpaint_in(tmp_path / "whole", *args)
+
+    def run(name: str, on_step: OnStep = ignore, text: dict[str, str] = TEXT) -> masks.Levels:
+        def paint(canvas: masks.Levels, done: int) -> Iterator[masks.Levels]:
+            args = (boxes, PROMPT, 0, FEW, 1, done, on_step)
+            return outpainting.outpaint(tiny, canvas, known, *args)
+
+        place = (tmp_path / name, 0, text)
+        return outpainting.outpaint_resumably(paint, board, len(boxes), *place)
+
+    return run
+
+
+def test_a_run_stopped_between_windows_goes_on_to_the_same_levels(
+    resumable: Callable[..., masks.Levels], tmp_path: Path
+) -> None:
+    """Stopped in the third window, the same call paints from the third on, not from the first."""
+    expected = resumable("whole")
     painted: list[object] = []
 
     def stop(step: object) -> None:
@@ -119,26 +118,26 @@ def test_a_run_stopped_between_windows_goes_on_to_the_same_levels(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        resumable_outpainting.outpaint_in(tmp_path / "stopped", *args, stop)
-    state, preview = resumable_outpainting.unfinished(tmp_path / "stopped", 0)
+        resumable("stopped", stop)
+    state, preview = outpainting.unfinished(tmp_path / "stopped", 0)
     assert set((tmp_path / "stopped").iterdir()) == {state, preview}
-    assert image_files.read_text(preview) == {**TEXT, "unfinished": f"2 of {len(boxes)} windows"}
+    text = image_files.read_text(preview)
+    windows = int(text.pop("unfinished").removeprefix("2 of ").removesuffix(" windows"))
+    assert text == TEXT
     painted.clear()
-    found = resumable_outpainting.outpaint_in(tmp_path / "stopped", *args, painted.append)
-    assert len(painted) == len(boxes) - 2  # one step each
-    assert np.array_equal(found, expected)
+    assert np.array_equal(resumable("stopped", painted.append), expected)
+    assert len(painted) == windows - 2  # one step each
 
 
 def test_states_of_other_commands_and_damaged_ones_are_refused(
-    tiny: LatentDiffusion, tmp_path: Path
+    resumable: Callable[..., masks.Levels], tmp_path: Path
 ) -> None:
     """In one line that says what to do, and the state stays."""
-    board, known = outpainting.place(picture(64, 64), (80, 64), (0, 0))
-    args = (tiny, board, known, outpainting.plan(known, 32), PROMPT, 0, FEW, 1)
-    resumable_outpainting.outpaint_in(tmp_path, TEXT, *args)
-    state, _ = resumable_outpainting.unfinished(tmp_path, 0)
+    resumable("out")
+    state, _ = outpainting.unfinished(tmp_path / "out", 0)
     with pytest.raises(ConfigError, match="was left by another command: give that one again"):
-        resumable_outpainting.outpaint_in(tmp_path, {**TEXT, "seed": "1"}, *args)
+        resumable("out", text={**TEXT, "seed": "1"})
     state.write_bytes(state.read_bytes()[:100])
     with pytest.raises(ConfigError, match="is damaged; delete it to start again"):
-        resumable_outpainting.outpaint_in(tmp_path, TEXT, *args)
+        resumable("out")
+    assert state.exists()

@@ -15,7 +15,7 @@ from conftest import adaptation
 
 from ldm import rng
 from ldm.config import ConfigError
-from ldm.system.processes import Processes
+from ldm.system.devices import Processes
 from ldm.training.methods import build_method
 from ldm.training.run_config import load_run
 from ldm.training.trainer import Trainer
@@ -49,7 +49,7 @@ def test_accumulated_batches_are_one_larger_batch(tmp_path: Path, start: Path) -
 
 
 def test_batches_that_do_not_go_round_are_refused(tmp_path: Path, start: Path) -> None:
-    """Two processes want an even number of batches in a step, and the message says so."""
+    """Two processes need an even number of batches in a step, and the message says so."""
     run = load_run(adaptation(tmp_path, start, "finetune", {}, accumulate=3))
     with pytest.raises(ConfigError, match="with 2 processes it wants 2 or a multiple"):
         Trainer(run, build_method(run), Processes(0, 2))

@@ -1,36 +1,44 @@
-"""Which pictures to draw, and how: of options, and into and out of the text of a PNG."""
+"""The settings of a drawing: from options, and to and from the text of a PNG."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ldm import __version__
 from ldm.config import ConfigError, ModelConfig
+from ldm.drawing.edit_settings import Edit
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
+from ldm.system import cli
 from ldm.system.devices import DTYPES
-from ldm.text.projected_encoder import ProjectedText
 
 log = logging.getLogger(__name__)
 
 PIXELS_AT_ONCE = 16 * 128 * 128  # bounds memory: 16 images of 128 px, one of 512
+NO_SWITCHES = ("sdpa", False, False, "no")
 SYNTHETIC = "This is a synthetic image drawn by a model; it shows no patient."
+EDITED = (
+    "This is a synthetic image: a model changed an image that it was given. What it shows is no "
+    "finding of anybody; what was left of the given image may be of a patient."
+)
 
 
 @dataclass(frozen=True)
 class DrawingSettings:
-    """Which pictures to draw: of prompt j the images start + j n ... start + (j + 1) n - 1.
+    """Which pictures to draw, and how. Prompt j has images start + j n ... start + (j + 1) n - 1.
 
-    guidance, size (width, height), device: None leaves it to the model and the machine
-    weights: the hash of the weights these pictures were drawn with before; empty: any
-    company: the batch they were drawn in before. A batch of another size adds up in another order,
-        which tips a grey level now and then; None: as many at once as PIXELS_AT_ONCE allows
+    guidance, size (width, height), device: None leaves the choice to the model and the machine
+    weights: the hash of the weights that drew these pictures before; empty: any
+    batch: the images that were drawn together before; a batch of another size adds numbers in
+        another order, which sometimes changes a grey level. None: as PIXELS_AT_ONCE allows
+    edit: the change to make to an image; None: draw from noise
     """
 
     prompts: Sequence[str]
@@ -50,17 +58,18 @@ class DrawingSettings:
     compile: str = "no"
     device: str | None = None
     weights: str = ""
-    company: range | None = None
+    batch: range | None = None
+    edit: Edit | None = None
 
     def __post_init__(self) -> None:
         if not self.prompts or self.n < 1 or self.start < 0:
             raise ConfigError(
                 f"cannot draw {self.n} images of {len(self.prompts)} prompts from index "
-                f"{self.start}; wants at least one of each and an index of 0 or more"
+                f"{self.start}; give 1 or more of each and an index of 0 or more"
             )
-        among = self.indices if self.company is None else self.company
-        if self.indices.start < among.start or self.indices.stop > among.stop:
-            raise ConfigError(f"images {self.indices} are not in their batch, {among}")
+        batch = self.indices if self.batch is None else self.batch
+        if self.indices.start < batch.start or self.indices.stop > batch.stop:
+            raise ConfigError(f"images {self.indices} are not in their batch, {batch}")
         if self.dtype not in DTYPES:
             raise ConfigError(f"unknown dtype {self.dtype!r}; known: {', '.join(DTYPES)}")
         self.sampling(ModelConfig())  # raises for what no model can do
@@ -70,103 +79,50 @@ class DrawingSettings:
         """The image indices, one for each picture."""
         return range(self.start, self.start + self.n * len(self.prompts))
 
+    @property
+    def switches(self) -> tuple[str, bool, bool, str]:
+        """The arguments of ldm.fast.switches.choose."""
+        return self.attention, self.winograd, self.tiled, self.compile
+
     def prompt(self, index: int) -> int:
-        """Which of the prompts image `index` shows; the company's own prompts do not matter."""
+        """Which of the prompts image `index` shows; any will do for others in the batch."""
         return min(max((index - self.start) // self.n, 0), len(self.prompts) - 1)
 
     def sampling(self, config: ModelConfig) -> Sampling:
-        """How this model draws them."""
+        """The pipeline's settings for this model."""
         width, height = self.size or (config.image_size, config.image_size)
         guidance = config.guidance if self.guidance is None else self.guidance
-        drawn = (self.seed, self.steps, self.sampler, guidance, self.negative, height, width)
-        return Sampling(*drawn, self.interval)
+        given = (self.seed, self.steps, self.sampler, guidance, self.negative)
+        return Sampling(*given, height, width, self.interval)
 
     def batches(self, sampling: Sampling) -> list[range]:
         """The image indices drawn together."""
-        if self.company is not None:
-            return [self.company]
+        if self.batch is not None:
+            return [self.batch]
         many = max(1, PIXELS_AT_ONCE // (sampling.height * sampling.width))
         return [self.indices[i : i + many] for i in range(0, len(self.indices), many)]
 
 
-def order_of(options: Mapping[str, Any], image: str | Path | None = None) -> DrawingSettings:
-    """The settings that the options give; what they leave open is as in the PNG `image`."""
-    fields = [field.name for field in dataclasses.fields(DrawingSettings)]
-    given = {name: options[name] for name in fields if options.get(name) not in (None, [])}
+def from_options(options: Mapping[str, Any]) -> DrawingSettings:
+    """The settings that the options give; the PNG of --from, if any, says the rest."""
+    given, image = cli.given(options, DrawingSettings), options["image"]
     if image is None:
         return DrawingSettings(**given)
-    # other settings are other pictures: which batch the old ones were in is of no use then
-    return dataclasses.replace(recall(image), **(given and dict(given, company=None)))
+    old = recall(image)
+    if old.edit is not None and options["init"] is None:
+        also = " and its mask with --mask" if old.edit.mask else ""
+        raise ConfigError(f"{image} is an edit; give the image it was made from with --init{also}")
+    # other settings give other pictures, whatever batch the old ones were in
+    return dataclasses.replace(old, **(given and given | {"batch": None}))
 
 
-def describe(
-    order: DrawingSettings,
-    pipe: LatentDiffusion,
-    model: str,
-    shown: range,
-    company: range | None = None,
-) -> dict[str, str]:
-    """The PNG text of the images `shown`: what it is, and everything that `recall` needs."""
-    sampling = order.sampling(pipe.config)
-    prompts = order.prompts[order.prompt(shown[0]) : order.prompt(shown[-1]) + 1]
-    text = {
-        "synthetic": SYNTHETIC,
-        "prompt": "\n".join(prompts),
-        "negative": order.negative,
-        "seed": str(order.seed),
-        "index": _write_range(shown),
-        "sampler": order.sampler,
-        "steps": str(order.steps),
-        "guidance": repr(sampling.guidance),
-        "guidance interval": "{},{}".format(*sampling.interval),
-        "size": f"{sampling.width}x{sampling.height}",
-        "dtype": order.dtype,
-        "attention": order.attention,
-        "winograd": "yes" if order.winograd else "no",
-        "tiled": "yes" if order.tiled else "no",
-        "compile": order.compile,
-        "device": pipe.device.type,
-        "weights": pipe.weights_hash,
-        "model": model,
-        "software": f"ldm {__version__}",
-    }
-    if isinstance(pipe.other_text, ProjectedText):
-        text["text encoder"] = pipe.other_text.provenance()
-    return text | ({} if company is None else {"batch": _write_range(company)})
+class Entry(NamedTuple):
+    """A field of DrawingSettings as PNG text; optional: older PNGs lack it."""
 
-
-def recall(path: str | Path) -> DrawingSettings:
-    """The order that draws the PNG again. Raises ValueError if it is none of ours."""
-    text = image_files.read_text(path)
-    if not text.get("software", "").startswith("ldm "):
-        raise ValueError(f"{path} was not drawn by ldm: its PNG text does not say how to draw it")
-    try:
-        prompts = tuple(text["prompt"].split("\n"))
-        shown = _read_range(text["index"])
-        width, height = text["size"].split("x")
-        low, high = text.get("guidance interval", "0,inf").split(",")  # older ones do not say
-        return DrawingSettings(
-            prompts=prompts,
-            n=len(shown) // len(prompts),
-            start=shown.start,
-            seed=int(text["seed"]),
-            negative=text["negative"],
-            steps=int(text["steps"]),
-            sampler=text["sampler"],
-            guidance=float(text["guidance"]),
-            interval=(float(low), float(high)),
-            size=(int(width), int(height)),
-            dtype=text["dtype"],
-            attention=text.get("attention", "sdpa"),
-            winograd={"yes": True, "no": False}[text.get("winograd", "no")],
-            tiled=text.get("tiled") == "yes",
-            compile=text.get("compile", "no"),
-            device=text["device"],
-            weights=text["weights"],
-            company=_read_range(text["batch"]) if "batch" in text else None,
-        )
-    except (KeyError, ValueError, OverflowError) as error:
-        raise ValueError(f"the PNG text of {path} was changed or is incomplete: {error}") from error
+    field: str
+    write: Callable[[Any], str] = str
+    read: Callable[[str], Any] = str
+    optional: bool = False
 
 
 def _write_range(indices: range) -> str:
@@ -178,11 +134,86 @@ def _read_range(text: str) -> range:
     return range(int(first), int(last or first) + 1)
 
 
-def check_weights(order: DrawingSettings, pipe: LatentDiffusion, chosen: bool) -> None:
-    """Raises ValueError if these are not the weights of the order; warns if the user chose them."""
-    if order.weights in ("", pipe.weights_hash):
+SWITCH = (lambda on: "yes" if on else "no", {"yes": True, "no": False}.__getitem__)
+RANGE = (_write_range, _read_range)
+PNG_TEXT = {  # keyword: entry, in the file's order
+    "prompt": Entry("prompts", "\n".join, lambda text: tuple(text.split("\n"))),
+    "negative": Entry("negative"),
+    "seed": Entry("seed", read=int),
+    "index": Entry("indices", *RANGE),
+    "sampler": Entry("sampler"),
+    "steps": Entry("steps", read=int),
+    "guidance": Entry("guidance", read=float),
+    "guidance interval": Entry("interval", "{0[0]},{0[1]}".format, cli.interval, optional=True),
+    "size": Entry("size", "{0[0]}x{0[1]}".format, cli.size),
+    "dtype": Entry("dtype"),
+    "attention": Entry("attention", optional=True),
+    "winograd": Entry("winograd", *SWITCH, optional=True),
+    "tiled": Entry("tiled", *SWITCH, optional=True),
+    "compile": Entry("compile", optional=True),
+    "device": Entry("device"),
+    "weights": Entry("weights"),
+    "batch": Entry("batch", *RANGE, optional=True),
+    "edit": Entry("edit", Edit.to_text, Edit.from_text, optional=True),
+}
+
+
+def describe(
+    settings: DrawingSettings,
+    pipe: LatentDiffusion,
+    model: str,
+    shown: range,
+    batch: range | None = None,
+) -> dict[str, str]:
+    """The PNG text of the images `shown`: what they are, and everything that `recall` needs.
+
+    model: the file name of the weights;  batch: the images drawn together with these
+    """
+    sampling = settings.sampling(pipe.config)
+    prompts = settings.prompts[settings.prompt(shown[0]) : settings.prompt(shown[-1]) + 1]
+    used = dataclasses.replace(
+        settings,
+        prompts=prompts,
+        n=len(shown) // len(prompts),
+        start=shown.start,
+        guidance=sampling.guidance,
+        size=(sampling.width, sampling.height),
+        device=pipe.device.type,
+        weights=pipe.weights_hash,
+        batch=batch,
+    )
+    values = {key: getattr(used, entry.field) for key, entry in PNG_TEXT.items()}
+    text = {key: PNG_TEXT[key].write(value) for key, value in values.items() if value is not None}
+    last = {key: text.pop(key) for key in ("batch", "edit") if key in text}
+    text |= {"model": model, "software": f"ldm {__version__}"}
+    if provenance := getattr(pipe.other_text, "provenance", None):
+        text["text encoder"] = provenance()
+    return {"synthetic": SYNTHETIC if used.edit is None else EDITED} | text | last
+
+
+def recall(path: str | Path) -> DrawingSettings:
+    """The settings that draw the PNG again. Raises ValueError if `describe` did not write it."""
+    text = image_files.read_text(path)
+    if not text.get("software", "").startswith("ldm "):
+        raise ValueError(f"{path} was not drawn by ldm: its PNG text does not say how to draw it")
+    try:
+        values = {
+            entry.field: entry.read(text[key])
+            for key, entry in PNG_TEXT.items()
+            if key in text or not entry.optional
+        }
+        shown = values.pop("indices")
+        n = len(shown) // len(values["prompts"])
+        return DrawingSettings(n=n, start=shown.start, **values)
+    except (KeyError, ValueError, OverflowError, ArgumentTypeError) as error:
+        raise ValueError(f"the PNG text of {path} was changed or is incomplete: {error}") from error
+
+
+def check_weights(settings: DrawingSettings, pipe: LatentDiffusion, chosen: bool) -> None:
+    """Raises ValueError if the weights are not those of the settings; a warning if chosen."""
+    if settings.weights in ("", pipe.weights_hash):
         return
-    message = f"the image was drawn with weights {order.weights}, these are {pipe.weights_hash}"
+    message = f"the image was drawn with weights {settings.weights}, these are {pipe.weights_hash}"
     if not chosen:
         raise ValueError(
             f"{message}; name its own with --model, and what was added to them with "

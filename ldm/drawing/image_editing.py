@@ -1,12 +1,11 @@
-"""Pictures in, pictures out: integers [H, W, C], grey or RGB, 8 or 16 bits, of any size from 64 px.
+"""Editing of pictures: integers [H, W, C], grey or RGB, 8 or 16 bits, of any size from 64 px.
 
-Inside they are padded to what the model can draw, and grey or RGB as it wants them; what comes
-back has the size, depth and channels of what was given.
+For the model they are padded and made grey or RGB; results have the size, depth and channels of
+what was given.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,44 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldm.config import ConfigError
 from ldm.drawing import latent_editing, masks
 from ldm.drawing.latent_editing import OnStep, ignore
 from ldm.drawing.masks import Floats, Levels
 from ldm.guidance import Denoise
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
-from ldm.system.devices import available
-from ldm.vae import codec_bytes
-
-log = logging.getLogger(__name__)
-
-SMALLEST = 64  # pixels
-FAR = 1.5  # times the training size
-
-
-def check_smallest(height: int, width: int) -> None:
-    """ConfigError for an image that is too small to be edited."""
-    if min(height, width) < SMALLEST:
-        raise ConfigError(
-            f"the image is {width}x{height}, and editing wants {SMALLEST} pixels a side or more"
-        )
-
-
-def check(pipe: LatentDiffusion, height: int, width: int) -> None:
-    """ConfigError for an image, or a part, that this model cannot work on; warns of odd sizes."""
-    trained = pipe.config.image_size
-    need, room = codec_bytes(pipe.config.vae, height, width), available(pipe.device)
-    if need > room:
-        raise ConfigError(
-            f"editing {width}x{height} pixels at once wants about {need / 1e9:.3g} GB, and "
-            f"{room / 1e9:.3g} GB are to be had; make the image smaller, or repaint less of it"
-        )
-    if max(height, width) > FAR * trained or max(height, width) * FAR < trained:
-        log.warning(
-            "works on %dx%d pixels, the model was trained at %d: expect odd anatomy",
-            *(width, height, trained),
-        )
 
 
 def denoiser(pipe: LatentDiffusion, prompts: Sequence[str], sampling: Sampling) -> Denoise:
@@ -95,7 +62,7 @@ def image_to_image(
     strength: float,
     on_step: OnStep = ignore,
 ) -> list[Levels]:
-    """The picture as each prompt has it, the less like before the greater the strength."""
+    """The picture changed to each prompt; the greater the strength, the less like before."""
     sampling = sized(pipe, sampling, *picture.shape[:2])
     denoise, z = denoiser(pipe, prompts, sampling), encode(pipe, picture)
     z = latent_editing.image_to_image(pipe, z, denoise, indices, sampling, strength, on_step)
@@ -112,10 +79,10 @@ def counterfactual(
     on_step: OnStep = ignore,
     rounds: int = 2,
 ) -> list[Levels]:
-    """The picture as each prompt has it, from the noise that gives it for its description.
+    """The picture changed to each prompt, from the noise that gives it for its description.
 
-    described: for each prompt what the picture shows; where both are the same it comes back
-    rounds: see `latents.ascend`
+    described: for each prompt, what the picture shows; if both are equal the picture comes back
+    rounds: see `latent_editing.ascend`
     """
     sampling = sized(pipe, sampling, *picture.shape[:2])
     up, down = (denoiser(pipe, words, sampling) for words in (described, prompts))
@@ -134,12 +101,10 @@ def inpaint(
     resample: int = 1,
     on_step: OnStep = ignore,
 ) -> list[Levels]:
-    """The picture with what the prompts say where alpha [H, W] is above 0, and bit for bit itself
-    elsewhere.
+    """The picture with the prompts' content where alpha [H, W] is above 0; elsewhere unchanged.
 
-    A picture larger than the model's is worked on in the window around what is repainted. What lies
-    under the mask is smoothed away before anything looks at it, so where alpha is 1 it leaves no
-    trace in the result.
+    Of a picture larger than the model's, only the window around the hole is drawn. The pixels
+    under the mask are smoothed away first, so where alpha is 1 they leave no trace in the result.
     """
     box = masks.window(alpha > 0, pipe.config.image_size)
     part, shown = picture[box.inside], alpha[box.inside]

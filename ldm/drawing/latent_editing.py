@@ -1,4 +1,4 @@
-"""Editing in the latent space: where to start, which way to go, what to keep."""
+"""Editing of latents: SDEdit, DDIM inversion and RePaint."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MAXIMUM_ROUNDS = 100
 
 
 def ignore(step: Step) -> None:
-    """For whom no step matters."""
+    """Do nothing after a step."""
 
 
 def skipped(strength: float, steps: int) -> int:
-    """How many of the first timesteps are left out: all but the last `strength` share."""
+    """The number of first timesteps to leave out: all but the last `strength` share."""
     if not 0 < strength <= 1:
-        raise ConfigError(f"strength wants to be above 0 and at most 1, got {strength}")
+        raise ConfigError(f"strength must be above 0 and at most 1, got {strength}")
     return steps - round(strength * steps)
 
 
@@ -42,7 +42,7 @@ def image_to_image(
     """z, noised to the first of the last `strength` share of the timesteps, and drawn from there.
 
     SDEdit (arXiv:2108.01073), algorithm 1, whose t_0 is the strength. Strength 1 starts from noise
-    alone and is plain drawing; where no step is left, z comes back.
+    alone, which is plain drawing; if no step is left, z comes back.
 
     z: [1 or B, C, h, w], scaled, for B indices;  returns [B, C, h, w]
     """
@@ -65,10 +65,10 @@ def counterfactual(
     on_step: OnStep = ignore,
     rounds: int = 2,
 ) -> Tensor:
-    """z taken up to noise with the words of `up`, and down again with those of `down`.
+    """z taken up to noise with the prompt of `up`, and down again with that of `down`.
 
-    With the same words it comes back (DDIM, arXiv:2010.02502, section 5.4); with others it shows
-    the same chest as they describe it. Nothing is random.
+    With the same prompt it comes back (DDIM, arXiv:2010.02502, section 5.4); with another it shows
+    the same chest as that prompt describes it. Nothing is random.
 
     z: [B, C, h, w], scaled;  sampling: only steps count, the sampler is DDIM
     """
@@ -81,9 +81,9 @@ def counterfactual(
 
 
 def check_inversion(sampling: Sampling) -> None:
-    """ConfigError for a sampler that has no way up here."""
+    """ConfigError for samplers other than DDIM, whose inversion is not implemented."""
     if sampling.sampler != "ddim":
-        raise ConfigError(f"inversion goes by ddim, not by {sampling.sampler}")
+        raise ConfigError(f"inversion needs the sampler ddim, got {sampling.sampler}")
 
 
 @torch.inference_mode()
@@ -94,15 +94,15 @@ def ascend(
 
         x_t = sqrt(ab_t) x0 + sqrt(1 - ab_t) eps,   x0 = (x - sqrt(1 - ab) eps) / sqrt(ab)
 
-    DDIM's step (arXiv:2010.02502, eq. 13) solved for x_t, as in its section 4.3. The eps is that at
-    (x_t, t), and x_t is what is asked for: it is first guessed at (x, t), which is all that DDIM
-    inversion commonly does (as in arXiv:2105.05233), then with each further round at the x_t
-    found so far, as in fixed-point inversion.
+    DDIM's step (arXiv:2010.02502, eq. 13) solved for x_t, as in its section 4.3. It needs eps at
+    (x_t, t), and x_t is unknown: the first round takes eps at (x, t), which is all that DDIM
+    inversion commonly does (as in arXiv:2105.05233); each further round takes it at the x_t found
+    so far, as in fixed-point inversion.
 
     x: [B, ...] at t = -1;  timesteps: those of the way down
     """
     if not 1 <= rounds <= MAXIMUM_ROUNDS:
-        raise ConfigError(f"inversion takes 1 to {MAXIMUM_ROUNDS} rounds, not {rounds}")
+        raise ConfigError(f"rounds must be 1 to {MAXIMUM_ROUNDS}, got {rounds}")
     t_prev = torch.full((len(x),), -1)
     for t in timesteps.flip(0)[:, None].expand(-1, len(x)):
         ab_prev, ab, x_t = schedule.at(t_prev), schedule.at(t), x
@@ -124,11 +124,11 @@ def inpaint(
     resample: int = 1,
     on_step: OnStep = ignore,
 ) -> Tensor:
-    """z where the mask is 0, drawn to go with it where the mask is 1.
+    """z where the mask is 0; where it is 1, drawn to fit.
 
     After each step the known part is replaced by z noised to that level (RePaint, arXiv:2201.09865,
-    section 4.1), always with the noise of x_T, so that samplers that remember earlier steps see it
-    go straight. resample: how often each step is taken, from x noised back in between: their U of
+    section 4.1), always with the noise of x_T: samplers that use earlier steps then see a straight
+    path. resample: how often each step is taken, with x noised back in between: their U of
     algorithm 1, with jumps of one step.
 
     z: [1 or B, C, h, w], scaled;  mask: [1, 1, h, w], 0 or 1;  returns [B, C, h, w]
@@ -145,7 +145,7 @@ def inpaint(
 
     def hook(step: Step) -> Tensor:
         x = blend(step.x, step.t_prev)
-        if step.t_prev < 0:  # the last step is taken once: there is nothing after it to agree with
+        if step.t_prev < 0:  # the last step is taken once: no later one has to agree with it
             return x
         t, t_prev = torch.full((count,), step.t), torch.full((count,), step.t_prev)
         for again in range(1, resample):
@@ -172,5 +172,5 @@ def noise_further(
 
 
 def reseeded(sampling: Sampling, *purpose: str | int) -> Sampling:
-    """The same, with noise of its own."""
+    """`sampling` with a seed of its own for the purpose."""
     return replace(sampling, seed=rng.generator(sampling.seed, *purpose).initial_seed())

@@ -1,4 +1,4 @@
-"""Masks and padding, and where new pixels meet old ones.
+"""Masks, padding, and pasting without a seam.
 
 Arrays here are images [H, W, C] and alphas [H, W]: how much of the new image is shown, 0 to 1.
 """
@@ -36,13 +36,13 @@ class Box(NamedTuple):
 
 
 def alpha_of(mask: Levels, grow: int = 0, invert: bool = False) -> Floats:
-    """The alpha of a mask [H, W, C] whose white is to be repainted, inverted first, then grown.
+    """The alpha of a mask [H, W, C] whose white is repainted; inverted first, then grown.
 
-    Raises ValueError where that leaves nothing to repaint, or nothing to keep.
+    Raises ValueError if nothing is to repaint, or nothing to keep.
     """
     alpha = mask.mean(axis=2) / np.iinfo(mask.dtype).max
     alpha = 1 - alpha if invert else alpha
-    grow = min(grow, max(alpha.shape))  # more would take time, and change nothing
+    grow = min(grow, max(alpha.shape))  # more changes nothing, but takes time
     alpha = ndimage.maximum_filter(alpha, 2 * grow + 1, mode="nearest")
     if not alpha.any():
         raise ValueError("the mask is empty: white is repainted; invert it with --invert-mask")
@@ -52,7 +52,7 @@ def alpha_of(mask: Levels, grow: int = 0, invert: bool = False) -> Floats:
 
 
 def to_latents(alpha: Floats, factor: int) -> Tensor:
-    """float32 [1, 1, h, w]: 1 for each cell of factor x factor pixels that has one to repaint."""
+    """float32 [1, 1, h, w]: 1 for each cell of factor x factor pixels with any to repaint."""
     hole = torch.from_numpy(alpha > 0).float()[None, None]
     return torch.nn.functional.max_pool2d(hole, factor)
 
@@ -64,21 +64,21 @@ def padded(array: NDArray[Any], multiple: int) -> NDArray[Any]:
 
 
 def harmonic(values: Floats, hole: Mask) -> Floats:
-    """`values` [H, W, C] with the hole filled as smoothly as can be: each pixel there is the mean
-    of its neighbours (Laplace's equation; at the image's border there are fewer).
+    """`values` [H, W, C] with the hole filled smoothly: each pixel there is the mean of its
+    neighbours (Laplace's equation; at the image's border there are fewer).
 
-    What is in the hole does not count. The rest must not be empty.
+    The values in the hole have no effect. The rest must not be empty.
     """
     if hole.all():
-        raise ValueError("cannot fill a hole around which there is nothing")
+        raise ValueError("the hole is the whole image: there is nothing to fill it from")
     y, x = np.nonzero(hole)
     number = np.full(np.add(hole.shape, 2), -2)  # -2: beyond the border, -1: known
     number[1:-1, 1:-1] = -1
     number[y + 1, x + 1] = np.arange(len(y))
     around = np.stack([number[y + 1 + dy, x + 1 + dx] for dy, dx in NEIGHBOURS])  # [4, n]
-    which, here = np.nonzero(around >= 0)
+    side, pixel = np.nonzero(around >= 0)
     size = (len(y), len(y))
-    links = sparse.csc_matrix((np.ones(len(here)), (here, around[which, here])), size)
+    links = sparse.csc_matrix((np.ones(len(pixel)), (pixel, around[side, pixel])), size)
     matrix = sparse.diags((around >= -1).sum(axis=0).astype(float), format="csc") - links
     known = np.zeros((len(y), values.shape[2]))
     for (dy, dx), neighbour in zip(NEIGHBOURS, around, strict=True):
@@ -93,9 +93,9 @@ def harmonic(values: Floats, hole: Mask) -> Floats:
 def paste(original: Levels, drawn: Floats, alpha: Floats) -> Levels:
     """The original with the drawn image where alpha is above 0; everything else bit for bit.
 
-    Drawn and original differ a little all along the edge, if only by what the autoencoder loses.
-    That difference is carried on into the hole as smoothly as can be, and added: Poisson image
-    editing (Perez et al., ACM TOG 22(3), 2003, section 3, "seamless cloning").
+    Drawn and original differ along the edge, if only by what the autoencoder loses. That
+    difference is continued smoothly into the hole, and added: Poisson image editing (Perez et al.,
+    ACM TOG 22(3), 2003, section 3, "seamless cloning").
 
     original: [H, W, C];  drawn: [H, W, C] in the original's levels
     """
@@ -109,7 +109,7 @@ def paste(original: Levels, drawn: Floats, alpha: Floats) -> Levels:
 
 
 def window(hole: Mask, size: int) -> Box:
-    """Where to work: the hole with half a `size` around it, `size` at least, the image at most."""
+    """The part to draw: the hole and half a `size` around; at least `size`, at most the image."""
     spans = []
     for axis in (0, 1):
         seen, side = np.flatnonzero(hole.any(axis=1 - axis)), hole.shape[axis]

@@ -1,8 +1,15 @@
-"""Outpainting: a picture on a larger canvas, which is filled window by window."""
+"""Outpainting: a picture on a larger canvas, which is filled window by window.
+
+It may be stopped: after each window its state and a preview are saved in the folder.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,14 +18,16 @@ from ldm.config import ConfigError
 from ldm.drawing import image_editing
 from ldm.drawing.latent_editing import OnStep, ignore, reseeded
 from ldm.drawing.masks import Box, Levels, Mask
+from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
+from ldm.system.atomic import whole_file
 from ldm.system.devices import available
 
 
 def place(picture: Levels, size: Sequence[int], at: Sequence[int]) -> tuple[Levels, Mask]:
     """The picture on a black canvas of `size` (width, height) at `at` (x, y), and where it lies.
 
-    Raises ConfigError where it does not lie on the canvas, or fills it, or memory does not do.
+    ConfigError if it is not inside the canvas, or fills it, or the canvas does not fit in memory.
     """
     (width, height), (x, y) = size, at
     tall, wide, channels = picture.shape
@@ -33,8 +42,8 @@ def place(picture: Levels, size: Sequence[int], at: Sequence[int]) -> tuple[Leve
     need, room = 16 * height * width * channels, available(torch.device("cpu"))
     if need > room:
         raise ConfigError(
-            f"a canvas of {width}x{height} pixels wants about {need / 1e9:.3g} GB, and "
-            f"{room / 1e9:.3g} GB are to be had; make it smaller"
+            f"a canvas of {width}x{height} pixels needs about {need / 1e9:.3g} GB, and "
+            f"{room / 1e9:.3g} GB are available; make it smaller"
         )
     canvas = np.zeros((height, width, channels), picture.dtype)
     known = np.zeros((height, width), bool)
@@ -44,9 +53,9 @@ def place(picture: Levels, size: Sequence[int], at: Sequence[int]) -> tuple[Leve
 
 
 def plan(known: Mask, size: int) -> list[Box]:
-    """The windows of size x size that fill what is not known, in order.
+    """The windows of size x size that fill what is not known, in the order of painting.
 
-    They overlap by half. Next comes always that with most to go by, the first one of several.
+    They overlap by half. The next is always the one of which most is known, the first if equal.
     """
     height, width = (min(size, side) for side in known.shape)
     boxes = [
@@ -54,12 +63,12 @@ def plan(known: Mask, size: int) -> list[Box]:
         for top in _starts(known.shape[0], height)
         for left in _starts(known.shape[1], width)
     ]
-    known, order = known.copy(), []
+    known, windows = known.copy(), []
     while not known.all():
-        open_ones = [box for box in boxes if not known[box.inside].all()]
-        order.append(max(open_ones, key=lambda box: known[box.inside].mean()))
-        known[order[-1].inside] = True
-    return order
+        left_over = [box for box in boxes if not known[box.inside].all()]
+        windows.append(max(left_over, key=lambda box: known[box.inside].mean()))
+        known[windows[-1].inside] = True
+    return windows
 
 
 def _starts(side: int, size: int) -> list[int]:
@@ -80,21 +89,63 @@ def outpaint(
 ) -> Iterator[Levels]:
     """The canvas after each window; what is known is kept bit for bit.
 
-    A window is inpainted: what lies in it already stays, and it has noise of its own.
+    Each window is inpainted with noise of its own, around what is there by then.
 
     boxes: as from `plan`;  done: how many of them the canvas has already
     """
     known = known.copy()
     for number, box in enumerate(boxes):
         if number >= done:
-            hole = ~known[box.inside]
-            own = reseeded(sampling, "window", number)
-            (part,) = image_editing.inpaint(
-                *(pipe, canvas[box.inside], hole.astype(float), [prompt], [index], own),
-                resample,
-                on_step,
-            )
+            hole = (~known[box.inside]).astype(float)
+            drawn = ([prompt], [index], reseeded(sampling, "window", number), resample, on_step)
+            (part,) = image_editing.inpaint(pipe, canvas[box.inside], hole, *drawn)
             canvas = canvas.copy()
             canvas[box.inside] = part
             yield canvas
         known[box.inside] = True
+
+
+def unfinished(folder: Path, index: int) -> tuple[Path, Path]:
+    """State and preview of image `index`, to be removed once the picture itself is saved."""
+    return folder / f".{index:05d}.outpaint.npz", folder / f"{index:05d}.preview.png"
+
+
+def outpaint_resumably(
+    paint: Callable[[Levels, int], Iterator[Levels]],
+    canvas: Levels,
+    windows: int,
+    folder: Path,
+    index: int,
+    text: Mapping[str, str],
+) -> Levels:
+    """The canvas with every window painted; goes on where the same command was stopped.
+
+    paint: (canvas, windows done) -> the canvas after each further window, as `outpaint`
+    text: the PNG text of the result, which identifies the command
+    Raises ConfigError if the state in the folder is damaged, or another command's.
+    """
+    state, preview = unfinished(folder, index)
+    key = hashlib.sha256(json.dumps(dict(text), sort_keys=True).encode()).hexdigest()
+    canvas, done = _read(state, key) if state.exists() else (canvas, 0)
+    for count, painted in enumerate(paint(canvas, done), done + 1):
+        canvas = painted
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(state) as path, path.open("wb") as file:
+            np.savez(file, canvas=canvas, done=count, key=key)
+        progress = {"unfinished": f"{count} of {windows} windows"}
+        image_files.save(canvas, preview, {**text, **progress})
+    return canvas
+
+
+def _read(state: Path, key: str) -> tuple[Levels, int]:
+    try:
+        with np.load(state, allow_pickle=False) as stored:
+            canvas, done, same = stored["canvas"], int(stored["done"]), str(stored["key"]) == key
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{state} is damaged; delete it to start again") from error
+    if not same:
+        raise ConfigError(
+            f"{state} was left by another command: give that one again, delete the file, or name "
+            "another folder with --out"
+        )
+    return canvas, done

@@ -1,4 +1,4 @@
-"""Tensors in [-1, 1] <-> image files; the only place that knows PIL modes."""
+"""Images, tensors in [-1, 1], <-> files; only this file knows PIL's modes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ldm.system.atomic import whole_file
 
-# what PIL raises for files that are absent, no images, damaged or made to fill the memory
+# raised by PIL for files that are absent, no images, damaged or made to fill the memory
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 # black and white, grey, colour, and 16-bit grey in any byte order; older PNG readers say "I"
@@ -63,7 +63,7 @@ def load(path: str | Path) -> Tensor:
 def read(path: str | Path) -> np.ndarray:
     """The grey levels as the file has them: uint8 or uint16 [H, W, C], C 1 or 3.
 
-    Raises ValueError naming the file also where levels would not come back: a palette, CMYK, 16-bit
+    Raises ValueError, as `load` does, also for levels that PIL changes: palettes, CMYK, 16-bit
     colour.
     """
     image = _open(path)
@@ -77,17 +77,22 @@ def read(path: str | Path) -> np.ndarray:
     return array[..., None] if array.ndim == 2 else array
 
 
-def _open(path: str | Path) -> Image.Image:
+def _read_file(path: str | Path) -> Image.Image:
     try:
         with Image.open(path) as file:
-            file.load()
-            image: Image.Image = file
+            file.load()  # also text chunks that follow the pixels
+            return file
     except UNREADABLE as e:
-        raise ValueError(f"cannot read the image {path}: {_reason(e)}") from e
+        reason = getattr(e, "strerror", None) or "not an image, or damaged"
+        raise ValueError(f"cannot read the image {path}: {reason}") from e
+
+
+def _open(path: str | Path) -> Image.Image:
+    image = _read_file(path)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        raise ValueError(f"{path} has an alpha channel; flatten it first (what is behind it?)")
+        raise ValueError(f"{path} has an alpha channel; flatten it first")
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
-        raise ValueError(f"{path} has 32 bits: which value is white? save it with 8 or 16 bits")
+        raise ValueError(f"{path} has 32 bits, of unknown range; save it with 8 or 16 bits")
     if 12 in _tags(image).get(BITS_PER_SAMPLE, ()):
         raise ValueError(f"{path} has 12 bits; save it with 8 or 16 bits")
     return image
@@ -130,28 +135,22 @@ def central(image: Tensor) -> Tensor:
     return image[:, top : top + side, left : left + side]
 
 
-def save(image: Tensor, path: str | Path, text: Mapping[str, str], bits: int = 8) -> None:
-    """Write [C, H, W] in [-1, 1] as PNG with its provenance; whole or not at all.
-
-    text: PNG text chunks; ours say `synthetic` and how to draw the image again.
-    """
-    save_integers(to_integers(image, bits), path, text)
-
-
-def save_integers(array: np.ndarray, path: str | Path, text: Mapping[str, str]) -> None:
-    """As `save`, uint8 or uint16 [H, W, C] as they are."""
-    content = png_of_integers(array, text)
+def save(
+    image: Tensor | np.ndarray, path: str | Path, text: Mapping[str, str], bits: int = 8
+) -> None:
+    """Write a PNG, whole or not at all; arguments as of `png`."""
+    content = png(image, text, bits)
     with whole_file(Path(path)) as unfinished:
         unfinished.write_bytes(content)
 
 
-def png(image: Tensor, text: Mapping[str, str], bits: int = 8) -> bytes:
-    """What `save` writes."""
-    return png_of_integers(to_integers(image, bits), text)
+def png(image: Tensor | np.ndarray, text: Mapping[str, str], bits: int = 8) -> bytes:
+    """The content of a PNG.
 
-
-def png_of_integers(array: np.ndarray, text: Mapping[str, str]) -> bytes:
-    """What `save_integers` writes."""
+    image: [C, H, W] in [-1, 1]; or uint8 or uint16 [H, W, C], written unchanged
+    text: text chunks; `synthetic` and how to draw the image again
+    """
+    array = image if isinstance(image, np.ndarray) else to_integers(image, bits)
     if array.shape[2] == 1:
         array = array[..., 0]
     elif array.dtype != np.uint8:
@@ -166,16 +165,7 @@ def png_of_integers(array: np.ndarray, text: Mapping[str, str]) -> bytes:
 
 def read_text(path: str | Path) -> dict[str, str]:
     """The text chunks of a PNG. Raises ValueError naming the file if it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            image.load()  # chunks may follow the pixels
-            return {str(k): v for k, v in image.info.items() if isinstance(v, str)}
-    except UNREADABLE as e:
-        raise ValueError(f"cannot read the image {path}: {_reason(e)}") from e
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or "not an image, or damaged"
+    return {str(k): v for k, v in _read_file(path).info.items() if isinstance(v, str)}
 
 
 def grid(images: Sequence[Tensor] | Tensor, columns: int | None = None, gap: int = 2) -> Tensor:

@@ -1,1 +1,7 @@
-"""Files, devices, processes and the command line."""
+"""Files, devices and the command line, for every script and room.
+
+atomic         files and folders written whole or not at all
+cli            the command line: options, one-line errors, seconds of each part
+devices        where to compute: the device, the precision, the processes of torchrun
+fingerprint    short hashes of values and source files
+"""

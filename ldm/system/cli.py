@@ -1,4 +1,4 @@
-"""What every script does around its work: read arguments, fail in one line, time its parts.
+"""The command line of every script: read arguments, fail in one line, time the parts.
 
 Imports nothing heavy, so that --help and a mistyped option answer at once.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import dataclasses
 import gc
 import json
 import logging
@@ -16,7 +17,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -42,7 +43,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def model_arguments(parser: Parser) -> None:
-    """Which weights, what is added to them, and where they run."""
+    """Options: the weights, what is added to them, and where they run."""
     add = parser.add_argument
     add("--model", metavar="PATH", help="file or folder of weights (the built-in model)")
     add("--config", metavar="YAML", help="sizes of a CompVis file that is not SD v1.4")
@@ -87,7 +88,7 @@ def run(main: Callable[[], int], prog: str, level: int = logging.WARNING) -> int
 
 
 def _explain(error: Exception) -> str | None:
-    """What to tell the user; None for an error that is ours, which deserves its traceback."""
+    """The message for the user; None for a mistake of the program, which needs its traceback."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     text = str(error)
@@ -101,12 +102,17 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def given(options: Mapping[str, Any], settings: type) -> dict[str, Any]:
+    """The options that the user gave, of those that are fields of the dataclass `settings`."""
+    names = [field.name for field in dataclasses.fields(settings)]
+    return {name: options[name] for name in names if options.get(name) not in (None, [])}
+
+
 LARGEST = 10**9  # of counts and indices; far larger ones overflow
 
 
 def whole(minimum: int | None = None) -> Callable[[str], int]:
-    """For argparse: reads a whole number, if there is a minimum from there to LARGEST."""
-    wanted = "a whole number" + ("" if minimum is None else f" of {minimum} or more")
+    """For argparse: reads a whole number, from `minimum` to LARGEST if a minimum is given."""
 
     def read(text: str) -> int:
         try:
@@ -114,9 +120,10 @@ def whole(minimum: int | None = None) -> Callable[[str], int]:
         except ValueError:
             value = None
         if value is None or (minimum is not None and value < minimum):
-            raise argparse.ArgumentTypeError(f"wants {wanted}, got {text!r}")
+            least = "" if minimum is None else f" of {minimum} or more"
+            raise argparse.ArgumentTypeError(f"must be a whole number{least}, got {text!r}")
         if minimum is not None and value > LARGEST:
-            raise argparse.ArgumentTypeError(f"wants at most {LARGEST}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"must be at most {LARGEST}, got {text!r}")
         return value
 
     return read
@@ -129,16 +136,27 @@ def finite(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"wants a finite number, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {text!r}")
     return value
 
 
 def size(text: str) -> tuple[int, int]:
     """For argparse: reads `N` or `WxH` as (width, height)."""
     if not (match := re.fullmatch(r"([1-9]\d{0,5})(?:x([1-9]\d{0,5}))?", text)):
-        raise argparse.ArgumentTypeError(f"wants pixels as N or WxH, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be pixels as N or WxH, got {text!r}")
     width, height = match.groups()
     return int(width), int(height or width)
+
+
+def pixels(form: str) -> Callable[[str], tuple[int, ...]]:
+    """For argparse: reads whole numbers of 0 or more, as many as `form` has, like `X,Y`."""
+
+    def read(text: str) -> tuple[int, ...]:
+        if not re.fullmatch(re.sub(r"\w+", r"\\d{1,6}", form), text):
+            raise argparse.ArgumentTypeError(f"must be {form} in pixels, 0 or more, got {text!r}")
+        return tuple(map(int, text.split(",")))
+
+    return read
 
 
 def interval(text: str) -> tuple[float, float]:
@@ -148,26 +166,26 @@ def interval(text: str) -> tuple[float, float]:
     except ValueError:
         low = high = math.nan
     if not 0 <= low < high:
-        raise argparse.ArgumentTypeError(f"wants LOW,HIGH with 0 <= LOW < HIGH, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be LOW,HIGH with 0 <= LOW < HIGH, got {text!r}")
     return low, high
 
 
 def line(text: str) -> str:
-    """For argparse: reads text, perhaps none, on one line as the tokenizer sees it."""
+    """For argparse: reads text, which may be empty, as one line, as the tokenizer does."""
     if not (read := _one_line(text)).isprintable():
-        raise argparse.ArgumentTypeError(f"holds characters that are no text: {text!r}")
+        raise argparse.ArgumentTypeError(f"contains characters that are not text: {text!r}")
     return read
 
 
 def prompt(text: str) -> str:
     """For argparse: reads a line that is not empty."""
     if not (read := line(text)):
-        raise argparse.ArgumentTypeError("is empty; say what to draw")
+        raise argparse.ArgumentTypeError("is empty; describe what to draw")
     return read
 
 
 def folder(text: str) -> Path:
-    """For argparse: a folder's name; an empty one would be the folder that one is in."""
+    """For argparse: reads a folder's name; an empty one would mean the current folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty; name a folder")
     return Path(text)
@@ -181,16 +199,16 @@ def read_prompts(path: str | Path) -> list[str]:
     except OSError as error:
         raise ValueError(f"cannot read the prompts in {path}: {error.strerror}") from error
     except (UnicodeDecodeError, argparse.ArgumentTypeError) as error:
-        raise ValueError(f"{path} is no UTF-8 text; write one prompt a line") from error
+        raise ValueError(f"{path} is not UTF-8 text; write one prompt a line") from error
     if not prompts:
-        raise ValueError(f"{path} holds no prompt; write one a line")
+        raise ValueError(f"{path} contains no prompt; write one a line")
     return prompts
 
 
 def check_folder(path: str | Path) -> None:
     """Raises ValueError if files cannot be written into the folder; leaves nothing behind.
 
-    Tried for real, before hours of work: permissions alone do not tell of a read-only disk.
+    It really tries, before hours of work: permissions alone do not show a read-only disk.
     """
     folder = Path(path)
     # os.path, because Path.exists and its like raise for names that are too long
@@ -205,9 +223,9 @@ def check_folder(path: str | Path) -> None:
 
 @contextmanager
 def no_garbage() -> Iterator[None]:
-    """What is made inside the `with` is never looked through for garbage.
+    """Exempts the objects made inside the `with` from garbage collection.
 
-    For imports, whose million objects all stay: a start by sample.py takes four seconds less.
+    For imports, whose million objects all stay: sample.py starts four seconds sooner.
     """
     gc.disable()
     try:
@@ -233,7 +251,7 @@ class Stopwatch:
             self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
 
     def rounded(self) -> dict[str, float]:
-        """Milliseconds are enough for a report."""
+        """The seconds of each part, to milliseconds."""
         return {part: round(seconds, 3) for part, seconds in self.seconds.items()}
 
 

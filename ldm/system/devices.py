@@ -1,30 +1,37 @@
-"""Where to compute, chosen once, and in which precision."""
+"""Where to compute: the device, the precision, and the processes that share the work."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
 
 import psutil
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+# others may draw or save for long; one that has ended is noticed at once
+LONGEST_WAIT = timedelta(days=1)
 
 
 def choose(name: str | None = None) -> torch.device:
-    """The device of that name, or the best one here. Raises ValueError if it is not to be had.
+    """The device of that name, or the best available. Raises ValueError if it is not available.
 
     Of several processes that torchrun started, each takes a GPU of its own.
     """
     mps = int(torch.backends.mps.is_available())
     count = {"cuda": torch.cuda.device_count(), "mps": mps, "cpu": 1}
-    here = [kind for kind in count if count[kind]]
-    name = name or here[0]
+    kinds = [kind for kind in count if count[kind]]
+    name = name or kinds[0]
     match = re.fullmatch(r"(cuda|mps|cpu)(?::(0|[1-9][0-9]?))?", name)
     if not match:
-        raise ValueError(f"unknown device {name!r}; here there is {' and '.join(here)}")
+        raise ValueError(f"unknown device {name!r}; available: {', '.join(kinds)}")
     if int(match[2] or 0) >= count[match[1]]:
-        raise ValueError(f"device {name} is not available; here there is {' and '.join(here)}")
+        raise ValueError(f"device {name} is not available; available: {', '.join(kinds)}")
     device = torch.device(name)
     return _own_gpu(device, count["cuda"]) if device.type == "cuda" else device
 
@@ -33,7 +40,7 @@ def _own_gpu(device: torch.device, count: int) -> torch.device:
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if processes > 1 and (device.index is not None or processes > count):
         raise ValueError(
-            f"each of {processes} processes wants a GPU of its own, and there "
+            f"each of {processes} processes needs a GPU of its own, and there "
             f"{'is 1' if count == 1 else f'are {count}'}; start as many at most and name cuda "
             "without a number, or name the cpu"
         )
@@ -49,3 +56,54 @@ def available(device: torch.device) -> int:
     held = psutil.Process().memory_info()
     # pages of mapped files, as weights are, count as available already
     return psutil.virtual_memory().available + held.rss - getattr(held, "shared", 0)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of a run: torchrun starts several, and each takes its share."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and draws progress bars."""
+        return self.rank == 0
+
+    def add(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by its sum over all processes."""
+        for tensor in tensors:
+            self._together(dist.all_reduce, tensor)
+
+    def wait(self) -> None:
+        """Return when all processes have called this."""
+        self._together(dist.barrier)
+
+    def _together(self, collective: Callable[..., object], *tensors: Tensor) -> None:
+        if self.size == 1:
+            return
+        try:
+            collective(*tensors)
+        except RuntimeError as error:
+            cause = (str(error).splitlines() or ["no reason given"])[0]
+            raise OSError(
+                f"process {self.rank} of {self.size} lost the others ({cause}); if one of them has "
+                "ended, see its message; the same command goes on from the last checkpoint"
+            ) from error
+
+
+def join_processes() -> Processes:
+    """The processes that torchrun started; without torchrun, this one alone."""
+    if "RANK" not in os.environ or not dist.is_available():
+        return Processes()
+    if not dist.is_initialized():
+        # of both, the one that fits a tensor's device is taken: train.device may be the CPU
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=LONGEST_WAIT)
+    return Processes(dist.get_rank(), dist.get_world_size())
+
+
+def leave_processes() -> None:
+    """Let the other processes go."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

@@ -23,7 +23,7 @@ from ldm.config import ConfigError, to_dict
 from ldm.data.datasets import Batch
 from ldm.pictures import image_files
 from ldm.system import atomic
-from ldm.system.processes import Processes
+from ldm.system.devices import Processes
 from ldm.training import checkpoint, update_in_backward
 from ldm.training.checkpoint import refuse_other_settings
 from ldm.training.ema import EMA
