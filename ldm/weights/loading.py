@@ -24,8 +24,8 @@ from ldm.pipeline import LatentDiffusion
 from ldm.unet import UNet
 from ldm.vae import VAE
 from ldm.weights import rename
-from ldm.weights.export import Parts
-from ldm.weights.weight_files import Tensors, WeightsError, read, some
+from ldm.weights.export import Parts, flatten
+from ldm.weights.weight_files import Tensors, WeightsError, check_names, fit, read
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ PARTS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "text": lambda config: TextEncoder(config.text),
 }
 
+OTHER_SIZES = "it is another model's, or of other sizes (name the right config)"
 SCHEDULE_BUFFERS = (
     "betas|(sqrt_)?alphas_cumprod|alphas_cumprod_prev|(sqrt|log)_one_minus_alphas_cumprod"
     "|sqrt_recipm?1?_alphas_cumprod|posterior_(variance|log_variance_clipped|mean_coef[12])"
@@ -119,8 +120,9 @@ def load_parts(
         tensors = {n: t for n, t in tensors.items() if not n.startswith("model_ema.")}
         if len(tensors) < len(source.tensors):
             log.info("%s also holds averaged weights (model_ema.*), left out here", path)
+    tensors = {n: t for n, t in tensors.items() if not EXTRAS[source.layout].fullmatch(n)}
     wanted = [name for theirs in rows.values() for name in theirs]
-    _check_names(path, wanted, tensors, EXTRAS[source.layout])
+    check_names(path, wanted, tensors, OTHER_SIZES)
 
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS if part in present}
     expected = shapes(config, parts)
@@ -129,7 +131,7 @@ def load_parts(
         height, *rest = expected[ours]
         shape = (height // len(theirs), *rest)
         # popped: a float16 file is let go tensor by tensor while its float32 copy grows
-        pieces = [_fit(path, name, tensors.pop(name)(), shape) for name in theirs]
+        pieces = [fit(path, name, tensors.pop(name)(), shape, OTHER_SIZES) for name in theirs]
         tensor = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         part, _, name = ours.partition(".")
         parts[part][name] = tensor.to(dtype or tensor.dtype).contiguous()
@@ -151,33 +153,6 @@ def _averaged(path: str | Path, rows: Rows, tensors: Tensors) -> tuple[Rows, Ten
     return rows, {name: tensor for name, tensor in tensors.items() if name not in live}
 
 
-def _check_names(
-    path: str | Path, wanted: Iterable[str], found: Iterable[str], extras: re.Pattern[str]
-) -> None:
-    wanted, found = list(wanted), set(found)
-    if missing := [name for name in wanted if name not in found]:
-        raise WeightsError(
-            f"{path} lacks {some(missing)}: the file is incomplete, or its sizes are not the "
-            "config's (name the right config)"
-        )
-    if unknown := sorted(n for n in found - set(wanted) if not extras.fullmatch(n)):
-        raise WeightsError(
-            f"{path} holds {some(unknown)}, which the model has no place for: it is another "
-            "model's file, or its sizes are not the config's (name the right config)"
-        )
-
-
-def _fit(path: str | Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    # a 1 x 1 convolution [a, b, 1, 1] and a linear layer [a, b] hold the same numbers
-    plain, expected = (x[:2] if x[2:] == (1, 1) else x for x in (tuple(tensor.shape), shape))
-    if plain != expected or not tensor.is_floating_point():
-        raise WeightsError(
-            f"{name} in {path} is {tensor.dtype} {list(tensor.shape)}, expected floating point "
-            f"{list(shape)}; if the model has other sizes, name its config"
-        )
-    return tensor.reshape(shape)
-
-
 def shapes(config: ModelConfig, parts: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """{our name: shape} of every tensor of the parts; builds them without memory."""
     with torch.device("meta"):
@@ -195,13 +170,9 @@ def weights_hash(weights: str | Path | Parts) -> str:
     The same numbers give the same digits in whatever layout they are kept.
     """
     parts = weights if isinstance(weights, Mapping) else load_parts(weights)[1]
-    flat = _flat(parts)
+    flat = flatten(parts)
     digest = hashlib.sha256()
     for name in tqdm(sorted(flat), "naming the weights", delay=2, disable=None, leave=False):
         digest.update(f"{name} {list(flat[name].shape)}\n".encode())
         digest.update(flat[name].detach().cpu().float().flatten().numpy().data)
     return digest.hexdigest()[:16]
-
-
-def _flat(parts: Parts) -> dict[str, Tensor]:
-    return {f"{part}.{n}": tensor for part, state in parts.items() for n, tensor in state.items()}
