@@ -166,7 +166,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
         "damaged",
     ),
     "not JSON": (bad(config="{"), "not JSON"),
-    "a list": (bad(config="[]"), "no config of a BERT"),
+    "a list": (bad(config="[]"), "not the config of a BERT"),
     "another activation": (bad(config={"hidden_act": "gelu_new"}), "hidden_act 'gelu_new'"),
     "RoBERTa": (bad(config={"model_type": "roberta"}), "model_type 'roberta'"),
     "relative": (bad(config={"position_embedding_type": "relative_key"}), "'relative_key'"),

@@ -19,7 +19,14 @@ from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.system import cli
 from ldm.text.bert_files import load_bert, save_bert
-from ldm.text.projected_encoder import About, ProjectedText, PromptReader, clip_states, open_reader
+from ldm.text.projected_encoder import (
+    About,
+    ProjectedText,
+    PromptReader,
+    clip_states,
+    open_reader,
+    replace_text,
+)
 from ldm.text.projection import Ridge
 from ldm.training.methods import build_method
 from ldm.training.run_config import load_run
@@ -313,7 +320,7 @@ def test_a_learned_word_and_another_encoder_exclude_each_other(start: Path, run:
     pipe = ldm.load(start)
     pipe.text.words["<lung-xray>"] = torch.zeros(1, 16)
     with pytest.raises(ValueError, match=r"does not know <lung-xray>; use one or the other"):
-        adapters.apply(pipe, text_encoder=str(run))
+        replace_text(pipe, str(run))
 
 
 def test_an_empty_prompt_is_refused_as_before(

@@ -179,11 +179,10 @@ def _vae(cfg: VAEConfig) -> Iterator[Place]:
         yield VAE_SHORTCUT, "", "", ""
     for half in ("encoder.", "decoder."):
         yield VAE_HALF_ENDS, half, half, half
+        mid = f"{half}mid"
         for j in (0, 1):
-            place = f"mid.res.{j}.", f"mid.block_{j + 1}.", f"mid_block.resnets.{j}."
-            yield VAE_RES, *(half + name for name in place)
-        place = "mid.attn.0.", "mid.attn_1.", "mid_block.attentions.0."
-        yield VAE_ATTENTION, *(half + name for name in place)
+            yield VAE_RES, f"{mid}.res.{j}.", f"{mid}.block_{j + 1}.", f"{mid}_block.resnets.{j}."
+        yield VAE_ATTENTION, f"{mid}.attn.0.", f"{mid}.attn_1.", f"{mid}_block.attentions.0."
 
     for direction, half in (("down", "encoder."), ("up", "decoder.")):
         down = direction == "down"
