@@ -180,10 +180,10 @@ FROM_DISK = """
 import sys, torch
 from torch._dynamo.utils import counters
 from test_compilation import inputs, predict, small
-from ldm import compiled
+from ldm.fast import compilation
 torch.set_num_threads(int(sys.argv[1]))
 unet = small((16,), attends=False)
-compiled.use(unet, "regions")
+compilation.use(unet, "regions")
 predict(unet, inputs())
 print(counters["inductor"]["fxgraph_cache_hit"], counters["inductor"]["fxgraph_cache_miss"])
 """
@@ -273,7 +273,7 @@ def test_what_fails_at_the_first_call_is_one_line(
 
 def test_an_unknown_way_is_refused() -> None:
     """The message names the ways."""
-    with pytest.raises(ConfigError, match="way to compile 'all'; known: no, whole, regions"):
+    with pytest.raises(ConfigError, match="mode of compilation 'all'; known: no, whole, regions"):
         compilation.use(small(), "all")
 
 
@@ -363,7 +363,7 @@ def test_a_run_may_go_on_compiled(start: Path, tmp_path: Path, graphs: object) -
 
 def test_the_config_knows_the_same_ways() -> None:
     """What train.compile may be is what there is; YAML reads `no` as another thing."""
-    ways = ["" if way == "no" else way for way in compilation.WAYS]
+    ways = ["" if way == "no" else way for way in compilation.MODES]
     assert [from_dict(TrainConfig, {"compile": way}).compile for way in ways] == ways
     with pytest.raises(ConfigError, match="choose one of '', 'whole', 'regions'"):
         from_dict(TrainConfig, {"compile": False})

@@ -21,6 +21,7 @@ from torch.fx import GraphModule
 
 from ldm.attention import Attention
 from ldm.config import ModelConfig, UNetConfig, from_dict, load_config
+from ldm.fast import switches
 from ldm.unet import UNet
 
 triton = pytest.importorskip("triton", reason="the kernels are written in triton")
@@ -109,7 +110,7 @@ def test_a_gpu_finds_what_the_interpreter_does() -> None:
 def unet(config: UNetConfig) -> tuple[UNet, tuple[torch.Tensor, ...]]:
     """A network that attends by the kernels, and inputs, on the default device."""
     network = UNet(config)
-    network.set_attention("fused")
+    switches.set_attention(network, "fused")
     x = torch.empty(2, config.in_channels, 32, 32)
     return network, (x, torch.empty(2, dtype=torch.int64), torch.empty(2, 77, config.context_dim))
 

@@ -78,7 +78,7 @@ def test_winograds_weights_must_fit(wide: Path, monkeypatch: pytest.MonkeyPatch)
     before = sum(p.nbytes for part in PARTS for p in getattr(pipe, part).parameters())
     more = sum(winograd.more_bytes(network) for network in (pipe.unet, pipe.vae))
     monkeypatch.setattr(switches, "available", lambda device: before + more - 1)
-    with pytest.raises(ConfigError, match="GB are to be had in all; leave out --winograd"):
+    with pytest.raises(ConfigError, match="GB are free in all; leave out --winograd"):
         switches.choose(pipe, winograd=True)
     assert convolving(pipe) == set()
     monkeypatch.setattr(switches, "available", lambda device: before + more)
