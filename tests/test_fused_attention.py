@@ -76,10 +76,10 @@ def test_the_network_is_the_same_with_the_kernels(interpreted) -> None:
 
 
 def test_pytorch_accepts_the_operation(interpreted) -> None:
-    """Schemas, autograd and fake tensors are right, and the result lies as the network wants it."""
-    said = interpreted["operation"]
-    assert len(said) == 7
-    assert set(said.values()) == {"SUCCESS", "True"}
+    """Schemas, autograd and fake tensors are right, and heads of the result join without a copy."""
+    results = interpreted["operation"]
+    assert len(results) == 7
+    assert set(results.values()) == {"SUCCESS", "True"}
 
 
 @pytest.mark.gpu
