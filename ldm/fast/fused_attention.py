@@ -53,7 +53,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Te
     """out [B, N, L, d] and, for the backward pass, lse [B, N, L]."""
     out, lse = blank_outputs(q)
     wrap_triton(flash_attention.forward)[grid(q, "BLOCK_L")](
-        q, k, v, out, lse, scale, *sizes(q, k), *q.stride(), *k.stride(), *v.stride(), **widths(q)
+        q, k, v, out, lse, *numbers(scale, q, k, v), **widths(q)
     )
     return out, lse
 
@@ -66,13 +66,10 @@ def backward(
     d_q, d_k, d_v = blank(q), blank(k), blank(v)
     delta = (d_out.float() * out.float()).sum(-1).contiguous()
     inputs = (q, k, v, d_out, lse, delta)
-    numbers = (scale, *sizes(q, k), *(s for x in (q, k, v, d_out) for s in x.stride()))
-    wrap_triton(flash_attention.backward_keys)[grid(k, "BLOCK_S")](
-        *inputs, d_k, d_v, *numbers, **widths(q)
-    )
-    wrap_triton(flash_attention.backward_queries)[grid(q, "BLOCK_L")](
-        *inputs, d_q, *numbers, **widths(q)
-    )
+    rest = numbers(scale, q, k, v, d_out)
+    by_keys, by_queries = flash_attention.backward_keys, flash_attention.backward_queries
+    wrap_triton(by_keys)[grid(k, "BLOCK_S")](*inputs, d_k, d_v, *rest, **widths(q))
+    wrap_triton(by_queries)[grid(q, "BLOCK_L")](*inputs, d_q, *rest, **widths(q))
     return d_q, d_k, d_v
 
 
@@ -106,9 +103,10 @@ def grid(x: Tensor, block: str) -> Any:
     return lambda meta: (triton.cdiv(x.shape[2], meta[block]), x.shape[0] * x.shape[1])
 
 
-def sizes(q: Tensor, k: Tensor) -> tuple[int, int, int]:
-    """N, L, S"""
-    return q.shape[1], q.shape[2], k.shape[2]
+def numbers(scale: float, q: Tensor, k: Tensor, *more: Tensor) -> tuple[float, ...]:
+    """scale, N, L, S and the strides of all tensors."""
+    strides = (stride for x in (q, k, *more) for stride in x.stride())
+    return scale, q.shape[1], q.shape[2], k.shape[2], *strides
 
 
 def widths(q: Tensor) -> dict[str, int]:

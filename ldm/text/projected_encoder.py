@@ -11,10 +11,10 @@ Chambon et al., arXiv:2210.04133, section 2.5. The paper does not say what the U
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -167,8 +167,13 @@ def open_reader(folder: str, level: Level, how: How) -> tuple[PromptReader, str]
     return PromptReader(bert, wordpiece, level, how), f"{name}-{vocabulary}"
 
 
-def build(path: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> ProjectedText:
-    """The projection that adapters.load read from `path`, with its encoder, in eval mode."""
+def replace_text(pipe: LatentDiffusion, path: str) -> None:
+    """Read prompts by the encoder of a projection file from now on; `weights_hash` names it.
+
+    Raises ValueError, in one line, if the encoder is missing or another one, for another model's
+    projection, or if the tower has learned words, which the encoder does not know.
+    """
+    tensors, facts = adapters.load(path, "projection")
     try:
         about = from_dict(About, facts)
         reader, found = open_reader(about.encoder, about.level, about.how)
@@ -184,25 +189,14 @@ def build(path: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
         projection.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"{path} holds other tensors than its own settings say") from error
-    return ProjectedText(reader, projection.requires_grad_(False), about).eval()
-
-
-def replace_text(pipe: LatentDiffusion, path: str) -> None:
-    """Read prompts by the encoder of a projection file from now on; `weights_hash` names it.
-
-    Raises ValueError, in one line, if the encoder is missing or another one, for another model's
-    projection, or if the tower has learned words, which the encoder does not know.
-    """
-    tensors, facts = adapters.load(path, "projection")
-    projected = build(path, tensors, facts)
     if pipe.text.words:
         raise ValueError(f"{path} does not know {', '.join(pipe.text.words)}; use one or the other")
     tower = weights_hash({"text": pipe.text.state_dict()})
-    if tower != projected.about.clip_hash:
+    if tower != about.clip_hash:
         raise ValueError(
-            f"{path} projects to the text tower {projected.about.clip_hash}, but this model has "
+            f"{path} projects to the text tower {about.clip_hash}, but this model has "
             f"{tower}; name the model that it was trained for, or train it for this one"
         )
-    pipe.other_text = projected
-    about = {**facts, "encoder": ""}  # in any folder
-    pipe.weights_hash += f"+{digest([about, adapters.digest(tensors)])[:8]}"
+    pipe.other_text = ProjectedText(reader, projection.requires_grad_(False), about).eval()
+    anywhere = {**facts, "encoder": ""}  # the hash does not depend on the encoder's folder
+    pipe.weights_hash += f"+{digest([anywhere, adapters.digest(tensors)])[:8]}"

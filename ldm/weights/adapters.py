@@ -47,7 +47,15 @@ def apply(pipe: LatentDiffusion, words: Sequence[str] = (), loras: Sequence[str]
     """Add new words and LoRAs, files or run folders, to a model, and to its `weights_hash`."""
     for path in words:
         tensors, facts = load(path, "word")
-        add_word(pipe, facts["word"], tensors["vectors"], where=str(path))
+        word, vectors, width = facts["word"], tensors["vectors"], pipe.config.text.width
+        if vectors.ndim != 2 or vectors.shape[1] != width:
+            raise ValueError(
+                f"{path} has vectors of width {vectors.shape[-1]}, this text tower of {width}: "
+                "it is of another model"
+            )
+        if word in pipe.text.words:
+            raise ValueError(f"{path} gives {word} a second meaning; load one of them")
+        pipe.text.words[word] = vectors
         pipe.weights_hash += f"+{digest(tensors)}"
     for path in loras:
         tensors, facts = load(path, "lora")
@@ -56,18 +64,6 @@ def apply(pipe: LatentDiffusion, words: Sequence[str] = (), loras: Sequence[str]
         except ValueError as error:
             raise ValueError(f"{path} is of another model: {error}") from error
         pipe.weights_hash += f"+{digest(tensors)}"
-
-
-def add_word(pipe: LatentDiffusion, word: str, vectors: Tensor, where: str) -> None:
-    width = pipe.config.text.width
-    if vectors.ndim != 2 or vectors.shape[1] != width:
-        raise ValueError(
-            f"{where} is of another model: its vectors have width {vectors.shape[-1]}, this text "
-            f"tower has {width}"
-        )
-    if word in pipe.text.words:
-        raise ValueError(f"{where} gives {word} a second meaning; load one of them")
-    pipe.text.words[word] = vectors
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -58,21 +58,13 @@ UNET_ATTENTION: Table = {
     "blocks.0.ff.out_proj.*": "transformer_blocks.0.ff.net.2.*",
 }
 VAE_ENDS: Table = {"quant.*": "quant_conv.*", "post_quant.*": "post_quant_conv.*"}
-VAE_SHORTCUT: Table = {  # an option of ours
-    "shortcut.encode.*": "shortcut.encode.*",
-    "shortcut.decode.*": "shortcut.decode.*",
-}
+VAE_SHORTCUT: Table = {n: n for n in ("shortcut.encode.*", "shortcut.decode.*")}  # ours alone
 VAE_HALF_ENDS: Table = {
     "conv_in.*": "conv_in.*",
     "norm_out.*": ("norm_out.*", "conv_norm_out.*"),
     "conv_out.*": "conv_out.*",
 }
-VAE_RES: Table = {
-    "norm1.*": "norm1.*",
-    "conv1.*": "conv1.*",
-    "norm2.*": "norm2.*",
-    "conv2.*": "conv2.*",
-}
+VAE_RES: Table = {n: n for n in ("norm1.*", "conv1.*", "norm2.*", "conv2.*")}
 VAE_SKIP: Table = {"skip.*": ("nin_shortcut.*", "conv_shortcut.*")}
 VAE_RESAMPLE: Table = {"resample.*": "conv.*"}
 VAE_ATTENTION: Table = {

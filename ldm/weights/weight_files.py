@@ -17,7 +17,7 @@ from ldm.weights import diffusers_configs, rename, safe_pickle
 from ldm.weights.rename import Layout
 from ldm.weights.safe_pickle import PickleRefusedError
 
-Tensors = dict[str, Callable[[], Tensor]]  # each is read when it is called
+Tensors = dict[str, Callable[[], Tensor]]  # a tensor is read when its function is called
 
 PART_FILES = {  # of a diffusers folder, preferred first
     "unet": ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"),
@@ -85,7 +85,7 @@ def _read_diffusers(folder: Path) -> Source:
     absent = [part for part in PART_FILES if not (folder / part).is_dir()]
     if absent:
         raise WeightsError(
-            f"{folder} is not a folder of weights: it has neither a model.safetensors "
+            f"{folder} is no folder of weights: it has neither a model.safetensors "
             f"nor {', '.join(f'{part}/' for part in absent)}"
         )
     tensors = {}
@@ -109,13 +109,15 @@ def first_of(folder: Path, files: Sequence[str]) -> Path:
 def open_tensors(file: Path) -> tuple[Tensors, str | None]:
     """The tensors of one file under any names, and the text of its config if it has one."""
     try:
-        with file.open("rb") as handle:
-            head = handle.read(9)
+        with file.open("rb") as opened:
+            head = opened.read(9)
         if not head:
             raise WeightsError(f"{file} is empty")
         # a safetensors file begins with the length of its header, 8 bytes, and the header's {
         if file.suffix == ".safetensors" or head[8:] == b"{":
-            return _open_safetensors(file)
+            handle = safe_open(file, framework="pt", device="cpu")
+            tensors: Tensors = {n: partial(handle.get_tensor, n) for n in list(handle.keys())}
+            return tensors, (handle.metadata() or {}).get("config")
         return _open_pickle(file)
     except PickleRefusedError as error:
         raise WeightsError(f"{file} was refused: {error}") from error
@@ -128,12 +130,6 @@ def open_tensors(file: Path) -> tuple[Tensors, str | None]:
         raise WeightsError(
             f"{file} is damaged or not a weights file ({type(error).__name__}: {reason})"
         ) from error
-
-
-def _open_safetensors(file: Path) -> tuple[Tensors, str | None]:
-    handle = safe_open(file, framework="pt", device="cpu")
-    tensors: Tensors = {name: partial(handle.get_tensor, name) for name in list(handle.keys())}
-    return tensors, (handle.metadata() or {}).get("config")
 
 
 def _open_pickle(file: Path) -> tuple[Tensors, str | None]:
@@ -171,7 +167,7 @@ def fit(path: str | Path, name: str, tensor: Tensor, shape: Sequence[int], advic
 
 
 def some(names: Iterable[str], few: int = 3) -> str:
-    """The first few names, and how many more there are."""
+    """The first few names, and the number of the others."""
     names = list(names)
     more = f" and {len(names) - few} more" if len(names) > few else ""
     return ", ".join(names[:few]) + more if names else "nothing"
