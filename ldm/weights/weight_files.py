@@ -125,7 +125,7 @@ def open_tensors(file: Path) -> tuple[Tensors, str | None]:
         raise
     except OSError as error:
         raise WeightsError(f"cannot read {file}: {error.strerror or error}") from error
-    except Exception as error:  # a damaged file breaks its reader in any way the reader knows
+    except Exception as error:  # a damaged file can raise any error in its reader
         reason = (str(error).splitlines() or [""])[0][:200]
         raise WeightsError(
             f"{file} is damaged or not a weights file ({type(error).__name__}: {reason})"
