@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 def rows(name: str, setting: Setting, batch: int, side: int) -> list[Row]:
     """One for each way to compile, `other` being the network as it is."""
     config, given = setting.config, inputs(setting.config, batch, side)
-    seconds = {way: first_calls(config, batch, side, way) for way in compilation.WAYS[1:]}
+    seconds = {way: first_calls(config, batch, side, way) for way in compilation.MODES[1:]}
     plain, found = random_part("unet", config), []
     for way, more in seconds.items():
         ours = build("unet", config, plain.state_dict())

@@ -46,8 +46,13 @@ from ldm.metrics.estimate import Estimate
 from ldm.metrics.fid import frechet, jackknife
 from ldm.metrics.retrieval import Score, chexpert_at_k, shared_words
 from ldm.system import cli
-from ldm.text.projected_encoder import PLACES, ProjectedText, PromptReader, clip_states
-from ldm.weights import adapters
+from ldm.text.projected_encoder import (
+    PLACES,
+    ProjectedText,
+    PromptReader,
+    clip_states,
+    replace_text,
+)
 
 DRAWS = 1000  # of the bootstrap
 OTHER = (*FINDINGS[1:], *OTHERS["phantom"])
@@ -136,7 +141,8 @@ def images_report(artist: Artist, judge: Judge, real: Tensor, count: int) -> tup
 
 def open_artist(run: str | None, options: argparse.Namespace) -> Artist:
     artist = Artist(options.model, options.out, options.seed)
-    adapters.apply(artist.pipe, text_encoder=run)
+    if run is not None:
+        replace_text(artist.pipe, run)
     return artist
 
 

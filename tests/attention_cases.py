@@ -1,7 +1,7 @@
-"""Runs the fused kernels in Triton's interpreter and prints how far they are from float64.
+"""Runs the fused kernels in Triton's interpreter and prints their distance from float64.
 
-A program, not a test: TRITON_INTERPRET=1 must be there before triton is imported, and would change
-what other tests see of it. tests/test_fused_attention.py runs it once.
+A program, not a test: TRITON_INTERPRET=1 must be set before triton is imported, and would change
+triton for other tests. tests/test_fused_attention.py runs it once.
 """
 
 import json
@@ -82,8 +82,8 @@ def whole_network() -> dict[str, float]:
     unet = UNet(config)
     x, t, context = normal(2, 4, 8, 8), torch.tensor([3, 500]), normal(2, 77, config.context_dim)
     results = []
-    for way in ("sdpa", "fused"):
-        switches.set_attention(unet, way)
+    for implementation in ("sdpa", "fused"):
+        switches.set_attention(unet, implementation)
         unet.zero_grad()
         out = unet(x, t, context)
         out.square().mean().backward()
@@ -96,20 +96,16 @@ def whole_network() -> dict[str, float]:
 
 
 def operation() -> dict[str, str]:
-    """What PyTorch's own tests of an operation say, and how the result lies in memory."""
+    """The results of PyTorch's own tests of an operation, and the layout of its output."""
     q, k, v = (x.requires_grad_() for x in inputs(5, 7, 12))
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     arguments = (q, k, v, 0.3)
-    said = torch.library.opcheck(kernels.attention, arguments, test_utils=tests)
+    forward = torch.library.opcheck(kernels.attention, arguments, test_utils=tests)
     out, lse = kernels.attention(*arguments)
-    backward = (*(x.detach() for x in (q, k, v, out, lse)), normal(*out.shape), 0.3)
-    said |= {
-        f"backward {name}": result
-        for name, result in torch.library.opcheck(
-            kernels.backward, backward, test_utils=tests
-        ).items()
-    }
-    return said | {"heads join without a copy": str(out.transpose(1, 2).is_contiguous())}
+    given = (*(x.detach() for x in (q, k, v, out, lse)), normal(*out.shape), 0.3)
+    backward = torch.library.opcheck(kernels.backward, given, test_utils=tests)
+    results = forward | {f"backward {name}": result for name, result in backward.items()}
+    return results | {"heads join without a copy": str(out.transpose(1, 2).is_contiguous())}
 
 
 if __name__ == "__main__":

@@ -81,10 +81,10 @@ def test_an_unknown_way_is_refused(unet: UNet) -> None:
 def test_fused_attention_is_refused_on_a_cpu(unet: UNet) -> None:
     """It is never swapped for another one in silence."""
     pytest.importorskip("triton", reason="without triton another message says so")
-    with pytest.raises(ValueError, match="wants a CUDA device, not cpu; take sdpa"):
+    with pytest.raises(ValueError, match="needs CUDA, the device is cpu; use sdpa"):
         switches.set_attention(unet, "fused")
     assert {m.implementation for m in unet.modules() if isinstance(m, Attention)} == {"sdpa"}
-    with pytest.raises(ValueError, match="wants a CUDA device"):
+    with pytest.raises(ValueError, match="needs CUDA"):
         attend(*normal(3, 1, 2, 5, 8), "fused")
 
 

@@ -219,7 +219,7 @@ def test_wrong_calls_are_refused_with_advice() -> None:
         (lambda: embed(bert, wordpiece, ["no"], "max"), "choose one of cls, mean"),
         (lambda: embed(bert, wordpiece, "no", "cls"), "put a single text in a list"),
         (lambda: embed(bert, wordpiece, [], "cls"), "one text or more"),
-        (lambda: embed(bert, wordpiece, ["no"], "cls", limit=7), "limit wants 2 to 6"),
+        (lambda: embed(bert, wordpiece, ["no"], "cls", limit=7), "limit must be 2 to 6"),
     ]
     for call, message in calls:
         with pytest.raises(ValueError, match=message):

@@ -90,8 +90,7 @@ def test_saved_tensors_have_the_names_of_bert_for_masked_lm(tmp_path: Path) -> N
     config = replace(SMALL, projection=None)
     save_bert(tmp_path, Bert(config), WordPiece(VOCAB))
     tensors = load_file(tmp_path / "model.safetensors")
-    tops = {name.partition(".")[0] for name in tensors}
-    assert tops == {"bert", "cls"}
+    assert {name.partition(".")[0] for name in tensors} == {"bert", "cls"}
     assert {
         "bert.embeddings.word_embeddings.weight",
         "bert.encoder.layer.0.attention.self.query.bias",
@@ -135,30 +134,28 @@ def test_a_malicious_pickle_is_refused(tmp_path: Path) -> None:
     assert not witness.exists()
 
 
-def bad(config: dict | str | None = None, tensors: Any = None, vocab: Any = VOCAB) -> Any:
+def bad(config: dict | str | None = None, vocab: Any = VOCAB, **tensors: Any) -> Any:
+    """Writes a folder that differs in these; a tensor that is None is left out."""
+
     def write(folder: Path) -> None:
-        write_bert(folder, small_file() if tensors is None else tensors)
-        if isinstance(config, dict):
-            (folder / "config.json").write_text(json.dumps(SMALL_JSON | config))
-        elif config is not None:
-            (folder / "config.json").write_text(config)
+        file = small_file(**{name.replace("__", "."): x for name, x in tensors.items()})
+        write_bert(folder, {name: x for name, x in file.items() if x is not None})
+        text = config if isinstance(config, str) else json.dumps(SMALL_JSON | (config or {}))
+        (folder / "config.json").write_text(text)
         (folder / "vocab.txt").write_text("\n".join(vocab))
 
     return write
 
 
-def less(name: str) -> dict[str, Tensor]:
-    return {n: tensor for n, tensor in small_file().items() if n != name}
+def without(name: str) -> Callable[[Path], None]:
+    return lambda folder: (write_bert(folder, small_file()) / name).unlink(missing_ok=True)
 
 
 BAD_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "nothing": (lambda folder: None, r"config\.json cannot be read"),
-    "no vocab": (
-        lambda folder: (write_bert(folder, small_file()) / "vocab.txt").unlink(),
-        r"vocab\.txt cannot be read",
-    ),
+    "no config": (without("config.json"), r"config\.json cannot be read"),
+    "no vocab": (without("vocab.txt"), r"vocab\.txt cannot be read"),
     "no weights": (
-        lambda folder: (write_bert(folder, small_file()) / "model.safetensors").unlink(),
+        without("model.safetensors"),
         r"neither model\.safetensors nor pytorch_model\.bin",
     ),
     "damaged": (
@@ -166,7 +163,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
         "damaged",
     ),
     "not JSON": (bad(config="{"), "not JSON"),
-    "a list": (bad(config="[]"), "no config of a BERT"),
+    "a list": (bad(config="[]"), "not the config of a BERT"),
     "another activation": (bad(config={"hidden_act": "gelu_new"}), "hidden_act 'gelu_new'"),
     "RoBERTa": (bad(config={"model_type": "roberta"}), "model_type 'roberta'"),
     "relative": (bad(config={"position_embedding_type": "relative_key"}), "'relative_key'"),
@@ -179,18 +176,12 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"word_embeddings\.weight in .* \[8, 8\], expected floating point \[9, 8\]",
     ),
     "a layer less": (bad(config={"num_hidden_layers": 2}), r"lacks encoder\.layer\.1"),
-    "a tensor less": (bad(tensors=less("pooler.dense.bias")), r"lacks pooler\.dense\.bias"),
-    "a tensor more": (bad(tensors=small_file(classifier=torch.ones(2))), "holds classifier"),
-    "integers": (
-        bad(tensors=small_file() | {"pooler.dense.bias": torch.arange(8)}),
-        r"torch\.int64 \[8\], expected floating",
-    ),
-    "twice": (
-        bad(tensors=small_file() | {"bert.pooler.dense.bias": torch.ones(8)}),
-        r"pooler\.dense\.bias twice",
-    ),
+    "a tensor less": (bad(pooler__dense__bias=None), r"lacks pooler\.dense\.bias"),
+    "a tensor more": (bad(classifier=torch.ones(2)), "holds classifier"),
+    "integers": (bad(pooler__dense__bias=torch.arange(8)), r"int64 \[8\], expected floating"),
+    "twice": (bad(bert__pooler__dense__bias=torch.ones(8)), r"pooler\.dense\.bias twice"),
     "an untied head": (
-        bad(tensors=small_file() | {"cls.predictions.decoder.weight": torch.ones(8, 8)}),
+        bad(cls__predictions__decoder__weight=torch.ones(8, 8)),
         "differs from embeddings",
     ),
 }
@@ -198,7 +189,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.parametrize("kind", BAD_FOLDERS)
 def test_bad_folders_give_one_line(tmp_path: Path, kind: str) -> None:
-    """What is no BERT, or not whole, is refused in one line that names the file and the reason."""
+    """A folder that is not a BERT, or not whole, is refused in one line with file and reason."""
     write, message = BAD_FOLDERS[kind]
     write(tmp_path)
     with pytest.raises(ValueError, match=message) as error:

@@ -101,7 +101,7 @@ def _zip(entries: list[str], compression: int = zipfile.ZIP_STORED) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"hello, weights", "no PyTorch checkpoint"),
+        (b"hello, weights", "not a PyTorch checkpoint"),
         (_zip(["archive/readme.txt"]), "no single data.pkl"),
         (_zip(["archive/data.pkl", "other/data.pkl"]), "no single data.pkl"),
         (_zip(["archive/data.pkl", "archive/DATA.pkl"]), "one name"),

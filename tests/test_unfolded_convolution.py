@@ -53,7 +53,7 @@ def test_large_maps_are_left_alone(side: int, small: bool, monkeypatch: pytest.M
 
 
 def test_weights_that_were_channels_last_are_not_copied() -> None:
-    """As training has them: a copy would be kept for the backward pass, and takes its time."""
+    """Of channels-last weights, as in training, no copy is kept for the backward pass."""
     layer = nn.Conv2d(16, 8, 3, padding=1).to(memory_format=torch.channels_last)
     unfolded_convolution.use(layer)
     kept: list[Tensor] = []
@@ -96,34 +96,35 @@ def test_a_network_learns_the_same(half: bool) -> None:
 
 
 def test_other_devices_are_refused() -> None:
-    """A GPU's library is made for small maps, too."""
+    """A module that is not on a CPU is refused."""
     with pytest.raises(ConfigError, match="on a CPU only, not meta; leave it off"):
         unfolded_convolution.use(nn.Conv2d(4, 4, 3, padding=1, device="meta"))
 
 
 @pytest.mark.parametrize("method", ["finetune", "textual_inversion", "unet"])
-def test_memory_is_told_of_it(
+def test_the_estimate_of_memory_knows(
     method: str, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Columns are kept for the backward pass in the place of maps, as the estimate must know."""
-    told: list[int] = []
+    """The estimate of memory counts columns instead of maps for the backward pass."""
+    sizes: list[int] = []
     monkeypatch.setattr(
-        memory_estimate, "check", lambda pipe, *_: told.append(activations(pipe, 1, 32))
+        memory_estimate, "check", lambda pipe, *_: sizes.append(activations(pipe, 1, 32))
     )
     for unfold in (False, True):
         config = adaptation(tmp_path / str(unfold), start, method, {}, unfold=unfold)
         run = load_run(config)
         build_method(replace(run, method={}) if method == "unet" else run)
-    assert told[0] != told[1]
+    assert sizes[0] != sizes[1]
 
 
 def test_a_run_may_go_on_unfolded(start: Path, tmp_path: Path) -> None:
-    """train.unfold changes rounding alone: another run's weights to 1e-4, and no other run."""
+    """train.unfold changes rounding alone: a run continues with it, to the same weights to 1e-4."""
     learned = []
-    for name, ways in {"plain": (False, False), "later": (False, True)}.items():
-        for steps, unfold in zip((2, 3), ways, strict=True):
+    for last in (False, True):
+        for steps, unfold in ((2, False), (3, last)):
             train = {"steps": steps, "unfold": unfold, "sample_every": 0}
-            run = load_run(adaptation(tmp_path / name, start, "finetune", {}, **train))
-            learned.append(load_file(Trainer(run, build_method(run)).fit()))
-    for name, tensor in learned[1].items():
-        torch.testing.assert_close(learned[3][name], tensor, rtol=1e-4, atol=1e-5)
+            run = load_run(adaptation(tmp_path / str(last), start, "finetune", {}, **train))
+            path = Trainer(run, build_method(run)).fit()
+        learned.append(load_file(path))
+    for name, tensor in learned[0].items():
+        torch.testing.assert_close(learned[1][name], tensor, rtol=1e-4, atol=1e-5)

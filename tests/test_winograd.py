@@ -18,7 +18,7 @@ from ldm.vae import VAE
 
 ROOT = Path(__file__).parent.parent
 ERROR = {4: 1e-5, 2: 2e-6}  # relative L2 to float64
-# the rest of the two algorithms (arXiv:1509.09308, section 4), which is written out in C++
+# the other matrices of arXiv:1509.09308, section 4, which winograd.cpp writes out
 B = {
     2: [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
     4: [
@@ -86,29 +86,22 @@ def test_the_equation_is_a_convolution(m: int) -> None:
 
 @pytest.mark.parametrize("m", [2, 4])
 @pytest.mark.parametrize(
-    ("batch", "channels", "outputs", "height", "width"),
+    ("shape", "outputs"),
     [
-        (1, 32, 32, 1, 1),
-        (2, 32, 96, 7, 5),
-        (1, 96, 32, 64, 64),
-        (3, 320, 64, 9, 16),
-        (1, 64, 32, 2, 50),
+        ((1, 32, 1, 1), 32),
+        ((2, 32, 7, 5), 96),
+        ((1, 96, 64, 64), 32),
+        ((3, 320, 9, 16), 64),
+        ((1, 64, 2, 50), 32),
     ],
 )
 @pytest.mark.parametrize("scale", [1.0, 1e5])
 def test_it_is_near_float64(
-    panel: int,
-    m: int,
-    batch: int,
-    channels: int,
-    outputs: int,
-    height: int,
-    width: int,
-    scale: float,
+    panel: int, m: int, shape: tuple[int, ...], outputs: int, scale: float
 ) -> None:
-    """Odd sizes, many tiles and one, large activations: beside the same in float64."""
-    x = noise(batch, channels, height, width) * scale
-    weight, bias = noise(outputs, channels, 3, 3), noise(outputs) * scale
+    """Odd sizes, one tile and many, large activations: results are float64's to ERROR."""
+    x = noise(*shape) * scale
+    weight, bias = noise(outputs, shape[1], 3, 3), noise(outputs) * scale
     found = torch.ops.ldm.winograd(x, winograd.pack(weight, m, panel), bias)
     assert found.is_contiguous(memory_format=torch.channels_last)
     wanted = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
@@ -116,7 +109,7 @@ def test_it_is_near_float64(
 
 
 def test_threads_and_memory_format_do_not_change_a_bit(panel: int) -> None:
-    """One thread and two, channels first and last."""
+    """One thread and two, channels first and last: the same bits."""
     x, u = noise(2, 64, 20, 20), winograd.pack(noise(64, 64, 3, 3), 4, panel)
     before = torch.get_num_threads()
     found = []
@@ -129,7 +122,7 @@ def test_threads_and_memory_format_do_not_change_a_bit(panel: int) -> None:
 
 
 def test_compilers_can_trace_it(panel: int) -> None:
-    """The operator's schema and its fake, which has shapes alone."""
+    """The operator's schema and its fake, which computes shapes, pass PyTorch's checks."""
     u = winograd.pack(noise(32, 32, 3, 3), 4, panel)
     args = (noise(1, 32, 8, 8), u, torch.zeros(32))
     torch.library.opcheck(
@@ -176,12 +169,12 @@ def layers() -> nn.ModuleDict:
 
 
 def test_only_layers_that_fit_are_changed(panel: int) -> None:
-    """Others give what they gave, bit for bit."""
-    some, x = layers(), noise(1, 64, 8, 8).to(memory_format=torch.channels_last)
-    some.to(memory_format=torch.channels_last)
-    before = {name: layer(x) for name, layer in some.items()}
-    assert winograd.use(some) == 1
-    changed = [name for name, layer in some.items() if not torch.equal(layer(x), before[name])]
+    """All others compute the same bits as before."""
+    kinds, x = layers(), noise(1, 64, 8, 8).to(memory_format=torch.channels_last)
+    kinds.to(memory_format=torch.channels_last)
+    before = {name: layer(x) for name, layer in kinds.items()}
+    assert winograd.use(kinds) == 1
+    changed = [name for name, layer in kinds.items() if not torch.equal(layer(x), before[name])]
     assert changed == ["fits"]
 
 
@@ -198,7 +191,7 @@ def test_few_tiles_are_convolved_plainly(panel: int, side: int) -> None:
 
 
 def test_gradients_are_those_of_the_plain_layer(panel: int) -> None:
-    """Where gradients are asked for, the layer is what it was."""
+    """With gradients the layer is the plain one."""
     layer, x = layers()["fits"].to(memory_format=torch.channels_last), noise(1, 64, 8, 8)
     with torch.enable_grad():
         wanted = layer(x)
@@ -209,20 +202,20 @@ def test_gradients_are_those_of_the_plain_layer(panel: int) -> None:
 
 
 def test_changed_weights_are_seen(panel: int) -> None:
-    """A layer whose weights were changed after its first use does not go by the old ones."""
+    """A layer whose weights change after its first use, in place or as a whole, uses the new."""
     layer, x = layers()["fits"], noise(1, 64, 8, 8)
     winograd.use(layer)
-    layer(x)
-    layer.weight.mul_(2)
-    assert error(layer(x), F.conv2d(x, layer.weight, layer.bias, padding=1).double()) < 1e-5
-    layer.weight = nn.Parameter(noise(64, 64, 3, 3))
-    layer(x)
-    layer.weight = nn.Parameter(-layer.weight)
-    assert error(layer(x), F.conv2d(x, layer.weight, layer.bias, padding=1).double()) < 1e-5
+    for change in (
+        lambda: layer.weight.mul_(2),
+        lambda: setattr(layer, "weight", nn.Parameter(-layer.weight)),
+    ):
+        layer(x)
+        change()
+        assert error(layer(x), F.conv2d(x, layer.weight, layer.bias, padding=1).double()) < 1e-5
 
 
-def test_a_missing_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one line, by name."""
+def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without c++ and ninja one line names both."""
     monkeypatch.setattr(shutil, "which", lambda tool: None)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match=r"no c\+\+ and no ninja here: install it"):

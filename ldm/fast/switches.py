@@ -1,4 +1,4 @@
-"""Faster and smaller ways to the same pictures, chosen once for a model; equal but for rounding."""
+"""The switches of a model for speed and memory; pictures are equal but for rounding."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def choose(
     attention: of the U-Net, see `set_attention`
     winograd: convolve in U-Net and VAE by Winograd's algorithm
     in_tiles: encode and decode in tiles, which is no faster but takes a third of the memory
-    compile: the U-Net, by one of compilation.WAYS
+    compile: the U-Net, in one of compilation.MODES
 
-    Raises ValueError, in one line, for what is not to be had on the model's device or in its dtype.
+    Raises ValueError, in one line, for a switch that the model's device or dtype does not allow.
     """
     if winograd and (pipe.device.type != "cpu" or pipe.dtype != torch.float32):
         raise ConfigError(
-            f"Winograd's convolutions want a CPU and float32, not {pipe.device.type} and "
+            f"Winograd's convolutions need a CPU and float32, not {pipe.device.type} and "
             f"{str(pipe.dtype).removeprefix('torch.')}; leave out --winograd there"
         )
     set_attention(pipe.unet, attention)
@@ -51,7 +51,7 @@ def set_attention(unet: UNet, name: str) -> None:
         raise ValueError(f"unknown attention {name!r}; known: {', '.join(ATTENTION)}")
     if name == "fused":
         try:
-            from ldm.fast import fused_attention  # imports Triton, and adds itself to the book's
+            from ldm.fast import fused_attention  # imports Triton; registers the implementation
         except ModuleNotFoundError as error:
             raise ValueError(
                 "fused attention needs triton, which PyTorch for CUDA installs on Linux; "
@@ -62,12 +62,12 @@ def set_attention(unet: UNet, name: str) -> None:
 
 
 def check_room(pipe: LatentDiffusion) -> None:
-    """Raise ValueError, in one line, if Winograd's weights do not fit beside the plain ones."""
+    """Raises ValueError, in one line, if Winograd's weights do not fit beside the plain ones."""
     networks = (pipe.unet, pipe.vae, pipe.text)
     weights = sum(p.nbytes for network in networks for p in network.parameters())
     more, room = sum(map(kernels.more_bytes, (pipe.unet, pipe.vae))), available(pipe.device)
     if weights + more > room:
         raise ConfigError(
-            f"Winograd's convolutions want {more / 1e9:.3g} GB beside the {weights / 1e9:.3g} GB "
-            f"of weights, and {room / 1e9:.3g} GB are to be had in all; leave out --winograd"
+            f"Winograd's convolutions need {more / 1e9:.3g} GB beside the {weights / 1e9:.3g} GB "
+            f"of weights, but only {room / 1e9:.3g} GB are free in all; leave out --winograd"
         )

@@ -1,10 +1,10 @@
 """The autoencoder in tiles of whole rows: the same image in a third of the memory.
 
-A 3 x 3 convolution of a tile wants one more row above and below. GroupNorm (arXiv:1803.08494) wants
+A 3 x 3 convolution of a tile needs one more row above and below. GroupNorm (arXiv:1803.08494) needs
 the mean and variance of the whole map: they are taken over all tiles before any is normalised, so
 there is no seam, and the result differs from the plain one by rounding alone. A map is a list of
-tiles, each let go when its last reader is done: alive is about one map, where the plain way has the
-input, its norm, its SiLU and the output at once.
+tiles, each freed after its last use: about one map is in memory, where the plain autoencoder holds
+the input, its norm, its SiLU and the output at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ldm.blocks import ResBlock
 from ldm.vae import VAE, Decoder, Encoder, VAELevel
 
-AT_ONCE = 2**23  # numbers in a tile, 32 MB in float32: smaller ones compute more rows twice
+AT_ONCE = 2**23  # numbers in a tile, 32 MB in float32: smaller tiles compute more rows twice
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -32,17 +32,17 @@ def use(vae: VAE) -> None:
 
 
 def encode(encoder: Encoder, image: Tensor) -> Tensor:
-    """What Encoder.forward returns."""
+    """Encoder.forward in tiles."""
     tiles = cut(encoder.conv_in(F.pixel_unshuffle(image, encoder.patch)))
     for level in encoder.down:
         tiles = cut(torch.cat(run_level(cast(VAELevel, level), tiles), dim=2))
-    # a factor of 8 smaller, and attention there wants all of it
+    # whole: it is a factor of 8 smaller, and attention needs all of it
     x = encoder.mid(torch.cat(tiles, dim=2))
     return encoder.conv_out(F.silu(encoder.norm_out(x)))
 
 
 def decode(decoder: Decoder, z: Tensor) -> Tensor:
-    """What Decoder.forward returns."""
+    """Decoder.forward in tiles."""
     tiles = cut(decoder.mid(decoder.conv_in(z)))
     for level in decoder.up:
         tiles = run_level(cast(VAELevel, level), tiles)
@@ -52,7 +52,7 @@ def decode(decoder: Decoder, z: Tensor) -> Tensor:
 
 
 def run_level(level: VAELevel, tiles: list[Tensor]) -> list[Tensor]:
-    """Its res blocks and its resampling; uses the tiles up, as everything below."""
+    """The level's res blocks and resampling; empties the list `tiles`, as all functions below."""
     for block in level.res:
         tiles = run_block(cast(ResBlock, block), tiles)
     # two rows: Downsample takes them in pairs
@@ -60,7 +60,7 @@ def run_level(level: VAELevel, tiles: list[Tensor]) -> list[Tensor]:
 
 
 def run_block(block: ResBlock, tiles: list[Tensor]) -> list[Tensor]:
-    """The block's two convolutions in two sweeps; the first carries along what the second adds."""
+    """The block's two convolutions in two sweeps; the first also carries the skip connection."""
     width = block.conv1.out_channels
     activate1 = norm_silu(block.norm1, tiles)
 
@@ -78,9 +78,9 @@ def run_block(block: ResBlock, tiles: list[Tensor]) -> list[Tensor]:
 
 
 def sweep(tiles: list[Tensor], layer: Layer, halo: int = 1) -> list[Tensor]:
-    """What the layer, of one convolution at most, makes of the whole map; empties the list `tiles`.
+    """The layer, of one convolution at most, applied to the whole map; empties the list `tiles`.
 
-    halo: so many rows more are computed above and below each tile, and cut off
+    halo: rows that are computed in addition above and below each tile, and cut off
     """
     done: list[Tensor] = []
     above = tiles[0][:, :, :0]
@@ -96,7 +96,7 @@ def sweep(tiles: list[Tensor], layer: Layer, halo: int = 1) -> list[Tensor]:
 
 
 def cut(x: Tensor) -> list[Tensor]:
-    """Tiles [B, C, rows, w] of a map [B, C, h, w], each with memory of its own; rows are even."""
+    """Tiles [B, C, rows, w] of a map [B, C, h, w], each a copy; the number of rows is even."""
     rows = max(2, AT_ONCE // x[:, :, 0].numel() // 2 * 2)
     return [tile.clone() for tile in x.split(rows, dim=2)]
 

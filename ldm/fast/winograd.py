@@ -5,8 +5,8 @@ outputs of a tile d of (M + 2) x (M + 2) inputs by a filter g are
 
     y = A^T [(G g G^T) * (B^T d B)] A        (* element by element; summed over channels)
 
-36 multiplications for 16 outputs with M = 4, where 144 are usual; 16 for 4 with M = 2, where 36
-are. G g G^T is computed once. `winograd.cpp` does the rest, compiled at its first use.
+M = 4 takes 36 multiplications for 16 outputs instead of 144, M = 2 takes 16 for 4 instead of 36.
+G g G^T is computed once. `winograd.cpp` does the rest; it is compiled at its first use.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ldm.config import ConfigError
 
-FEWEST = 4  # tiles of 4 x 4: reading the larger weights costs more than is saved for fewer
+FEWEST = 4  # tiles of 4 x 4: for fewer, reading the larger weights costs more than is saved
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,6 @@ G = {  # filters to tiles
     ],
 }
 
-
 FLAGS = {"AVX512": ["-march=x86-64-v4"], "AVX2": ["-march=x86-64-v3"]}
 
 
@@ -49,14 +48,14 @@ FLAGS = {"AVX512": ["-march=x86-64-v4"], "AVX2": ["-march=x86-64-v3"]}
 def build() -> int:
     """Compile and load the operator torch.ops.ldm.winograd; returns the outputs of a panel.
 
-    The result is kept where PyTorch keeps extensions (TORCH_EXTENSIONS_DIR), one for each kind of
-    processor. Raises ConfigError where it cannot be compiled.
+    PyTorch keeps the result for each kind of processor (in TORCH_EXTENSIONS_DIR). Raises
+    ConfigError where it cannot be compiled.
     """
-    if shutil.which("ninja") is None:  # pip's lies beside python, which need not be on the PATH
+    if shutil.which("ninja") is None:  # pip puts it beside python, which may not be on the PATH
         os.environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)
     if missing := [tool for tool in ("c++", "ninja") if shutil.which(tool) is None]:
         raise ConfigError(
-            f"Winograd's convolutions are compiled when first used, and there is no "
+            f"Winograd's convolutions are compiled at their first use, and there is no "
             f"{' and no '.join(missing)} here: install it, or leave them off"
         )
     kind = torch.backends.cpu.get_cpu_capability()
@@ -75,7 +74,7 @@ def build() -> int:
         raise ConfigError(
             "Winograd's convolutions could not be compiled: leave them off, or see why with "
             "python -c 'import logging; logging.basicConfig(level=10); "
-            "from ldm.kernels import winograd; winograd.build()'"
+            "from ldm.fast import winograd; winograd.build()'"
         ) from error
     panel: int = torch.ops.ldm.winograd_panel()
 
@@ -94,17 +93,17 @@ def transform(weight: Tensor, m: int) -> Tensor:
 
 
 def pack(weight: Tensor, m: int, panel: int) -> Tensor:
-    """The same as the operator reads it: float32 [N / panel, (M + 2)^2, C, panel]."""
+    """The transformed filters for the operator: float32 [N / panel, (M + 2)^2, C, panel]."""
     u = transform(weight, m).float()
     return u.unflatten(2, (-1, panel)).permute(2, 0, 1, 3).contiguous()
 
 
 class Winograd:
-    """The convolution of one layer, in the place of its `_conv_forward`."""
+    """The convolution of one layer; replaces its `_conv_forward`."""
 
     def __init__(self, m: int) -> None:
         self.m, self.panel = m, build()
-        self.packed: tuple[Tensor, int] | None = None  # the weight that u is of, and its version
+        self.packed: tuple[Tensor, int] | None = None  # the weight of u, and its version
         self.u = torch.empty(0)
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -112,18 +111,18 @@ class Winograd:
         plain = x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled()
         if plain or len(x) * math.ceil(x.shape[2] / 4) * math.ceil(x.shape[3] / 4) < FEWEST:
             return F.conv2d(x, weight, bias, padding=1)
-        if not torch.compiler.is_compiling():  # a compiler's weights have no version
+        if not torch.compiler.is_compiling():  # while it does, weights have no version
             self.refresh(weight)
         return torch.ops.ldm.winograd(x, self.u, x.new_zeros(len(weight)) if bias is None else bias)
 
     def refresh(self, weight: Tensor) -> None:
-        """Transform the weights if they are others than before."""
+        """Transform the weights if they have changed."""
         if self.packed is None or self.packed[0] is not weight or self.packed[1] != weight._version:
             self.packed, self.u = (weight, weight._version), pack(weight, self.m, self.panel)
 
 
 def refresh(module: nn.Module) -> None:
-    """Transform what has changed of the weights: before each call of what torch.compile made."""
+    """Transform all weights that have changed: before each call of a compiled graph."""
     if torch.is_grad_enabled():
         return  # Winograd's convolutions are not used
     for layer in module.modules():
@@ -132,29 +131,31 @@ def refresh(module: nn.Module) -> None:
 
 
 def use(module: nn.Module, m: int = 4) -> int:
-    """Convolve by Winograd's algorithm where it fits; returns in how many layers.
+    """Convolve by Winograd's algorithm where it fits; returns the number of such layers.
 
-    Only without gradients, in float32, on a CPU; elsewhere the layers go on as they were.
-    m: 4, or 2, which is slower and nearer to the plain convolution
+    With gradients, in other dtypes and on other devices these layers stay plain.
+    m: 4, or 2, which is slower and more accurate
     """
-    panel, fitting = build(), 0
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d) and fits(layer, panel):
-            layer._conv_forward = Winograd(m)  # type: ignore[assignment]
-            fitting += 1
+    layers = fitting(module)
+    for layer in layers:
+        layer._conv_forward = Winograd(m)  # type: ignore[assignment]
     module.to(memory_format=torch.channels_last)
-    return fitting
+    return len(layers)
 
 
 def more_bytes(module: nn.Module, m: int = 4) -> int:
-    """That the transformed weights take beside the plain ones, once every layer has run."""
+    """The bytes of all transformed weights, which are kept beside the plain ones."""
+    return sum(layer.weight.nbytes * (m + 2) ** 2 // 9 for layer in fitting(module))
+
+
+def fitting(module: nn.Module) -> list[nn.Conv2d]:
+    """The layers that the algorithm can compute."""
     panel = build()
-    layers = (layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
-    return sum(layer.weight.nbytes * (m + 2) ** 2 // 9 for layer in layers if fits(layer, panel))
+    return [m for m in module.modules() if isinstance(m, nn.Conv2d) and fits(m, panel)]
 
 
 def fits(layer: nn.Conv2d, panel: int) -> bool:
-    """Is it a 3 x 3 convolution of stride 1 whose channels fill the machine's vectors?"""
+    """True for a 3 x 3 convolution of stride 1 whose channels fill the machine's vectors."""
     plain = (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (1, 1), (1, 1))
     whole = not layer.in_channels % (panel // 2) and not layer.out_channels % panel
     return plain and whole and layer.groups == 1 and layer.dilation == (1, 1)

@@ -34,7 +34,7 @@ class BertConfig:
 
 
 class SelfAttention(nn.Module):
-    """softmax(Q K^T / sqrt(d)) V over N heads (arXiv:1706.03762, eq. 1); padding is not looked at.
+    """softmax(Q K^T / sqrt(d)) V over N heads (arXiv:1706.03762, eq. 1), without keys of padding.
 
     Unlike the U-Net's, its queries, keys and values have biases.
     """
@@ -45,7 +45,7 @@ class SelfAttention(nn.Module):
         self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x: [B, S, D];  mask: bool [B, S], True: may be looked at;  returns [B, S, D]"""
+        """x: [B, S, D];  mask: bool [B, S], False for padding;  returns [B, S, D]"""
         q, k, v = (
             rearrange(f(x), "B S (N d) -> B N S d", N=self.heads) for f in (self.q, self.k, self.v)
         )
@@ -73,7 +73,7 @@ class Block(nn.Module):
 
 
 class MaskedLM(nn.Module):
-    """The score of every token of the vocabulary at every place; shares the token vectors."""
+    """The score of every token of the vocabulary at every place, from the token embedding."""
 
     def __init__(self, cfg: BertConfig) -> None:
         super().__init__()
@@ -87,12 +87,12 @@ class MaskedLM(nn.Module):
 
 
 class Projection(nn.Module):
-    """CXR-BERT's map from [CLS] to what it shares with images (arXiv:2204.09817)."""
+    """CXR-BERT's map from [CLS] to the space it shares with images (arXiv:2204.09817)."""
 
     def __init__(self, width: int, projected: int) -> None:
         super().__init__()
         self.dense = nn.Linear(width, projected)
-        self.norm = nn.LayerNorm(projected, eps=1e-12)  # as published, whatever the encoder's is
+        self.norm = nn.LayerNorm(projected, eps=1e-12)  # as published, whatever the encoder's
         self.out = nn.Linear(projected, projected)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,18 +120,17 @@ class Bert(nn.Module):
         self.apply(_initialise)
 
     def forward(self, ids: Tensor, mask: Tensor, segments: Tensor | None = None) -> Tensor:
-        """The last hidden states [B, S, D]; at padding, too, where they mean nothing.
+        """The last hidden states [B, S, D]; those of padding mean nothing.
 
         ids: int64 [B, S], S at most 512
         mask: bool [B, S], True for tokens, False for padding; at least one True in a row
         segments: int64 [B, S], 0 for the first sentence, 1 for the second; None: all 0
-        Raises ValueError for a mask that is not bool, or more tokens than there are positions.
         """
         length = ids.shape[1]
         if mask.shape != ids.shape or mask.dtype != torch.bool:
             raise ValueError(
-                f"the mask of ids {list(ids.shape)} wants bool of that shape, got "
-                f"{mask.dtype} {list(mask.shape)}; True is a token, False is padding"
+                f"the mask must be bool {list(ids.shape)} like the ids, got {mask.dtype} "
+                f"{list(mask.shape)}; True is a token, False is padding"
             )
         if length > self.config.context_length:
             raise ValueError(
@@ -146,19 +145,19 @@ class Bert(nn.Module):
         return x
 
     def pooled(self, hidden: Tensor) -> Tensor:
-        """tanh(W h_[CLS] + b): [B, S, D] -> [B, D]. Raises ValueError if there is no pooler."""
+        """tanh(W h_[CLS] + b): [B, S, D] -> [B, D]; ValueError without a pooler."""
         if self.pooler is None:
             raise ValueError("this BERT was published without a pooler; use cls or mean")
         return self.pooler(hidden[:, 0]).tanh()
 
     def projected(self, hidden: Tensor) -> Tensor:
-        """CXR-BERT's joint space: [B, S, D] -> [B, P]. Raises ValueError if there is no head."""
+        """CXR-BERT's joint space: [B, S, D] -> [B, P]; ValueError without this head."""
         if self.projection is None:
             raise ValueError("this BERT has no projection head (CXR-BERT has); use cls or mean")
         return self.projection(hidden[:, 0])
 
     def guess(self, hidden: Tensor) -> Tensor:
-        """Logits of the token at each place: [..., D] -> [..., V]. Raises as `projected` does."""
+        """Logits of the token at each place: [..., D] -> [..., V]; ValueError without this head."""
         if self.masked_lm is None:
             raise ValueError("this BERT has no masked-LM head; set masked_lm in its config")
         return self.masked_lm(hidden, self.token_embedding.weight)
@@ -166,6 +165,6 @@ class Bert(nn.Module):
 
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)  # as BERT's published code has it
+        nn.init.normal_(module.weight, std=0.02)  # as in BERT's published code
     if isinstance(module, nn.Linear):
         nn.init.zeros_(module.bias)

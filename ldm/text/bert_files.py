@@ -1,4 +1,4 @@
-"""Opens a published BERT: a folder of config.json, vocab.txt and weights; writes one of our own."""
+"""Reads and writes the folder of a BERT: config.json, vocab.txt and weights."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ldm.config import ConfigError, from_dict
 from ldm.system import atomic
 from ldm.text.bert import Bert, BertConfig
 from ldm.text.wordpiece import WordPiece
-from ldm.weights.weight_files import Tensors, WeightsError, open_tensors, some
+from ldm.weights.export import write_safetensors
+from ldm.weights.weight_files import (
+    Tensors,
+    WeightsError,
+    check_names,
+    first_of,
+    fit,
+    open_tensors,
+    some,
+)
 
 FILES = ("model.safetensors", "pytorch_model.bin")  # preferred first
 SIZES = {  # ours: theirs in config.json
@@ -25,7 +33,7 @@ SIZES = {  # ours: theirs in config.json
     "heads": "num_attention_heads",
     "feedforward": "intermediate_size",
 }
-# what makes it another network, though all its weights may fit; a key that is absent is BERT's own
+# another value is another network, though all weights may fit; an absent key has BERT's value
 ONLY: dict[str, tuple[Any, ...]] = {
     "model_type": ("bert", "cxr-bert"),
     "hidden_act": ("gelu",),
@@ -50,30 +58,34 @@ BLOCK = {
     "ff_out.*": "output.dense.*",
     "norm2.*": "output.LayerNorm.*",
 }
-POOLER = {"pooler.*": "pooler.dense.*"}
-MASKED_LM = {
-    "masked_lm.dense.*": "cls.predictions.transform.dense.*",
-    "masked_lm.norm.*": "cls.predictions.transform.LayerNorm.*",
-    "masked_lm.bias": "cls.predictions.bias",
+HEADS = {
+    "pooler": {"pooler.*": "pooler.dense.*"},
+    "masked_lm": {
+        "masked_lm.dense.*": "cls.predictions.transform.dense.*",
+        "masked_lm.norm.*": "cls.predictions.transform.LayerNorm.*",
+        "masked_lm.bias": "cls.predictions.bias",
+    },
+    "projection": {
+        "projection.dense.*": "cls_projection_head.dense_to_hidden.*",
+        "projection.norm.*": "cls_projection_head.LayerNorm.*",
+        "projection.out.*": "cls_projection_head.dense_to_output.*",
+    },
 }
-PROJECTION = {
-    "projection.dense.*": "cls_projection_head.dense_to_hidden.*",
-    "projection.norm.*": "cls_projection_head.LayerNorm.*",
-    "projection.out.*": "cls_projection_head.dense_to_output.*",
-}
+TENSORFLOW = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 # second copies of a tensor, which some files hold
 COPIES = {
     "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
     "cls.predictions.decoder.bias": "cls.predictions.bias",
 }
 UNUSED = ("embeddings.position_ids", "cls.seq_relationship.")  # 0, 1, 2, ...; next sentence or not
+OTHER = "it is not of the model in config.json"
 
 
 def load_bert(folder: str | Path) -> tuple[Bert, WordPiece]:
     """A published BERT (arXiv:1810.04805) and its tokenizer: float32, eval mode, on the CPU.
 
-    The pooler, the masked-LM head and CXR-BERT's projection are there if the file has them.
-    Raises ValueError, in one line, for anything that is no BERT or cannot be opened whole.
+    It has those of the pooler, the masked-LM head and CXR-BERT's projection that the file has.
+    Raises ValueError, in one line, for anything that is not a BERT or not complete.
     """
     folder = Path(folder)
     values = _read_config(folder / "config.json")
@@ -83,13 +95,12 @@ def load_bert(folder: str | Path) -> tuple[Bert, WordPiece]:
             f"{folder / 'vocab.txt'} has {wordpiece.size} tokens and config.json says "
             f"{values['vocab_size']}; take both from the same model"
         )
-    if not (there := [folder / name for name in FILES if (folder / name).exists()]):
-        raise WeightsError(f"{folder} holds neither {' nor '.join(FILES)}; fetch one of them")
-    tensors = _plain(there[0], open_tensors(there[0])[0])
+    file = first_of(folder, FILES)
+    tensors = _plain(file, open_tensors(file)[0])
     config = _with_heads(folder, values, tensors)
     with torch.device("meta"):
         bert = Bert(config)
-    bert.load_state_dict(_state(there[0], bert, tensors), assign=True)
+    bert.load_state_dict(_state(file, bert, tensors), assign=True)
     return bert.eval(), wordpiece
 
 
@@ -118,28 +129,19 @@ def save_bert(
     ):
         with atomic.whole_file(folder / name) as path:
             path.write_text(text + "\n", encoding="utf-8")
-    table = names(config)
+    state = bert.state_dict()
     tensors = {
-        theirs if theirs.startswith("cls") else f"bert.{theirs}": tensor.to(dtype).contiguous()
-        for ours, tensor in bert.state_dict().items()
-        for theirs in (table[ours],)
+        theirs if theirs.startswith("cls") else f"bert.{theirs}": state[ours].to(dtype)
+        for ours, theirs in names(config).items()
     }
-    with atomic.whole_file(folder / FILES[0]) as path:
-        save_file(tensors, path, metadata={"format": "pt"})
+    write_safetensors(folder / FILES[0], tensors, {"format": "pt"})
 
 
 def names(config: BertConfig) -> dict[str, str]:
     """{our name: Hugging Face's}, without its prefix `bert.`"""
     places = [(EMBEDDINGS, "", "")]
-    for i in range(config.layers):
-        places.append((BLOCK, f"blocks.{i}.", f"encoder.layer.{i}."))
-    for table, there in (
-        (POOLER, config.pooler),
-        (MASKED_LM, config.masked_lm),
-        (PROJECTION, config.projection),
-    ):
-        if there:
-            places.append((table, "", ""))
+    places += [(BLOCK, f"blocks.{i}.", f"encoder.layer.{i}.") for i in range(config.layers)]
+    places += [(table, "", "") for head, table in HEADS.items() if getattr(config, head)]
     return {
         (place + ours).replace("*", leaf): (their_place + theirs).replace("*", leaf)
         for table, place, their_place in places
@@ -149,7 +151,7 @@ def names(config: BertConfig) -> dict[str, str]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """config.json, once it is known to describe a network that is ours."""
+    """The settings in config.json; raises WeightsError if they describe another network."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -161,29 +163,29 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path} is not JSON: {error}") from error
     absent = [key for key in SIZES.values() if not isinstance(values, dict) or key not in values]
     if absent:
-        raise WeightsError(f"{path} lacks {some(absent)}: it is no config of a BERT")
+        raise WeightsError(f"{path} lacks {some(absent)}: it is not the config of a BERT")
     for key, allowed in ONLY.items():
         if key in values and values[key] not in allowed:
             raise WeightsError(
-                f"{path} says {key} {values[key]!r}, but this BERT knows only "
-                f"{' and '.join(map(repr, allowed))}; use another model"
+                f"{path} says {key} {values[key]!r}, but only {' and '.join(map(repr, allowed))} "
+                "can be loaded; use another model"
             )
     return values
 
 
 def _with_heads(folder: Path, values: dict[str, Any], tensors: Tensors) -> BertConfig:
-    """The config of the file's sizes and of the heads that it has any tensor of."""
-
-    def has(table: dict[str, str]) -> bool:
-        prefix = next(iter(table.values())).partition(".")[0]
-        return any(name.partition(".")[0] == prefix for name in tensors)
-
+    """The config, with each head of which the file has any tensor."""
+    tops = {name.partition(".")[0] for name in tensors}
+    has = {
+        head: any(name.partition(".")[0] in tops for name in table.values())
+        for head, table in HEADS.items()
+    }
     settings: dict[str, Any] = {ours: values[theirs] for ours, theirs in SIZES.items()}
     for ours, theirs in (("segments", "type_vocab_size"), ("eps", "layer_norm_eps")):
         if theirs in values:
             settings[ours] = values[theirs]
-    settings |= {"pooler": has(POOLER), "masked_lm": has(MASKED_LM)}
-    if has(PROJECTION):
+    settings |= {"pooler": has["pooler"], "masked_lm": has["masked_lm"]}
+    if has["projection"]:
         settings["projection"] = values.get("projection_size", 128)
     try:
         return from_dict(BertConfig, settings)
@@ -192,14 +194,11 @@ def _with_heads(folder: Path, values: dict[str, Any], tensors: Tensors) -> BertC
 
 
 def _plain(file: Path, tensors: Tensors) -> Tensors:
-    """Under one spelling: no prefix `bert.`, LayerNorm.weight and bias for gamma and beta."""
+    """The tensors under one spelling: no prefix `bert.`, no names of TensorFlow's."""
     plain: Tensors = {}
     for name, tensor in tensors.items():
         short = name.removeprefix("bert.")
-        for old, new in (
-            ("LayerNorm.gamma", "LayerNorm.weight"),
-            ("LayerNorm.beta", "LayerNorm.bias"),
-        ):
+        for old, new in TENSORFLOW.items():
             short = short.replace(old, new)
         if short in plain:
             raise WeightsError(f"{file} holds {short} twice, once as {name}; save it anew")
@@ -209,7 +208,7 @@ def _plain(file: Path, tensors: Tensors) -> Tensors:
 
 
 def _state(file: Path, bert: Bert, tensors: Tensors) -> dict[str, Tensor]:
-    """Every tensor of `bert` from the file, which must hold these and no others."""
+    """{our name: tensor} of all that `bert` has; the file must hold these and no others."""
     for copy, original in COPIES.items():
         if copy in tensors:
             second = tensors.pop(copy)
@@ -218,19 +217,8 @@ def _state(file: Path, bert: Bert, tensors: Tensors) -> dict[str, Tensor]:
                     f"{copy} in {file} differs from {original}; a head of its own cannot be used"
                 )
     rows = names(bert.config)
-    if missing := [name for name in rows.values() if name not in tensors]:
-        raise WeightsError(f"{file} lacks {some(missing)}: it is incomplete, or no BERT")
-    if unknown := sorted(tensors.keys() - set(rows.values())):
-        raise WeightsError(
-            f"{file} holds {some(unknown)}, which a BERT has no place for; use the encoder's file"
-        )
-    state = {}
-    for ours, expected in bert.state_dict().items():
-        tensor = tensors[rows[ours]]()
-        if tensor.shape != expected.shape or not tensor.is_floating_point():
-            raise WeightsError(
-                f"{rows[ours]} in {file} is {tensor.dtype} {list(tensor.shape)}, expected floating "
-                f"point {list(expected.shape)}; config.json and weights must be of one model"
-            )
-        state[ours] = tensor.float()
-    return state
+    check_names(file, rows.values(), tensors, OTHER)
+    return {
+        ours: fit(file, rows[ours], tensors[rows[ours]](), like.shape, OTHER).float()
+        for ours, like in bert.state_dict().items()
+    }

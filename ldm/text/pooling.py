@@ -29,33 +29,31 @@ def embed(
     """One vector per text: float [B, D], or [B, P] for "projection"; none is normalised.
 
     how: see `pool`
-    limit: tokens of a text, [CLS] and [SEP] included; by default all that the BERT has positions
-        for. The end of a longer text is cut off, which the log tells.
+    limit: tokens of a text, [CLS] and [SEP] included; None: all positions of the BERT. The end of
+        a longer text is cut off, with a warning in the log.
     """
     positions = bert.config.context_length
     limit = positions if limit is None else limit
     if isinstance(texts, str) or not texts:
-        raise ValueError("embed wants a list of one text or more; put a single text in a list")
+        raise ValueError("texts must be a list of one text or more; put a single text in a list")
     if not 2 <= limit <= positions:
-        raise ValueError(f"limit wants 2 to {positions} tokens, which this BERT has, got {limit}")
+        raise ValueError(f"limit must be 2 to {positions} tokens for this BERT, got {limit}")
     rows = [wordpiece.encode(text) for text in texts]
     if dropped := [len(row) - limit for row in rows if len(row) > limit]:
-        log.warning(
-            "%d of %d texts are longer than %d tokens; tokens dropped: %d",
-            *(len(dropped), len(rows), limit, sum(dropped)),
-        )
+        many = f"{len(dropped)} of {len(rows)} texts are longer than {limit} tokens"
+        log.warning("%s; tokens dropped: %d", many, sum(dropped))
     rows = [shorten(row, limit) for row in rows]
     device = bert.token_embedding.weight.device
     vectors = []
     for start in range(0, len(rows), batch_size):
-        ids, mask = pad(rows[start : start + batch_size], wordpiece.pad)
-        ids, mask = ids.to(device), mask.to(device)
+        batch = rows[start : start + batch_size]
+        ids, mask = (x.to(device) for x in pad(batch, wordpiece.pad))
         vectors.append(pool(bert, bert(ids, mask), mask, how))
     return torch.cat(vectors)
 
 
 def shorten(row: Sequence[int], limit: int) -> list[int]:
-    """At most `limit` tokens of a text, of which the last, an end mark, always stays."""
+    """At most `limit` tokens of a text; the last, an end mark, always stays."""
     return list(row) if len(row) <= limit else [*row[: limit - 1], row[-1]]
 
 
@@ -69,12 +67,12 @@ def pad(rows: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:
 
 
 def pool(bert: Bert, hidden: Tensor, mask: Tensor, how: How) -> Tensor:
-    """One vector of each text: hidden [B, S, D] -> [B, D].
+    """One vector per text: hidden [B, S, D] -> [B, D].
 
     how: "cls", the state of [CLS]; "mean" over the tokens, [CLS] and [SEP] among them, as
         Sentence-BERT (arXiv:1908.10084, section 3) does; "pooler", BERT's layer over [CLS];
-        "projection", CXR-BERT's (arXiv:2204.09817), whose width may be another
-    mask: bool [B, S]; padding has hidden states, too, which must not enter a mean
+        "projection", CXR-BERT's (arXiv:2204.09817), of another width
+    mask: bool [B, S]; states of padding do not enter a mean
     Raises ValueError for a head that this BERT does not have.
     """
     if how == "cls":

@@ -1,10 +1,9 @@
-"""Another text encoder in the place of CLIP's: its states, projected into CLIP's space.
+"""A BERT in the place of CLIP's text tower: its states, projected into CLIP's space.
 
-Chambon et al., arXiv:2210.04133, section 2.5. The paper leaves open what the U-Net attends to:
+Chambon et al., arXiv:2210.04133, section 2.5. The paper does not say what the U-Net attends to:
 
-- document level: one vector, where CLIP's end-of-text state would be. It is all that the U-Net
-  attends to, [B, 1, D]; 77 copies of it would give the same pictures, because a softmax over equal
-  keys is even and its values are equal. CLIP's start and padding states are not there.
+- document level: one vector, [B, 1, D], projected to CLIP's end-of-text state. 77 copies of it
+  would give the same pictures: a softmax over equal keys is even, and its values are equal.
 - token level: 77 vectors, one for each of CLIP's places. The two tokenizers cut a word differently,
   so places are matched word by word, see `PromptReader.layout`.
 """
@@ -12,10 +11,10 @@ Chambon et al., arXiv:2210.04133, section 2.5. The paper leaves open what the U-
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,18 +38,18 @@ PLACES = 77  # of CLIP's prompt
 
 
 class WordAlignment(NamedTuple):
-    """A text as both tokenizers cut it."""
+    """A text as both tokenizers cut it, place by place."""
 
     ids: list[int]  # of the encoder, [CLS] and [SEP] included
     places: list[int]  # [77]: for each place of CLIP's the place in `ids`, or in its padding
-    dropped: list[str]  # the words at the end that found no room
-    unknown: list[str]  # the words with a piece that the encoder has no token for
+    dropped: list[str]  # words at the end beyond the room of either
+    unknown: list[str]  # words with a piece that is not in the encoder's vocabulary
 
 
 class PromptReader(nn.Module):
     """A frozen BERT that reads prompts.
 
-    how: what stands for a document, as in text_features.pool
+    how: the vector of a document, as in pooling.pool
     Raises ValueError for a head that this BERT does not have, or too few positions.
     """
 
@@ -66,23 +65,21 @@ class PromptReader(nn.Module):
         self.width = self([""], tell=False).shape[-1]  # raises for a missing head
 
     def layout(self, text: str) -> WordAlignment:
-        """Words (at white space) are cut by both tokenizers, and their pieces matched in order.
+        """Cut words (at white space) by both tokenizers, and match their pieces in order.
 
         Of a word of n pieces of CLIP's and m of the encoder's, CLIP's piece k = 1 ... n is matched
-        with the encoder's piece ceil(k m / n): the last with the last, as CLIP looks back only. A
-        word that the encoder does not see shares the place before it. Start is matched with [CLS],
-        end with [SEP], and padding with the encoder's own padding at that place, whose states have
-        seen the text, too, and know where they are; before that is reached, with [SEP].
+        with the encoder's piece ceil(k m / n): the last with the last, as CLIP's attention is
+        causal. A word without pieces of the encoder's shares the place before it. Start is matched
+        with [CLS], end with [SEP], and padding with the encoder's own padding at that place, whose
+        states depend on text and place; before the encoder's padding begins, with [SEP].
         """
         ids, places = [self.wordpiece.start], [0]
         words = text.split()
-        kept, unknown = 0, []
+        kept, unknown, room = 0, [], self.bert.config.context_length
         for word in words:
             ours = self.wordpiece.encode(word)[1:-1]
             theirs = tokenizer().encode(word) if self.level == "token" else []
-            if len(ids) + len(ours) >= self.bert.config.context_length:
-                break
-            if len(places) + len(theirs) >= PLACES:
+            if len(ids) + len(ours) >= room or len(places) + len(theirs) >= PLACES:
                 break
             pieces = range(1, len(theirs) + 1)
             places += [len(ids) - 1 - (-k * len(ours) // len(theirs)) for k in pieces]
@@ -100,36 +97,37 @@ class PromptReader(nn.Module):
 
         tell: log words without room or without a token; False for texts that may be patients'
         """
-        layouts = [self.layout(text) for text in texts]
-        for layout in layouts if tell else ():
-            if layout.dropped:
-                log.warning("too long; these words are ignored: %s", " ".join(layout.dropped))
-            if layout.unknown:
-                log.warning("not in the encoder's vocabulary: %s", " ".join(layout.unknown))
-        rows = [layout.ids for layout in layouts]
+        rows = [self.layout(text) for text in texts]
+        for row in rows if tell else ():
+            if row.dropped:
+                log.warning("too long; these words are ignored: %s", " ".join(row.dropped))
+            if row.unknown:
+                log.warning("not in the encoder's vocabulary: %s", " ".join(row.unknown))
         device = self.bert.token_embedding.weight.device
+        # at token level states of padding are needed, too: a row of 77 makes all at least as long
+        longest = [[0] * PLACES] if self.level == "token" else []
+        padded = pad([*(row.ids for row in rows), *longest], self.wordpiece.pad)
+        ids, mask = (x[: len(rows)].to(device) for x in padded)
+        states = self.bert(ids, mask)
         if self.level == "document":
-            ids, mask = (x.to(device) for x in pad(rows, self.wordpiece.pad))
-            return pool(self.bert, self.bert(ids, mask), mask, self.how)[:, None]
-        # a row of 77 makes the others at least as long; the places of padding are needed, too
-        ids, mask = (x[:-1].to(device) for x in pad([*rows, [0] * PLACES], self.wordpiece.pad))
-        places = torch.tensor([layout.places for layout in layouts], device=device)
-        return self.bert(ids, mask)[torch.arange(len(rows), device=device)[:, None], places]
+            return pool(self.bert, states, mask, self.how)[:, None]
+        places = torch.tensor([row.places for row in rows], device=device)
+        return states[torch.arange(len(rows), device=device)[:, None], places]
 
 
 def clip_states(text: TextEncoder, texts: Sequence[str], level: Level) -> Tensor:
-    """What is projected to: [B, 77, D], or at document level the end-of-text state, [B, 1, D]."""
+    """The target of a projection: [B, 77, D], or of a document the end-of-text state [B, 1, D]."""
     tokens = text.tokenize(texts, tell=False).to(text.token_embedding.weight.device)
     if level == "token":
         return text(tokens)
     ends = (tokens == tokenizer().eot_token_id).int().argmax(dim=1)  # the first of them
-    states = text(tokens[:, : ends.max() + 1])  # what comes after it does not matter to it
+    states = text(tokens[:, : ends.max() + 1])  # causal: later tokens do not change it
     return states[torch.arange(len(tokens), device=ends.device), ends][:, None]
 
 
 @dataclass(frozen=True)
 class About:
-    """What a projection belongs to and how it was made; stored beside its tensors."""
+    """The encoder, the text tower and the settings of a projection; stored beside its tensors."""
 
     encoder: str  # the folder of the BERT
     encoder_hash: str
@@ -143,7 +141,7 @@ class About:
 
 
 class ProjectedText(nn.Module):
-    """Prompts -> what the U-Net attends to, without CLIP's text tower."""
+    """Prompts -> the context of the U-Net, without CLIP's text tower."""
 
     def __init__(self, reader: PromptReader, projection: nn.Module, about: About) -> None:
         super().__init__()
@@ -154,7 +152,7 @@ class ProjectedText(nn.Module):
         return self.projection(self.reader(prompts, tell))
 
     def provenance(self) -> str:
-        """For the PNG text of what is drawn with it."""
+        """For the text of a PNG."""
         about = self.about
         how = f"{about.how}, " if about.level == "document" else ""
         encoder = f"{Path(about.encoder).name} {about.encoder_hash}"
@@ -162,25 +160,20 @@ class ProjectedText(nn.Module):
 
 
 def open_reader(folder: str, level: Level, how: How) -> tuple[PromptReader, str]:
-    """A reader around the BERT in a folder, and the hash that names its weights.
-
-    Raises ValueError, in one line, for a folder without one.
-    """
+    """A reader around the BERT in a folder, and the hash of its weights and vocabulary."""
     bert, wordpiece = load_bert(folder)
     name = weights_hash({"bert": bert.state_dict()})
-    # other words or letters are another encoder, though all weights are equal
-    vocabulary = [list(wordpiece.ids), wordpiece.lower]
-    return PromptReader(bert, wordpiece, level, how), f"{name}-{digest(vocabulary)}"
+    vocabulary = digest([list(wordpiece.ids), wordpiece.lower])
+    return PromptReader(bert, wordpiece, level, how), f"{name}-{vocabulary}"
 
 
-def build(
-    path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
-) -> ProjectedText:
-    """The projection that a file holds, and its encoder: float32, eval mode, on the CPU.
+def replace_text(pipe: LatentDiffusion, path: str) -> None:
+    """Read prompts by the encoder of a projection file from now on; `weights_hash` names it.
 
-    path: of the file, for messages;  tensors, facts: as ldm.weights.adapters.load has them
-    Raises ValueError, in one line, if the encoder is not there or is another one.
+    Raises ValueError, in one line, if the encoder is missing or another one, for another model's
+    projection, or if the tower has learned words, which the encoder does not know.
     """
+    tensors, facts = adapters.load(path, "projection")
     try:
         about = from_dict(About, facts)
         reader, found = open_reader(about.encoder, about.level, about.how)
@@ -195,26 +188,15 @@ def build(
     try:
         projection.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ValueError(f"{path} holds other tensors than its own settings want") from error
-    return ProjectedText(reader, projection.requires_grad_(False), about).eval()
-
-
-def replace_text(pipe: LatentDiffusion, path: str) -> None:
-    """Let the encoder of a projection read the prompts, in the place of CLIP's text tower.
-
-    Raises ValueError for the projection of another model's tower, or where the tower has learned
-    words, which the other encoder does not know.
-    """
-    tensors, facts = adapters.load(path, "projection")
-    projected = build(path, tensors, facts)
+        raise ValueError(f"{path} holds other tensors than its own settings say") from error
     if pipe.text.words:
         raise ValueError(f"{path} does not know {', '.join(pipe.text.words)}; use one or the other")
     tower = weights_hash({"text": pipe.text.state_dict()})
-    if tower != projected.about.clip_hash:
+    if tower != about.clip_hash:
         raise ValueError(
-            f"{path} projects to the text tower {projected.about.clip_hash}, but this model has "
+            f"{path} projects to the text tower {about.clip_hash}, but this model has "
             f"{tower}; name the model that it was trained for, or train it for this one"
         )
-    pipe.other_text = projected
-    about = {**facts, "encoder": ""}  # wherever it lies
-    pipe.weights_hash += f"+{digest([about, adapters.digest(tensors)])[:8]}"
+    pipe.other_text = ProjectedText(reader, projection.requires_grad_(False), about).eval()
+    anywhere = {**facts, "encoder": ""}  # the hash does not depend on the encoder's folder
+    pipe.weights_hash += f"+{digest([anywhere, adapters.digest(tensors)])[:8]}"

@@ -1,4 +1,4 @@
-"""Textual projection: from the space of one text encoder to that of another."""
+"""Textual projection: maps from the space of one text encoder to that of another."""
 
 from __future__ import annotations
 
@@ -29,15 +29,21 @@ class TextProjection(nn.Sequential):
 
 def padded_or_cut(width_in: int, width_out: int) -> TextProjection:
     """No projection: the vector itself, with zeros behind it or without its last numbers."""
-    projection = TextProjection(width_in, width_out, layers=0)
-    return _filled(projection, torch.eye(width_out, width_in), torch.zeros(width_out))
+    return linear(torch.eye(width_out, width_in), torch.zeros(width_out))
+
+
+def linear(weight: Tensor, bias: Tensor) -> TextProjection:
+    """x -> weight x + bias, in float32."""
+    projection = TextProjection(weight.shape[1], weight.shape[0], layers=0)
+    projection.load_state_dict({"0.weight": weight, "0.bias": bias})
+    return projection
 
 
 class Ridge:
-    """argmin over W, b of mean |y - W x - b|^2 + r v |W|^2, from pairs that come in batches.
+    """argmin over W, b of mean |y - W x - b|^2 + r v |W|^2, from batches of pairs.
 
-    v is the mean variance of an input, so that r, the penalty, has no unit. Only sums are kept, in
-    float64, and the intercept b is not penalised.
+    v is the mean variance of an input, so that the penalty r has no unit. Only sums are kept, in
+    float64; the intercept b has no penalty.
     """
 
     def __init__(self, width_in: int, width_out: int) -> None:
@@ -56,9 +62,9 @@ class Ridge:
         self.yx += y.T @ x
 
     def solve(self, penalty: float) -> TextProjection:
-        """The linear map. Raises ValueError if the pairs do not decide one."""
+        """The linear map; raises ValueError if the pairs do not determine one."""
         if not penalty >= 0:
-            raise ValueError(f"a ridge penalty wants 0 or more, got {penalty}")
+            raise ValueError(f"a ridge penalty must be 0 or more, got {penalty}")
         n, width = max(self.count, 1), len(self.x)
         mean_x, mean_y = self.x / n, self.y / n
         covariance = self.xx / n - mean_x.outer(mean_x)
@@ -72,14 +78,4 @@ class Ridge:
                 f"of {penalty}; take more texts or a larger penalty"
             )
         weight = torch.cholesky_solve(crossed.T, factor).T
-        projection = TextProjection(width, len(self.y), layers=0)
-        return _filled(projection, weight, mean_y - weight @ mean_x)
-
-
-@torch.no_grad()
-def _filled(projection: TextProjection, weight: Tensor, bias: Tensor) -> TextProjection:
-    linear = projection[0]
-    assert isinstance(linear, nn.Linear)
-    linear.weight.copy_(weight)
-    linear.bias.copy_(bias)
-    return projection
+        return linear(weight, mean_y - weight @ mean_x)

@@ -15,14 +15,14 @@ Pair = tuple[str, str]
 def learn(texts: Iterable[str], size: int, lower: bool = True) -> list[str]:
     """At most `size` tokens in the order of their ids: special, characters, then merges.
 
-    Byte-pair encoding (arXiv:1508.07909, section 3.2): all words begin as characters, and the pair
-    of neighbours that is most frequent becomes a piece, again and again; of equally frequent pairs
+    Byte-pair encoding (arXiv:1508.07909, section 3.2): all words begin as characters, and the most
+    frequent pair of neighbours becomes a piece, until there are enough; of equally frequent pairs
     the first in the alphabet, so the same texts give the same tokens. A pair seen once is left.
     WordPiece's own rule divides a pair's count by those of its halves; the plain count makes
     frequent words whole sooner, and these are what a small network can learn.
 
-    Every character has a form within words (##), so no word of these texts is unknown, but those of
-    over 100 characters, which WordPiece never cuts.
+    Every character has a form within words (##), so no word of these texts is unknown, except those
+    of over 100 characters, which WordPiece never cuts.
     Raises ValueError if the characters alone are more than `size`, or there are none.
     """
     counts = Counter(w for text in texts for w in words(text, lower) if len(w) <= LONGEST_WORD)
@@ -31,10 +31,10 @@ def learn(texts: Iterable[str], size: int, lower: bool = True) -> list[str]:
     if not characters or len(vocab) > size:
         raise ValueError(
             f"a vocabulary of {size} tokens cannot be learned from texts of {len(characters)} "
-            f"different characters, which need {len(vocab)}; ask for a larger one, or look for "
-            "texts in the wrong encoding"
+            f"different characters, which need {len(vocab)}; choose a larger one, or check the "
+            "encoding of the texts"
         )
-    # a dict keeps the order and takes a piece once, though "ab" + "c" and "a" + "bc" are the same
+    # a dict keeps the order, and a piece once: "ab" + "c" and "a" + "bc" are the same
     tokens = dict.fromkeys(vocab)
     merges = Merges(counts)
     while len(tokens) < size and (piece := merges.next()):
@@ -50,11 +50,11 @@ class Merges:
         self.pieces = {word: [word[0], *(f"##{c}" for c in word[1:])] for word in counts}
         self.pairs: Counter[Pair] = Counter()
         self.places: defaultdict[Pair, set[str]] = defaultdict(set)  # words that (had) the pair
-        self.queue: list[tuple[int, Pair]] = []  # of -count; an entry of another count is outdated
+        self.queue: list[tuple[int, Pair]] = []  # (-count, pair); outdated if the count has changed
         self._count(counts, 1)
 
     def next(self) -> str | None:
-        """Merge the most frequent pair everywhere; its piece, or None if none occurs twice."""
+        """Merge the most frequent pair everywhere; returns its piece, None if none occurs twice."""
         while self.queue:
             count, pair = heapq.heappop(self.queue)
             if -count == self.pairs[pair] >= 2:
@@ -70,7 +70,7 @@ class Merges:
         return piece
 
     def _count(self, found: Iterable[str], sign: int) -> None:
-        """Add the pairs of these words, or take them away."""
+        """Add (sign 1) or subtract (-1) the pairs of these words."""
         changed = set()
         for word in found:
             for pair in pairwise(self.pieces[word]):
@@ -82,7 +82,7 @@ class Merges:
 
 
 def merge(pieces: Sequence[str], pair: Pair, piece: str) -> list[str]:
-    """The pieces with `piece` in the place of each `pair`, from the left."""
+    """The pieces with each `pair`, from the left, replaced by `piece`."""
     merged: list[str] = []
     for following in pieces:
         if merged and (merged[-1], following) == pair:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LONGEST_WORD = 100  # characters; longer words are unknown
-CHINESE = re.compile(  # characters without spaces between words; kana and hangul are not among them
+CHINESE = re.compile(  # characters without spaces between words; neither kana nor hangul
     "[\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f"
     "\U0002b740-\U0002b81f\U0002b820-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f]"
 )
@@ -21,7 +21,7 @@ class WordPiece:
     """Splits text into words and punctuation, and words into the longest pieces of a vocabulary.
 
     vocab: the tokens, in the order of their ids; pieces inside a word begin with ##
-    lower: lower-case the text and take the accents off
+    lower: lower-case the text and remove accents
     Raises ValueError for a vocabulary without BERT's five special tokens.
     """
 
@@ -40,8 +40,8 @@ class WordPiece:
     def load(cls, folder: str | Path) -> WordPiece:
         """The tokenizer of a model folder: vocab.txt, and do_lower_case of tokenizer_config.json.
 
-        sentence_bert_config.json has a do_lower_case, too, which never reaches the tokenizer.
-        Raises ValueError, in one line, if the files are not there or cannot be used.
+        The do_lower_case of sentence_bert_config.json has no effect on the tokenizer.
+        Raises ValueError, in one line, if the files are missing or cannot be used.
         """
         folder, lower = Path(folder), True
         try:
@@ -64,10 +64,10 @@ class WordPiece:
             raise ValueError(f"{folder / 'vocab.txt'}: {error}") from error
 
     def encode(self, text: str) -> list[int]:
-        """[CLS], the pieces, [SEP]: of any length, nothing is cut.
+        """[CLS], the pieces, [SEP], of any length.
 
-        A special token that is written in the text, [MASK] say, is that token, as in Hugging Face's
-        tokenizers; in Google's first one it was three words.
+        A special token in the text, such as [MASK], is that token, as in Hugging Face's tokenizers;
+        in Google's first one it was three words.
         """
         ids = [self.start]
         for part in re.split(f"({'|'.join(map(re.escape, SPECIAL))})", text):
@@ -78,7 +78,7 @@ class WordPiece:
         return [*ids, self.end]
 
     def _pieces(self, word: str) -> list[int]:
-        """The ids of a word: at each place the longest piece that fits, or all is unknown."""
+        """The ids of a word: at each place the longest piece that fits; [UNK] if none does."""
         ids: list[int] = []
         start = 0
         while start < len(word) <= LONGEST_WORD:
@@ -95,7 +95,7 @@ class WordPiece:
 def words(text: str, lower: bool = True) -> Iterator[str]:
     """The words of a text; a punctuation mark or a Chinese character is a word of its own.
 
-    What counts as punctuation, accent or control is up to the Unicode version of this Python.
+    Punctuation, accents and control characters are those of this Python's Unicode version.
     """
     text = CHINESE.sub(r" \g<0> ", "".join(filter(_is_text, text)))
     if lower:
@@ -108,13 +108,13 @@ def words(text: str, lower: bool = True) -> Iterator[str]:
 
 
 def _is_text(character: str) -> bool:
-    """Not a control or an invisible character, which vanish and may so join two words."""
+    """Neither a control nor an invisible character; these are removed, which may join two words."""
     return character in "\t\n\r" or (
         character != "\ufffd" and unicodedata.category(character) not in ("Cc", "Cf", "Co", "Cs")
     )
 
 
 def _is_mark(character: str) -> bool:
-    """Punctuation, and all of ASCII that is neither letter nor digit: $, +, ^ too."""
+    """Punctuation, and all of ASCII that is neither letter nor digit, such as $, + and ^."""
     ascii_mark = character.isascii() and character.isprintable() and not character.isalnum()
     return ascii_mark or unicodedata.category(character).startswith("P")

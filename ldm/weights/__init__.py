@@ -1,8 +1,8 @@
 """Weights of any layout <-> ours.
 
 loading            a file or folder of any layout -> state dicts, or a whole LatentDiffusion
-weight_files       what a file or folder holds, found without running what it says
-safe_pickle        reads a .ckpt without running it
+weight_files       reads the tensors and the config of a file or folder of any layout
+safe_pickle        reads a .ckpt without running its code
 rename             the tables: our names, CompVis's, those of diffusers folders
 diffusers_configs  config.json files of a diffusers folder <-> ModelConfig
 export             writes weights in any layout, whole or not at all

@@ -1,4 +1,4 @@
-"""Small files that change a model that is there already: new words, LoRA, projections."""
+"""Small files that change a loaded model: new words, LoRA, projections."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ldm import lora
 from ldm.pipeline import LatentDiffusion
-from ldm.system import atomic
+from ldm.weights.export import write_safetensors
 
-HOW = {  # what there is, and how to get one
+TRAINED_WITH = {  # kind: config
     "word": "configs/textual_inversion.yaml",
     "lora": "configs/lora.yaml",
     "projection": "configs/projection_document.yaml",
@@ -24,14 +23,12 @@ HOW = {  # what there is, and how to get one
 
 
 def save(path: Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write one; kind: a key of HOW;  facts: what a reader must know, ready for JSON."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic.whole_file(path) as unfinished:
-        save_file(plain, unfinished, metadata={kind: json.dumps(dict(facts))})
+    """Write one; kind: a key of TRAINED_WITH;  facts: what a reader must know, ready for JSON."""
+    write_safetensors(path, tensors, {kind: json.dumps(dict(facts))})
 
 
 def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and facts of a file or a run folder. Raises ValueError, in one line, for others."""
+    """Tensors and facts of a file or a run folder; ValueError, in one line, for any other file."""
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
     try:
@@ -39,7 +36,7 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
             text = (handle.metadata() or {}).get(kind)
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - no dict
         if text is None:
-            raise ValueError(f"it holds no {kind}; train one with {HOW[kind]}")
+            raise ValueError(f"it holds no {kind}; train one with {TRAINED_WITH[kind]}")
         return tensors, json.loads(text)
     except (OSError, SafetensorError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -47,13 +44,18 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
 
 
 def apply(pipe: LatentDiffusion, words: Sequence[str] = (), loras: Sequence[str] = ()) -> None:
-    """Teach the model new words and add LoRAs to its U-Net.
-
-    The model's `weights_hash` then names them. All are files or run folders.
-    """
+    """Add new words and LoRAs, files or run folders, to a model, and to its `weights_hash`."""
     for path in words:
         tensors, facts = load(path, "word")
-        add_word(pipe, facts["word"], tensors["vectors"], where=str(path))
+        word, vectors, width = facts["word"], tensors["vectors"], pipe.config.text.width
+        if vectors.ndim != 2 or vectors.shape[1] != width:
+            raise ValueError(
+                f"{path} has vectors of width {vectors.shape[-1]}, this text tower of {width}: "
+                "it is of another model"
+            )
+        if word in pipe.text.words:
+            raise ValueError(f"{path} gives {word} a second meaning; load one of them")
+        pipe.text.words[word] = vectors
         pipe.weights_hash += f"+{digest(tensors)}"
     for path in loras:
         tensors, facts = load(path, "lora")
@@ -62,18 +64,6 @@ def apply(pipe: LatentDiffusion, words: Sequence[str] = (), loras: Sequence[str]
         except ValueError as error:
             raise ValueError(f"{path} is of another model: {error}") from error
         pipe.weights_hash += f"+{digest(tensors)}"
-
-
-def add_word(pipe: LatentDiffusion, word: str, vectors: Tensor, where: str) -> None:
-    width = pipe.config.text.width
-    if vectors.ndim != 2 or vectors.shape[1] != width:
-        raise ValueError(
-            f"{where} has vectors of width {vectors.shape[-1]}, this text tower of {width}: "
-            "it is of another model"
-        )
-    if word in pipe.text.words:
-        raise ValueError(f"{where} gives {word} a second meaning; load one of them")
-    pipe.text.words[word] = vectors
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

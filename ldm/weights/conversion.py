@@ -1,8 +1,7 @@
-"""Writes weights anew in another layout:  python -m ldm.weights convert IN OUT"""
+"""Writes weights in another layout:  python -m ldm.weights convert IN OUT"""
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -31,12 +30,12 @@ def convert(
     dtype: torch.dtype | None = None,
     rest: str | Path | None = None,
 ) -> list[Path]:
-    """Write weights anew in another layout, bit for bit; returns the files written.
+    """Write weights in another layout, bit for bit; returns the files written.
 
     dtype: None keeps each tensor's own
-    to: by default what the target's name says: .ckpt is compvis, .safetensors ours, else diffusers
-    rest: a file beside the target; parts that are the same there are left to it, which only our
-        own layout can say
+    to: by default from the target's name: .ckpt is compvis, .safetensors ours, else diffusers
+    rest: a file beside the target; parts that are the same there are not written again, which
+        only our own layout can record
     """
     by_suffix: dict[str, Layout] = {".ckpt": "compvis", ".safetensors": "ours"}
     layout = to or by_suffix.get(Path(target).suffix, "diffusers")
@@ -62,37 +61,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command_line(arguments: Sequence[str] | None) -> int:
-    parser = cli.Parser(PROGRAM, "Write weights anew in another layout, bit for bit.")
-    command = parser.add_subparsers(dest="command", required=True).add_parser(
-        "convert", help="write weights anew in another layout, bit for bit"
-    )
-    command.add_argument("source", metavar="IN", help="a file or folder of any layout")
-    command.add_argument("target", metavar="OUT", help="a .ckpt, a .safetensors or a new folder")
-    command.add_argument("--to", choices=get_args(Layout), help="default: by the name of OUT")
-    command.add_argument("--config", help="YAML of the sizes, if IN is no SD v1.4 and keeps none")
-    command.add_argument(
-        "--ema", action="store_true", help="take the averaged weights (model_ema.*)"
-    )
-    command.add_argument("--dtype", choices=DTYPES, help="default: bit for bit as in IN")
-    command.add_argument(
-        "--rest", metavar="FILE", help="beside OUT: leave out the parts that are the same there"
-    )
-    command.add_argument("--json", action="store_true", help="print one JSON object")
+    what = "write weights in another layout, bit for bit"
+    parser = cli.Parser(PROGRAM)
+    command = parser.add_subparsers(dest="command", required=True).add_parser("convert", help=what)
+    add = command.add_argument
+    add("source", metavar="IN", help="a file or folder of any layout")
+    add("target", metavar="OUT", help="a .ckpt, a .safetensors or a new folder")
+    add("--to", choices=get_args(Layout), help="default: by the name of OUT")
+    add("--config", help="YAML of the sizes, if IN is not SD v1.4 and keeps none")
+    add("--ema", action="store_true", help="take the averaged weights (model_ema.*)")
+    add("--dtype", choices=DTYPES, help="default: bit for bit as in IN")
+    add("--rest", metavar="FILE", help="beside OUT: leave out the parts that are the same there")
+    add("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     watch = cli.Stopwatch()
     with watch("convert"):
         config = load_config(ModelConfig, options.config) if options.config else None
-        dtype = DTYPES.get(options.dtype)
+        layout, dtype = options.to, DTYPES.get(options.dtype)
         written = convert(
-            options.source,
-            options.target,
-            options.to,
-            config,
-            options.ema,
-            dtype,
-            options.rest,
+            options.source, options.target, layout, config, options.ema, dtype, options.rest
         )
-    paths = [str(path) for path in written]
-    report = {"paths": paths, "seconds": watch.rounded()}
-    sys.stdout.write((json.dumps(report) if options.json else "\n".join(paths)) + "\n")
+    sys.stdout.write(cli.report(written, watch, options.json) + "\n")
     return 0

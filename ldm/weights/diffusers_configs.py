@@ -1,6 +1,6 @@
 """The config.json files of a diffusers folder <-> ModelConfig.
 
-Only what SD v1 has is understood; a setting that would change the network is an error.
+Only SD v1's settings are understood; one that would change the network is an error.
 """
 
 from __future__ import annotations
@@ -10,16 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ldm.config import (
-    ConfigError,
-    ModelConfig,
-    ScheduleConfig,
-    from_dict,
-)
+from ldm.config import ConfigError, ModelConfig, from_dict
 
 Settings = Mapping[str, Any]
 
-# what our networks are, whatever their size: a folder that says otherwise holds another network
+# settings of our networks at any size: with another value it is another network
 FIXED: dict[str, Settings] = {
     "unet": {
         "act_fn": "silu",
@@ -43,68 +38,64 @@ FIXED: dict[str, Settings] = {
         "trained_betas": None,
     },
 }
+FIELDS: dict[str, dict[str, str]] = {  # theirs: ours
+    "unet": {
+        "in_channels": "in_channels",
+        "out_channels": "out_channels",
+        "block_out_channels": "channels",
+        "layers_per_block": "res_blocks",
+        "cross_attention_dim": "context_dim",
+        "attention_head_dim": "heads",  # in SD v1's files this is their number
+        "norm_num_groups": "groups",
+    },
+    "vae": {
+        "latent_channels": "latent_channels",
+        "layers_per_block": "res_blocks",
+        "block_out_channels": "channels",
+        "norm_num_groups": "groups",
+    },
+    "text_encoder": {
+        "vocab_size": "vocab_size",
+        "hidden_size": "width",
+        "num_hidden_layers": "layers",
+        "num_attention_heads": "heads",
+        "max_position_embeddings": "context_length",
+    },
+    "scheduler/scheduler": {
+        "num_train_timesteps": "steps",
+        "beta_start": "beta_start",
+        "beta_end": "beta_end",
+    },
+}
+OPTIONAL = ("norm_num_groups", *FIELDS["scheduler/scheduler"])  # absent: SD v1.4's
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction"}
 
 
 def read_configs(folder: Path) -> ModelConfig:
     """The config of the model in a diffusers folder; SD v1.4's schedule if none is given."""
-    parts = {part: _read(folder, part) for part in ("unet", "vae", "text_encoder")}
-    for part, settings in parts.items():
-        _check(folder, part, settings)
-    scheduler: Settings = {}
+    unet, vae, text = (_read(folder, part) for part in ("unet", "vae", "text_encoder"))
+    steps: Settings = {}
     if (folder / "scheduler/scheduler_config.json").exists():
-        scheduler = _read(folder, "scheduler/scheduler")
-        _check(folder, "scheduler/scheduler", scheduler)
-    unet, vae, text = parts.values()
-    try:
-        return _model_config(unet, vae, text, scheduler)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be used: {error}"
-        raise ConfigError(f"a config.json in {folder} {what}") from error
-
-
-def _model_config(unet: Settings, vae: Settings, text: Settings, steps: Settings) -> ModelConfig:
-    vae_config = {
-        "image_channels": vae["in_channels"],
-        "latent_channels": vae["latent_channels"],
-        "channels": vae["block_out_channels"],
-        "res_blocks": vae["layers_per_block"],
-        "groups": vae.get("norm_num_groups", 32),
-    }
+        steps = _read(folder, "scheduler/scheduler")
     predictions = {theirs: ours for ours, theirs in PREDICTIONS.items()}
-    factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    return from_dict(
-        ModelConfig,
-        {
-            "unet": {
-                "in_channels": unet["in_channels"],
-                "out_channels": unet["out_channels"],
-                "channels": unet["block_out_channels"],
-                "attention": [kind.startswith("CrossAttn") for kind in unet["down_block_types"]],
-                "res_blocks": unet["layers_per_block"],
-                "heads": unet["attention_head_dim"],  # in SD v1's files this is their number
-                "context_dim": unet["cross_attention_dim"],
-                "groups": unet.get("norm_num_groups", 32),
-            },
-            "vae": vae_config,
-            "text": {
-                "vocab_size": text["vocab_size"],
-                "context_length": text["max_position_embeddings"],
-                "width": text["hidden_size"],
-                "layers": text["num_hidden_layers"],
-                "heads": text["num_attention_heads"],
-            },
+    try:
+        attention = [kind.startswith("CrossAttn") for kind in unet["down_block_types"]]
+        values = {
+            "unet": _ours("unet", unet) | {"attention": attention},
+            "vae": _ours("vae", vae) | {"image_channels": vae["in_channels"]},
+            "text": _ours("text_encoder", text),
             "schedule": {
-                "steps": steps.get("num_train_timesteps", ScheduleConfig.steps),
-                "beta_start": steps.get("beta_start", ScheduleConfig.beta_start),
-                "beta_end": steps.get("beta_end", ScheduleConfig.beta_end),
+                **_ours("scheduler/scheduler", steps),
                 "prediction": predictions[steps.get("prediction_type", "epsilon")],
                 "final_alpha_bar": "one" if steps.get("set_alpha_to_one", False) else "first",
             },
             "scale_factor": vae.get("scaling_factor", ModelConfig.scale_factor),
-            "image_size": unet["sample_size"] * factor,
-        },
-    )
+            "image_size": unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1),
+        }
+        return from_dict(ModelConfig, values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be used: {error}"
+        raise ConfigError(f"a config.json in {folder} {what}") from error
 
 
 def configs(config: ModelConfig) -> dict[str, dict[str, Any]]:
@@ -121,13 +112,7 @@ def configs(config: ModelConfig) -> dict[str, dict[str, Any]]:
             "_class_name": "UNet2DConditionModel",
             **FIXED["unet"],
             "sample_size": config.image_size // vae.factor,
-            "in_channels": unet.in_channels,
-            "out_channels": unet.out_channels,
-            "block_out_channels": list(unet.channels),
-            "layers_per_block": unet.res_blocks,
-            "cross_attention_dim": unet.context_dim,
-            "attention_head_dim": unet.heads,
-            "norm_num_groups": unet.groups,
+            **_theirs("unet", unet),
             "down_block_types": down,
             "up_block_types": [name.replace("Down", "Up") for name in reversed(down)],
         },
@@ -137,10 +122,7 @@ def configs(config: ModelConfig) -> dict[str, dict[str, Any]]:
             "sample_size": config.image_size,
             "in_channels": vae.image_channels,
             "out_channels": vae.image_channels,
-            "latent_channels": vae.latent_channels,
-            "layers_per_block": vae.res_blocks,
-            "block_out_channels": list(vae.channels),
-            "norm_num_groups": vae.groups,
+            **_theirs("vae", vae),
             "down_block_types": ["DownEncoderBlock2D"] * levels,
             "up_block_types": ["UpDecoderBlock2D"] * levels,
             "scaling_factor": config.scale_factor,
@@ -152,16 +134,12 @@ def configs(config: ModelConfig) -> dict[str, dict[str, Any]]:
             "vocab_size": text.vocab_size,
             "hidden_size": text.width,
             "intermediate_size": 4 * text.width,
-            "num_hidden_layers": text.layers,
-            "num_attention_heads": text.heads,
-            "max_position_embeddings": text.context_length,
+            **_theirs("text_encoder", text),
         },
         "scheduler/scheduler_config.json": {
             "_class_name": "DDIMScheduler",
             **FIXED["scheduler/scheduler"],
-            "num_train_timesteps": schedule.steps,
-            "beta_start": schedule.beta_start,
-            "beta_end": schedule.beta_end,
+            **_theirs("scheduler/scheduler", schedule),
             "prediction_type": PREDICTIONS[schedule.prediction],
             "set_alpha_to_one": schedule.final_alpha_bar == "one",
             "steps_offset": 1,
@@ -170,23 +148,30 @@ def configs(config: ModelConfig) -> dict[str, dict[str, Any]]:
     }
 
 
+def _ours(part: str, settings: Settings) -> dict[str, Any]:
+    fields = FIELDS[part].items()
+    return {ours: settings[k] for k, ours in fields if k in settings or k not in OPTIONAL}
+
+
+def _theirs(part: str, config: Any) -> dict[str, Any]:
+    return {theirs: getattr(config, ours) for theirs, ours in FIELDS[part].items()}
+
+
 def _read(folder: Path, part: str) -> Settings:
+    """The settings of a part, once it is known that they describe a network of ours."""
     path = folder / (f"{part}_config.json" if "/" in part else f"{part}/config.json")
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
-        raise ConfigError(f"{path} is no JSON: {error}") from error
+        raise ConfigError(f"{path} is not JSON: {error}") from error
     if not isinstance(settings, dict):
-        raise ConfigError(f"{path} holds no settings (wants a JSON object)")
-    return settings
-
-
-def _check(folder: Path, part: str, settings: Settings) -> None:
+        raise ConfigError(f"{path} must hold a JSON object of settings")
     for key, expected in FIXED[part].items():
         if settings.get(key, expected) != expected:
             raise ConfigError(
                 f"{folder / part} has {key} = {settings[key]!r}; only {expected!r}, as in SD v1, "
                 "can be loaded"
             )
+    return settings

@@ -22,6 +22,7 @@ from ldm.weights.rename import Layout
 from ldm.weights.weight_files import PART_FILES, WeightsError, some
 
 Parts = Mapping[str, Mapping[str, Tensor]]  # "unet", "vae", "text" -> state dict
+POSITION_IDS = "text_model.embeddings.position_ids"  # 0, 1, 2 ...: not weights, but expected
 
 
 def save(
@@ -56,21 +57,26 @@ def export(
             return _write_folder(path, config, tensors)
         if layout == "compvis":
             tensors |= _compvis_extras(config)
-            return [_write_file(path, config, tensors)]
-        if path.suffix != ".safetensors":
+        elif path.suffix != ".safetensors":
             path.mkdir(exist_ok=True)
             path = path / "model.safetensors"
-        return [_write_file(path, config, tensors, rest)]
+        _write_file(path, config, tensors, rest)
+        return [path]
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk has many names
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise WeightsError(f"cannot write {path}: {reason}") from error
 
 
+def flatten(parts: Parts) -> dict[str, Tensor]:
+    """{"unet.conv_in.weight": tensor}"""
+    return {f"{part}.{n}": tensor for part, state in parts.items() for n, tensor in state.items()}
+
+
 def _renamed(
     layout: Layout, config: ModelConfig, parts: Parts, dtype: torch.dtype | None
 ) -> dict[str, Tensor]:
-    """The tensors under the layout's names, all of them detached."""
-    flat = {f"{part}.{n}": tensor for part, state in parts.items() for n, tensor in state.items()}
+    """The tensors under the layout's names, detached and on the CPU."""
+    flat = flatten(parts)
     rows = rename.names(config, layout)
     wanted = {n for n in rows if layout != "ours" or n.partition(".")[0] in parts}
     if wanted != flat.keys():
@@ -112,38 +118,35 @@ def _compvis_extras(config: ModelConfig) -> dict[str, Tensor]:
     }
 
 
-POSITION_IDS = "text_model.embeddings.position_ids"  # 0, 1, 2 ...: not weights, but expected
-
-
 def _position_ids(config: ModelConfig) -> Tensor:
     return torch.arange(config.text.context_length)[None]
 
 
 def _write_file(
-    path: Path, config: ModelConfig, tensors: dict[str, Tensor], rest: str | None = None
-) -> Path:
+    path: Path, config: ModelConfig, tensors: dict[str, Tensor], rest: str | None
+) -> None:
     text = json.dumps(to_dict(config) | ({} if rest is None else {"rest": rest}))
     if path.suffix == ".safetensors":
         # one entry: safetensors writes several in any order, and files are compared by their hash
-        _write_safetensors(path, tensors, {"config": text})
-        return path
+        write_safetensors(path, tensors, {"config": text})
+        return
     own = {  # torch.save writes the whole storage behind a view
         name: tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
         for name, tensor in tensors.items()
     }
     with atomic.whole_file(path) as partial:
         torch.save({"state_dict": own, "global_step": 0, "ldm_config": text}, partial)
-    return path
 
 
-def _write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors of any device and memory format into one file."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic.whole_file(path) as partial:
-        save_file(whole, partial, metadata)
+        save_file(plain, partial, metadata)
 
 
 def _write_folder(path: Path, config: ModelConfig, tensors: dict[str, Tensor]) -> list[Path]:
-    """Written beside its place, then renamed: the folder appears whole."""
+    """Write it beside its place, then rename it: the folder appears whole."""
     settings = diffusers_configs.configs(config)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise WeightsError(f"cannot write {path}: it exists already; name a new folder")
@@ -157,7 +160,7 @@ def _write_folder(path: Path, config: ModelConfig, tensors: dict[str, Tensor]) -
                 for name, tensor in tensors.items()
                 if name.startswith(part + "/")
             }
-            _write_safetensors(partial / part / files[0], state, {"format": "pt"})
+            write_safetensors(partial / part / files[0], state, {"format": "pt"})
         for name, values in settings.items():
             (partial / name).parent.mkdir(exist_ok=True)
             (partial / name).write_text(json.dumps(values, indent=2) + "\n")

@@ -1,9 +1,8 @@
 """Opens weights of any layout, as parts of a model or as a whole LatentDiffusion.
 
-Reading runs nothing that a file says, is strict about names and shapes, and costs no memory beyond
-the weights: files are mapped, and float32 tensors stay in the file until they are touched. So the
-file must not be rewritten in place while its model is alive; replacing or deleting it is harmless,
-and that is how everything here writes.
+Reading runs no code of the file, is strict about names and shapes, and needs no memory beyond the
+weights: files are mapped, and float32 tensors stay in the file until their first use. So never
+rewrite a file in place while its model is alive; to replace it, as `export` does, is harmless.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from ldm.pipeline import LatentDiffusion
 from ldm.unet import UNet
 from ldm.vae import VAE
 from ldm.weights import rename
-from ldm.weights.export import Parts
-from ldm.weights.weight_files import Tensors, WeightsError, read, some
+from ldm.weights.export import Parts, flatten
+from ldm.weights.weight_files import Tensors, WeightsError, check_names, fit, read
 
 log = logging.getLogger(__name__)
 
-Rows = dict[str, tuple[str, ...]]  # our name -> their name or names
+Rows = dict[str, tuple[str, ...]]  # {our name: their names}
 
 PARTS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "unet": lambda config: UNet(config.unet),
@@ -37,11 +36,12 @@ PARTS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "text": lambda config: TextEncoder(config.text),
 }
 
+OTHER_SIZES = "it is another model's, or of other sizes (name the right config)"
 SCHEDULE_BUFFERS = (
     "betas|(sqrt_)?alphas_cumprod|alphas_cumprod_prev|(sqrt|log)_one_minus_alphas_cumprod"
     "|sqrt_recipm?1?_alphas_cumprod|posterior_(variance|log_variance_clipped|mean_coef[12])"
 )
-EXTRAS = {  # what files of a layout may hold besides the weights
+EXTRAS = {  # names that files of a layout may hold besides the weights
     "compvis": re.compile(
         rf"{SCHEDULE_BUFFERS}|lvlb_weights|logvar|model_ema\.(decay|num_updates)"
         r"|cond_stage_model\.(transformer\.)?(text_projection(\.weight)?|logit_scale)"
@@ -64,7 +64,7 @@ def load(
 
     config: a YAML of ModelConfig's fields, for a CompVis file of other sizes than SD v1.4's
     ema: take the averaged weights of a CompVis file that holds both
-    dtype: None keeps each tensor's own, for who moves all to one with `to` afterwards
+    dtype: None keeps each tensor's own
     Raises ValueError, in one line, for anything that cannot be opened whole.
     """
     given = None if config is None else load_config(ModelConfig, config)
@@ -80,10 +80,7 @@ def load(
 
 
 def build(part: str, config: ModelConfig, state: Mapping[str, Tensor]) -> nn.Module:
-    """One of PARTS with the given weights, in eval mode.
-
-    Built on the meta device and handed the tensors themselves: the weights are in memory once.
-    """
+    """One of PARTS with these very tensors, which are not copied, in eval mode."""
     with torch.device("meta"):
         module = PARTS[part](config)
     module.load_state_dict(state, strict=True, assign=True)
@@ -99,7 +96,7 @@ def load_parts(
     """The config, and for each part ("unet", "vae", "text") its state dict under our names.
 
     Parts may be absent only in our own layout. A CompVis file that keeps no config is SD v1.4.
-    config: replaces what the file says of itself
+    config: replaces the file's own
     ema: take the averaged weights (model_ema.*) of a CompVis file that holds both
     dtype: None keeps each tensor's own
     """
@@ -107,32 +104,31 @@ def load_parts(
     config = config or source.config or (ModelConfig() if source.layout == "compvis" else None)
     if config is None:
         raise WeightsError(f"{path} keeps no config of its own; name one")
-    rows = rename.names(config, source.layout)
-    present = set(PARTS)
+    rows, tensors = rename.names(config, source.layout), source.tensors
     if source.layout == "ours":
-        present &= {name.partition(".")[0] for name in source.tensors}
+        present = {name.partition(".")[0] for name in tensors}
         rows = {ours: theirs for ours, theirs in rows.items() if ours.partition(".")[0] in present}
-    tensors = source.tensors
     if ema:
         rows, tensors = _averaged(path, rows, tensors)
     else:
         tensors = {n: t for n, t in tensors.items() if not n.startswith("model_ema.")}
         if len(tensors) < len(source.tensors):
             log.info("%s also holds averaged weights (model_ema.*), left out here", path)
+    tensors = {n: t for n, t in tensors.items() if not EXTRAS[source.layout].fullmatch(n)}
     wanted = [name for theirs in rows.values() for name in theirs]
-    _check_names(path, wanted, tensors, EXTRAS[source.layout])
+    check_names(path, wanted, tensors, OTHER_SIZES)
 
-    parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS if part in present}
-    expected = shapes(config, parts)
+    expected = shapes(config, PARTS)
+    parts: dict[str, dict[str, Tensor]] = {}
     bar = tqdm(rows.items(), f"reading {Path(path).name}", delay=2, disable=None, leave=False)
     for ours, theirs in bar:
         height, *rest = expected[ours]
         shape = (height // len(theirs), *rest)
-        # popped: a float16 file is let go tensor by tensor while its float32 copy grows
-        pieces = [_fit(path, name, tensors.pop(name)(), shape) for name in theirs]
+        # popped: float16 tensors are freed one by one while the float32 copy grows
+        pieces = [fit(path, name, tensors.pop(name)(), shape, OTHER_SIZES) for name in theirs]
         tensor = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         part, _, name = ours.partition(".")
-        parts[part][name] = tensor.to(dtype or tensor.dtype).contiguous()
+        parts.setdefault(part, {})[name] = tensor.to(dtype or tensor.dtype).contiguous()
     return config, parts
 
 
@@ -151,33 +147,6 @@ def _averaged(path: str | Path, rows: Rows, tensors: Tensors) -> tuple[Rows, Ten
     return rows, {name: tensor for name, tensor in tensors.items() if name not in live}
 
 
-def _check_names(
-    path: str | Path, wanted: Iterable[str], found: Iterable[str], extras: re.Pattern[str]
-) -> None:
-    wanted, found = list(wanted), set(found)
-    if missing := [name for name in wanted if name not in found]:
-        raise WeightsError(
-            f"{path} lacks {some(missing)}: the file is incomplete, or its sizes are not the "
-            "config's (name the right config)"
-        )
-    if unknown := sorted(n for n in found - set(wanted) if not extras.fullmatch(n)):
-        raise WeightsError(
-            f"{path} holds {some(unknown)}, which the model has no place for: it is another "
-            "model's file, or its sizes are not the config's (name the right config)"
-        )
-
-
-def _fit(path: str | Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    # a 1 x 1 convolution [a, b, 1, 1] and a linear layer [a, b] hold the same numbers
-    plain, expected = (x[:2] if x[2:] == (1, 1) else x for x in (tuple(tensor.shape), shape))
-    if plain != expected or not tensor.is_floating_point():
-        raise WeightsError(
-            f"{name} in {path} is {tensor.dtype} {list(tensor.shape)}, expected floating point "
-            f"{list(shape)}; if the model has other sizes, name its config"
-        )
-    return tensor.reshape(shape)
-
-
 def shapes(config: ModelConfig, parts: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """{our name: shape} of every tensor of the parts; builds them without memory."""
     with torch.device("meta"):
@@ -192,16 +161,12 @@ def shapes(config: ModelConfig, parts: Iterable[str]) -> dict[str, tuple[int, ..
 def weights_hash(weights: str | Path | Parts) -> str:
     """16 hex digits that name these weights: sha256 over names, shapes and float32 values.
 
-    The same numbers give the same digits in whatever layout they are kept.
+    The same numbers give the same digits in every layout.
     """
     parts = weights if isinstance(weights, Mapping) else load_parts(weights)[1]
-    flat = _flat(parts)
+    flat = flatten(parts)
     digest = hashlib.sha256()
     for name in tqdm(sorted(flat), "naming the weights", delay=2, disable=None, leave=False):
         digest.update(f"{name} {list(flat[name].shape)}\n".encode())
         digest.update(flat[name].detach().cpu().float().flatten().numpy().data)
     return digest.hexdigest()[:16]
-
-
-def _flat(parts: Parts) -> dict[str, Tensor]:
-    return {f"{part}.{n}": tensor for part, state in parts.items() for n, tensor in state.items()}

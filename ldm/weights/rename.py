@@ -1,4 +1,4 @@
-"""What every weight is called: here, in CompVis files (SD v1.4) and in diffusers folders.
+"""The name of every weight: ours, in CompVis files (SD v1.4) and in diffusers folders.
 
 One table per kind of block, `ours: (CompVis, diffusers)`; a single name stands for both. `*` is
 weight and bias, `{q,k,v}` three tensors that lie one below the other in ours. Loops over the config
@@ -14,7 +14,13 @@ from ldm.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
 
 Layout = Literal["compvis", "diffusers", "ours"]
 Table = dict[str, str | tuple[str, str]]
-Place = tuple[Table, str, str, str]  # a table and where it goes: ours, CompVis, diffusers
+Place = tuple[Table, str, str, str]  # a table and its prefixes: ours, CompVis, diffusers
+
+PARTS = {  # the prefixes of all names of a part
+    "unet": ("unet.", "model.diffusion_model.", "unet/"),
+    "vae": ("vae.", "first_stage_model.", "vae/"),
+    "text": ("text.", "cond_stage_model.transformer.text_model.", "text_encoder/text_model."),
+}
 
 UNET_ENDS: Table = {
     "time_embed.0.*": ("time_embed.0.*", "time_embedding.linear_1.*"),
@@ -52,21 +58,13 @@ UNET_ATTENTION: Table = {
     "blocks.0.ff.out_proj.*": "transformer_blocks.0.ff.net.2.*",
 }
 VAE_ENDS: Table = {"quant.*": "quant_conv.*", "post_quant.*": "post_quant_conv.*"}
-VAE_SHORTCUT: Table = {  # an option of ours
-    "shortcut.encode.*": "shortcut.encode.*",
-    "shortcut.decode.*": "shortcut.decode.*",
-}
+VAE_SHORTCUT: Table = {n: n for n in ("shortcut.encode.*", "shortcut.decode.*")}  # ours alone
 VAE_HALF_ENDS: Table = {
     "conv_in.*": "conv_in.*",
     "norm_out.*": ("norm_out.*", "conv_norm_out.*"),
     "conv_out.*": "conv_out.*",
 }
-VAE_RES: Table = {
-    "norm1.*": "norm1.*",
-    "conv1.*": "conv1.*",
-    "norm2.*": "norm2.*",
-    "conv2.*": "conv2.*",
-}
+VAE_RES: Table = {n: n for n in ("norm1.*", "conv1.*", "norm2.*", "conv2.*")}
 VAE_SKIP: Table = {"skip.*": ("nin_shortcut.*", "conv_shortcut.*")}
 VAE_RESAMPLE: Table = {"resample.*": "conv.*"}
 VAE_ATTENTION: Table = {
@@ -105,16 +103,17 @@ def names(config: ModelConfig, layout: Layout) -> dict[str, tuple[str, ...]]:
     Diffusers names begin with their folder: `unet/`, `vae/`, `text_encoder/`.
     """
     column = ("ours", "compvis", "diffusers").index(layout)
-    places = [*_unet(config.unet), *_vae(config.vae), *_text(config.text)]
+    places = {"unet": _unet(config.unet), "vae": _vae(config.vae), "text": _text(config.text)}
     result = {}
-    for table, *prefixes in places:
-        for ours, theirs in table.items():
-            spelled = (ours, theirs, theirs) if isinstance(theirs, str) else (ours, *theirs)
-            for leaf in ("weight", "bias") if "*" in ours else ("",):
-                key = (prefixes[0] + ours).replace("*", leaf)
-                name = (prefixes[column] + spelled[column]).replace("*", leaf)
-                stacked = "{q,k,v}" in name
-                result[key] = tuple(name.replace("{q,k,v}", x) for x in ("qkv" if stacked else "-"))
+    for part, prefixes in PARTS.items():
+        for table, *place in places[part]:
+            for ours, theirs in table.items():
+                spelled = (ours, theirs, theirs) if isinstance(theirs, str) else (ours, *theirs)
+                whole = ["".join(pieces) for pieces in zip(prefixes, place, spelled, strict=True)]
+                for leaf in ("weight", "bias") if "*" in ours else ("",):
+                    key, name = (whole[i].replace("*", leaf) for i in (0, column))
+                    stacked = "qkv" if "{q,k,v}" in name else "-"
+                    result[key] = tuple(name.replace("{q,k,v}", x) for x in stacked)
     return result
 
 
@@ -127,90 +126,77 @@ def ema_name(live: str) -> str:
 
 
 def _unet(cfg: UNetConfig) -> Iterator[Place]:
-    compvis, last = "model.diffusion_model.", len(cfg.channels) - 1
-    yield UNET_ENDS, "unet.", compvis, "unet/"
+    last = len(cfg.channels) - 1
+    yield UNET_ENDS, "", "", ""
 
     width, n = cfg.channels[0], 1  # CompVis numbers all blocks in a row; 0 is conv_in
     for i, channels in enumerate(cfg.channels):
+        ours, theirs = f"down.{i}.", f"down_blocks.{i}."
         for j in range(cfg.res_blocks):
-            place = f"unet.down.{i}.res.{j}.", f"{compvis}input_blocks.{n}.0."
-            theirs = f"unet/down_blocks.{i}.resnets.{j}."
-            yield UNET_RES, *place, theirs
+            place = f"{ours}res.{j}.", f"input_blocks.{n}.0.", f"{theirs}resnets.{j}."
+            yield UNET_RES, *place
             if width != channels:
-                yield UNET_SKIP, *place, theirs
+                yield UNET_SKIP, *place
             if cfg.attention[i]:
-                yield (
-                    UNET_ATTENTION,
-                    f"unet.down.{i}.attn.{j}.",
-                    f"{compvis}input_blocks.{n}.1.",
-                    f"unet/down_blocks.{i}.attentions.{j}.",
-                )
+                place = f"{ours}attn.{j}.", f"input_blocks.{n}.1.", f"{theirs}attentions.{j}."
+                yield UNET_ATTENTION, *place
             width, n = channels, n + 1
         if i < last:
-            place = f"unet.down.{i}.", f"{compvis}input_blocks.{n}.0."
-            yield UNET_DOWN, *place, f"unet/down_blocks.{i}.downsamplers.0."
+            yield UNET_DOWN, ours, f"input_blocks.{n}.0.", f"{theirs}downsamplers.0."
             n += 1
 
-    middle = f"{compvis}middle_block."
-    yield UNET_RES, "unet.mid.res.0.", f"{middle}0.", "unet/mid_block.resnets.0."
-    yield UNET_ATTENTION, "unet.mid.attn.0.", f"{middle}1.", "unet/mid_block.attentions.0."
-    yield UNET_RES, "unet.mid.res.1.", f"{middle}2.", "unet/mid_block.resnets.1."
+    yield UNET_RES, "mid.res.0.", "middle_block.0.", "mid_block.resnets.0."
+    yield UNET_ATTENTION, "mid.attn.0.", "middle_block.1.", "mid_block.attentions.0."
+    yield UNET_RES, "mid.res.1.", "middle_block.2.", "mid_block.resnets.1."
 
     for i in range(last + 1):  # deepest first, in all three layouts
-        attention = cfg.attention[last - i]
+        ours, theirs, attention = f"up.{i}.", f"up_blocks.{i}.", cfg.attention[last - i]
         for j in range(cfg.res_blocks + 1):
             n = i * (cfg.res_blocks + 1) + j
-            place = f"unet.up.{i}.res.{j}.", f"{compvis}output_blocks.{n}.0."
-            theirs = f"unet/up_blocks.{i}.resnets.{j}."
-            yield UNET_RES, *place, theirs
-            yield UNET_SKIP, *place, theirs  # what comes up and what was kept: always wider
+            place = f"{ours}res.{j}.", f"output_blocks.{n}.0.", f"{theirs}resnets.{j}."
+            yield UNET_RES, *place
+            yield UNET_SKIP, *place  # the input is the lower level and the skip: always wider
             if attention:
-                yield (
-                    UNET_ATTENTION,
-                    f"unet.up.{i}.attn.{j}.",
-                    f"{compvis}output_blocks.{n}.1.",
-                    f"unet/up_blocks.{i}.attentions.{j}.",
-                )
+                place = f"{ours}attn.{j}.", f"output_blocks.{n}.1.", f"{theirs}attentions.{j}."
+                yield UNET_ATTENTION, *place
         if i < last:
-            place = f"unet.up.{i}.", f"{compvis}output_blocks.{n}.{2 if attention else 1}."
-            yield UNET_UP, *place, f"unet/up_blocks.{i}.upsamplers.0."
+            place = ours, f"output_blocks.{n}.{2 if attention else 1}.", f"{theirs}upsamplers.0."
+            yield UNET_UP, *place
 
 
 def _vae(cfg: VAEConfig) -> Iterator[Place]:
-    compvis, last = "first_stage_model.", len(cfg.channels) - 1
-    yield VAE_ENDS, "vae.", compvis, "vae/"
+    last = len(cfg.channels) - 1
+    yield VAE_ENDS, "", "", ""
     if cfg.shortcut:
-        yield VAE_SHORTCUT, "vae.", compvis, "vae/"
+        yield VAE_SHORTCUT, "", "", ""
     for half in ("encoder.", "decoder."):
-        yield VAE_HALF_ENDS, f"vae.{half}", compvis + half, f"vae/{half}"
+        yield VAE_HALF_ENDS, half, half, half
+        mid = f"{half}mid"
         for j in (0, 1):
-            place = f"vae.{half}mid.res.{j}.", f"{compvis}{half}mid.block_{j + 1}."
-            yield VAE_RES, *place, f"vae/{half}mid_block.resnets.{j}."
-        place = f"vae.{half}mid.attn.0.", f"{compvis}{half}mid.attn_1."
-        yield VAE_ATTENTION, *place, f"vae/{half}mid_block.attentions.0."
+            yield VAE_RES, f"{mid}.res.{j}.", f"{mid}.block_{j + 1}.", f"{mid}_block.resnets.{j}."
+        yield VAE_ATTENTION, f"{mid}.attn.0.", f"{mid}.attn_1.", f"{mid}_block.attentions.0."
 
-    for way, half in (("down", "encoder."), ("up", "decoder.")):
-        widths = cfg.channels if way == "down" else cfg.channels[::-1]
+    for direction, half in (("down", "encoder."), ("up", "decoder.")):
+        down = direction == "down"
+        widths = cfg.channels if down else cfg.channels[::-1]
         width = widths[0]
         for i, channels in enumerate(widths):
+            ours, diffusers = f"{half}{direction}.{i}.", f"{half}{direction}_blocks.{i}."
             # CompVis counts `up` from the finest level, against the order it runs in
-            theirs = f"{compvis}{half}{way}.{i if way == 'down' else last - i}."
-            for j in range(cfg.res_blocks + (way == "up")):
-                place = f"vae.{half}{way}.{i}.res.{j}.", f"{theirs}block.{j}."
-                diffusers = f"vae/{half}{way}_blocks.{i}.resnets.{j}."
-                yield VAE_RES, *place, diffusers
+            compvis = f"{half}{direction}.{i if down else last - i}."
+            for j in range(cfg.res_blocks + (not down)):
+                place = f"{ours}res.{j}.", f"{compvis}block.{j}.", f"{diffusers}resnets.{j}."
+                yield VAE_RES, *place
                 if width != channels:
-                    yield VAE_SKIP, *place, diffusers
+                    yield VAE_SKIP, *place
                 width = channels
             if i < last:
-                place = f"vae.{half}{way}.{i}.", f"{theirs}{way}sample."
-                yield VAE_RESAMPLE, *place, f"vae/{half}{way}_blocks.{i}.{way}samplers.0."
+                place = ours, f"{compvis}{direction}sample.", f"{diffusers}{direction}samplers.0."
+                yield VAE_RESAMPLE, *place
 
 
 def _text(cfg: TextConfig) -> Iterator[Place]:
-    compvis = "cond_stage_model.transformer.text_model."
-    diffusers = "text_encoder/text_model."
-    yield TEXT_ENDS, "text.", compvis, diffusers
+    yield TEXT_ENDS, "", "", ""
     for i in range(cfg.layers):
-        block = f"encoder.layers.{i}."
-        yield TEXT_BLOCK, f"text.transformer.resblocks.{i}.", compvis + block, diffusers + block
+        theirs = f"encoder.layers.{i}."
+        yield TEXT_BLOCK, f"transformer.resblocks.{i}.", theirs, theirs

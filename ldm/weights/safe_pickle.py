@@ -1,8 +1,8 @@
-"""Reads a PyTorch pickle (.ckpt, .bin, .pt) without running what it says.
+"""Reads a PyTorch pickle (.ckpt, .bin, .pt) without running its code.
 
-A pickle is a program: it names functions and calls them. We read the program's text first, answer
-with empty stand-ins for the training tool's objects, and refuse by name anything that is not on the
-lists below. Torch's own weights-only reader then builds the tensors, and can call nothing else.
+A pickle is a program: it names functions and calls them. We read the names first, replace the
+training tool's classes by empty ones, and refuse every name that is not on the lists below. Torch's
+own weights-only reader then builds the tensors, and can call nothing else.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any, BinaryIO
 
 import torch
 
-# what torch.save writes for a dict of tensors; torch builds these itself
+# names in a dict of tensors; torch builds these itself
 TENSOR_PARTS = re.compile(
     r"collections\.OrderedDict|_codecs\.encode|torch\.(Size|device)"
     r"|torch\._utils\._rebuild_(tensor|tensor_v2|parameter)|torch\.nn\.parameter\.Parameter"
     r"|torch\.(Double|Float|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
     r"|torch\.(float64|float32|float16|bfloat16|int64|int32|int16|int8|uint8|bool)"
 )
-# what training tools leave beside the weights: replaced by empty stand-ins, never imported
+# names of training tools beside the weights: replaced by empty classes, never imported
 BYSTANDERS = re.compile(
     r"(pytorch_lightning|lightning|lightning_fabric|omegaconf)(\.[a-z0-9_]+)*\._?[A-Z]\w*"
     r"|collections\.(defaultdict|Counter)|typing\.Any|argparse\.Namespace"
@@ -40,11 +40,11 @@ MAPPINGS = ("AttributeDict", "Counter", "DictConfig", "defaultdict")  # bystande
 
 
 class PickleRefusedError(ValueError):
-    """The file is not a plain PyTorch checkpoint; the message says what in it is not."""
+    """The file is not a plain PyTorch checkpoint; the message names the reason."""
 
 
 class Inert:
-    """Swallows what a pickle does to it: construction, state. Mappings become plain ones."""
+    """Ignores construction and state. Mappings become plain ones."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         # torch's reader sets items of real dicts only
@@ -58,7 +58,7 @@ class Inert:
 
 
 def load(path: Path) -> Any:
-    """What torch.save put into the file, on the CPU; mapped, not read, if the format allows."""
+    """The content of a file of torch.save, on the CPU; mapped, not read, if the format allows."""
     with path.open("rb") as file:
         zipped = file.read(4) == ZIP_MAGIC
     with torch.serialization.safe_globals(inert_classes(path)):
@@ -74,8 +74,8 @@ def inert_classes(path: Path) -> list[Any]:
             stand_ins[name] = type(last, (Inert,), {"__module__": module})
         elif not TENSOR_PARTS.fullmatch(name):
             raise PickleRefusedError(
-                f"it names {name}, which has no place among weights and could run code; "
-                "nothing of it was loaded. Get the weights as .safetensors or from a safe source"
+                f"it names {name}, which does not belong to weights and could run code; nothing "
+                "was loaded. Get the weights as .safetensors or from a safe source"
             )
     return list(stand_ins.values())
 
@@ -89,14 +89,14 @@ def _globals(path: Path) -> Iterator[str]:
         elif tarfile.is_tarfile(file):
             raise PickleRefusedError(
                 "it is a tar archive of PyTorch 0.1, which cannot be read safely; "
-                "save it anew with a current PyTorch"
+                "save it again with a current PyTorch"
             )
         elif start[:1] == b"\x80":  # as every pickle since protocol 2
             file.seek(0)
             for _ in range(5):  # torch.save before 1.6: magic, version, machine, object, storages
                 yield from _names(file)
         else:
-            raise PickleRefusedError("it is no PyTorch checkpoint, or it is damaged")
+            raise PickleRefusedError("it is not a PyTorch checkpoint, or it is damaged")
 
 
 def _zipped_pickle(file: BinaryIO) -> bytes:
@@ -119,20 +119,17 @@ def _names(file: BinaryIO) -> Iterator[str]:
     value: Any
     for opcode, value, _ in pickletools.genops(file):
         if opcode.name in ("GLOBAL", "INST"):
-            yield _modern(*value.split(" ", 1))
+            module, last = value.split(" ", 1)
+            # pickles of protocol 2 spell Python's own modules as Python 2 did: `__builtin__`
+            renamed = NAME_MAPPING.get((module, last), (IMPORT_MAPPING.get(module, module), last))
+            yield ".".join(renamed)
         elif opcode.name == "STACK_GLOBAL":
             yield ".".join(strings[-2:])
         elif opcode.name.startswith("EXT"):
-            raise PickleRefusedError("it calls a pickle extension, which has no place in weights")
+            raise PickleRefusedError("it calls a pickle extension, which weights do not need")
         elif opcode.name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
             memo[len(memo) if value is None else value] = strings[-1]
         elif opcode.name in ("GET", "BINGET", "LONG_BINGET"):
             strings.append(memo.get(value, "?"))
         elif isinstance(value, str):
             strings.append(value)
-
-
-def _modern(module: str, name: str) -> str:
-    """Pickles of protocol 2 spell Python's own modules as Python 2 did: `__builtin__`."""
-    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-    return f"{module}.{name}"

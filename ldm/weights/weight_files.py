@@ -1,10 +1,10 @@
-"""What a weights file or folder holds, whatever its layout, found without running what it says."""
+"""Reads weights files and folders of any layout, without running what they say."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from ldm.weights import diffusers_configs, rename, safe_pickle
 from ldm.weights.rename import Layout
 from ldm.weights.safe_pickle import PickleRefusedError
 
-Tensors = dict[str, Callable[[], Tensor]]  # each is read when it is called
+Tensors = dict[str, Callable[[], Tensor]]  # a tensor is read when its function is called
 
 PART_FILES = {  # of a diffusers folder, preferred first
     "unet": ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"),
@@ -27,15 +27,12 @@ PART_FILES = {  # of a diffusers folder, preferred first
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be used; the message is one line that says which, why and what to do."""
+    """Weights that cannot be used; the message says in one line which, why and what to do."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a file or folder holds; each tensor is read when its function is called.
-
-    config: None if the layout does not keep it
-    """
+    """The content of a file or folder; config: None if the layout does not keep it."""
 
     layout: Layout
     tensors: Tensors
@@ -43,7 +40,7 @@ class Source:
 
 
 def read(path: str | Path) -> Source:
-    """Look into weights of any layout, without running anything that they say."""
+    """Find the layout, the tensors and the config of a file or folder."""
     path = Path(path)
     if not path.exists():
         raise WeightsError(f"{path} does not exist")
@@ -74,11 +71,11 @@ def read(path: str | Path) -> Source:
 
 
 def _rest(file: Path, name: str, tensors: Tensors) -> Tensors:
-    """The parts that `file` leaves to another one beside it, which several models may share."""
+    """The parts that `file` takes from another one beside it, which several models may share."""
     other = file.parent / name
     if name != other.name or not other.is_file():
         raise WeightsError(
-            f"{file} holds a part of a model; the rest should be in {other}, which is not there"
+            f"{file} holds a part of a model; the rest should be in {other}, which does not exist"
         )
     own = {tensor.partition(".")[0] for tensor in tensors}
     return {n: t for n, t in open_tensors(other)[0].items() if n.partition(".")[0] not in own}
@@ -93,10 +90,7 @@ def _read_diffusers(folder: Path) -> Source:
         )
     tensors = {}
     for part, files in PART_FILES.items():
-        paths = [folder / part / file for file in files]
-        if not (there := [path for path in paths if path.exists()]):
-            raise WeightsError(f"{folder / part} holds neither {' nor '.join(files)}")
-        for name, tensor in open_tensors(there[0])[0].items():
+        for name, tensor in open_tensors(first_of(folder / part, files))[0].items():
             if part == "vae" and ".attentions." in name:
                 for old, new in rename.OLD_DIFFUSERS.items():
                     name = name.replace(old, new)
@@ -104,16 +98,26 @@ def _read_diffusers(folder: Path) -> Source:
     return Source("diffusers", tensors, diffusers_configs.read_configs(folder))
 
 
+def first_of(folder: Path, files: Sequence[str]) -> Path:
+    """The first of these files that exists; raises WeightsError if none does."""
+    for name in files:
+        if (folder / name).exists():
+            return folder / name
+    raise WeightsError(f"{folder} holds neither {' nor '.join(files)}; fetch one of them")
+
+
 def open_tensors(file: Path) -> tuple[Tensors, str | None]:
-    """The tensors of one file, and the config in it if it has one; its names may be any."""
+    """The tensors of one file under any names, and the text of its config if it has one."""
     try:
-        with file.open("rb") as handle:
-            head = handle.read(9)
+        with file.open("rb") as opened:
+            head = opened.read(9)
         if not head:
             raise WeightsError(f"{file} is empty")
         # a safetensors file begins with the length of its header, 8 bytes, and the header's {
         if file.suffix == ".safetensors" or head[8:] == b"{":
-            return _open_safetensors(file)
+            handle = safe_open(file, framework="pt", device="cpu")
+            tensors: Tensors = {n: partial(handle.get_tensor, n) for n in list(handle.keys())}
+            return tensors, (handle.metadata() or {}).get("config")
         return _open_pickle(file)
     except PickleRefusedError as error:
         raise WeightsError(f"{file} was refused: {error}") from error
@@ -121,17 +125,11 @@ def open_tensors(file: Path) -> tuple[Tensors, str | None]:
         raise
     except OSError as error:
         raise WeightsError(f"cannot read {file}: {error.strerror or error}") from error
-    except Exception as error:  # a damaged file breaks its reader in any way the reader knows
+    except Exception as error:  # a damaged file can raise any error in its reader
         reason = (str(error).splitlines() or [""])[0][:200]
         raise WeightsError(
-            f"{file} is damaged or no weights file ({type(error).__name__}: {reason})"
+            f"{file} is damaged or not a weights file ({type(error).__name__}: {reason})"
         ) from error
-
-
-def _open_safetensors(file: Path) -> tuple[Tensors, str | None]:
-    handle = safe_open(file, framework="pt", device="cpu")
-    tensors: Tensors = {name: partial(handle.get_tensor, name) for name in list(handle.keys())}
-    return tensors, (handle.metadata() or {}).get("config")
 
 
 def _open_pickle(file: Path) -> tuple[Tensors, str | None]:
@@ -139,12 +137,37 @@ def _open_pickle(file: Path) -> tuple[Tensors, str | None]:
     state = content.get("state_dict", content)
     for name, tensor in state.items():
         if not (isinstance(tensor, Tensor) and tensor.device.type == "cpu"):
-            raise WeightsError(f"{file} is no weights file: its {name!r} is no tensor")
+            raise WeightsError(f"{file} is not a weights file: its {name!r} is not a tensor")
     return {str(name): tensor.detach for name, tensor in state.items()}, content.get("ldm_config")
 
 
+def check_names(
+    path: str | Path, wanted: Iterable[str], found: Collection[str], advice: str
+) -> None:
+    """Raises WeightsError, with the advice, if tensors are missing or unknown."""
+    wanted = list(wanted)
+    if missing := [name for name in wanted if name not in found]:
+        raise WeightsError(f"{path} lacks {some(missing)}: it is incomplete, or {advice}")
+    if unknown := sorted(set(found) - set(wanted)):
+        raise WeightsError(
+            f"{path} holds {some(unknown)}, which the model has no place for: {advice}"
+        )
+
+
+def fit(path: str | Path, name: str, tensor: Tensor, shape: Sequence[int], advice: str) -> Tensor:
+    """The tensor in this shape; raises WeightsError, with the advice, if it has another."""
+    # a 1 x 1 convolution [a, b, 1, 1] and a linear layer [a, b] hold the same numbers
+    plain, expected = (x[:2] if x[2:] == (1, 1) else x for x in (tuple(tensor.shape), tuple(shape)))
+    if plain != expected or not tensor.is_floating_point():
+        raise WeightsError(
+            f"{name} in {path} is {tensor.dtype} {list(tensor.shape)}, expected floating point "
+            f"{list(shape)}; {advice}"
+        )
+    return tensor.reshape(shape)
+
+
 def some(names: Iterable[str], few: int = 3) -> str:
-    """The first few names, and how many more there are."""
+    """The first few names, and the number of the others."""
     names = list(names)
     more = f" and {len(names) - few} more" if len(names) > few else ""
     return ", ".join(names[:few]) + more if names else "nothing"
