@@ -22,7 +22,7 @@ from ldm.metrics.masked_words import CONTEXTS, Guess, by_counting, share_of_grou
 from ldm.text.bert import Bert
 from ldm.text.bert_files import load_bert
 from ldm.text.wordpiece import WordPiece
-from ldm.training.methods.bert_pretraining import encode, guess
+from ldm.training.methods.bert_pretraining import encode_rows, guess
 
 
 def measure(
@@ -30,8 +30,8 @@ def measure(
 ) -> dict[str, Estimate]:
     """{who guesses: the share guessed} of the texts held out of `data`."""
     texts, context = open_texts(data), bert.config.context_length
-    rows = encode(wordpiece, texts.held_out, context)
-    learned = encode(wordpiece, texts.train, context)
+    rows = encode_rows(wordpiece, texts.held_out, context)
+    learned = encode_rows(wordpiece, texts.train, context)
     asked = guess(bert, rows, seed)
     shares = {
         name: share(rows, asked, by_counting(learned, where)) for name, where in CONTEXTS.items()

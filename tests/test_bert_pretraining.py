@@ -17,7 +17,7 @@ from ldm.text.pooling import pad
 from ldm.text.wordpiece import SPECIAL, WordPiece
 from ldm.training.methods import bert_pretraining as training
 from ldm.training.methods import build_method
-from ldm.training.methods.bert_pretraining import MASK, TrainBert, encode, guess, hide
+from ldm.training.methods.bert_pretraining import MASK, TrainBert, encode_rows, guess, hide
 from ldm.training.run_config import RunConfig, load_run
 from ldm.training.trainer import Trainer
 
@@ -101,7 +101,7 @@ def test_every_place_is_hidden_as_often_as_any_other() -> None:
 def test_a_long_text_becomes_several_rows_and_loses_nothing() -> None:
     """Rows of at most 6 tokens, each with its two special ones; joined they are the text."""
     wordpiece = WordPiece(VOCAB)
-    rows = encode(wordpiece, ["abc def ghij"], context=6)
+    rows = encode_rows(wordpiece, ["abc def ghij"], context=6)
     assert sorted(map(len, rows)) == [4, 6, 6]
     whole = wordpiece.encode("abc def ghij")[1:-1]
     assert sorted(i for row in rows for i in row[1:-1]) == sorted(whole)
@@ -111,7 +111,7 @@ def test_a_long_text_becomes_several_rows_and_loses_nothing() -> None:
 def test_rows_without_a_token_to_guess_are_left_out() -> None:
     """Unknown words alone teach nothing, and would make the mean over no token NaN."""
     wordpiece = WordPiece(VOCAB)
-    assert encode(wordpiece, ["xyz", "[MASK]", "\u200b", "a xyz"], context=6) == [[2, 5, 1, 3]]
+    assert encode_rows(wordpiece, ["xyz", "[MASK]", "\u200b", "a xyz"], context=6) == [[2, 5, 1, 3]]
 
 
 def test_all_rows_are_drawn_alike(run: RunConfig) -> None:
@@ -120,7 +120,7 @@ def test_all_rows_are_drawn_alike(run: RunConfig) -> None:
     rows, _ = method.rows[0]
     drawn, spread = torch.zeros(len(rows)), []
     for step in range(4000):
-        batch = method.draw(4, torch.Generator().manual_seed(step))
+        batch = method.draw_batch(4, torch.Generator().manual_seed(step))
         for name in batch.ids:
             drawn[int(name.split()[1])] += 1
         lengths = (batch.images != 0).sum(dim=1)
@@ -140,7 +140,7 @@ def test_shares_are_kept_in_every_batch(tmp_path: Path) -> None:
     run = load_run(path, [f"data.path={table}", "data.share=0.25"])
     method = TrainBert(run)
     zebra = method.wordpiece.ids["zebra"]
-    batch = method.draw(8, torch.Generator().manual_seed(0))
+    batch = method.draw_batch(8, torch.Generator().manual_seed(0))
     assert (batch.images == zebra).any(dim=1).tolist() == [True] * 2 + [False] * 6
 
 
@@ -150,7 +150,7 @@ def test_shares_are_kept_in_every_batch(tmp_path: Path) -> None:
 def test_the_loss_is_that_of_the_hidden_tokens_alone(run: RunConfig) -> None:
     """A network that is sure of the right token everywhere has loss 0; of a wrong one, not."""
     method = TrainBert(run)
-    batch = method.draw(8, torch.Generator().manual_seed(0))
+    batch = method.draw_batch(8, torch.Generator().manual_seed(0))
     _, hidden = hide(batch.images, 300, torch.Generator().manual_seed(1))
     for shift, loss, accuracy in ((0, 0.0, 1.0), (1, 50.0, 0.0)):
         right = (batch.images[hidden] + shift) % method.module.config.vocab_size
@@ -209,7 +209,7 @@ def test_an_interrupted_run_ends_in_the_same_bits(
 def test_guesses_are_those_of_the_network_at_hidden_places(trained: Path) -> None:
     """Each guess is the best token there, with all that is hidden behind [MASK], row by row."""
     bert, wordpiece = load_bert(trained)
-    rows = encode(wordpiece, [f"phantom lung xray with {w}" for w in ("edema", "nodule")], 16)
+    rows = encode_rows(wordpiece, [f"phantom lung xray with {w}" for w in ("edema", "nodule")], 16)
     for row, (shown, guesses) in zip(rows, guess(bert, rows), strict=True):
         assert shown == [MASK if place in guesses else token for place, token in enumerate(row)]
         ids, mask = pad([shown], wordpiece.pad)
@@ -226,7 +226,7 @@ def test_guesses_are_those_of_the_network_at_hidden_places(trained: Path) -> Non
     ("override", "message"),
     [
         ("method.network.vocab_size=20", "a vocabulary of 20 tokens cannot be learned"),
-        ("method.network.context_length=2", "context_length wants 3 or more"),
+        ("method.network.context_length=2", "context_length must be 3 or more"),
         ("method.network.heads=5", "does not split into 5 heads"),
         ("method.netwrok.width=8", "did you mean 'network'"),
         ("model.path=weights", "model.path is set, but"),

@@ -21,10 +21,10 @@ from ldm.config import ConfigError
 from ldm.data.datasets import Batch
 from ldm.loss import diffusion_loss
 from ldm.pipeline import LatentDiffusion
-from ldm.training import run_log
 from ldm.training.methods import build_method, pretraining
 from ldm.training.methods.pretraining import TrainUNet
 from ldm.training.run_config import RunConfig, load_run
+from ldm.training.run_folder import read_log
 from ldm.training.trainer import Trainer
 from ldm.weights import loading, rename
 
@@ -69,7 +69,7 @@ def unet_run(chain) -> RunConfig:
 @pytest.mark.parametrize("method", ["vae", "text", "unet"])
 def test_every_part_learns(chain, method: str) -> None:
     """The mean loss of the last quarter is below that of the first."""
-    losses = [row["loss"] for row in run_log.read(chain / method / "log.jsonl")]
+    losses = [row["loss"] for row in read_log(chain / method / "log.jsonl")]
     quarter = len(losses) // 4
     assert sum(losses[-quarter:]) < sum(losses[:quarter])
 
@@ -94,7 +94,7 @@ def test_the_latent_scale_gives_unit_variance(chain) -> None:
     """Scaled latents of the training images have standard deviation 1 within 10 %."""
     pipe = ldm.load(chain / "unet")
     method = build_method(load_run(chain / "vae.yaml"))
-    images = method.draw(16, torch.Generator().manual_seed(1)).images
+    images = method.draw_batch(16, torch.Generator().manual_seed(1)).images
     std = (pipe.vae.encode(images).mean * pipe.scale_factor).std().item()
     assert std == pytest.approx(1, abs=0.1)
 
@@ -113,7 +113,7 @@ def test_the_diffusion_loss_of_a_perfect_network_is_zero(unet_run, monkeypatch) 
     monkeypatch.setattr(
         schedule, "target", lambda *args: targets.append(original(*args)) or targets[-1]
     )
-    batch = method.draw(8, torch.Generator().manual_seed(0))
+    batch = method.draw_batch(8, torch.Generator().manual_seed(0))
     method.module.forward = lambda x, t, context: torch.zeros_like(x)
     zero, _ = method.loss(batch, torch.Generator().manual_seed(1))
     assert zero.item() == pytest.approx(targets[0].square().mean().item())
@@ -210,7 +210,7 @@ def test_captions_are_dropped_at_the_asked_rate(unet_run, monkeypatch) -> None:
         monkeypatch.setattr(
             method.pipe, "encode_text", lambda p, tell, e=encode, s=seen: s.extend(p) or e(p)
         )
-        method.loss(method.draw(8, torch.Generator().manual_seed(0)), torch.Generator())
+        method.loss(method.draw_batch(8, torch.Generator().manual_seed(0)), torch.Generator())
         assert seen.count("") == expected
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ldm.config import from_dict
 from ldm.data.datasets import Dataset, open_datasets
-from ldm.training.methods.instance_images import Instances, Kind
+from ldm.training.methods.derived_datasets import Instances, Kind
 from ldm.training.run_config import load_run
 
 

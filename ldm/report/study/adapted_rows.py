@@ -128,7 +128,8 @@ def hash_of(path: Path) -> str:
 def train(run: RunConfig) -> Path:
     """The run's folder, finished; what was begun goes on."""
     from ldm.training.methods import build_method
-    from ldm.training.trainer import Trainer, finished
+    from ldm.training.run_folder import finished
+    from ldm.training.trainer import Trainer
 
     if finished(run) is None:
         Trainer(run, build_method(run)).fit()
