@@ -14,15 +14,20 @@ knows by heart: the same of texts it learned from.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
+import torch
+
+from ldm import rng
 from ldm.data.data_config import DataConfig
 from ldm.data.text_corpus import open_texts
 from ldm.metrics.estimate import Estimate
 from ldm.metrics.masked_words import CONTEXTS, Guess, by_counting, share_of_groups
 from ldm.text.bert import Bert
 from ldm.text.bert_files import load_bert
-from ldm.text.wordpiece import WordPiece
-from ldm.training.methods.bert_pretraining import encode_rows, guess
+from ldm.text.pooling import pad
+from ldm.text.wordpiece import SPECIAL, WordPiece
+from ldm.training.methods.bert_pretraining import MASK, Row, encode_rows, hide
 
 
 def measure(
@@ -53,6 +58,26 @@ def share(
         answers = {place: instead(shown, place) for place in guesses} if instead else guesses
         hits.append(sum(row[place] == token for place, token in answers.items()))
     return share_of_groups(hits, [len(guesses) for _, guesses in asked])
+
+
+@torch.inference_mode()
+def guess(bert: Bert, rows: Sequence[Row], seed: int = 0) -> list[tuple[Row, dict[int, int]]]:
+    """For each row, how it was shown, and {place of a hidden token: the guess}.
+
+    All that is hidden is shown as [MASK], none as a random token or as it was.
+    rows: as `encode_rows` gives them for a BERT whose vocabulary begins with the special tokens
+    """
+    found = []
+    for start in range(0, len(rows), 32):
+        part = rows[start : start + 32]
+        ids, mask = pad(part, SPECIAL.index("[PAD]"))
+        _, hidden = hide(ids, bert.config.vocab_size, rng.generator(seed, "hide", start))
+        shown = ids.masked_fill(hidden, MASK)
+        best = iter(bert.guess(bert(shown, mask)[hidden]).argmax(dim=-1).tolist())
+        for row, line, places in zip(part, shown.tolist(), hidden, strict=True):
+            guesses = {place: next(best) for place in places.nonzero()[:, 0].tolist()}
+            found.append((line[: len(row)], guesses))
+    return found
 
 
 def main() -> None:

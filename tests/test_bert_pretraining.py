@@ -8,7 +8,7 @@ import torch
 import yaml
 
 import train as script
-from benchmarks.bert import measure
+from benchmarks.bert import guess, measure
 from ldm.config import ConfigError
 from ldm.data.data_config import DataConfig
 from ldm.system import cli
@@ -17,7 +17,7 @@ from ldm.text.pooling import pad
 from ldm.text.wordpiece import SPECIAL, WordPiece
 from ldm.training.methods import bert_pretraining as training
 from ldm.training.methods import build_method
-from ldm.training.methods.bert_pretraining import MASK, TrainBert, encode_rows, guess, hide
+from ldm.training.methods.bert_pretraining import MASK, TrainBert, encode_rows, hide
 from ldm.training.run_config import RunConfig, load_run
 from ldm.training.trainer import Trainer
 

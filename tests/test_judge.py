@@ -147,9 +147,7 @@ def test_settings_that_do_not_fit_are_refused(tmp_path, films) -> None:
     with pytest.raises(ConfigError, match="no image here says whether it shows goitre"):
         build_method(load_run(config(tmp_path, films), ["method.network.findings=[goitre]"]))
     for wrong in ("network.findings=[]", "smoothing=0.5", "smoothing=-0.1", "smoothing=.nan"):
-        with pytest.raises(
-            ConfigError, match="findings must name at least one, method"
-        ):
+        with pytest.raises(ConfigError, match="findings must name at least one, method"):
             build_method(load_run(config(tmp_path, films), [f"method.{wrong}"]))
 
 

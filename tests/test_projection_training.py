@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ldm.config import ConfigError
 from ldm.rng import generator
-from ldm.text.projected_encoder import clip_states
+from ldm.text.projected_encoder import ProjectedText, clip_states
 from ldm.text.projection import Ridge, TextProjection, padded_or_cut
 from ldm.training.methods import build_method
 from ldm.training.methods.projection_training import TrainProjection
@@ -118,7 +118,8 @@ def build(path: Path, *overrides: str) -> TrainProjection:
 def held_out_error(method: TrainProjection) -> float:
     """Mean squared error on texts that were not trained on."""
     target = clip_states(method.text, method.held_out, method.options.level)
-    return (method.projected()(method.held_out) - target).square().mean().item()
+    projected = ProjectedText(method.reader, method.module, method._about())
+    return (projected(method.held_out) - target).square().mean().item()
 
 
 @pytest.mark.parametrize("level", ["document", "token"])

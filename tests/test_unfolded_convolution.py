@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from ldm.config import ConfigError, ModelConfig, from_dict
 from ldm.fast import unfolded_convolution
-from ldm.training.methods import adaptation as adaptation_methods
-from ldm.training.methods import build_method, pretraining
-from ldm.training.methods.model_parts import activation_bytes
+from ldm.training.methods import build_method
+from ldm.training.methods.model_parts import UNetTraining, activation_bytes
 from ldm.training.run_config import load_run
 from ldm.training.trainer import Trainer
 from ldm.unet import UNet
@@ -108,10 +107,11 @@ def test_memory_is_told_of_it(
 ) -> None:
     """Columns are kept for the backward pass in the place of maps, as the estimate must know."""
     told: list[int] = []
-    for methods in (adaptation_methods, pretraining):
-        monkeypatch.setattr(
-            methods, "check_memory", lambda pipe, *_: told.append(activation_bytes(pipe, 1, 32))
-        )
+    monkeypatch.setattr(
+        UNetTraining,
+        "check_memory",
+        lambda self, _: told.append(activation_bytes(self.pipe, 1, 32)),
+    )
     for unfold in (False, True):
         config = adaptation(tmp_path / str(unfold), start, method, {}, unfold=unfold)
         run = load_run(config)

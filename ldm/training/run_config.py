@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,18 +69,20 @@ class RunConfig:
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """A training run; without `train.out` it lives in runs/<name of the config file>."""
     run = load_config(RunConfig, path, overrides)
-    check_at_least(1, "train", run.train, "steps", "batch_size", "accumulate", "save_every")
-    check_at_least(0, "train", run.train, "sample_every")
-    check_at_least(1, "data", run.data, "phantoms", "size")
+    check_range(1, "train", run.train, "steps", "batch_size", "accumulate", "save_every")
+    check_range(0, "train", run.train, "sample_every")
+    check_range(1, "data", run.data, "phantoms", "size")
     if not run.train.clip > 0:
         raise ConfigError(f"train.clip must be a norm above 0, got {run.train.clip}; 1e9 is off")
     out = run.train.out or f"runs/{Path(path).stem}"
     return dataclasses.replace(run, train=dataclasses.replace(run.train, out=out))
 
 
-def check_at_least(low: int, table: str, options: Any, *names: str) -> None:
-    """Raises ConfigError for an option below `low`, or NaN."""
+def check_range(low: int, table: str, options: Any, *names: str, most: float = math.inf) -> None:
+    """Raises ConfigError for an option below `low`, above `most`, or NaN."""
     for name in names:
-        if not (value := getattr(options, name)) >= low:
-            least = f"{low} or more" if low else "0 (off) or more"
-            raise ConfigError(f"{table}.{name} must be {least}, got {value}")
+        if not low <= (value := getattr(options, name)) <= most:
+            allowed = f"{low} or more" if low else "0 (off) or more"
+            if most < math.inf:
+                allowed = f"from {low} to {most:g}"
+            raise ConfigError(f"{table}.{name} must be {allowed}, got {value}")

@@ -89,13 +89,9 @@ class EMA:
         finally:
             self._swap()
 
-    @torch.no_grad()
     def _swap(self) -> None:
-        if self.decay:
-            for parameter, shadow in zip(self.parameters, self.shadow, strict=True):
-                kept = parameter.clone()
-                parameter.copy_(shadow)
-                shadow.copy_(kept)
+        for parameter, shadow in zip(self.parameters, self.shadow, strict=True):
+            parameter.data, shadow.data = shadow.data, parameter.data
 
 
 class Trainer:

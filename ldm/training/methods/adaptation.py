@@ -18,15 +18,8 @@ from ldm.data import datasets
 from ldm.data.datasets import Batch
 from ldm.loss import diffusion_loss, prior_preservation
 from ldm.training.methods.derived_datasets import Instances, Kind, Latents, Prior
-from ldm.training.methods.model_parts import (
-    UNetTraining,
-    check_drop_caption,
-    check_memory,
-    draw_diffusion_inputs,
-    drop_captions,
-    random_weights,
-)
-from ldm.training.run_config import RunConfig, check_at_least
+from ldm.training.methods.model_parts import UNetTraining, random_weights
+from ldm.training.run_config import RunConfig, check_range
 from ldm.weights import adapters
 
 # 5 + 5 images, as Chambon et al. have (arXiv:2210.04133)
@@ -67,7 +60,7 @@ class Adaptation(UNetTraining):
         self, moments: Tensor, context: Tensor, generator: torch.Generator
     ) -> Tensor:
         """The mean diffusion loss of latents [B, 2 C, h, w] with their text."""
-        x0, eps, t = draw_diffusion_inputs(self.pipe, moments, generator)
+        x0, eps, t = self.draw_diffusion_inputs(moments, generator)
         return diffusion_loss(self.unet, self.pipe.schedule, x0, eps, t, context).mean()
 
     def preview(self) -> tuple[Tensor, str]:
@@ -99,11 +92,11 @@ class FineTune(Adaptation):
 
     def __init__(self, run: RunConfig) -> None:
         self.options = options = from_dict(FineTuneOptions, run.method, "method")
-        check_drop_caption(options.drop_caption)
-        check_at_least(1, "method", options, "variants")
-        check_at_least(0, "method", options, "prior_weight")
+        check_range(0, "method", options, "drop_caption", most=1)
+        check_range(0, "method", options, "prior_weight")
+        check_range(1, "method", options, "variants")
         if options.prior_weight:
-            check_at_least(1, "method", options, "prior_images")
+            check_range(1, "method", options, "prior_images")
         if "{}" not in options.prompt and any(kind.suffix for kind in options.kinds):
             raise ConfigError(
                 f"method.prompt is {options.prompt!r}, which has no {{}} where the suffixes of "
@@ -119,8 +112,7 @@ class FineTune(Adaptation):
                 parameter.requires_grad_(options.train == "all" or ".cross_attn." in name)
         if not any(p.requires_grad for p in self.module.parameters()):
             raise ConfigError(f"this U-Net has nothing to train as method.train={options.train!r}")
-        images = run.train.batch_size * (2 if options.prior_weight else 1)
-        check_memory(self.pipe, run.train, self.module, images, self.size)
+        self.check_memory(run.train.batch_size * (2 if options.prior_weight else 1))
         self.prior: Latents | None = None
         if options.prior_weight:
             sampling = self.sampling(self.pipe.config.guidance)
@@ -141,7 +133,7 @@ class FineTune(Adaptation):
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         count = len(batch.ids) // (1 if self.prior is None else 2)
-        captions = drop_captions(batch.captions[:count], self.options.drop_caption, generator)
+        captions = self.drop_captions(batch.captions[:count], self.options.drop_caption, generator)
         context = self.encode_captions(captions)
         instance = self.denoising_loss(batch.images[:count], context, generator)
         if self.prior is None:
@@ -211,7 +203,7 @@ class TextualInversion(Adaptation):
 
     def __init__(self, run: RunConfig) -> None:
         self.options = options = from_dict(InversionOptions, run.method, "method")
-        check_at_least(1, "method", options, "vectors", "variants")
+        check_range(1, "method", options, "vectors", "variants")
         ids = tokenizer().encode(options.concept)
         if not options.word.strip() or not ids:
             raise ConfigError(
@@ -224,7 +216,7 @@ class TextualInversion(Adaptation):
         self.start = torch.stack([table[ids[i % len(ids)]] for i in range(options.vectors)])
         self.module: NewWord = NewWord(self.start.to(self.parts.device))
         self.pipe.text.words[options.word] = self.module.vectors
-        check_memory(self.pipe, run.train, self.module, run.train.batch_size, self.size)
+        self.check_memory(run.train.batch_size)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         context = self.pipe.encode_text(batch.captions, tell=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ldm import rng
 from ldm.config import ConfigError, from_dict, to_dict
 from ldm.data import datasets, text_corpus
 from ldm.data.datasets import Batch
@@ -150,23 +149,3 @@ def hide(ids: Tensor, vocab_size: int, generator: torch.Generator) -> tuple[Tens
     others = torch.randint(len(SPECIAL), vocab_size, ids.shape, generator=generator)
     shown = ids.masked_fill(hidden & (fate < MASKED), MASK)
     return torch.where(hidden & (fate >= 1 - RANDOM), others, shown), hidden
-
-
-@torch.inference_mode()
-def guess(bert: Bert, rows: Sequence[Row], seed: int = 0) -> list[tuple[Row, dict[int, int]]]:
-    """For each row, how it was shown, and {place of a hidden token: the guess}.
-
-    All that is hidden is shown as [MASK], none as a random token or as it was.
-    rows: as `encode_rows` gives them for a BERT whose vocabulary begins with the special tokens
-    """
-    found = []
-    for start in range(0, len(rows), 32):
-        part = rows[start : start + 32]
-        ids, mask = pad(part, SPECIAL.index("[PAD]"))
-        _, hidden = hide(ids, bert.config.vocab_size, rng.generator(seed, "hide", start))
-        shown = ids.masked_fill(hidden, MASK)
-        best = iter(bert.guess(bert(shown, mask)[hidden]).argmax(dim=-1).tolist())
-        for row, line, places in zip(part, shown.tolist(), hidden, strict=True):
-            guesses = {place: next(best) for place in places.nonzero()[:, 0].tolist()}
-            found.append((line[: len(row)], guesses))
-    return found

@@ -21,7 +21,7 @@ from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.system import devices
 from ldm.system.devices import available
-from ldm.training.run_config import RunConfig, TrainConfig
+from ldm.training.run_config import RunConfig
 from ldm.training.trainer import Method
 from ldm.unet import UNet
 from ldm.vae import codec_bytes
@@ -152,71 +152,64 @@ class UNetTraining(PartTraining):
         self.unet.train()
         return image_files.grid(images, columns=4), "synthetic: drawn by a model in training"
 
+    def drop_captions(
+        self, captions: Sequence[str], share: float, generator: torch.Generator
+    ) -> list[str]:
+        """The captions, each replaced by "" with probability `share`, for guidance without text."""
+        dropped = torch.rand(len(captions), generator=generator) < share
+        return ["" if drop else c for drop, c in zip(dropped, captions, strict=True)]
 
-def check_drop_caption(share: float) -> None:
-    """Raises ConfigError for what is no share of the captions; 1 learns from "" alone."""
-    if not 0 <= share <= 1:
-        raise ConfigError(f"method.drop_caption must be a share from 0 to 1, got {share}")
+    def draw_diffusion_inputs(
+        self, moments: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x0 and eps [B, C, h, w], and t [B], for `diffusion_loss`.
 
+        moments: [B, 2 C, h, w], mean and logvar, as derived_datasets.Latents has them
+        """
+        mean, logvar = moments.chunk(2, dim=1)
+        noise, eps = torch.randn(2, *mean.shape, generator=generator).to(mean.device)
+        x0 = self.pipe.scale_factor * (mean + torch.exp(0.5 * logvar) * noise)
+        t = torch.randint(self.pipe.schedule.steps, (len(mean),), generator=generator)
+        return x0, eps, t.to(mean.device)
 
-def drop_captions(captions: Sequence[str], share: float, generator: torch.Generator) -> list[str]:
-    """The captions, each replaced by "" with probability `share`, for classifier-free guidance."""
-    dropped = torch.rand(len(captions), generator=generator) < share
-    return ["" if drop else c for drop, c in zip(dropped, captions, strict=True)]
+    def check_memory(self, images: int) -> None:
+        """Raise ConfigError, with what would help, if the run does not fit; else log the estimate.
 
-
-def draw_diffusion_inputs(
-    pipe: LatentDiffusion, moments: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """x0 and eps [B, C, h, w], and t [B], for `diffusion_loss`.
-
-    moments: [B, 2 C, h, w], mean and logvar as ldm.training.methods.derived_datasets.Latents has
-        them
-    """
-    mean, logvar = moments.chunk(2, dim=1)
-    noise, eps = torch.randn(2, *mean.shape, generator=generator).to(mean.device)
-    x0 = pipe.scale_factor * (mean + torch.exp(0.5 * logvar) * noise)
-    t = torch.randint(pipe.schedule.steps, (len(mean),), generator=generator).to(mean.device)
-    return x0, eps, t
-
-
-def check_memory(
-    pipe: LatentDiffusion, train: TrainConfig, trained: nn.Module, images: int, size: int
-) -> None:
-    """Raise ConfigError, with what would help, for a run that does not fit; else log the estimate.
-
-    trained: the module whose parameters are learned
-    images: how many, of size x size pixels, go through the U-Net before one backward pass
-    """
-    learned = {id(p): p.nbytes for p in trained.parameters() if p.requires_grad}
-    networks = (pipe.unet, pipe.vae, pipe.text)
-    weights = sum(({id(p): p.nbytes for n in networks for p in n.parameters()} | learned).values())
-    # of each learned number Adam's two moments, the average, a gradient
-    states = sum(learned.values()) * (3 if train.ema else 2)
-    states += (max if train.update_in_backward else sum)(learned.values())
-    share = 2 if train.precision == "bfloat16" else 1
-    kept = activation_bytes(pipe, images, size) // share
-    coding = codec_bytes(pipe.config.vae, size, size)  # of images and previews, between the steps
-    need, room = weights + states + max(kept, coding), available(pipe.device)
-    estimate = (
-        f"about {need / 1e9:.3g} GB (weights {weights / 1e9:.3g}, gradients and optimizer "
-        f"{states / 1e9:.3g}, activations {kept / 1e9:.3g}, or {coding / 1e9:.3g} to encode or "
-        "decode an image)"
-    )
-    if need > room:
-        hints = ["train.checkpointing=true"] * (not train.checkpointing)
-        hints += ["train.ema=0"] * (train.ema > 0)
-        whole = trained is pipe.unet  # else little is learned, and its gradients are small
-        if whole and train.accumulate == 1 and not train.update_in_backward:
-            hints += ["train.update_in_backward=true with train.clip=1e9"]
-        hints += ["a smaller train.batch_size with more train.accumulate"] * (images > 1)
-        hints += ["method.train=lora"] * (whole and train.method == "finetune")
-        hints += [f"a smaller data.size than {size}"]
+        images: how many go through the U-Net before one backward pass
+        """
+        train, pipe, size = self.run.train, self.pipe, self.size
+        learned = {id(p): p.nbytes for p in self.module.parameters() if p.requires_grad}
+        held = {id(p): p.nbytes for n in (pipe.unet, pipe.vae, pipe.text) for p in n.parameters()}
+        weights = sum((held | learned).values())
+        # of each learned number Adam's two moments, the average, a gradient
+        states = sum(learned.values()) * (3 if train.ema else 2)
+        states += (max if train.update_in_backward else sum)(learned.values())
+        kept = activation_bytes(pipe, images, size) // (2 if train.precision == "bfloat16" else 1)
+        coding = codec_bytes(pipe.config.vae, size, size)  # between the steps
+        need, room = weights + states + max(kept, coding), available(pipe.device)
+        estimate = (
+            f"about {need / 1e9:.3g} GB (weights {weights / 1e9:.3g}, gradients and optimizer "
+            f"{states / 1e9:.3g}, activations {kept / 1e9:.3g}, or {coding / 1e9:.3g} to encode or "
+            "decode an image)"
+        )
+        if need <= room:
+            log.info("memory: %s of %.3g GB", estimate, room / 1e9)
+            return
+        whole = self.module is self.unet  # else little is learned, and its gradients are small
+        hints = {
+            "train.checkpointing=true": not train.checkpointing,
+            "train.ema=0": train.ema > 0,
+            "train.update_in_backward=true with train.clip=1e9": whole
+            and train.accumulate == 1
+            and not train.update_in_backward,
+            "a smaller train.batch_size with more train.accumulate": images > 1,
+            "method.train=lora": whole and train.method == "finetune",
+            f"a smaller data.size than {size}": True,
+        }
         raise ConfigError(
             f"this run needs {estimate}, and {room / 1e9:.3g} GB are available; "
-            f"try {', '.join(hints)}"
+            f"try {', '.join(hint for hint, helps in hints.items() if helps)}"
         )
-    log.info("memory: %s of %.3g GB", estimate, room / 1e9)
 
 
 def activation_bytes(pipe: LatentDiffusion, images: int, size: int) -> int:

@@ -22,17 +22,8 @@ from ldm.data.datasets import Batch
 from ldm.loss import contrastive_loss, diffusion_loss, reconstruction_terms
 from ldm.pictures import image_files
 from ldm.training.methods.derived_datasets import Latents
-from ldm.training.methods.model_parts import (
-    Parts,
-    PartTraining,
-    UNetTraining,
-    check_drop_caption,
-    check_memory,
-    draw_diffusion_inputs,
-    drop_captions,
-    random_weights,
-)
-from ldm.training.run_config import RunConfig, check_at_least
+from ldm.training.methods.model_parts import Parts, PartTraining, UNetTraining, random_weights
+from ldm.training.run_config import RunConfig, check_range
 from ldm.vae import VAE
 
 
@@ -57,7 +48,7 @@ class TrainVAE(PartTraining):
 
     def __init__(self, run: RunConfig) -> None:
         self.options = from_dict(VAEOptions, run.method, "method")
-        check_at_least(0, "method", self.options, "absolute", "gradient", "kl")
+        check_range(0, "method", self.options, "absolute", "gradient", "kl")
         self.parts = Parts(run, "vae")
         self.module: VAE = self.parts.fresh("vae", run.train.seed)
         for name, pixels in (("data.size", run.data.size), ("method.crop", self.options.crop)):
@@ -111,7 +102,7 @@ class TrainText(PartTraining):
     def __init__(self, run: RunConfig) -> None:
         self.options = from_dict(TextOptions, run.method, "method")
         width, temperature = self.options.channels, self.options.temperature
-        check_at_least(1, "method", self.options, "pixels", "channels")
+        check_range(1, "method", self.options, "pixels", "channels")
         if width % GROUPS or not temperature > 0:
             raise ConfigError(
                 f"method.channels must be a multiple of {GROUPS} and method.temperature above 0, "
@@ -174,9 +165,9 @@ class TrainUNet(UNetTraining):
 
     def __init__(self, run: RunConfig) -> None:
         self.options = options = from_dict(UNetOptions, run.method, "method")
-        check_drop_caption(options.drop_caption)
-        check_at_least(0, "method", options, "min_snr")
-        check_at_least(1, "method", options, "variants")
+        check_range(0, "method", options, "drop_caption", most=1)
+        check_range(0, "method", options, "min_snr")
+        check_range(1, "method", options, "variants")
         if not options.prompts:
             raise ConfigError("method.prompts needs at least one prompt")
         super().__init__(run, adapts=False)
@@ -187,11 +178,11 @@ class TrainUNet(UNetTraining):
             for dataset, share in datasets.open_datasets(run.data, vae.config.image_channels)
         ]
         datasets.check_shares(self.datasets, run.train.batch_size)
-        check_memory(self.pipe, run.train, self.unet, run.train.batch_size, self.size)
+        self.check_memory(run.train.batch_size)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        x0, eps, t = draw_diffusion_inputs(self.pipe, batch.images, generator)
-        captions = drop_captions(batch.captions, self.options.drop_caption, generator)
+        x0, eps, t = self.draw_diffusion_inputs(batch.images, generator)
+        captions = self.drop_captions(batch.captions, self.options.drop_caption, generator)
         with torch.no_grad():
             context = self.pipe.encode_text(captions, tell=False)
         each = diffusion_loss(self.unet, self.pipe.schedule, x0, eps, t, context)

@@ -21,10 +21,10 @@ from ldm.data.text_corpus import open_texts
 from ldm.system.fingerprint import code_version, digest
 from ldm.text import projected_encoder
 from ldm.text.pooling import How
-from ldm.text.projected_encoder import PLACES, About, Level, ProjectedText, clip_states
+from ldm.text.projected_encoder import PLACES, About, Level, clip_states
 from ldm.text.projection import Ridge, TextProjection, padded_or_cut
 from ldm.training.methods.model_parts import Parts, random_weights
-from ldm.training.run_config import RunConfig, check_at_least
+from ldm.training.run_config import RunConfig, check_range
 from ldm.training.trainer import Method
 from ldm.weights import adapters
 
@@ -56,7 +56,7 @@ class TrainProjection(Method):
     def __init__(self, run: RunConfig) -> None:
         self.options = from_dict(ProjectionOptions, run.method, "method")
         options, self.out = self.options, run.train.out
-        check_at_least(1, "method", options, "layers", "hidden")
+        check_range(1, "method", options, "layers", "hidden")
         if not 0 <= options.drop_caption < 1:
             raise ConfigError(
                 f"method.drop_caption must be from 0 to below 1, got {options.drop_caption}"
@@ -116,10 +116,6 @@ class TrainProjection(Method):
 
     def save(self, path: Path) -> None:
         adapters.save(path, "projection", self.module.state_dict(), to_dict(self._about()))
-
-    def projected(self) -> ProjectedText:
-        """What `save` keeps, as it is now."""
-        return ProjectedText(self.reader, self.module, self._about())
 
     def _about(self) -> About:
         options = self.options
