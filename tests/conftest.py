@@ -148,8 +148,9 @@ def assert_one_line(error: str, *words: str) -> None:
 
 
 def adaptation(folder: Path, start: Path, method: str, options: dict, **train) -> Path:
-    """A config file in the folder, for few steps and a small model."""
+    """A config file in the folder, for few steps and a small model, without previews."""
     common = {"steps": 4, "batch_size": 2, "learning_rate": 1e-2, "warmup": 1, "ema": 0.0}
+    common["sample_every"] = 0
     config = {
         "train": {"method": method, "out": str(folder / "run"), **common, **train},
         "data": {"phantoms": 40, "size": 32, "cache": str(start.parent / "cache")},

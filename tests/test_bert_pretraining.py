@@ -48,9 +48,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     return load_run(write_run(tmp_path_factory.mktemp("bert")))
 
 
-# --- what is hidden ---
-
-
 def lines(count: int, length: int) -> torch.Tensor:
     """[CLS], `length` ordinary tokens, [SEP], two [PAD]; in each row one [UNK]."""
     g = torch.Generator().manual_seed(1)
@@ -93,9 +90,6 @@ def test_every_place_is_hidden_as_often_as_any_other() -> None:
     often = hidden.sum(dim=0)[(ids >= len(SPECIAL)).all(dim=0)].float()
     share = 6 / 40
     assert ((often - 3000 * share).abs() < 5 * (3000 * share * (1 - share)) ** 0.5).all()
-
-
-# --- rows ---
 
 
 def test_a_long_text_becomes_several_rows_and_loses_nothing() -> None:
@@ -142,9 +136,6 @@ def test_shares_are_kept_in_every_batch(tmp_path: Path) -> None:
     zebra = method.wordpiece.ids["zebra"]
     batch = method.draw_batch(8, torch.Generator().manual_seed(0))
     assert (batch.images == zebra).any(dim=1).tolist() == [True] * 2 + [False] * 6
-
-
-# --- learning ---
 
 
 def test_the_loss_is_that_of_the_hidden_tokens_alone(run: RunConfig) -> None:
@@ -219,9 +210,6 @@ def test_guesses_are_those_of_the_network_at_hidden_places(trained: Path) -> Non
         assert guesses == {place: best[place] for place in guesses}
 
 
-# --- bad input ---
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -254,9 +242,6 @@ def test_other_words_are_refused_on_resume(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(training, "learn", lambda *a: [*SPECIAL, *reversed(learned(*a)[5:])])
     with pytest.raises(ConfigError, match="was begun with vocabulary="):
         fit(path)
-
-
-# --- the shipped one ---
 
 
 def test_the_shipped_bert_knows_held_out_captions() -> None:

@@ -44,16 +44,6 @@ def test_the_network_is_the_papers_read_from_the_right() -> None:
     torch.testing.assert_close(projection(x), y.clamp(min=0) @ last.weight.T + last.bias)
 
 
-@pytest.mark.parametrize("layers", [0, 1, 3])
-def test_layers_are_hidden_layers(layers: int) -> None:
-    """Each hidden layer is as wide as asked for, and none of them is one linear map."""
-    projection = TextProjection(384, 768, layers, hidden=64)
-    widths = [p.in_features for p in projection if isinstance(p, nn.Linear)]
-    assert widths == [384] + [64] * layers
-    assert sum(isinstance(p, nn.ReLU) for p in projection) == layers
-    assert projection(torch.zeros(2, 77, 384)).shape == (2, 77, 768)
-
-
 def test_ridge_recovers_a_planted_linear_map() -> None:
     """From pairs y = W x + b in any batches it finds W and b to 1e-6."""
     x, y, w, b = planted(200, 8, 5)
@@ -105,9 +95,6 @@ def test_without_a_projection_the_vector_is_padded_or_cut(
     assert projected.tolist() == expected
 
 
-# --- training ---
-
-
 def build(path: Path, *overrides: str) -> TrainProjection:
     method = build_method(load_run(path, overrides))
     assert isinstance(method, TrainProjection)
@@ -118,7 +105,7 @@ def build(path: Path, *overrides: str) -> TrainProjection:
 def held_out_error(method: TrainProjection) -> float:
     """Mean squared error on texts that were not trained on."""
     target = clip_states(method.text, method.held_out, method.options.level)
-    projected = ProjectedText(method.reader, method.module, method._about())
+    projected = ProjectedText(method.reader, method.module, method.about())
     return (projected(method.held_out) - target).square().mean().item()
 
 

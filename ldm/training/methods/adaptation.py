@@ -45,10 +45,6 @@ class Adaptation(UNetTraining):
         learned = [prompts[0].replace("{}", kind.suffix) for kind in kinds or [Kind()]]
         self.shown = list(dict.fromkeys(learned))  # the prompts of previews, each once
 
-    def as_latents(self, dataset: Instances | Prior, variants: int = 1) -> Latents:
-        vae, cache = self.pipe.vae, self.run.data.cache
-        return Latents(dataset, vae, self.parts.start["vae"], variants, self.size, cache)
-
     def encode_captions(self, captions: Sequence[str]) -> Tensor:
         """[B, S, D]; each caption goes through the frozen tower once."""
         with torch.no_grad():

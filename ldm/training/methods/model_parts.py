@@ -21,6 +21,7 @@ from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.system import devices
 from ldm.system.devices import available
+from ldm.training.methods.derived_datasets import Latents
 from ldm.training.run_config import RunConfig
 from ldm.training.trainer import Method
 from ldm.unet import UNet
@@ -136,6 +137,10 @@ class UNetTraining(PartTraining):
         self.pipe = LatentDiffusion(self.parts.config, self.unet, vae, text)
         self.pipe.weights_hash = start
         self.pipe.latent_shape(self.size, self.size)  # raises before hours of work, not after
+
+    def as_latents(self, dataset: Dataset, variants: int = 1) -> Latents:
+        start, cache = self.parts.start["vae"], self.run.data.cache
+        return Latents(dataset, self.pipe.vae, start, variants, self.size, cache)
 
     def sampling(self, guidance: float) -> Sampling:
         """The settings of previews and class images."""

@@ -21,7 +21,6 @@ from ldm.data.augmentation import crop
 from ldm.data.datasets import Batch
 from ldm.loss import contrastive_loss, diffusion_loss, reconstruction_terms
 from ldm.pictures import image_files
-from ldm.training.methods.derived_datasets import Latents
 from ldm.training.methods.model_parts import Parts, PartTraining, UNetTraining, random_weights
 from ldm.training.run_config import RunConfig, check_range
 from ldm.vae import VAE
@@ -53,8 +52,8 @@ class TrainVAE(PartTraining):
         self.module: VAE = self.parts.fresh("vae", run.train.seed)
         for name, pixels in (("data.size", run.data.size), ("method.crop", self.options.crop)):
             if pixels < 1 or pixels % self.module.config.factor:
-                factor = self.module.config.factor
-                raise ConfigError(f"{name} must be a multiple of {factor} (the VAE), got {pixels}")
+                allowed = f"a positive multiple of {self.module.config.factor} (the VAE)"
+                raise ConfigError(f"{name} must be {allowed}, got {pixels}")
         self.datasets = datasets.open_datasets(run.data, self.module.config.image_channels)
         datasets.check_shares(self.datasets, run.train.batch_size)
 
@@ -172,11 +171,8 @@ class TrainUNet(UNetTraining):
             raise ConfigError("method.prompts needs at least one prompt")
         super().__init__(run, adapts=False)
         self.module: nn.Module = self.unet
-        vae, start = self.pipe.vae, self.parts.start["vae"]
-        self.datasets = [
-            (Latents(dataset, vae, start, options.variants, self.size, run.data.cache), share)
-            for dataset, share in datasets.open_datasets(run.data, vae.config.image_channels)
-        ]
+        sources = datasets.open_datasets(run.data, self.parts.config.vae.image_channels)
+        self.datasets = [(self.as_latents(d, options.variants), share) for d, share in sources]
         datasets.check_shares(self.datasets, run.train.batch_size)
         self.check_memory(run.train.batch_size)
 

@@ -115,9 +115,9 @@ class TrainProjection(Method):
         return f"{kind}, from {len(self.train)} texts; sample.py --text-encoder {self.out}"
 
     def save(self, path: Path) -> None:
-        adapters.save(path, "projection", self.module.state_dict(), to_dict(self._about()))
+        adapters.save(path, "projection", self.module.state_dict(), to_dict(self.about()))
 
-    def _about(self) -> About:
+    def about(self) -> About:
         options = self.options
         return About(
             options.encoder,
