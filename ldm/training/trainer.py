@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -194,10 +195,7 @@ class Trainer:
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             loss, figures = method.loss(batch, rng.generator(settings.seed, "loss", *key))
         if settings.update_in_backward:
-
-            def refuse(norm: str) -> None:
-                self._refuse(step, loss.item(), norm, batch.ids)
-
+            refuse = partial(self._refuse, step, loss.item(), ids=batch.ids)
             update_in_backward.update(loss, self.parameters, self.optimizer, refuse)
         else:
             (loss / settings.accumulate).backward()
@@ -213,7 +211,7 @@ class Trainer:
         self.processes.add(gradients)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
         if not (math.isfinite(loss) and norm.isfinite()):
-            self._refuse(step, loss, f"{norm.item()}", ids)
+            self._refuse(step, loss, norm.item(), ids)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -224,9 +222,9 @@ class Trainer:
         self.processes.add([sums])
         return dict(zip(rows[0], (sums / self.settings.accumulate).tolist(), strict=True))
 
-    def _refuse(self, step: int, loss: float, norm: str, ids: list[str]) -> None:
+    def _refuse(self, step: int, loss: float, norm: float | str, ids: list[str]) -> None:
         report = self.folder / f"not_finite_{self.processes.rank}.json"
-        facts = {"step": step, "loss": str(loss), "gradient_norm": norm, "samples": ids}
+        facts = {"step": step, "loss": str(loss), "gradient_norm": str(norm), "samples": ids}
         with atomic.whole_file(report) as path:
             path.write_text(json.dumps(facts) + "\n")
         raise FloatingPointError(

@@ -12,7 +12,7 @@ def update(
     loss: Tensor,
     parameters: Sequence[nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    refuse: Callable[[str], None],
+    refuse: Callable[[float | str], None],
 ) -> None:
     """Update each weight once its gradient is complete, then free that: one is held at most.
 
@@ -28,7 +28,7 @@ def update(
     def step(parameter: Tensor) -> None:
         assert parameter.grad is not None  # for mypy
         if not (norm := parameter.grad.norm()).isfinite():
-            refuse(f"{norm.item()}")
+            refuse(norm.item())
         optimizer.step()  # of this one alone: no other has a gradient now
         parameter.grad = None
         waiting.discard(parameter)
