@@ -24,6 +24,9 @@ from ldm.pipeline import LatentDiffusion
 from ldm.text.bert import Bert, BertConfig
 from ldm.text.bert_files import save_bert
 from ldm.text.wordpiece import SPECIAL, WordPiece, words
+from ldm.training.methods import build_method
+from ldm.training.run_config import load_run
+from ldm.training.trainer import Trainer
 from ldm.weights.export import Parts, save
 from ldm.weights.loading import PARTS, load_parts
 from ldm.weights.weight_files import read
@@ -160,6 +163,12 @@ def adaptation(folder: Path, start: Path, method: str, options: dict, **train) -
     folder.mkdir(exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder / "config.yaml"
+
+
+def fit(path: Path) -> Path:
+    """Train as the config file says; returns the path of the weights."""
+    run = load_run(path)
+    return Trainer(run, build_method(run)).fit()
 
 
 def projection(folder: Path, start: Path, encoder: Path, options: dict, **train) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import fit
 
 import train as script
 from benchmarks.bert import guess, measure
@@ -16,10 +17,8 @@ from ldm.text.bert_files import load_bert
 from ldm.text.pooling import pad
 from ldm.text.wordpiece import SPECIAL, WordPiece
 from ldm.training.methods import bert_pretraining as training
-from ldm.training.methods import build_method
 from ldm.training.methods.bert_pretraining import MASK, TrainBert, encode_rows, hide
 from ldm.training.run_config import RunConfig, load_run
-from ldm.training.trainer import Trainer
 
 VOCAB = [*SPECIAL, *"abcdefghij", *(f"##{letter}" for letter in "abcdefghij")]
 TINY = {"vocab_size": 300, "context_length": 16, "width": 32, "layers": 1, "heads": 2}
@@ -36,11 +35,6 @@ def write_run(folder: Path, name: str = "run", method: dict | None = None, **tra
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
-
-
-def fit(path: Path) -> Path:
-    run = load_run(path)
-    return Trainer(run, build_method(run)).fit().parent
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +148,7 @@ def test_the_loss_is_that_of_the_hidden_tokens_alone(run: RunConfig) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fit(write_run(tmp_path_factory.mktemp("trained")))
+    return fit(write_run(tmp_path_factory.mktemp("trained"))).parent
 
 
 def test_the_loss_falls_and_the_folder_opens(trained: Path) -> None:
@@ -169,7 +163,7 @@ def test_the_loss_falls_and_the_folder_opens(trained: Path) -> None:
 
 def test_half_precision_is_the_same_network_rounded(tmp_path: Path, trained: Path) -> None:
     """method.dtype=float16 changes the file, not the training."""
-    half = fit(write_run(tmp_path, method={"dtype": "float16"}))
+    half = fit(write_run(tmp_path, method={"dtype": "float16"})).parent
     whole, rounded = load_bert(trained)[0].state_dict(), load_bert(half)[0].state_dict()
     assert all(torch.equal(whole[name].half().float(), rounded[name]) for name in whole)
 
@@ -192,7 +186,7 @@ def test_an_interrupted_run_ends_in_the_same_bits(
         fit(path)
     assert not (tmp_path / "run" / "model.safetensors").exists()
     monkeypatch.undo()
-    cut = fit(path)
+    cut = fit(path).parent
     for name in ("model.safetensors", "vocab.txt", "config.json"):
         assert (cut / name).read_bytes() == (trained / name).read_bytes()
 
@@ -225,7 +219,7 @@ def test_guesses_are_those_of_the_network_at_hidden_places(trained: Path) -> Non
 def test_bad_settings_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, message: str
 ) -> None:
-    """What cannot be trained ends in one line and status 2 before anything is written."""
+    """Settings that cannot be trained end in one line and status 2; nothing is written."""
     path = write_run(tmp_path)
     code = cli.run(lambda: script.main([str(path), override]), "train.py")
     assert code == 2

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import SIZES, assert_one_line, golden, reference_names, relative_l2
+from conftest import SIZES, assert_one_line, fit, golden, reference_names, relative_l2
 from pseudo import unit
 
 import ldm
@@ -45,18 +45,13 @@ def write_config(folder: Path, method: str, start: Path | None, **train) -> Path
     return path
 
 
-def train(path: Path) -> Path:
-    run = load_run(path)
-    return Trainer(run, build_method(run)).fit()
-
-
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory) -> Path:
     """The three parts trained one after the other, a few steps each."""
     folder = tmp_path_factory.mktemp("chain")
     start = None
     for method in ("vae", "text", "unet"):
-        train(write_config(folder, method, start, steps=40 if method == "vae" else 20))
+        fit(write_config(folder, method, start, steps=40 if method == "vae" else 20))
         start = folder / method
     return folder
 
@@ -75,20 +70,12 @@ def test_every_part_learns(chain, method: str) -> None:
     assert sum(losses[-quarter:]) < sum(losses[:quarter])
 
 
-def test_the_last_file_is_a_whole_model_with_its_config(chain) -> None:
-    """The U-Net's run folder opens without any remembered flag, and draws."""
-    pipe = ldm.load(chain / "unet")
-    assert pipe.config.unet.channels == (16, 32)
+def test_the_last_file_is_a_whole_model_with_the_parts_trained_before(chain) -> None:
+    """It opens without any remembered flag; VAE and text tower are bit for bit what they were."""
+    pipe, before = ldm.load(chain / "unet"), loading.load_parts(chain / "text")[1]
     assert pipe.config.schedule.prediction == "v"
-    tokens = pipe.text.tokenize(["a"])
-    assert pipe.unet(torch.zeros(1, 4, 8, 8), torch.tensor([5]), pipe.text(tokens)).isfinite().all()
-
-
-def test_parts_trained_before_are_carried_along_unchanged(chain) -> None:
-    """Training the U-Net leaves the VAE and the text tower bit for bit what they were."""
-    before, after = (loading.load_parts(chain / name)[1] for name in ("text", "unet"))
-    for part in ("vae", "text"):
-        assert all(torch.equal(before[part][k], after[part][k]) for k in before[part])
+    for part, module in (("vae", pipe.vae), ("text", pipe.text)):
+        assert all(torch.equal(x, before[part][k]) for k, x in module.state_dict().items())
 
 
 def test_the_latent_scale_gives_unit_variance(chain) -> None:
@@ -144,12 +131,12 @@ def test_loss_and_gradients_equal_the_reference(tiny: LatentDiffusion) -> None:
         assert relative_l2(gradients[name.removeprefix("grad/")], want[name]) < 1e-5, name
 
 
-def tiny_batch(run: RunConfig, **method) -> tuple[TrainUNet, Batch]:
+def tiny_batch(run: RunConfig, size: int = 512, **method) -> tuple[TrainUNet, Batch]:
     """A method and a batch whose latents have mean 2 and variance 9."""
     method = TrainUNet(replace(run, method={"drop_caption": 0.0, **method}))
     moments = torch.tensor([2.0, math.log(9)]).repeat_interleave(4)
-    latents = moments[None, :, None, None].expand(512, -1, 8, 8)
-    return method, Batch(latents, ["a", "b"] * 256, ["x"] * 512)
+    latents = moments[None, :, None, None].expand(size, -1, 8, 8)
+    return method, Batch(latents, ["a", "b"] * (size // 2), ["x"] * size)
 
 
 def test_the_unet_learns_from_scaled_samples_of_the_posterior(unet_run, monkeypatch) -> None:
@@ -166,27 +153,34 @@ def test_the_unet_learns_from_scaled_samples_of_the_posterior(unet_run, monkeypa
     assert x0.std().item() == pytest.approx(3, abs=0.05)
 
 
-def test_the_text_and_min_snr_reach_the_loss(unet_run) -> None:
-    """Other captions give another loss; gamma weighs each image as the schedule says."""
-    (method, batch), (weighted, _) = tiny_batch(unet_run), tiny_batch(unet_run, min_snr=5.0)
-    loss, _ = method.loss(batch, torch.Generator().manual_seed(0))
-    other = batch._replace(captions=["b", "a"] * 256)
-    assert not torch.equal(method.loss(other, torch.Generator().manual_seed(0))[0], loss)
+def test_the_text_reaches_the_loss(unet_run) -> None:
+    """Other captions give another loss."""
+    method, batch = tiny_batch(unet_run, size=4)
+    losses = [
+        method.loss(batch._replace(captions=captions), torch.Generator().manual_seed(0))[0]
+        for captions in (["a", "b"] * 2, ["b", "a"] * 2)
+    ]
+    assert losses[0] != losses[1]
 
-    g = torch.Generator().manual_seed(0)
-    torch.randn(2, 512, 4, 8, 8, generator=g)
-    t = torch.randint(1000, (512,), generator=g)
-    weighted.module.forward = lambda x, t, context: 1 + 0 * x
-    method.module.forward = weighted.module.forward
-    parts = []
-    original = pretraining.diffusion_loss
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            pretraining, "diffusion_loss", lambda *a: parts.append(original(*a)) or parts[-1]
-        )
-        found, _ = weighted.loss(batch, torch.Generator().manual_seed(0))
-    expected = (parts[0] * weighted.pipe.schedule.min_snr_weight(t, 5.0)).mean()
+
+def test_min_snr_weighs_each_image_as_the_schedule_says(unet_run, monkeypatch) -> None:
+    """The loss is the mean of weight(t) x loss of an image, at the t of that image."""
+    method, batch = tiny_batch(unet_run, min_snr=5.0)
+    each, seen = torch.arange(512.0), []
+    monkeypatch.setattr(pretraining, "diffusion_loss", lambda *a: seen.append(a[4]) or each)
+    found, _ = method.loss(batch, torch.Generator().manual_seed(0))
+    expected = (each * method.pipe.schedule.min_snr_weight(seen[0], 5.0)).mean()
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(0.0, 0), (1.0, 8)])
+def test_captions_are_dropped_at_the_asked_rate(unet_run, monkeypatch, rate, expected) -> None:
+    """drop_caption = 1 trains on empty prompts only, 0 on none."""
+    method, seen = TrainUNet(replace(unet_run, method={"drop_caption": rate})), []
+    encode = method.pipe.encode_text
+    monkeypatch.setattr(method.pipe, "encode_text", lambda p, tell: seen.extend(p) or encode(p))
+    method.loss(method.draw_batch(8, torch.Generator().manual_seed(0)), torch.Generator())
+    assert seen.count("") == expected
 
 
 def test_the_size_trained_at_is_the_size_drawn(chain, tmp_path) -> None:
@@ -195,18 +189,6 @@ def test_the_size_trained_at_is_the_size_drawn(chain, tmp_path) -> None:
     run = replace(run, data=replace(run.data, size=64))
     Trainer(run, build_method(run)).fit()
     assert ldm.load(tmp_path / "unet").config.image_size == 64
-
-
-def test_captions_are_dropped_at_the_asked_rate(unet_run, monkeypatch) -> None:
-    """drop_caption = 1 trains on empty prompts only, 0 on none."""
-    for rate, expected in ((0.0, 0), (1.0, 8)):
-        method, seen = TrainUNet(replace(unet_run, method={"drop_caption": rate})), []
-        encode = method.pipe.encode_text
-        monkeypatch.setattr(
-            method.pipe, "encode_text", lambda p, tell, e=encode, s=seen: s.extend(p) or e(p)
-        )
-        method.loss(method.draw_batch(8, torch.Generator().manual_seed(0)), torch.Generator())
-        assert seen.count("") == expected
 
 
 def test_a_missing_part_is_named(tmp_path) -> None:

@@ -171,7 +171,7 @@ def test_settings_that_are_gone_or_lie_deeper_are_refused(tmp_path) -> None:
 
 
 def test_a_default_may_be_spelled_out(tmp_path) -> None:
-    """The same options in other words go on; whether the run is finished the method is asked."""
+    """A run goes on with equal options in other words; its method decides if it is finished."""
     plain = run_config(tmp_path)
     said = dataclasses.replace(plain, method={"gamma": 0})
     fit(plain, stop_at=6)
@@ -186,7 +186,7 @@ def test_a_default_may_be_spelled_out(tmp_path) -> None:
 
 
 def test_the_averaged_weights_are_the_ones_kept(tmp_path) -> None:
-    """What is saved is the exponential moving average; training goes on with the last weights."""
+    """The exponential moving average is saved; training goes on with the last weights."""
     method = fit(run_config(tmp_path))
     state = load_checkpoint(tmp_path)
     saved = load_file(tmp_path / WEIGHTS)
@@ -305,7 +305,7 @@ def test_one_gradient_is_held_at_a_time(tmp_path, monkeypatch) -> None:
 
 
 def test_what_an_update_in_the_backward_pass_cannot_do_is_refused(tmp_path) -> None:
-    """The norm of all gradients and a sum over batches want gradients that are kept."""
+    """The norm of all gradients and a sum over batches need gradients that are kept."""
     for other in ({"clip": 1.0}, {"accumulate": 2}):
         with pytest.raises(ConfigError, match=r"accumulate=1 and train\.clip=1e9 \(off\), got"):
             run_config(tmp_path, **IN_BACKWARD | other)
@@ -319,10 +319,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(tmp_path,
     method.loss = lambda batch, generator: (method.module.weight.sum() + math.inf, {})
     with pytest.raises(FloatingPointError, match=r"loss inf .*samples: point-0, point-1 "):
         Trainer(run_config(tmp_path, batch_size=2, **kind), method).fit()
-    assert json.loads((tmp_path / "not_finite_0.json").read_text())["samples"] == [
-        "point-0",
-        "point-1",
-    ]
+    kept = json.loads((tmp_path / "not_finite_0.json").read_text())
+    assert kept["samples"] == ["point-0", "point-1"]
     assert not (tmp_path / run_folder.NAME).exists()
     assert method.module.weight.item() == before
 
@@ -376,7 +374,7 @@ def test_the_learning_rate_is_a_ramp_times_a_half_cosine() -> None:
 
 
 def test_a_log_line_cut_off_by_a_crash_is_dropped(tmp_path) -> None:
-    """What a crash left half-written does not stop the next run."""
+    """A half-written line does not stop the next run."""
     (tmp_path / "log.jsonl").write_text('{"step": 0, "loss": 1.0}\n{"step": 1, "lo')
     journal = run_folder.Log(tmp_path, start=5)
     journal.write({"step": 5, "loss": 0.5})

@@ -49,7 +49,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class StartConfig:
-    """What a training starts from."""
+    """The weights that a training starts from."""
 
     path: str | None = None  # weights whose parts are taken over; null: none
     parts: tuple[str, ...] = ("unet", "vae", "text")  # those taken over, if `path` has them

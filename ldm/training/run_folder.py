@@ -81,7 +81,7 @@ def refuse_other_settings(folder: Path, before: Any, now: Any, where: str = "") 
 
 
 def refuse_other_config(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """The same for the tables of two RunConfigs, but for the method's options.
+    """Raise ConfigError if two RunConfigs differ in more than the method's options.
 
     Of these a default may be left out or spelled out; the method's own settings have them all.
     """
