@@ -102,9 +102,11 @@ class Trainer:
     compute it: the number of processes changes the result by rounding alone.
     """
 
-    def __init__(self, config: RunConfig, method: Method, group: Processes | None = None) -> None:
+    def __init__(
+        self, config: RunConfig, method: Method, processes: Processes | None = None
+    ) -> None:
         self.config, self.settings, self.method = config, config.train, method
-        self.processes = group or Processes()
+        self.processes = processes or Processes()
         count = self.processes.size
         if self.settings.accumulate < 1 or self.settings.accumulate % count:
             raise ConfigError(
