@@ -134,8 +134,7 @@ class UNetTraining(PartTraining):
             from ldm.fast import unfolded_convolution
 
             unfolded_convolution.use(self.unet)
-        self.pipe = LatentDiffusion(self.parts.config, self.unet, vae, text)
-        self.pipe.weights_hash = start
+        self.pipe = LatentDiffusion(self.parts.config, self.unet, vae, text, weights_hash=start)
         self.pipe.latent_shape(self.size, self.size)  # raises before hours of work, not after
 
     def as_latents(self, dataset: Dataset, variants: int = 1) -> Latents:
