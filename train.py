@@ -10,7 +10,7 @@ from ldm.training.run_config import load_run
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = cli.Parser("train.py", "Train what a config says; the same command again resumes.")
+    parser = cli.Parser("train.py", "Train as a config says; the same command again resumes.")
     parser.add_argument("config", help="a YAML file, e.g. configs/scratch_unet.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.steps=100")
     parser.add_argument("--json", action="store_true", help="print one JSON object: paths, seconds")
@@ -21,18 +21,19 @@ def main(arguments: list[str] | None = None) -> int:
     with watch("imports"), cli.no_garbage():  # after the settings were read: these take seconds
         from ldm.system import devices
         from ldm.training.methods import build_method
-        from ldm.training.trainer import Trainer, finished
-    here = devices.join_processes()
-    if not here.leads:
+        from ldm.training.run_folder import finished
+        from ldm.training.trainer import Trainer
+    group = devices.join_processes()
+    if not group.leads:
         logging.getLogger().setLevel(logging.WARNING)
     weights = finished(run)
     if weights is None:
         with watch("data"):
             method = build_method(run)
         with watch("training"):
-            weights = Trainer(run, method, here).fit()
+            weights = Trainer(run, method, group).fit()
     devices.leave_processes()
-    if here.leads:
+    if group.leads:
         print(cli.report([weights], watch, options.json))
     return 0
 

@@ -17,16 +17,19 @@ import argparse
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
+import torch
+
+from ldm import rng
 from ldm.data.data_config import DataConfig
 from ldm.data.text_corpus import open_texts
 from ldm.metrics.classification import share_of_groups
 from ldm.metrics.estimate import Estimate
 from ldm.text.bert import Bert
 from ldm.text.bert_files import load_bert
-from ldm.text.wordpiece import WordPiece
-from ldm.training.methods.bert_pretraining import encode, guess
+from ldm.text.pooling import pad
+from ldm.text.wordpiece import SPECIAL, WordPiece
+from ldm.training.methods.bert_pretraining import MASK, Row, encode_rows, hide
 
-Row = Sequence[int]  # the token ids of a text
 Context = Callable[[Row, int], Hashable]
 Guess = Callable[[Row, int], int]  # of the token at a place of a row, which is hidden there
 
@@ -47,8 +50,8 @@ def measure(
 ) -> dict[str, Estimate]:
     """{who guesses: the share guessed} of the texts held out of `data`."""
     texts, context = open_texts(data), bert.config.context_length
-    rows = encode(wordpiece, texts.held_out, context)
-    learned = encode(wordpiece, texts.train, context)
+    rows = encode_rows(wordpiece, texts.held_out, context)
+    learned = encode_rows(wordpiece, texts.train, context)
     asked = guess(bert, rows, seed)
     shares = {
         name: share(rows, asked, by_counting(learned, where)) for name, where in CONTEXTS.items()
@@ -103,6 +106,26 @@ def _table(rows: Sequence[Row], context: Context) -> tuple[Context, dict[Hashabl
 def most_frequent(counts: Mapping[int, int]) -> int:
     """Of equally frequent ones the smallest."""
     return min(counts, key=lambda token: (-counts[token], token))
+
+
+@torch.inference_mode()
+def guess(bert: Bert, rows: Sequence[Row], seed: int = 0) -> list[tuple[Row, dict[int, int]]]:
+    """For each row, how it was shown, and {place of a hidden token: the guess}.
+
+    All that is hidden is shown as [MASK], none as a random token or as it was.
+    rows: as `encode_rows` gives them for a BERT whose vocabulary begins with the special tokens
+    """
+    found = []
+    for start in range(0, len(rows), 32):
+        part = rows[start : start + 32]
+        ids, mask = pad(part, SPECIAL.index("[PAD]"))
+        _, hidden = hide(ids, bert.config.vocab_size, rng.generator(seed, "hide", start))
+        shown = ids.masked_fill(hidden, MASK)
+        best = iter(bert.guess(bert(shown, mask)[hidden]).argmax(dim=-1).tolist())
+        for row, line, places in zip(part, shown.tolist(), hidden, strict=True):
+            guesses = {place: next(best) for place in places.nonzero()[:, 0].tolist()}
+            found.append((line[: len(row)], guesses))
+    return found
 
 
 def main() -> None:

@@ -24,6 +24,9 @@ from ldm.pipeline import LatentDiffusion
 from ldm.text.bert import Bert, BertConfig
 from ldm.text.bert_files import save_bert
 from ldm.text.wordpiece import SPECIAL, WordPiece, words
+from ldm.training.methods import build_method
+from ldm.training.run_config import load_run
+from ldm.training.trainer import Trainer
 from ldm.weights.export import Parts, save
 from ldm.weights.loading import PARTS, load_parts
 from ldm.weights.weight_files import read
@@ -148,8 +151,9 @@ def assert_one_line(error: str, *words: str) -> None:
 
 
 def adaptation(folder: Path, start: Path, method: str, options: dict, **train) -> Path:
-    """A config file in the folder, for few steps and a small model."""
+    """A config file in the folder, for few steps and a small model, without previews."""
     common = {"steps": 4, "batch_size": 2, "learning_rate": 1e-2, "warmup": 1, "ema": 0.0}
+    common["sample_every"] = 0
     config = {
         "train": {"method": method, "out": str(folder / "run"), **common, **train},
         "data": {"phantoms": 40, "size": 32, "cache": str(start.parent / "cache")},
@@ -159,6 +163,12 @@ def adaptation(folder: Path, start: Path, method: str, options: dict, **train) -
     folder.mkdir(exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder / "config.yaml"
+
+
+def fit(path: Path) -> Path:
+    """Train as the config file says; returns the path of the weights."""
+    run = load_run(path)
+    return Trainer(run, build_method(run)).fit()
 
 
 def projection(folder: Path, start: Path, encoder: Path, options: dict, **train) -> Path:

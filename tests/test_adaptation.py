@@ -8,30 +8,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import adaptation
+from conftest import adaptation, fit
 from safetensors.torch import load_file
-from torch import nn
 
 import ldm
 import train as train_script
 from ldm import lora
-from ldm.attention import Attention
 from ldm.clip import TextEncoder
 from ldm.config import ConfigError
 from ldm.pipeline import LatentDiffusion
 from ldm.rng import generator
-from ldm.training import run_log
-from ldm.training.methods import build_method, memory_estimate
+from ldm.training.methods import build_method, model_parts
 from ldm.training.run_config import load_run
+from ldm.training.run_folder import read_log
 from ldm.training.trainer import Trainer
 from ldm.weights import adapters, loading
 
 ROOT = Path(__file__).parents[1]
-
-
-def fit(path: Path) -> Path:
-    run = load_run(path)
-    return Trainer(run, build_method(run)).fit()
 
 
 def test_only_the_new_word_is_trained(tmp_path: Path, start: Path) -> None:
@@ -60,7 +53,7 @@ def test_the_distance_from_the_first_word_is_reported(tmp_path: Path, start: Pat
     far = (method.module.vectors[0] - table[token]).norm().item()
     assert far > 0
     assert f"{far:.3g} from 'lung'" in method.summary()
-    assert run_log.read(tmp_path / "run" / "log.jsonl")[0]["distance"] == 0
+    assert read_log(tmp_path / "run" / "log.jsonl")[0]["distance"] == 0
 
 
 @pytest.mark.parametrize(
@@ -142,14 +135,14 @@ def test_a_prior_weight_of_zero_is_off_bit_for_bit(tmp_path: Path, start: Path) 
         plain.read_bytes()
     )
     options["prior_weight"] = 1e-3
-    path = fit(adaptation(tmp_path / "some", start, "finetune", options))
-    assert path.read_bytes() != plain.read_bytes()
+    some = fit(adaptation(tmp_path / "some", start, "finetune", options))
+    assert some.read_bytes() != plain.read_bytes()
 
 
 def test_the_loss_is_that_of_instances_plus_the_weighted_prior(tmp_path: Path, start: Path) -> None:
     """Both are in the log, and loss = instance + weight x prior (arXiv:2208.12242, eq. 2)."""
     fit(adaptation(tmp_path, start, "finetune", {"prior_weight": 0.5, "prior_images": 3}))
-    for row in run_log.read(tmp_path / "run" / "log.jsonl"):
+    for row in read_log(tmp_path / "run" / "log.jsonl"):
         assert row["loss"] == pytest.approx(row["instance"] + 0.5 * row["prior"], rel=1e-6)
         assert row["instance"] != row["prior"]
 
@@ -161,7 +154,7 @@ def test_class_images_are_the_start_models_and_are_drawn_once(
     options = {"prior_weight": 1.0, "prior_images": 3, "prior_prompt": "a chest"}
     run = load_run(adaptation(tmp_path / "a", start, "finetune", options))
     method = build_method(run)
-    drawn = ldm.load(start).draw(["a chest"], [1], method.sampling())
+    drawn = ldm.load(start).draw(["a chest"], [1], method.sampling(method.pipe.config.guidance))
     kept = method.prior.dataset.images(torch.tensor([1]))
     torch.testing.assert_close(kept, drawn, rtol=0, atol=1.01 / 255)
     Trainer(run, method).fit()
@@ -235,12 +228,12 @@ def test_small_files_of_another_model_are_refused(
     ("options", "message"),
     [
         ({"train": "text"}, "method.train is 'text'; choose one of"),
-        ({"prior_weight": -1}, "method.prior_weight wants 0"),
-        ({"kinds": [{"finding": "Effusion", "images": 99}]}, "wants 99 images with pleural"),
-        ({"train": "lora", "rank": 0}, "a rank of 1 or more"),
-        ({"prior_weight": float("nan")}, "method.prior_weight wants 0"),
-        ({"drop_caption": 10}, "method.drop_caption wants a share from 0 to 1, got 10"),
-        ({"variants": 0}, "method.variants wants 1"),
+        ({"prior_weight": -1}, "method.prior_weight must be 0"),
+        ({"kinds": [{"finding": "Effusion", "images": 99}]}, "needs 99 images with pleural"),
+        ({"train": "lora", "rank": 0}, "rank"),
+        ({"prior_weight": float("nan")}, "method.prior_weight must be 0"),
+        ({"drop_caption": 10}, "method.drop_caption must be from 0 to 1, got 10"),
+        ({"variants": 0}, "method.variants must be 1"),
         ({"prompt": "a chest xray"}, "'a chest xray', which has no {} where the suffixes"),
         ({"priorweight": 1}, "did you mean 'prior_weight'"),
     ],
@@ -256,24 +249,13 @@ def test_the_shipped_configs_run(tmp_path: Path, name: str, monkeypatch, capsys)
     """Two steps of each on the built-in base, with no data at hand, end in a file."""
     monkeypatch.chdir(ROOT)
     few = ["train.steps=2", "data.phantoms=40", f"data.cache={tmp_path}/cache"]
+    few.append("train.sample_every=0")
     if name == "unet_prior":
         few.append("method.prior_images=2")
-    assert (
-        train_script.main([f"configs/{name}.yaml", *few, f"train.out={tmp_path}/run", "--json"])
-        == 0
-    )
+    few += [f"train.out={tmp_path}/run", "--json"]
+    assert train_script.main([f"configs/{name}.yaml", *few]) == 0
     (path,) = json.loads(capsys.readouterr().out)["paths"]
     assert Path(path).exists()
-
-
-def test_a_lora_is_drawn_by_the_seeded_generator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That of the CPU, wherever the network is: its seed gives the same LoRA on any device."""
-    drawn = []
-    monkeypatch.setattr(nn.init, "kaiming_uniform_", lambda w, a=0.0: drawn.append(w.device.type))
-    network = nn.ModuleList([Attention(8, 2)]).to("meta")
-    loras = lora.inject(network, 2, 2.0)
-    assert set(drawn) == {"cpu"}
-    assert all(p.device.type == "meta" for p in loras.parameters())
 
 
 def test_checkpointing_changes_memory_and_nothing_else(tmp_path: Path, start: Path) -> None:
@@ -282,7 +264,7 @@ def test_checkpointing_changes_memory_and_nothing_else(tmp_path: Path, start: Pa
     for on in (False, True):
         run = load_run(adaptation(tmp_path, start, "finetune", {}, checkpointing=on))
         method = build_method(run)
-        batch = method.draw(2, generator(0, "batch", 0))
+        batch = method.draw_batch(2, generator(0, "batch", 0))
         sizes = []
         with torch.autograd.graph.saved_tensors_hooks(
             lambda t, sizes=sizes: sizes.append(t.nbytes) or t, lambda t: t
@@ -309,46 +291,31 @@ def test_a_unet_updated_in_the_backward_pass_has_the_same_bits(
     options = {"prior_weight": prior, "prior_images": 2}
     found = []
     for name, at_once in (("plain", False), ("at_once", True)):
-        config = adaptation(
-            tmp_path / name, start, "finetune", options, update_in_backward=at_once, **how
-        )
-        run = load_run(config)
-        method = build_method(run)
-        Trainer(run, method).fit()
-        found.append(method.unet.state_dict())
-    plain, at_once = found
-    assert all(torch.equal(at_once[name], tensor) for name, tensor in plain.items())
-
-
-def test_a_run_that_cannot_fit_is_refused_before_it_starts(
-    tmp_path: Path, start: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With less memory than the estimate the message says how much, and what would help."""
-    monkeypatch.setattr(memory_estimate, "available", lambda _: 10**6)
-    options = {"prior_weight": 1.0}
-    with pytest.raises(ConfigError, match=r"this run wants about .* 0\.001 GB are to be") as e:
-        build_method(load_run(adaptation(tmp_path, start, "finetune", options, ema=0.9)))
-    for hint in ("checkpointing=true", "ema=0", "in_backward=true", "accumulate", "train=lora"):
-        assert hint in str(e.value)
-    assert not list((start.parent / "cache").glob("prior*-64"))  # nothing was drawn first
+        how["update_in_backward"] = at_once
+        config = adaptation(tmp_path / name, start, "finetune", options, **how)
+        found.append(fit(config).read_bytes())
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(
-    ("method", "options"), [("textual_inversion", {}), ("finetune", {"train": "lora"})]
+    ("method", "options", "hints"),
+    [
+        ("finetune", {"prior_weight": 1.0}, {"in_backward=true", "train=lora"}),
+        ("finetune", {"train": "lora"}, set()),
+        ("textual_inversion", {}, set()),
+    ],
 )
-def test_what_would_not_help_is_not_advised(
-    tmp_path: Path,
-    start: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    method: str,
-    options: dict[str, str],
+def test_a_run_that_cannot_fit_is_refused_before_it_starts(
+    tmp_path: Path, start: Path, monkeypatch, method: str, options: dict, hints: set[str]
 ) -> None:
-    """Where little is learned its gradients are small, and a LoRA would not be smaller."""
-    monkeypatch.setattr(memory_estimate, "available", lambda _: 10**6)
-    with pytest.raises(ConfigError, match=r"try train\.checkpointing=true, a smaller") as e:
-        build_method(load_run(adaptation(tmp_path, start, method, options)))
-    assert "in_backward" not in str(e.value)
-    assert "lora" not in str(e.value)
+    """The message says how much memory is needed, and what helps: not a LoRA in place of a LoRA."""
+    monkeypatch.setattr(model_parts, "available", lambda _: 10**6)
+    with pytest.raises(ConfigError, match=r"this run needs about .* 0\.001 GB are avail") as e:
+        build_method(load_run(adaptation(tmp_path, start, method, options, ema=0.9)))
+    for hint in ("checkpointing=true", "ema=0", "accumulate", "data.size"):
+        assert hint in str(e.value)
+    assert {hint for hint in ("in_backward=true", "train=lora") if hint in str(e.value)} == hints
+    assert not list((start.parent / "cache").glob("prior*-64"))  # nothing was drawn first
 
 
 def test_the_estimate_leaves_out_gradients_that_are_not_kept(
@@ -358,7 +325,7 @@ def test_the_estimate_leaves_out_gradients_that_are_not_kept(
     told = []
     for at_once in (False, True):
         how = {"update_in_backward": at_once, "clip": 1e9}
-        with caplog.at_level(logging.INFO, "ldm.training.methods.memory_estimate"):
+        with caplog.at_level(logging.INFO, "ldm.training.methods.model_parts"):
             method = build_method(load_run(adaptation(tmp_path, start, "finetune", {}, **how)))
         told.append(float(re.findall(r"optimizer ([\d.e-]+),", caplog.text)[-1]) * 1e9)
     sizes = [p.nbytes for p in method.unet.parameters()]
@@ -386,4 +353,4 @@ def test_the_estimate_of_activations_is_what_is_kept(tmp_path: Path, start: Path
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         method.unet(x, torch.tensor([1, 2, 3]), context.requires_grad_())
     real = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own)
-    assert memory_estimate.activations(method.pipe, 3, 32) == pytest.approx(real, rel=0.15)
+    assert model_parts.activation_bytes(method.pipe, 3, 32) == pytest.approx(real, rel=0.15)

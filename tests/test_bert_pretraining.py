@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import fit
 
 import train as script
-from benchmarks.bert import measure
+from benchmarks.bert import guess, measure
 from ldm.config import ConfigError
 from ldm.data.data_config import DataConfig
 from ldm.system import cli
@@ -16,10 +17,8 @@ from ldm.text.bert_files import load_bert
 from ldm.text.pooling import pad
 from ldm.text.wordpiece import SPECIAL, WordPiece
 from ldm.training.methods import bert_pretraining as training
-from ldm.training.methods import build_method
-from ldm.training.methods.bert_pretraining import MASK, TrainBert, encode, guess, hide
+from ldm.training.methods.bert_pretraining import MASK, TrainBert, encode_rows, hide
 from ldm.training.run_config import RunConfig, load_run
-from ldm.training.trainer import Trainer
 
 VOCAB = [*SPECIAL, *"abcdefghij", *(f"##{letter}" for letter in "abcdefghij")]
 TINY = {"vocab_size": 300, "context_length": 16, "width": 32, "layers": 1, "heads": 2}
@@ -38,17 +37,9 @@ def write_run(folder: Path, name: str = "run", method: dict | None = None, **tra
     return path
 
 
-def fit(path: Path) -> Path:
-    run = load_run(path)
-    return Trainer(run, build_method(run)).fit().parent
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     return load_run(write_run(tmp_path_factory.mktemp("bert")))
-
-
-# --- what is hidden ---
 
 
 def lines(count: int, length: int) -> torch.Tensor:
@@ -95,13 +86,10 @@ def test_every_place_is_hidden_as_often_as_any_other() -> None:
     assert ((often - 3000 * share).abs() < 5 * (3000 * share * (1 - share)) ** 0.5).all()
 
 
-# --- rows ---
-
-
 def test_a_long_text_becomes_several_rows_and_loses_nothing() -> None:
     """Rows of at most 6 tokens, each with its two special ones; joined they are the text."""
     wordpiece = WordPiece(VOCAB)
-    rows = encode(wordpiece, ["abc def ghij"], context=6)
+    rows = encode_rows(wordpiece, ["abc def ghij"], context=6)
     assert sorted(map(len, rows)) == [4, 6, 6]
     whole = wordpiece.encode("abc def ghij")[1:-1]
     assert sorted(i for row in rows for i in row[1:-1]) == sorted(whole)
@@ -111,7 +99,7 @@ def test_a_long_text_becomes_several_rows_and_loses_nothing() -> None:
 def test_rows_without_a_token_to_guess_are_left_out() -> None:
     """Unknown words alone teach nothing, and would make the mean over no token NaN."""
     wordpiece = WordPiece(VOCAB)
-    assert encode(wordpiece, ["xyz", "[MASK]", "\u200b", "a xyz"], context=6) == [[2, 5, 1, 3]]
+    assert encode_rows(wordpiece, ["xyz", "[MASK]", "\u200b", "a xyz"], context=6) == [[2, 5, 1, 3]]
 
 
 def test_all_rows_are_drawn_alike(run: RunConfig) -> None:
@@ -120,7 +108,7 @@ def test_all_rows_are_drawn_alike(run: RunConfig) -> None:
     rows, _ = method.rows[0]
     drawn, spread = torch.zeros(len(rows)), []
     for step in range(4000):
-        batch = method.draw(4, torch.Generator().manual_seed(step))
+        batch = method.draw_batch(4, torch.Generator().manual_seed(step))
         for name in batch.ids:
             drawn[int(name.split()[1])] += 1
         lengths = (batch.images != 0).sum(dim=1)
@@ -140,17 +128,14 @@ def test_shares_are_kept_in_every_batch(tmp_path: Path) -> None:
     run = load_run(path, [f"data.path={table}", "data.share=0.25"])
     method = TrainBert(run)
     zebra = method.wordpiece.ids["zebra"]
-    batch = method.draw(8, torch.Generator().manual_seed(0))
+    batch = method.draw_batch(8, torch.Generator().manual_seed(0))
     assert (batch.images == zebra).any(dim=1).tolist() == [True] * 2 + [False] * 6
-
-
-# --- learning ---
 
 
 def test_the_loss_is_that_of_the_hidden_tokens_alone(run: RunConfig) -> None:
     """A network that is sure of the right token everywhere has loss 0; of a wrong one, not."""
     method = TrainBert(run)
-    batch = method.draw(8, torch.Generator().manual_seed(0))
+    batch = method.draw_batch(8, torch.Generator().manual_seed(0))
     _, hidden = hide(batch.images, 300, torch.Generator().manual_seed(1))
     for shift, loss, accuracy in ((0, 0.0, 1.0), (1, 50.0, 0.0)):
         right = (batch.images[hidden] + shift) % method.module.config.vocab_size
@@ -163,7 +148,7 @@ def test_the_loss_is_that_of_the_hidden_tokens_alone(run: RunConfig) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fit(write_run(tmp_path_factory.mktemp("trained")))
+    return fit(write_run(tmp_path_factory.mktemp("trained"))).parent
 
 
 def test_the_loss_falls_and_the_folder_opens(trained: Path) -> None:
@@ -178,7 +163,7 @@ def test_the_loss_falls_and_the_folder_opens(trained: Path) -> None:
 
 def test_half_precision_is_the_same_network_rounded(tmp_path: Path, trained: Path) -> None:
     """method.dtype=float16 changes the file, not the training."""
-    half = fit(write_run(tmp_path, method={"dtype": "float16"}))
+    half = fit(write_run(tmp_path, method={"dtype": "float16"})).parent
     whole, rounded = load_bert(trained)[0].state_dict(), load_bert(half)[0].state_dict()
     assert all(torch.equal(whole[name].half().float(), rounded[name]) for name in whole)
 
@@ -201,7 +186,7 @@ def test_an_interrupted_run_ends_in_the_same_bits(
         fit(path)
     assert not (tmp_path / "run" / "model.safetensors").exists()
     monkeypatch.undo()
-    cut = fit(path)
+    cut = fit(path).parent
     for name in ("model.safetensors", "vocab.txt", "config.json"):
         assert (cut / name).read_bytes() == (trained / name).read_bytes()
 
@@ -209,7 +194,7 @@ def test_an_interrupted_run_ends_in_the_same_bits(
 def test_guesses_are_those_of_the_network_at_hidden_places(trained: Path) -> None:
     """Each guess is the best token there, with all that is hidden behind [MASK], row by row."""
     bert, wordpiece = load_bert(trained)
-    rows = encode(wordpiece, [f"phantom lung xray with {w}" for w in ("edema", "nodule")], 16)
+    rows = encode_rows(wordpiece, [f"phantom lung xray with {w}" for w in ("edema", "nodule")], 16)
     for row, (shown, guesses) in zip(rows, guess(bert, rows), strict=True):
         assert shown == [MASK if place in guesses else token for place, token in enumerate(row)]
         ids, mask = pad([shown], wordpiece.pad)
@@ -219,14 +204,11 @@ def test_guesses_are_those_of_the_network_at_hidden_places(trained: Path) -> Non
         assert guesses == {place: best[place] for place in guesses}
 
 
-# --- bad input ---
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("method.network.vocab_size=20", "a vocabulary of 20 tokens cannot be learned"),
-        ("method.network.context_length=2", "context_length wants 3 or more"),
+        ("method.network.context_length=2", "context_length must be 3 or more"),
         ("method.network.heads=5", "does not split into 5 heads"),
         ("method.netwrok.width=8", "did you mean 'network'"),
         ("model.path=weights", "model.path is set, but"),
@@ -237,7 +219,7 @@ def test_guesses_are_those_of_the_network_at_hidden_places(trained: Path) -> Non
 def test_bad_settings_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, message: str
 ) -> None:
-    """What cannot be trained ends in one line and status 2 before anything is written."""
+    """Settings that cannot be trained end in one line and status 2; nothing is written."""
     path = write_run(tmp_path)
     code = cli.run(lambda: script.main([str(path), override]), "train.py")
     assert code == 2
@@ -254,9 +236,6 @@ def test_other_words_are_refused_on_resume(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(training, "learn", lambda *a: [*SPECIAL, *reversed(learned(*a)[5:])])
     with pytest.raises(ConfigError, match="was begun with vocabulary="):
         fit(path)
-
-
-# --- the shipped one ---
 
 
 def test_the_shipped_bert_knows_held_out_captions() -> None:

@@ -24,7 +24,7 @@ from ldm.drawing.drawing_settings import recall
 from ldm.fast import compilation, switches, winograd
 from ldm.pictures import image_files
 from ldm.pipeline import Sampling
-from ldm.training import run_log
+from ldm.training import run_folder
 from ldm.training.methods import build_method
 from ldm.training.run_config import RunConfig, TrainConfig, load_run
 from ldm.training.trainer import Trainer
@@ -351,7 +351,7 @@ def test_a_run_may_go_on_compiled(start: Path, tmp_path: Path, graphs: object) -
     for steps, compile in ((2, ""), (3, "regions")):
         run = training(start, tmp_path, "finetune", steps=steps, compile=compile)
         Trainer(run, build_method(run)).fit()
-    assert [row["step"] for row in run_log.read(tmp_path / "run" / "log.jsonl")] == [0, 1, 2]
+    assert [row["step"] for row in run_folder.read_log(tmp_path / "run" / "log.jsonl")] == [0, 1, 2]
 
 
 def test_the_config_knows_the_same_modes() -> None:

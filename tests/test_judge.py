@@ -70,7 +70,7 @@ def test_unknown_labels_leave_no_trace_in_the_gradient(tmp_path, films) -> None:
     """The last layer's row of a finding that nobody labelled gets no gradient."""
     names = "method.network.findings=[Effusion, Mass]"  # the CSV's spelling will do
     method = build_method(load_run(config(tmp_path, films), [names]))
-    batch = method.draw(8, torch.Generator().manual_seed(0))
+    batch = method.draw_batch(8, torch.Generator().manual_seed(0))
     batch = batch._replace(findings=[{EFFUSION: row[EFFUSION]} for row in batch.findings])
     loss, _ = method.loss(batch, torch.Generator())
     loss.backward()
@@ -82,7 +82,7 @@ def test_unknown_labels_leave_no_trace_in_the_gradient(tmp_path, films) -> None:
 def test_batches_are_balanced_within_each_collection(tmp_path, films) -> None:
     """Half of what comes from each collection has fluid; where all or none has, none is drawn."""
     method = build_method(load_run(config(tmp_path, films)))
-    batch = method.draw(4000, torch.Generator().manual_seed(0))
+    batch = method.draw_batch(4000, torch.Generator().manual_seed(0))
     seen = Counter(FILMS[int(name)] for name in batch.ids)
     share = {c: sum(n for (place, _), n in seen.items() if place == c) for c in ("east", "west")}
     assert sum(share.values()) == 4000
@@ -90,7 +90,7 @@ def test_batches_are_balanced_within_each_collection(tmp_path, films) -> None:
     for place in share:
         fluid = sum(n for (c, labels), n in seen.items() if c == place and "Effusion" in labels)
         assert fluid == pytest.approx(share[place] / 2, abs=130)
-    one, other = (method.draw(9, torch.Generator().manual_seed(5)).ids for _ in range(2))
+    one, other = (method.draw_batch(9, torch.Generator().manual_seed(5)).ids for _ in range(2))
     assert one == other
 
 

@@ -35,7 +35,7 @@ def test_accumulated_batches_are_one_larger_batch(tmp_path: Path, start: Path) -
     found = [p.grad.clone() for p in trainer.parameters]
     expected = [torch.zeros_like(p) for p in trainer.parameters]
     for key in ((0,), (0, 1), (0, 2)):
-        batch = method.draw(2, rng.generator(0, "batch", *key))
+        batch = method.draw_batch(2, rng.generator(0, "batch", *key))
         loss, _ = method.loss(batch, rng.generator(0, "loss", *key))
         for total, part in zip(
             expected, torch.autograd.grad(loss, trainer.parameters), strict=True
@@ -51,7 +51,7 @@ def test_accumulated_batches_are_one_larger_batch(tmp_path: Path, start: Path) -
 def test_batches_that_do_not_go_round_are_refused(tmp_path: Path, start: Path) -> None:
     """Two processes need an even number of batches in a step, and the message says so."""
     run = load_run(adaptation(tmp_path, start, "finetune", {}, accumulate=3))
-    with pytest.raises(ConfigError, match="with 2 processes it wants 2 or a multiple"):
+    with pytest.raises(ConfigError, match="with 2 processes it must be 2 or a multiple"):
         Trainer(run, build_method(run), Processes(0, 2))
 
 

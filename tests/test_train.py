@@ -15,10 +15,10 @@ from torch import nn
 from ldm.config import ConfigError
 from ldm.data.data_config import DataConfig
 from ldm.data.datasets import Batch
-from ldm.training import checkpoint, run_log
-from ldm.training.ema import EMA
+from ldm.training import run_folder
 from ldm.training.run_config import RunConfig, TrainConfig
-from ldm.training.trainer import WEIGHTS, Trainer, finished, learning_rate_factor
+from ldm.training.run_folder import WEIGHTS, finished, load_checkpoint, save_checkpoint
+from ldm.training.trainer import EMA, Trainer, learning_rate_factor
 
 
 class Line:
@@ -34,7 +34,7 @@ class Line:
     def settings(self):
         return {"method": {"gamma": self.gamma}, "sizes": {"slope": self.slope}}
 
-    def draw(self, size, generator):
+    def draw_batch(self, size, generator):
         if self.steps == self.stop_at:
             raise KeyboardInterrupt
         self.steps += 1
@@ -83,7 +83,7 @@ def test_an_interrupted_run_ends_in_the_same_bits(tmp_path, stop_at: int) -> Non
     assert (whole / WEIGHTS).read_bytes() == (cut / WEIGHTS).read_bytes()
 
     def without_time(folder: Path) -> list[dict[str, float]]:
-        return [{**row, "seconds": 0} for row in run_log.read(folder / "log.jsonl")]
+        return [{**row, "seconds": 0} for row in run_folder.read_log(folder / "log.jsonl")]
 
     assert without_time(whole) == without_time(cut)
 
@@ -93,7 +93,7 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path) -> None:
     fit(run_config(tmp_path), stop_at=9)
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    (tmp_path / f".{checkpoint.NAME}.{gone.pid}.partial").write_bytes(b"half a checkpoint")
+    (tmp_path / f".{run_folder.NAME}.{gone.pid}.partial").write_bytes(b"half a checkpoint")
     fit(run_config(tmp_path))
     assert list(tmp_path.glob(".*")) == []
 
@@ -114,7 +114,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path, caplog) -
     """The previous checkpoint is used, with a warning, and the run still ends in the same bits."""
     fit(run_config(tmp_path / "whole"))
     fit(run_config(tmp_path / "cut"), stop_at=10)
-    newest = tmp_path / "cut" / checkpoint.NAME
+    newest = tmp_path / "cut" / run_folder.NAME
     newest.write_bytes(newest.read_bytes()[:500])
     fit(run_config(tmp_path / "cut"))
     assert "damaged" in caplog.text
@@ -123,23 +123,23 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path, caplog) -
 
 def test_checkpoints_that_are_all_damaged_are_an_error_not_a_restart(tmp_path) -> None:
     """Hours of work are never silently begun again."""
-    (tmp_path / checkpoint.NAME).write_bytes(b"no checkpoint")
+    (tmp_path / run_folder.NAME).write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match="delete the folder to start again"):
-        checkpoint.load(tmp_path)
+        load_checkpoint(tmp_path)
 
 
 def test_a_failed_write_keeps_the_checkpoint_before(tmp_path, monkeypatch) -> None:
     """When the disk fills up, the error says so and the older checkpoint can still be read."""
-    checkpoint.save(tmp_path, {"step": 1})
+    save_checkpoint(tmp_path, {"step": 1})
 
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.torch, "save", full)
+    monkeypatch.setattr(run_folder.torch, "save", full)
     with pytest.raises(OSError, match=r"No space left.* MB are free there.*earlier ones are kept"):
-        checkpoint.save(tmp_path, {"step": 2})
-    assert checkpoint.load(tmp_path) == {"step": 1}
-    assert [p.name for p in tmp_path.iterdir()] == [checkpoint.NAME]
+        save_checkpoint(tmp_path, {"step": 2})
+    assert load_checkpoint(tmp_path) == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == [run_folder.NAME]
 
 
 def test_other_settings_are_refused_but_more_steps_are_not(tmp_path) -> None:
@@ -171,7 +171,7 @@ def test_settings_that_are_gone_or_lie_deeper_are_refused(tmp_path) -> None:
 
 
 def test_a_default_may_be_spelled_out(tmp_path) -> None:
-    """The same options in other words go on; whether the run is finished the method is asked."""
+    """A run goes on with equal options in other words; its method decides if it is finished."""
     plain = run_config(tmp_path)
     said = dataclasses.replace(plain, method={"gamma": 0})
     fit(plain, stop_at=6)
@@ -186,9 +186,9 @@ def test_a_default_may_be_spelled_out(tmp_path) -> None:
 
 
 def test_the_averaged_weights_are_the_ones_kept(tmp_path) -> None:
-    """What is saved is the exponential moving average; training goes on with the last weights."""
+    """The exponential moving average is saved; training goes on with the last weights."""
     method = fit(run_config(tmp_path))
-    state = checkpoint.load(tmp_path)
+    state = load_checkpoint(tmp_path)
     saved = load_file(tmp_path / WEIGHTS)
     for name, average in zip(("weight", "bias"), state["ema"], strict=True):
         assert torch.equal(saved[name], average)
@@ -217,7 +217,7 @@ def test_weights_of_an_earlier_end_are_not_taken_for_later_ones(tmp_path) -> Non
     fit(run_config(tmp_path))
     before = (tmp_path / WEIGHTS).read_bytes()
     fit(run_config(tmp_path, steps=40), stop_at=10)
-    assert checkpoint.load(tmp_path)["step"] == 20
+    assert load_checkpoint(tmp_path)["step"] == 20
     shorter = run_config(tmp_path, steps=15)
     assert finished(shorter) is None
     fit(shorter)
@@ -226,13 +226,13 @@ def test_weights_of_an_earlier_end_are_not_taken_for_later_ones(tmp_path) -> Non
 
 def test_a_damaged_checkpoint_never_pushes_out_the_good_one(tmp_path) -> None:
     """After a fall back to the one before, the next save keeps that, and sets the other aside."""
-    checkpoint.save(tmp_path, {"step": 1})
-    checkpoint.save(tmp_path, {"step": 2})
-    (tmp_path / checkpoint.NAME).write_bytes(b"damaged")
-    assert checkpoint.load(tmp_path) == {"step": 1}
-    checkpoint.save(tmp_path, {"step": 3})
-    (tmp_path / checkpoint.NAME).write_bytes(b"damaged again")
-    assert checkpoint.load(tmp_path) == {"step": 1}
+    save_checkpoint(tmp_path, {"step": 1})
+    save_checkpoint(tmp_path, {"step": 2})
+    (tmp_path / run_folder.NAME).write_bytes(b"damaged")
+    assert load_checkpoint(tmp_path) == {"step": 1}
+    save_checkpoint(tmp_path, {"step": 3})
+    (tmp_path / run_folder.NAME).write_bytes(b"damaged again")
+    assert load_checkpoint(tmp_path) == {"step": 1}
 
 
 def test_data_that_moved_are_no_obstacle(tmp_path) -> None:
@@ -247,30 +247,10 @@ def test_data_that_moved_are_no_obstacle(tmp_path) -> None:
 def test_a_run_made_shorter_ends_with_what_it_has(tmp_path) -> None:
     """Fewer steps than were taken: the weights are written, no step and no checkpoint is."""
     fit(run_config(tmp_path), stop_at=9)
-    before = (tmp_path / checkpoint.NAME).read_bytes()
+    before = (tmp_path / run_folder.NAME).read_bytes()
     assert fit(run_config(tmp_path, steps=5)).steps == 0
     assert (tmp_path / WEIGHTS).exists()
-    assert (tmp_path / checkpoint.NAME).read_bytes() == before
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(tmp_path) -> None:
-    """NaN never reaches the weights, and the message says which samples to look at."""
-    method = Line()
-    method.module.weight.data.fill_(math.nan)
-    with pytest.raises(FloatingPointError, match=r"loss nan .*samples: point-0, point-1"):
-        Trainer(run_config(tmp_path, batch_size=2), method).fit()
-    kept = json.loads((tmp_path / "not_finite_0.json").read_text())
-    assert kept["samples"] == ["point-0", "point-1"]
-    assert not (tmp_path / checkpoint.NAME).exists()
-
-
-def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path) -> None:
-    """A finite loss with an infinite slope (sqrt at 0) does not reach the weights either."""
-    method = Line()
-    method.loss = lambda batch, generator: ((method.module.weight * 0).abs().sqrt().sum(), {})
-    with pytest.raises(FloatingPointError, match=r"loss 0\.0 and gradient norm nan"):
-        Trainer(run_config(tmp_path), method).fit()
-    assert method.module.weight.isfinite().all()
+    assert (tmp_path / run_folder.NAME).read_bytes() == before
 
 
 IN_BACKWARD = {"update_in_backward": True, "clip": 1e9}
@@ -280,7 +260,7 @@ def test_an_update_in_the_backward_pass_changes_no_bit(tmp_path) -> None:
     """Weights, average and optimizer are those of a run that keeps all gradients."""
     fit(run_config(tmp_path / "plain", clip=1e9))
     fit(run_config(tmp_path / "at_once", **IN_BACKWARD))
-    plain, at_once = (checkpoint.load(tmp_path / name) for name in ("plain", "at_once"))
+    plain, at_once = (load_checkpoint(tmp_path / name) for name in ("plain", "at_once"))
     for state in (plain, at_once):
         del state["config"]
     torch.testing.assert_close(at_once, plain, rtol=0, atol=0)
@@ -325,27 +305,34 @@ def test_one_gradient_is_held_at_a_time(tmp_path, monkeypatch) -> None:
 
 
 def test_what_an_update_in_the_backward_pass_cannot_do_is_refused(tmp_path) -> None:
-    """The norm of all gradients and a sum over batches want gradients that are kept."""
+    """The norm of all gradients and a sum over batches need gradients that are kept."""
     for other in ({"clip": 1.0}, {"accumulate": 2}):
         with pytest.raises(ConfigError, match=r"accumulate=1 and train\.clip=1e9 \(off\), got"):
             run_config(tmp_path, **IN_BACKWARD | other)
 
 
-def test_a_loss_that_is_not_finite_changes_no_weight_in_the_backward_pass(tmp_path) -> None:
-    """Its gradients might be finite, as those of infinity + w are: no weight sees them."""
+@pytest.mark.parametrize("kind", [{}, IN_BACKWARD])
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(tmp_path, kind) -> None:
+    """No weight sees its gradients, finite or not; the message says which samples to look at."""
     method = Line()
     before = method.module.weight.item()
     method.loss = lambda batch, generator: (method.module.weight.sum() + math.inf, {})
-    with pytest.raises(FloatingPointError, match=r"loss inf .*samples: point-0"):
-        Trainer(run_config(tmp_path, **IN_BACKWARD), method).fit()
+    with pytest.raises(FloatingPointError, match=r"loss inf .*samples: point-0, point-1 "):
+        Trainer(run_config(tmp_path, batch_size=2, **kind), method).fit()
+    kept = json.loads((tmp_path / "not_finite_0.json").read_text())
+    assert kept["samples"] == ["point-0", "point-1"]
+    assert not (tmp_path / run_folder.NAME).exists()
     assert method.module.weight.item() == before
 
 
-def test_a_gradient_that_is_not_finite_does_not_reach_its_weight(tmp_path) -> None:
-    """In the backward pass, too; other weights may have changed, and the checkpoint has not."""
-    config = run_config(tmp_path, **IN_BACKWARD)
+@pytest.mark.parametrize("kind", [{"clip": 1e9}, IN_BACKWARD])
+def test_a_gradient_that_is_not_finite_does_not_reach_its_weight(tmp_path, kind) -> None:
+    """sqrt has an infinite slope at 0. In the backward pass other weights may have changed; the
+    checkpoint has not.
+    """
+    config = run_config(tmp_path, **kind)
     fit(config, stop_at=6)
-    kept = (tmp_path / checkpoint.NAME).read_bytes()
+    kept = (tmp_path / run_folder.NAME).read_bytes()
     method = Line()
 
     def loss(batch, generator):
@@ -355,9 +342,9 @@ def test_a_gradient_that_is_not_finite_does_not_reach_its_weight(tmp_path) -> No
     method.loss = loss
     with pytest.raises(FloatingPointError, match=r"norm nan; .*on from the last checkpoint, which"):
         Trainer(config, method).fit()
-    state = checkpoint.load(tmp_path)
+    state = load_checkpoint(tmp_path)
     assert torch.equal(method.module.weight, state["module"]["weight"])
-    assert (tmp_path / checkpoint.NAME).read_bytes() == kept
+    assert (tmp_path / run_folder.NAME).read_bytes() == kept
     again = fit(config)
     assert again.steps == 8
     assert again.module.weight.isfinite().all()
@@ -378,19 +365,18 @@ def test_ema_follows_its_formula() -> None:
     assert weight.item() == 199
 
 
-def test_the_learning_rate_rises_and_falls_to_zero() -> None:
-    """A linear rise over the warm-up, then a half cosine that ends at zero."""
-    factors = [learning_rate_factor(step, 10, 100) for step in range(101)]
-    assert factors[0] == pytest.approx(0.1)
-    assert max(factors) == factors[9]
-    assert factors[50] == pytest.approx(0.5)
-    assert factors[100] == pytest.approx(0)
+def test_the_learning_rate_is_a_ramp_times_a_half_cosine() -> None:
+    """(step + 1) / warmup, at most 1, times a cosine that falls from step 0 to `steps`."""
+    for step in (0, 5, 9, 10, 50, 100):
+        expected = min(1, (step + 1) / 10) * (1 + math.cos(math.pi * step / 100)) / 2
+        assert learning_rate_factor(step, 10, 100) == pytest.approx(expected)
+    assert learning_rate_factor(100, 10, 100) == 0
 
 
 def test_a_log_line_cut_off_by_a_crash_is_dropped(tmp_path) -> None:
-    """What a crash left half-written does not stop the next run."""
+    """A half-written line does not stop the next run."""
     (tmp_path / "log.jsonl").write_text('{"step": 0, "loss": 1.0}\n{"step": 1, "lo')
-    journal = run_log.Log(tmp_path, start=5)
+    journal = run_folder.Log(tmp_path, start=5)
     journal.write({"step": 5, "loss": 0.5})
     journal.close()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -407,33 +393,18 @@ def test_the_loss_curve_shows_the_losses(tmp_path) -> None:
     assert curves[0].startswith(b"\x89PNG")
 
 
-def test_a_curve_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch) -> None:
-    """Half a picture never takes the place of a whole one."""
-    fit(run_config(tmp_path))
-    before = (tmp_path / "curve.png").read_bytes()
-
-    def full(figure, path, **how):
-        Path(path).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
-    with pytest.raises(OSError, match="No space left"):
-        fit(run_config(tmp_path, steps=14))
-    assert (tmp_path / "curve.png").read_bytes() == before
-
-
 def test_after_the_last_checkpoint_nothing_is_left_to_do(tmp_path, monkeypatch) -> None:
     """Killed right after it, a run has the curve and the pictures of one that was not."""
     monkeypatch.setattr(Line, "preview", lambda _: (torch.zeros(1, 8, 8), "nothing"))
     fit(run_config(tmp_path / "whole"))
-    save = Trainer._save
+    save = Trainer._save_checkpoint
 
     def save_and_stop(self, step):
         save(self, step)
         if step == 12:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Trainer, "_save", save_and_stop)
+    monkeypatch.setattr(Trainer, "_save_checkpoint", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         fit(run_config(tmp_path / "cut"))
     assert finished(run_config(tmp_path / "cut")) is not None

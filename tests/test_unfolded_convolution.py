@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ldm.config import ConfigError, ModelConfig, from_dict
 from ldm.fast import unfolded_convolution
-from ldm.training.methods import build_method, memory_estimate
-from ldm.training.methods.memory_estimate import activations
+from ldm.training.methods import build_method
+from ldm.training.methods.model_parts import UNetTraining, activation_bytes
 from ldm.training.run_config import load_run
 from ldm.training.trainer import Trainer
 from ldm.unet import UNet
@@ -108,7 +108,9 @@ def test_the_estimate_of_memory_knows(
     """The estimate of memory counts columns instead of maps for the backward pass."""
     sizes: list[int] = []
     monkeypatch.setattr(
-        memory_estimate, "check", lambda pipe, *_: sizes.append(activations(pipe, 1, 32))
+        UNetTraining,
+        "check_memory",
+        lambda self, _: sizes.append(activation_bytes(self.pipe, 1, 32)),
     )
     for unfold in (False, True):
         config = adaptation(tmp_path / str(unfold), start, method, {}, unfold=unfold)

@@ -12,19 +12,23 @@ def update(
     loss: Tensor,
     parameters: Sequence[nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    check: Callable[[Tensor], None],
+    refuse: Callable[[float | str], None],
 ) -> None:
-    """Each weight is updated once its gradient is whole, which is then let go: one is held at most.
+    """Update each weight once its gradient is complete, then free that: one is held at most.
 
     LOMO (arXiv:2306.09782), with any optimizer that treats each weight by itself. Autograd has a
     weight's gradient when all that needs the weight is done, so the numbers are the same.
-    check: sees a gradient before its weight changes, and may raise
+    refuse: called with the norm of a gradient that is not finite, before its weight changes
+        (others have changed by then, in memory), or for such a loss; raises an error
     """
+    if not loss.isfinite():
+        refuse("unknown")
     waiting = set(parameters)
 
     def step(parameter: Tensor) -> None:
         assert parameter.grad is not None  # for mypy
-        check(parameter.grad)
+        if not (norm := parameter.grad.norm()).isfinite():
+            refuse(norm.item())
         optimizer.step()  # of this one alone: no other has a gradient now
         parameter.grad = None
         waiting.discard(parameter)

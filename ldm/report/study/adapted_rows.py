@@ -127,7 +127,8 @@ def hash_of(path: Path) -> str:
 def train(run: RunConfig) -> Path:
     """The run's folder, finished; an interrupted training is resumed."""
     from ldm.training.methods import build_method
-    from ldm.training.trainer import Trainer, finished
+    from ldm.training.run_folder import finished
+    from ldm.training.trainer import Trainer
 
     if finished(run) is None:
         Trainer(run, build_method(run)).fit()

@@ -1,9 +1,9 @@
-"""Training a BERT from scratch: some tokens of each text are hidden, and it guesses them."""
+"""Training a BERT from scratch: it guesses hidden tokens of texts."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ldm import rng
 from ldm.config import ConfigError, from_dict, to_dict
 from ldm.data import datasets, text_corpus
 from ldm.data.datasets import Batch
@@ -25,6 +24,7 @@ from ldm.text.vocabulary import learn
 from ldm.text.wordpiece import SPECIAL, WordPiece
 from ldm.training.methods.model_parts import random_weights
 from ldm.training.run_config import RunConfig
+from ldm.training.trainer import Method
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class BertOptions:
     dtype: Literal["float32", "float16"] = "float32"  # of the file
 
 
-class TrainBert:
+class TrainBert(Method):
     """Masked language modelling (BERT, arXiv:1810.04805, section 3.1), without next sentences.
 
     The vocabulary is learned, too, from the texts that are not held out.
@@ -57,7 +57,9 @@ class TrainBert:
         heads: dict[str, Any] = {"masked_lm": True, "pooler": False, "projection": None}
         network = replace(options.network, **heads)
         if network.context_length < 3:
-            raise ConfigError("method.network.context_length wants 3 or more: [CLS], a word, [SEP]")
+            raise ConfigError(
+                "method.network.context_length must be 3 or more: [CLS], a word, [SEP]"
+            )
         if run.model.path is not None:
             raise ConfigError("model.path is set, but method bert starts from random weights")
         sources = text_corpus.open_shares(run.data)
@@ -68,7 +70,7 @@ class TrainBert:
         self.keys = [source.key for source, _ in sources]
         self.rows: list[tuple[list[Row], float]] = []
         for source, share in sources:
-            rows = encode(self.wordpiece, source.train, network.context_length)
+            rows = encode_rows(self.wordpiece, source.train, network.context_length)
             self.rows.append((rows, share))
             log.info(
                 "%d texts in %d rows of at most %d tokens; %d more texts are held out",
@@ -82,21 +84,21 @@ class TrainBert:
         vocab = digest(list(self.wordpiece.ids))
         return {"method": to_dict(self.options), "data": self.keys, "vocabulary": vocab}
 
-    def draw(self, size: int, generator: torch.Generator) -> Batch:
+    def draw_batch(self, size: int, generator: torch.Generator) -> Batch:
         """Token ids int64 [B, S] in the place of images; any row is as likely as any other.
 
-        Rows of similar length, so that little is padding: from a stretch, begun anywhere and
-        closed to a ring, of the rows sorted by length.
+        The rows are of similar length, so that little is padding: they come from a stretch, begun
+        anywhere, of the rows sorted by length and closed to a ring.
         """
-        drawn: list[Row] = []
+        batch: list[Row] = []
         names: list[str] = []
         for rows, count in datasets.shares(self.rows, size):
             start = torch.randint(len(rows), (1,), generator=generator)
             steps = torch.randint(min(NEAR * count, len(rows)), (count,), generator=generator)
             picks = ((start + steps) % len(rows)).tolist()
-            drawn += [rows[i] for i in picks]
+            batch += [rows[i] for i in picks]
             names += [f"row {i} of {len(rows)}" for i in picks]
-        return Batch(pad(drawn, self.wordpiece.pad)[0], [], names)
+        return Batch(pad(batch, self.wordpiece.pad)[0], [], names)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy of the hidden tokens, in nats, and how many are guessed."""
@@ -108,9 +110,6 @@ class TrainBert:
         accuracy = (logits.argmax(dim=-1) == ids[hidden]).float().mean()
         return F.cross_entropy(logits, ids[hidden]), {"accuracy": accuracy.item()}
 
-    def preview(self) -> None:
-        return None
-
     def summary(self) -> str:
         return f"{self.wordpiece.size} tokens; benchmarks/bert.py measures it on held-out texts"
 
@@ -120,7 +119,7 @@ class TrainBert:
         save_bert(path.parent, self.module, self.wordpiece, dtype)
 
 
-def encode(wordpiece: WordPiece, found: Iterable[str], context: int) -> list[Row]:
+def encode_rows(wordpiece: WordPiece, found: Iterable[str], context: int) -> list[Row]:
     """Token ids of the texts, sorted by length; nothing is cut off.
 
     A text of more than `context` tokens becomes several rows, each with [CLS] and [SEP]; a row
@@ -137,7 +136,7 @@ def encode(wordpiece: WordPiece, found: Iterable[str], context: int) -> list[Row
 
 
 def hide(ids: Tensor, vocab_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The ids as they are shown, and which are to be guessed: int64 and bool [B, S].
+    """Ids with some hidden, and which are to be guessed: int64 and bool [B, S].
 
     15 % of each row's tokens, rounded, one at least, none of them special; of these 80 % become
     [MASK], 10 % a random token, 10 % stay (BERT, arXiv:1810.04805, section 3.1, appendix A.1).
@@ -150,23 +149,3 @@ def hide(ids: Tensor, vocab_size: int, generator: torch.Generator) -> tuple[Tens
     others = torch.randint(len(SPECIAL), vocab_size, ids.shape, generator=generator)
     shown = ids.masked_fill(hidden & (fate < MASKED), MASK)
     return torch.where(hidden & (fate >= 1 - RANDOM), others, shown), hidden
-
-
-@torch.inference_mode()
-def guess(bert: Bert, rows: Sequence[Row], seed: int = 0) -> list[tuple[Row, dict[int, int]]]:
-    """For each row, how it was shown, and {place of a hidden token: the guess}.
-
-    All that is hidden is shown as [MASK], none as a random token or as it was.
-    rows: as `encode` gives them for a BERT whose vocabulary begins with the special tokens
-    """
-    found = []
-    for start in range(0, len(rows), 32):
-        part = rows[start : start + 32]
-        ids, mask = pad(part, SPECIAL.index("[PAD]"))
-        _, hidden = hide(ids, bert.config.vocab_size, rng.generator(seed, "hide", start))
-        shown = ids.masked_fill(hidden, MASK)
-        best = iter(bert.guess(bert(shown, mask)[hidden]).argmax(dim=-1).tolist())
-        for row, line, places in zip(part, shown.tolist(), hidden, strict=True):
-            guesses = {place: next(best) for place in places.nonzero()[:, 0].tolist()}
-            found.append((line[: len(row)], guesses))
-    return found

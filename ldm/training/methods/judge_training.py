@@ -1,4 +1,4 @@
-"""Training the judge: many findings at once, on real films and phantoms, none of it generated."""
+"""Training the judge: many findings at once, on real films and phantoms, never on drawn ones."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from ldm.judging.judge import Judge, JudgeConfig, save_judge
 from ldm.system import devices
 from ldm.training.methods.model_parts import random_weights
 from ldm.training.run_config import RunConfig
+from ldm.training.trainer import Method
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class JudgeOptions:
     smoothing: float = 0.05  # labels are text-mined: 0.05 and 0.95 in the place of 0 and 1
 
 
-class TrainJudge:
+class TrainJudge(Method):
     """Binary cross-entropy over the findings that an image's source has labels for.
 
     Batches are balanced within each collection (the CSV's `source_repo`): where nearly all
@@ -47,8 +48,8 @@ class TrainJudge:
         self.options = replace(options, network=network, balance=readable(options.balance))
         if not words or not 0 <= options.smoothing < 0.5:
             raise ConfigError(
-                "method.network.findings wants one at least, method.smoothing a share from 0 to "
-                f"below 0.5, got {list(words)} and {options.smoothing}"
+                "method.network.findings must name at least one, method.smoothing be a share from "
+                f"0 to below 0.5, got {list(words)} and {options.smoothing}"
             )
         if run.model.path is not None:
             raise ConfigError("model.path is set, but method judge starts from random weights")
@@ -73,7 +74,7 @@ class TrainJudge:
     def settings(self) -> dict[str, Any]:
         return {"method": to_dict(self.options), "data": [d.key for d, _ in self.datasets]}
 
-    def draw(self, size: int, generator: torch.Generator) -> Batch:
+    def draw_batch(self, size: int, generator: torch.Generator) -> Batch:
         """Collections by their sizes; within each, half the images with the finding."""
         picks = []
         for dataset, count in datasets.shares(self.datasets, size):
@@ -95,9 +96,6 @@ class TrainJudge:
         right = ((logits > 0) == (target[known] > 0.5)).float().mean()
         return F.binary_cross_entropy_with_logits(logits, smooth), {"accuracy": right.item()}
 
-    def preview(self) -> None:
-        return None
-
     def summary(self) -> str:
         return f"to look for {', '.join(self.options.network.findings)}"
 
@@ -109,9 +107,9 @@ def balance(dataset: Dataset, finding: str) -> list[tuple[list[int], list[int]]]
     """For each collection the images with the finding, and those without; only where both are."""
     groups: dict[str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for index in range(len(dataset)):
-        there = dataset.findings(index).get(finding)
-        if there is not None:
-            groups[dataset.collection(index)][0 if there else 1].append(index)
+        shown = dataset.findings(index).get(finding)
+        if shown is not None:
+            groups[dataset.collection(index)][0 if shown else 1].append(index)
     both = [pair for pair in groups.values() if all(pair)]
     if not both:
         raise ConfigError(f"no collection has images both with and without {finding!r}")

@@ -6,10 +6,8 @@ three. `model.path` names the file before it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,42 +15,15 @@ from torch import Tensor, nn
 
 from ldm import rng
 from ldm.clip import TextEncoder, tokenizer
-from ldm.config import ConfigError, from_dict, to_dict
+from ldm.config import ConfigError, from_dict
 from ldm.data import datasets
 from ldm.data.augmentation import crop
-from ldm.data.datasets import Batch, Dataset
-from ldm.loss import diffusion_loss
+from ldm.data.datasets import Batch
+from ldm.loss import contrastive_loss, diffusion_loss, reconstruction_terms
 from ldm.pictures import image_files
-from ldm.pipeline import LatentDiffusion, Sampling
-from ldm.training.methods import memory_estimate
-from ldm.training.methods.latent_cache import Latents
-from ldm.training.methods.model_parts import Parts, check_drop_caption, random_weights
-from ldm.training.run_config import RunConfig
-from ldm.unet import UNet
+from ldm.training.methods.model_parts import Parts, PartTraining, UNetTraining, random_weights
+from ldm.training.run_config import RunConfig, check_range
 from ldm.vae import VAE
-
-
-class Pretraining:
-    """What the three have in common: options, parts of a model, and datasets with their shares."""
-
-    options: Any
-    parts: Parts
-    datasets: Sequence[tuple[Dataset, float]]
-    module: nn.Module
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "method": to_dict(self.options),
-            "sizes": to_dict(self.parts.config),
-            "start": self.parts.start,
-            "data": [dataset.key for dataset, _ in self.datasets],
-        }
-
-    def draw(self, size: int, generator: torch.Generator) -> Batch:
-        return datasets.draw(self.datasets, size, generator)
-
-    def summary(self) -> str:
-        return f"{sum(p.numel() for p in self.module.parameters()):,} weights"
 
 
 @dataclass(frozen=True)
@@ -68,25 +39,21 @@ class VAEOptions:
     kl: float = 1e-4
 
 
-class TrainVAE(Pretraining):
+class TrainVAE(PartTraining):
     """KL-VAE (LDM, arXiv:2112.10752, section 3.1) without an adversary.
 
-    Squared + absolute error + absolute error of the differences between neighbours, which keeps
-    edges, in the place of the paper's perceptual term: that needs a network trained on photographs.
+    The terms of `reconstruction_terms`, weighted, take the place of the paper's perceptual loss.
     """
 
     def __init__(self, run: RunConfig) -> None:
         self.options = from_dict(VAEOptions, run.method, "method")
-        for name in ("absolute", "gradient", "kl"):
-            if not (weight := getattr(self.options, name)) >= 0:
-                raise ConfigError(f"method.{name} wants 0 (off) or more, got {weight}")
+        check_range(0, "method", self.options, "absolute", "gradient", "kl")
         self.parts = Parts(run, "vae")
         self.module: VAE = self.parts.fresh("vae", run.train.seed)
         for name, pixels in (("data.size", run.data.size), ("method.crop", self.options.crop)):
             if pixels < 1 or pixels % self.module.config.factor:
-                raise ConfigError(
-                    f"{name} is {pixels}; the VAE wants multiples of {self.module.config.factor}"
-                )
+                allowed = f"a positive multiple of {self.module.config.factor} (the VAE)"
+                raise ConfigError(f"{name} must be {allowed}, got {pixels}")
         self.datasets = datasets.open_datasets(run.data, self.module.config.image_channels)
         datasets.check_shares(self.datasets, run.train.batch_size)
 
@@ -96,18 +63,17 @@ class TrainVAE(Pretraining):
         posterior = vae.encode(x)
         noise = torch.randn(posterior.mean.shape, generator=generator).to(x.device)
         y = vae.decode(posterior.sample(noise))
-        squared = F.mse_loss(y, x)
-        edges = sum(F.l1_loss(y.diff(dim=axis), x.diff(dim=axis)) for axis in (-1, -2))
+        terms = reconstruction_terms(y, x)
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        loss = squared + options.absolute * F.l1_loss(y, x)
-        loss = loss + options.gradient * edges + options.kl * kl
-        psnr = 10 * torch.log10(4 / squared.detach())  # the range [-1, 1] is 2 wide
+        loss = terms["squared"] + options.absolute * terms["absolute"]
+        loss = loss + options.gradient * terms["gradient"] + options.kl * kl
+        psnr = 10 * torch.log10(4 / terms["squared"].detach())  # the range [-1, 1] is 2 wide
         return loss, {"psnr": psnr.item(), "kl": kl.item()}
 
     @torch.inference_mode()
     def preview(self) -> tuple[Tensor, str]:
-        """Above, images; below, what is left of them."""
-        x = self.draw(8, rng.generator(0, "preview")).images.to(self.parts.device)
+        """Above, images; below, the same decoded from their latents."""
+        x = self.draw_batch(8, rng.generator(0, "preview")).images.to(self.parts.device)
         y = self.module.decode(self.module.encode(x).mean).clamp(-1, 1)
         what = "above, images trained on; below, synthetic: the autoencoder's copies of them"
         return image_files.grid(torch.cat([x, y]).cpu(), columns=8), what
@@ -115,7 +81,7 @@ class TrainVAE(Pretraining):
     @torch.inference_mode()
     def save(self, path: Path) -> None:
         """The scale that gives latents unit variance is measured here (LDM, section G)."""
-        batches = [self.draw(16, rng.generator(0, "scale", i)).images for i in range(16)]
+        batches = [self.draw_batch(16, rng.generator(0, "scale", i)).images for i in range(16)]
         latents = torch.cat([self.module.encode(x.to(self.parts.device)).mean for x in batches])
         self.parts.save(path, "vae", self.module, scale_factor=1 / latents.std().item())
 
@@ -129,19 +95,17 @@ class TextOptions:
     temperature: float = 0.07
 
 
-class TrainText(Pretraining):
-    """CLIP's contrastive loss (arXiv:2103.00020, figure 3), with a small convolutional image side.
-
-    Captions repeat, so the target of a row is spread evenly over all pairs with an equal caption.
-    """
+class TrainText(PartTraining):
+    """CLIP's contrastive loss, with a small convolutional network on the image side."""
 
     def __init__(self, run: RunConfig) -> None:
         self.options = from_dict(TextOptions, run.method, "method")
-        pixels, width = self.options.pixels, self.options.channels
-        if pixels < 1 or width < 1 or width % GROUPS or not self.options.temperature > 0:
+        width, temperature = self.options.channels, self.options.temperature
+        check_range(1, "method", self.options, "pixels", "channels")
+        if width % GROUPS or not temperature > 0:
             raise ConfigError(
-                f"method.pixels wants 1 or more, method.channels a multiple of {GROUPS}, "
-                f"method.temperature above 0, got {pixels}, {width}, {self.options.temperature}"
+                f"method.channels must be a multiple of {GROUPS} and method.temperature above 0, "
+                f"got {width} and {temperature}"
             )
         self.parts = Parts(run, "text")
         channels = self.parts.config.vae.image_channels
@@ -149,7 +113,7 @@ class TrainText(Pretraining):
         datasets.check_shares(self.datasets, run.train.batch_size)
         text = self.parts.fresh("text", run.train.seed)
         with random_weights(run.train.seed, "image"):
-            image = image_tower(channels, self.options.channels, self.parts.config.text.width)
+            image = image_tower(channels, width, self.parts.config.text.width)
         image.to(self.parts.device)
         self.module: nn.ModuleDict = nn.ModuleDict({"text": text, "image": image})
 
@@ -160,17 +124,11 @@ class TrainText(Pretraining):
         prompts = text(tokens)[torch.arange(len(tokens)), ends]  # [B, D]
         small = F.interpolate(batch.images, self.options.pixels, mode="bilinear", antialias=True)
         pictures = self.module["image"](small)  # [B, D]
-        similarity = F.normalize(prompts, dim=1) @ F.normalize(pictures, dim=1).T
-        logits = similarity / self.options.temperature
         equal = torch.tensor([[a == b for b in batch.captions] for a in batch.captions]).float()
         equal = equal.to(self.parts.device)
-        target = equal / equal.sum(dim=1, keepdim=True)
-        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        loss, logits = contrastive_loss(prompts, pictures, equal, self.options.temperature)
         right = equal[torch.arange(len(equal)), logits.argmax(dim=1)].mean()
         return loss, {"accuracy": right.item()}
-
-    def preview(self) -> None:
-        return None
 
     def save(self, path: Path) -> None:
         self.parts.save(path, "text", self.module["text"])
@@ -201,69 +159,37 @@ class UNetOptions:
     prompts: tuple[str, ...] = ("lung xray with pleural effusion", "lung xray, no findings")
 
 
-def noised(
-    pipe: LatentDiffusion, moments: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """x0 and eps [B, C, h, w], and t [B], for `diffusion_loss`.
-
-    moments: [B, 2 C, h, w], mean and logvar as ldm.training.methods.latent_cache.Latents has them
-    """
-    mean, logvar = moments.chunk(2, dim=1)
-    noise, eps = torch.randn(2, *mean.shape, generator=generator).to(mean.device)
-    x0 = pipe.scale_factor * (mean + torch.exp(0.5 * logvar) * noise)
-    t = torch.randint(pipe.schedule.steps, (len(mean),), generator=generator).to(mean.device)
-    return x0, eps, t
-
-
-class TrainUNet(Pretraining):
-    """The diffusion loss on latents that were made once, with captions dropped now and then."""
+class TrainUNet(UNetTraining):
+    """The diffusion loss on latents that were made once, with some captions dropped."""
 
     def __init__(self, run: RunConfig) -> None:
         self.options = options = from_dict(UNetOptions, run.method, "method")
-        check_drop_caption(options.drop_caption)
-        if not options.min_snr >= 0:
-            raise ConfigError(f"method.min_snr wants 0 (off) or more, got {options.min_snr}")
-        if options.variants < 1 or not options.prompts:
-            raise ConfigError("method.variants wants 1 or more, method.prompts at least one")
-        self.parts = Parts(run, "unet")
-        self.seed = run.train.seed
-        vae: VAE = self.parts.frozen("vae")
-        text: TextEncoder = self.parts.frozen("text")
-        self.module: UNet = self.parts.unet(run.train)
-        self.pipe = LatentDiffusion(self.parts.config, self.module, vae, text)
-        self.size = run.data.size
-        self.pipe.latent_shape(self.size, self.size)  # raises before hours of work, not after
-        start = self.parts.start["vae"]
-        self.datasets = [
-            (Latents(dataset, vae, start, options.variants, self.size, run.data.cache), share)
-            for dataset, share in datasets.open_datasets(run.data, vae.config.image_channels)
-        ]
+        check_range(0, "method", options, "drop_caption", most=1)
+        check_range(0, "method", options, "min_snr")
+        check_range(1, "method", options, "variants")
+        if not options.prompts:
+            raise ConfigError("method.prompts needs at least one prompt")
+        super().__init__(run, adapts=False)
+        self.module: nn.Module = self.unet
+        sources = datasets.open_datasets(run.data, self.parts.config.vae.image_channels)
+        self.datasets = [(self.as_latents(d, options.variants), share) for d, share in sources]
         datasets.check_shares(self.datasets, run.train.batch_size)
-        memory_estimate.check(self.pipe, run.train, self.module, run.train.batch_size, self.size)
+        self.check_memory(run.train.batch_size)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        size = len(batch.ids)
-        x0, eps, t = noised(self.pipe, batch.images, generator)
-        dropped = torch.rand(size, generator=generator) < self.options.drop_caption
-        captions = ["" if drop else c for drop, c in zip(dropped, batch.captions, strict=True)]
+        x0, eps, t = self.draw_diffusion_inputs(batch.images, generator)
+        captions = self.drop_captions(batch.captions, self.options.drop_caption, generator)
         with torch.no_grad():
             context = self.pipe.encode_text(captions, tell=False)
-        each = diffusion_loss(self.module, self.pipe.schedule, x0, eps, t, context)
+        each = diffusion_loss(self.unet, self.pipe.schedule, x0, eps, t, context)
         if self.options.min_snr:
             each = each * self.pipe.schedule.min_snr_weight(t, self.options.min_snr)
         return each.mean(), {}
 
     def preview(self) -> tuple[Tensor, str]:
-        """Four images of each prompt, always from the same noise."""
-        prompts = [prompt for prompt in self.options.prompts for _ in range(4)]
-        sampling = Sampling(
-            self.seed, guidance=self.options.guidance, height=self.size, width=self.size
-        )
-        self.module.eval()
-        drawn = self.pipe.draw(prompts, range(len(prompts)), sampling)
-        self.module.train()
-        return image_files.grid(drawn, columns=4), "synthetic: drawn by a model in training"
+        prompts = self.options.prompts
+        return self.draw_preview(prompts, range(4 * len(prompts)), self.options.guidance)
 
     def save(self, path: Path) -> None:
         found = {"guidance": self.options.guidance, "image_size": self.size}
-        self.parts.save(path, "unet", self.module, **found)
+        self.parts.save(path, "unet", self.unet, **found)

@@ -21,10 +21,11 @@ from ldm.data.text_corpus import open_texts
 from ldm.system.fingerprint import code_version, digest
 from ldm.text import projected_encoder
 from ldm.text.pooling import How
-from ldm.text.projected_encoder import PLACES, About, Level, ProjectedText, clip_states
+from ldm.text.projected_encoder import PLACES, About, Level, clip_states
 from ldm.text.projection import Ridge, TextProjection, padded_or_cut
 from ldm.training.methods.model_parts import Parts, random_weights
-from ldm.training.run_config import RunConfig
+from ldm.training.run_config import RunConfig, check_range
+from ldm.training.trainer import Method
 from ldm.weights import adapters
 
 log = logging.getLogger(__name__)
@@ -32,11 +33,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ProjectionOptions:
-    """Which encoder takes CLIP's place, what of it is projected, and by what."""
+    """The encoder in CLIP's place, the states that are projected, and the kind of projection."""
 
     encoder: str = "weights/bert"  # a folder that ldm.text.bert_files.load_bert opens
     level: Level = "document"
-    how: How = "mean"  # the vector of a document; of no matter at token level
+    how: How = "mean"  # pooling into the vector of a document; unused at token level
     fit: Literal["mlp", "ridge", "none"] = "mlp"
     layers: int = 1  # hidden ones of the mlp
     hidden: int = 768  # their width
@@ -44,20 +45,21 @@ class ProjectionOptions:
     drop_caption: float = 0.1  # share of "" among the texts, which guidance steers away from
 
 
-class Project:
+class TrainProjection(Method):
     """mean |projection(encoder(text)) - CLIP(text)|^2, both frozen    (arXiv:2210.04133, sec. 2.5)
 
     The paper names an "MLE loss"; for errors of equal variance that is the squared error. At token
     level the mean is over CLIP's 77 places, since the U-Net attends to all. Ridge regression and
-    no projection are there from the start; they want one step that changes nothing.
+    no projection are known from the start: they take one step that changes nothing.
     """
 
     def __init__(self, run: RunConfig) -> None:
         self.options = from_dict(ProjectionOptions, run.method, "method")
         options, self.out = self.options, run.train.out
-        if not 0 <= options.drop_caption < 1 or options.layers < 1 or options.hidden < 1:
+        check_range(1, "method", options, "layers", "hidden")
+        if not 0 <= options.drop_caption < 1:
             raise ConfigError(
-                "method.drop_caption wants a share from 0 to below 1, layers and hidden 1 or more"
+                f"method.drop_caption must be from 0 to below 1, got {options.drop_caption}"
             )
         if options.fit != "mlp" and (run.train.steps, run.train.learning_rate) != (1, 0):
             raise ConfigError(
@@ -69,7 +71,7 @@ class Project:
         if self.text.config.context_length != PLACES:
             raise ConfigError(
                 f"model.path has a text tower of {self.text.config.context_length} places, "
-                f"but a projection wants CLIP's {PLACES}"
+                f"but a projection needs CLIP's {PLACES}"
             )
         self.reader, self.encoder_hash = projected_encoder.open_reader(
             options.encoder, options.level, options.how
@@ -77,7 +79,7 @@ class Project:
         self.reader.to(self.parts.device)
         texts = open_texts(run.data)
         self.key = texts.key
-        self.train, self.held_out = self._whole(texts.train), self._whole(texts.held_out)
+        self.train, self.held_out = self._fitting(texts.train), self._fitting(texts.held_out)
         if not self.train:
             raise ConfigError(f"no text is short enough for {PLACES} places; give shorter ones")
         self.widths = (self.reader.width, self.text.config.width)
@@ -93,7 +95,7 @@ class Project:
             "data": self.key,
         }
 
-    def draw(self, size: int, generator: torch.Generator) -> Batch:
+    def draw_batch(self, size: int, generator: torch.Generator) -> Batch:
         """In the place of images the states of both encoders, [B, S, E + D]."""
         picks = 1 + torch.randint(len(self.train), (size,), generator=generator)
         dropped = torch.rand(size, generator=generator) < self.options.drop_caption
@@ -107,22 +109,15 @@ class Project:
         cosine = F.cosine_similarity(projected.detach(), target, dim=-1).mean()
         return F.mse_loss(projected, target), {"cosine": cosine.item()}
 
-    def preview(self) -> None:
-        return None
-
     def summary(self) -> str:
         options = self.options
         kind = f"{options.fit} at {options.level} level"
         return f"{kind}, from {len(self.train)} texts; sample.py --text-encoder {self.out}"
 
     def save(self, path: Path) -> None:
-        adapters.save(path, "projection", self.module.state_dict(), to_dict(self._about()))
+        adapters.save(path, "projection", self.module.state_dict(), to_dict(self.about()))
 
-    def projected(self) -> ProjectedText:
-        """What `save` keeps, as it is now."""
-        return ProjectedText(self.reader, self.module, self._about())
-
-    def _about(self) -> About:
+    def about(self) -> About:
         options = self.options
         return About(
             options.encoder,
@@ -136,8 +131,8 @@ class Project:
             hidden=options.hidden,
         )
 
-    def _whole(self, texts: Sequence[str]) -> list[str]:
-        """The texts that CLIP and the encoder have room for; of a cut one they might see others."""
+    def _fitting(self, texts: Sequence[str]) -> list[str]:
+        """The texts that fit into CLIP and the encoder; of others each reads another part."""
         room = PLACES - 2
         kept = [
             text
@@ -151,18 +146,11 @@ class Project:
     def _cached(self, texts: Sequence[str], folder: Path) -> list[CachedRows]:
         """The states of the encoder [n, S, E] and of CLIP [n, S, D]: they do not change.
 
-        Each text is read alone, so that it has the same numbers in whatever order they are drawn.
+        Each text is read alone, so that its numbers do not depend on the order of reading.
         """
-        options, places = self.options, PLACES if self.options.level == "token" else 1
+        level, how = self.options.level, self.options.how
+        places = PLACES if level == "token" else 1
         code = code_version(projected_encoder.__file__)
-        keys = (
-            ("states", self.encoder_hash, options.level, options.how),
-            ("clip", self.parts.start["text"], options.level),
-        )
-        reads: tuple[Callable[[str], Tensor], ...] = (
-            lambda text: self.reader([text], tell=False),
-            lambda text: clip_states(self.text, [text], options.level),
-        )
 
         def rows(key: tuple[str, ...], width: int, read: Callable[[str], Tensor]) -> CachedRows:
             path = folder / f"{key[0]}-{digest([code, *key, list(texts)])}"
@@ -173,7 +161,12 @@ class Project:
 
             return CachedRows(path, (len(texts), places, width), np.float32, make)
 
-        return [rows(*one) for one in zip(keys, self.widths, reads, strict=True)]
+        encoder = ("states", self.encoder_hash, level, how)
+        clip = ("clip", self.parts.start["text"], level)
+        return [
+            rows(encoder, self.widths[0], lambda text: self.reader([text], tell=False)),
+            rows(clip, self.widths[1], lambda text: clip_states(self.text, [text], level)),
+        ]
 
     def _both(self, picks: Tensor) -> Tensor:
         """[B, S, E + D]"""

@@ -10,7 +10,7 @@ from ldm.config import ConfigError
 from ldm.data.data_config import DataConfig
 from ldm.data.radiographs import Phantoms
 from ldm.training.methods import build_method
-from ldm.training.methods.instance_images import Instances, Kind, pick
+from ldm.training.methods.derived_datasets import Instances, Kind, pick
 from ldm.training.run_config import load_run
 
 
@@ -20,7 +20,7 @@ def test_instances_are_those_with_the_fewest_other_findings(tmp_path: Path) -> N
     fluid, normal = pick(phantoms, Kind("Effusion", 5)), pick(phantoms, Kind("No Finding", 5))
     assert [sum(phantoms.findings(i).values()) for i in fluid] == [1] * 5
     assert not any(any(phantoms.findings(i).values()) for i in normal)
-    with pytest.raises(ConfigError, match="wants 50 images with pleural effusion"):
+    with pytest.raises(ConfigError, match="needs 50 images with pleural effusion"):
         pick(phantoms, Kind("pleural effusion", 50))
     kinds = [Kind("No Finding", 2), Kind("Effusion", 1, " with fluid")]
     some = Instances(phantoms, kinds, ["lung{}", "chest{} of a man"])
