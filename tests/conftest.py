@@ -27,9 +27,9 @@ from ldm.text.wordpiece import SPECIAL, WordPiece, words
 from ldm.training.methods import build_method
 from ldm.training.run_config import load_run
 from ldm.training.trainer import Trainer
-from ldm.weights.export import Parts, save
+from ldm.weights.export import save
 from ldm.weights.loading import PARTS, load_parts
-from ldm.weights.weight_files import read
+from ldm.weights.weight_files import Parts, read
 
 GOLDENS = Path(__file__).parent / "goldens"
 POSITION_IDS = "cond_stage_model.transformer.text_model.embeddings.position_ids"

@@ -50,7 +50,7 @@ class Fake(nn.Module):
 
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> "Fake":
-        assert settings["block_out_channels"] == list(TINY.vae.channels)
+        assert tuple(settings["block_out_channels"]) == TINY.vae.channels
         return cls()
 
     def state_dict(self) -> dict[str, Tensor]:

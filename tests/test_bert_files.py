@@ -168,7 +168,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "RoBERTa": (bad(config={"model_type": "roberta"}), "model_type 'roberta'"),
     "relative": (bad(config={"position_embedding_type": "relative_key"}), "'relative_key'"),
     "a decoder": (bad(config={"is_decoder": True}), "is_decoder True"),
-    "a size in words": (bad(config={"hidden_size": "wide"}), "width wants int"),
+    "a size in words": (bad(config={"hidden_size": "wide"}), "width must be int"),
     "heads": (bad(config={"num_attention_heads": 3}), "does not split into 3 heads"),
     "another vocabulary": (bad(vocab=[*VOCAB, "more"]), r"has 9 tokens and config\.json says 8"),
     "another embedding": (

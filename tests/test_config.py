@@ -158,9 +158,9 @@ def test_a_run_lives_in_a_folder_named_after_its_config(tmp_path: Path) -> None:
     assert load_run(path).train.out == "runs/run"
     assert load_run(path, ["train.out=here"]).train.out == "here"
     for setting in ("steps", "batch_size", "accumulate", "save_every"):
-        with pytest.raises(ConfigError, match=rf"train\.{setting} wants 1 or more, got 0"):
+        with pytest.raises(ConfigError, match=rf"train\.{setting} must be 1 or more, got 0"):
             load_run(path, [f"train.{setting}=0"])
-    with pytest.raises(ConfigError, match=r"data\.phantoms wants 1 or more, got -1"):
+    with pytest.raises(ConfigError, match=r"data\.phantoms must be 1 or more, got -1"):
         load_run(path, ["data.phantoms=-1"])
 
 

@@ -246,7 +246,7 @@ FULL = "--tier full needs --model (weights of SD v1.4, such as sd-v1-4.ckpt) and
     [
         (("--tier", "full", "--data", "x.csv"), FULL),
         (("--distance-by", "magic"), "unknown extractor 'magic'"),
-        (("--training", "train.steps"), "the form key=value"),
+        (("--training", "train.steps"), "must be key=value"),
         (("--data", "absent.csv"), "absent.csv"),
         (("--data", "."), "--data must be a CSV with labels and split, got ."),
         (("--data", "{films}"), "2 images are in split val and in split train"),

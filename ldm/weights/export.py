@@ -19,9 +19,8 @@ from ldm.schedule import NoiseSchedule
 from ldm.system import atomic
 from ldm.weights import diffusers_configs, rename
 from ldm.weights.rename import Layout
-from ldm.weights.weight_files import PART_FILES, WeightsError, some
+from ldm.weights.weight_files import PART_FILES, Parts, WeightsError, flatten, some
 
-Parts = Mapping[str, Mapping[str, Tensor]]  # "unet", "vae", "text" -> state dict
 POSITION_IDS = "text_model.embeddings.position_ids"  # 0, 1, 2 ...: not weights, but expected
 
 
@@ -65,11 +64,6 @@ def export(
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk has many names
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise WeightsError(f"cannot write {path}: {reason}") from error
-
-
-def flatten(parts: Parts) -> dict[str, Tensor]:
-    """{"unet.conv_in.weight": tensor}"""
-    return {f"{part}.{n}": tensor for part, state in parts.items() for n, tensor in state.items()}
 
 
 def _renamed(

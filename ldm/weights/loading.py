@@ -23,8 +23,7 @@ from ldm.pipeline import LatentDiffusion
 from ldm.unet import UNet
 from ldm.vae import VAE
 from ldm.weights import rename
-from ldm.weights.export import Parts, flatten
-from ldm.weights.weight_files import Tensors, WeightsError, check_names, fit, read
+from ldm.weights.weight_files import Parts, Tensors, WeightsError, check_names, fit, flatten, read
 
 log = logging.getLogger(__name__)
 

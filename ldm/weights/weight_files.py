@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from ldm.weights import diffusers_configs, rename, safe_pickle
 from ldm.weights.rename import Layout
 from ldm.weights.safe_pickle import PickleRefusedError
 
+Parts = Mapping[str, Mapping[str, Tensor]]  # "unet", "vae", "text" -> state dict
 Tensors = dict[str, Callable[[], Tensor]]  # a tensor is read when its function is called
 
 PART_FILES = {  # of a diffusers folder, preferred first
@@ -171,3 +172,8 @@ def some(names: Iterable[str], few: int = 3) -> str:
     names = list(names)
     more = f" and {len(names) - few} more" if len(names) > few else ""
     return ", ".join(names[:few]) + more if names else "nothing"
+
+
+def flatten(parts: Parts) -> dict[str, Tensor]:
+    """{"unet.conv_in.weight": tensor}"""
+    return {f"{part}.{n}": tensor for part, state in parts.items() for n, tensor in state.items()}
