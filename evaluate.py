@@ -1,7 +1,5 @@
 """Measure:  python evaluate.py text-encoders"""
 
-from __future__ import annotations
-
 import importlib
 import json
 import sys

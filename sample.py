@@ -1,7 +1,5 @@
 """Draw radiographs:  python sample.py --prompt "lung xray with pleural effusion" """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

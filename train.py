@@ -1,7 +1,5 @@
 """Train or adapt a model:  python train.py configs/scratch_vae.yaml [train.steps=100 ...]"""
 
-from __future__ import annotations
-
 import logging
 import sys
 

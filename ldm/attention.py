@@ -1,7 +1,5 @@
 """Attention over positions and over text, as Stable Diffusion arranges it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """Blocks that U-Net and VAE share: residual block, upsampling, the embedding of time."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """CLIP's text tower around open_clip, fed and read as Stable Diffusion does."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import re

@@ -4,8 +4,6 @@ An unknown key is an error with a suggestion, and types are checked: YAML reads 
 and `yes` as a bool, so nothing is taken over unseen.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import json

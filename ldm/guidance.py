@@ -1,7 +1,5 @@
 """Classifier-free guidance: a function that turns a network into a denoiser."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """LoRA: W + alpha / r B A in the place of W, where only the small A and B are learned."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

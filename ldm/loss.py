@@ -4,8 +4,6 @@ The autoencoder also has the KL divergence of its posterior (ldm/vae.py), the de
 of min-SNR (ldm/schedule.py).
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Every random draw is a function of (seed, what for, index), never of what was drawn before."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 

@@ -18,8 +18,6 @@ Their second order (tests/test_convergence.py) holds between the ends; over the 
 falls with order about 1, because of that last step.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple

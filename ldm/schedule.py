@@ -7,8 +7,6 @@ Everything that depends on t is computed in float64 and cast once, as a factor o
 1 - alpha_bar[0] = 0.00085 loses four of its digits if it is formed in float32.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The noise predictor: a U-Net that looks at the time and at the text (LDM, arXiv:2112.10752)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """The autoencoder between images and latents (LDM, arXiv:2112.10752, section 3.1)."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Random changes of radiographs that keep their findings, and left and right."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange

@@ -1,7 +1,5 @@
 """Rows of numbers that are made when they are first asked for, and kept in a file."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from pathlib import Path

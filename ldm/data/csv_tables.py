@@ -1,7 +1,5 @@
 """Rows of a CSV: each cell under its own header, none lost."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

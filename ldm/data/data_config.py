@@ -1,7 +1,5 @@
 """The table `data` of a training run: which radiographs, at which size."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

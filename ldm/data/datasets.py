@@ -1,7 +1,5 @@
 """Radiographs with captions behind one interface: files, phantoms, or a mixture in batches."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 

@@ -1,7 +1,5 @@
 """Sets of images to be measured: each as its file has it, of any size, read when asked for."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence

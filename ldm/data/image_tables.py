@@ -1,7 +1,5 @@
 """Rows that describe image files, from a folder or a CSV: their paths, labels and sample ids."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter, defaultdict

@@ -1,7 +1,5 @@
 """MeSH terms of Open-I's reports -> the classes of CheXpert."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

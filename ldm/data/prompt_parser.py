@@ -1,7 +1,5 @@
 """The findings that a prompt asks for, by the words that captions have for them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

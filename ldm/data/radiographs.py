@@ -1,7 +1,5 @@
 """Radiographs to train on, phantoms or files: image sets with captions, their pixels cached."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

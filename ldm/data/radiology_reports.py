@@ -4,8 +4,6 @@ Open-I (Demner-Fushman et al., J. Am. Med. Inform. Assoc. 23, 2016) is 3,955 rep
 people chose MeSH terms after reading findings and impression. torchxrayvision brings them along.
 """
 
-from __future__ import annotations
-
 import re
 import tarfile
 import unicodedata

@@ -1,7 +1,5 @@
 """Texts without pictures for text encoders: captions of a table, of phantoms, or of both."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Iterable

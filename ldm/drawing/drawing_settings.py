@@ -1,7 +1,5 @@
 """The settings of a drawing: from options, and to and from the text of a PNG."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 import math

@@ -1,7 +1,5 @@
 """Edits of an image that sample.py is given; the PNGs say how, and hold hashes of the image."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import logging

@@ -4,8 +4,6 @@ For the model they are padded and made grey or RGB; results have the size, depth
 what was given.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Editing of latents: SDEdit, DDIM inversion and RePaint."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 

@@ -3,8 +3,6 @@
 Arrays here are images [H, W, C] and alphas [H, W]: how much of the new image is shown, 0 to 1.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -3,8 +3,6 @@
 It may be stopped: after each window its state and a preview are saved in the folder.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import zipfile

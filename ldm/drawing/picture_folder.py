@@ -1,7 +1,5 @@
 """A folder of pictures: numbered by image index, each saying how to draw it again."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple

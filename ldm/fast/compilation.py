@@ -5,8 +5,6 @@ batch or picture size is compiled again; other steps, prompts, seeds and weights
 are kept on the disk, so the next process with as many threads only loads them.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

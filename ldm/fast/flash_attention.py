@@ -9,8 +9,6 @@ Results lie as [B, L, N, d], which the network joins to [B, L, N d] without a co
 rounded up to a power of two, as tl.dot requires; columns beyond d are read as zeros.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from typing import Any

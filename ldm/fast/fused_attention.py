@@ -5,8 +5,6 @@
 q: [B, N, L, d];  k, v: [B, N, S, d];  the kernels are in ldm/fast/flash_attention.py.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

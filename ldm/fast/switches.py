@@ -1,7 +1,5 @@
 """The switches of a model for speed and memory; pictures are equal but for rounding."""
 
-from __future__ import annotations
-
 import torch
 
 from ldm.config import ConfigError

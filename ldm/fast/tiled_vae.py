@@ -7,8 +7,6 @@ tiles, each freed after its last use: about one map is in memory, where the plai
 the input, its norm, its SiLU and the output at once.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import cast

@@ -5,8 +5,6 @@ gradients are such products, too. PyTorch's convolution is made for large maps: 
 many channels its backward pass takes twice as long.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

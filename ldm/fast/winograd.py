@@ -9,8 +9,6 @@ M = 4 takes 36 multiplications for 16 outputs instead of 144, M = 2 takes 16 for
 G g G^T is computed once. `winograd.cpp` does the rest; it is compiled at its first use.
 """
 
-from __future__ import annotations
-
 import functools
 import logging
 import math

@@ -1,7 +1,5 @@
 """Feature extractors: each a network with the channels, size and range of the images it takes."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator

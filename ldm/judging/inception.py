@@ -5,8 +5,6 @@ not count their padding, the last block takes a maximum, and there are 1,008 cla
 layers are those of the published file, pt_inception-2015-12-05-6726825d.pth.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

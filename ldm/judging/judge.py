@@ -1,7 +1,5 @@
 """The judge: a small DenseNet that detects findings in radiographs (arXiv:1608.06993)."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

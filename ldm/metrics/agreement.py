@@ -1,7 +1,5 @@
 """Agreement of readers with each other (Cohen's and Fleiss' kappa) and with the truth (d')."""
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 import numpy as np

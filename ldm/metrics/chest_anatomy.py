@@ -6,8 +6,6 @@ tries each on phantoms before it is believed. Grey images [128, 128], any range,
 patient's left is at the image's right.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Proportions, medians, AUC, F1, precision and recall with their intervals."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit

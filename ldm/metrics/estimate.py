@@ -1,7 +1,5 @@
 """An estimate with its 95 % interval and its n: as a tuple, as text and as JSON."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple

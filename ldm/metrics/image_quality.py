@@ -1,7 +1,5 @@
 """RMSE, PSNR, SSIM and MS-SSIM of pairs of images [H, W], in float64."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter

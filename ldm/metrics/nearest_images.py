@@ -1,7 +1,5 @@
 """Copies of training images among generated ones: distances to the nearest, calibrated."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Sample size of a reader study: half widths of its 95 % intervals before it is made."""
 
-from __future__ import annotations
-
 import bisect
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """CheXpert@k: do embeddings rank reports of one label together? (arXiv:2210.04133, section 2.4)"""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Images, tensors in [-1, 1], <-> files; only this file knows PIL's modes."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -31,8 +31,6 @@ study/               evaluate.py study
 The module of a subcommand has `run(options) -> Report`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

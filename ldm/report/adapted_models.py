@@ -1,7 +1,5 @@
 """Images of an adapted model, and figures of them (arXiv:2210.04133, sections 2.6 to 2.8)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple

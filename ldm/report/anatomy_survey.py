@@ -4,8 +4,6 @@ An estimate that is right in fewer than nine of ten phantoms, or no nearer than 
 used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 

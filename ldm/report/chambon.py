@@ -3,8 +3,6 @@
 Copied from the tables, by their numbers; None is a cell that the paper leaves empty.
 """
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 

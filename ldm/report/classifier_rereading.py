@@ -1,7 +1,5 @@
 """A classifier's verdicts of reconstructions beside those of the originals."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

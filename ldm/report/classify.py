@@ -1,7 +1,5 @@
 """evaluate.py classify: do synthetic radiographs show what their prompts ask for?"""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from typing import Any

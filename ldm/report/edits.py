@@ -1,7 +1,5 @@
 """evaluate.py edits: what is painted into erased boxes, beyond a border, and back from noise."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

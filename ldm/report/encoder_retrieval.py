@@ -3,8 +3,6 @@
 Chambon et al., arXiv:2210.04133, sections 2.4 and 3.3.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """evaluate.py images: how far a set of images is from another one, and how varied it is."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from typing import Any

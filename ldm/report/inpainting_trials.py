@@ -1,7 +1,5 @@
 """Inpainting of boxes in images, compared with the originals and with cheaper fills."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field

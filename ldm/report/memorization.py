@@ -1,7 +1,5 @@
 """evaluate.py memorization: does a set of images copy what its model was trained on?"""
 
-from __future__ import annotations
-
 import argparse
 import csv
 import io

@@ -7,8 +7,6 @@ open_clip:MODEL/TAG     a tower that open_clip fetches, as open_clip:ViT-B-32/op
 bert, FOLDER            a BERT: config.json, vocab.txt and weights
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

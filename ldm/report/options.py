@@ -1,7 +1,5 @@
 """The options of evaluate.py, read without torch or numpy: help and mistakes answer at once."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path

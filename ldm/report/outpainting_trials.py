@@ -4,8 +4,6 @@ Outpainting: is the other half where anatomy has it? Inversion: up to noise, and
 same words or with others.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """A report of sentences, tables and pictures as one HTML file, as Markdown and as plain text."""
 
-from __future__ import annotations
-
 import base64
 import json
 import re

@@ -1,7 +1,5 @@
 """evaluate.py reconstruction: how much of a radiograph survives the autoencoder?"""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any

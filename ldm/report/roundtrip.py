@@ -1,7 +1,5 @@
 """Reconstructions of images by the autoencoder, and how near they are to the originals."""
 
-from __future__ import annotations
-
 import csv
 import io
 import math

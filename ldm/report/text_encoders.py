@@ -1,7 +1,5 @@
 """evaluate.py text-encoders: CheXpert@k of text encoders, and their embeddings on a plane."""
 
-from __future__ import annotations
-
 import argparse
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Classifiers trained on synthetic images and on real ones, both tried on real images."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """The findings that an extractor calls in a set, beside those of the set's labels or prompts."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 Imports nothing heavy, so that --help and a mistyped option answer at once.
 """
 
-from __future__ import annotations
-
 import argparse
 import atexit
 import dataclasses

@@ -1,7 +1,5 @@
 """Where to compute: the device, the precision, and the processes that share the work."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterable

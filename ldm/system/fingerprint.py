@@ -1,7 +1,5 @@
 """Short hashes that name what was kept, so that nothing is taken for what it is not."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """BERT (arXiv:1810.04805): token ids -> one vector per token, each of which has seen all others."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

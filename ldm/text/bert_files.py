@@ -1,7 +1,5 @@
 """Reads and writes the folder of a BERT: config.json, vocab.txt and weights."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Reports -> feature vectors by a BERT."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from typing import Literal, get_args

@@ -8,8 +8,6 @@ Chambon et al., arXiv:2210.04133, section 2.5. The paper does not say what the U
   so places are matched word by word, see `PromptReader.layout`.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass

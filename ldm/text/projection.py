@@ -1,7 +1,5 @@
 """Textual projection: maps from the space of one text encoder to that of another."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Learns the vocabulary of a WordPiece tokenizer from texts, by byte-pair merges."""
 
-from __future__ import annotations
-
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence

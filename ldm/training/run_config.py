@@ -1,7 +1,5 @@
 """A training run as its YAML file gives it: the tables `train`, `data`, `model` and `method`."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A run folder: its checkpoints, its log and loss curve, and whether a run may go on from it."""
 
-from __future__ import annotations
-
 import json
 import logging
 import pickle

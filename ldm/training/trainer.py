@@ -4,8 +4,6 @@ Every random number is a function of (seed, step), so a checkpoint holds no rand
 interrupted run goes on, with the same command, to the same bits (a GPU may add in another order).
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import math

@@ -1,7 +1,5 @@
 """Weights that are updated while the backward pass still runs, so that gradients need no room."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Small files that change a loaded model: new words, LoRA, projections."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Writes weights in another layout:  python -m ldm.weights convert IN OUT"""
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Sequence

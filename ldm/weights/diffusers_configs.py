@@ -3,8 +3,6 @@
 Only SD v1's settings are understood; one that would change the network is an error.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

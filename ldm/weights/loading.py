@@ -5,8 +5,6 @@ weights: files are mapped, and float32 tensors stay in the file until their firs
 rewrite a file in place while its model is alive; to replace it, as `export` does, is harmless.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import re

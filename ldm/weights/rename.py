@@ -5,8 +5,6 @@ weight and bias, `{q,k,v}` three tensors that lie one below the other in ours. L
 put the tables in their places; the result is one flat {our name: (their names)}.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Literal
 

@@ -5,8 +5,6 @@ training tool's classes by empty ones, and refuse every name that is not on the 
 own weights-only reader then builds the tensors, and can call nothing else.
 """
 
-from __future__ import annotations
-
 import io
 import pickletools
 import re

@@ -1,7 +1,5 @@
 """Reads weights files and folders of any layout, without running what they say."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

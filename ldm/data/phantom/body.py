@@ -5,8 +5,6 @@ z towards the patient's front. y = 0 lies a little below the carina, x = 0 in th
 Right lung: side -1 (left in the image); left lung: side +1.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

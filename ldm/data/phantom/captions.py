@@ -1,7 +1,5 @@
 """Captions in the wording of radiology prompts, for phantoms and for labelled films alike."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ldm.data.phantom.findings import Finding, Phantom

@@ -1,7 +1,5 @@
 """The detector plane: pixel positions in the body's cm, and matter gathered along the rays."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

@@ -1,7 +1,5 @@
 """From path lengths to a displayed film: scatter, noise, exposure, film curve, borders, markers."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 

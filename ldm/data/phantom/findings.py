@@ -1,7 +1,5 @@
 """Patients and their findings: every draw is a function of the seed alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Findings that change the lungs: the share of air replaced, and the tissue beside it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Tubes, lines, wires and pacemakers: thin rods of metal or plastic over the picture."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ldm.data.phantom.body import F32, Anatomy, Array, Mask

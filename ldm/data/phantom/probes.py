@@ -1,7 +1,5 @@
 """Probes: objects of known size in a phantom, to measure how much of them a network keeps."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ldm.data.phantom import exposure

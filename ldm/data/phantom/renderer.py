@@ -4,8 +4,6 @@ Each image is projected by itself, vectorised over pixels and points: 64 kB maps
 an image cannot depend on the batch it is drawn in.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Bones as clouds of points on 3D curves (ribs, clavicles, scapulae) and as solids (vertebrae)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ldm.data.phantom.body import F32, Anatomy, Array, Cavity

@@ -1,7 +1,5 @@
 """Pulmonary vessels: trees of short straight pieces that fork and taper from the hila outwards."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ldm.data.phantom.body import F32, Anatomy, Array

@@ -1,7 +1,5 @@
 """The key of a study and the answers of its readers, read back from their files."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

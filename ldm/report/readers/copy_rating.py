@@ -1,7 +1,5 @@
 """Scores of copies, 1 to 5 (arXiv:2210.04133, section 2.3), by one reader or more."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

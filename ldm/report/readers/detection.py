@@ -1,7 +1,5 @@
 """Rates, d' and AUC of readers who tell real from synthetic, of each and of all together."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Cues that tell real images from synthetic ones without a look at the chest."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A reader study as one HTML file: page, script and images, without which image is which."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Sequence
 

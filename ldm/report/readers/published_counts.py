@@ -1,7 +1,5 @@
 """Published counts of a reader study: their contradictions, and the figures they allow."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Answers as arrays: first readings without catch trials, second readings, and attention."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """evaluate.py reader-study make: the page for the readers, and the key to its images."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

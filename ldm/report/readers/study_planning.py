@@ -1,7 +1,5 @@
 """evaluate.py reader-study plan: images and readers for an interval of a given width."""
 
-from __future__ import annotations
-
 import argparse
 from functools import partial
 

@@ -1,7 +1,5 @@
 """evaluate.py reader-study score: figures, agreement and attention from the answers."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

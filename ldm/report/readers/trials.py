@@ -1,7 +1,5 @@
 """The trials of a reader study: which images, in which order and under which names; the key."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

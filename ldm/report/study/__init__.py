@@ -12,8 +12,6 @@ study_page      the page: what the paper found, and what was found here
 study_summary   the summary, the limits, and how the study was made
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 from typing import Any

@@ -1,7 +1,5 @@
 """The rows of the paper's Table 4: how each model is made, and what opens it."""
 
-from __future__ import annotations
-
 import gc
 import hashlib
 import json

@@ -6,8 +6,6 @@ every file, and the seconds that it took. A step is done again, and overwritten,
 or its files are damaged.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import math

@@ -1,7 +1,5 @@
 """The paper's Figures 1, 4 and 5 with our images, from what the steps kept of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from torch import Tensor

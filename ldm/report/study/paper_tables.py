@@ -3,8 +3,6 @@
 Every table names its steps; each of our figures in it is in their values.json.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Agreement of two studies on the order of the same rows."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from itertools import combinations

@@ -1,7 +1,5 @@
 """The work of each step of a study: its values and files, made of the settings alone."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The page of a study: what the paper found, what was found here, and what that is worth."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The steps of a study, in the order of the paper."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The settings of a study: its data, its models, and how many images of each kind."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 

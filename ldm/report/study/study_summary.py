@@ -1,7 +1,5 @@
 """The results of a study in short, and how it was made."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re

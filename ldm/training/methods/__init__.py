@@ -9,8 +9,6 @@ derived_datasets     picked images, images of the model's own, cached latents
 model_parts          the parts of a model in training, and how much memory they take
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 
 from ldm.config import ConfigError

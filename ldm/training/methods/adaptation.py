@@ -1,7 +1,5 @@
 """Adapting a finished model to a few images: new words for its text tower, or a trained U-Net."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

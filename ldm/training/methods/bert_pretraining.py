@@ -1,7 +1,5 @@
 """Training a BERT from scratch: it guesses hidden tokens of texts."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Datasets made from others: a few picked images, images of the model's own, latents."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

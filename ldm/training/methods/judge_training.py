@@ -1,7 +1,5 @@
 """Training the judge: many findings at once, on real films and phantoms, never on drawn ones."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

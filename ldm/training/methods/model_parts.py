@@ -1,7 +1,5 @@
 """The parts of a model in training: which exist, which is new, and how much memory they take."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@ Each method writes every part it knows into one file: the VAE alone, then VAE an
 three. `model.path` names the file before it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

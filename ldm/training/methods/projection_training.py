@@ -1,7 +1,5 @@
 """Textual projection: a map from an in-domain text encoder to CLIP's, learned from texts alone."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
