@@ -1,9 +1,7 @@
 """LoRA: W + alpha / r B A in the place of W, where only the small A and B are learned."""
 
 import math
-from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from ldm.attention import Attention
@@ -44,38 +42,3 @@ def inject(network: nn.Module, rank: int, alpha: float) -> nn.ModuleDict:
             setattr(module, part, layer)
             found[f"{name}.{part}".replace(".", "_")] = nn.ModuleList([layer.down, layer.up])
     return nn.ModuleDict(found)
-
-
-def weights(network: nn.Module) -> dict[str, Tensor]:
-    """{"<layer>.down": A [r, C], "<layer>.up": B [C', r]} of a network with LoRAs."""
-    return {
-        f"{name}.{part}": getattr(module, part).weight
-        for name, module in network.named_modules()
-        if isinstance(module, LoRALinear)
-        for part in ("down", "up")
-    }
-
-
-@torch.no_grad()
-def merge(network: nn.Module, tensors: Mapping[str, Tensor], scale: float) -> None:
-    """W <- W + scale B A in a network without LoRAs; -scale takes it out again, but for rounding.
-
-    Layers of shorter weights become float32, so that several LoRAs are rounded once, by whoever
-    moves the network to its dtype.
-    Raises ValueError, before anything is changed, if the names or shapes are another network's.
-    """
-    layers = {name: m for name, m in network.named_modules() if isinstance(m, nn.Linear)}
-    changes = {}
-    for name in sorted({key.rpartition(".")[0] for key in tensors}):
-        down, up = tensors.get(f"{name}.down"), tensors.get(f"{name}.up")
-        if name not in layers or down is None or up is None:
-            raise ValueError(f"there is no layer {name or 'without a name'} with a down and an up")
-        if (shape := (len(up), down.shape[1])) != layers[name].weight.shape:
-            raise ValueError(
-                f"{name} is {list(layers[name].weight.shape)} here, {list(shape)} there"
-            )
-        changes[name] = scale * (up.double() @ down.double())
-    for name, change in changes.items():
-        layer = layers[name]
-        weight = (layer.float() if layer.weight.itemsize < 4 else layer).weight
-        weight.copy_(weight.double() + change.to(weight.device))

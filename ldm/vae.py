@@ -202,13 +202,3 @@ class VAE(nn.Module):
         """z: [B, C_z, h, w], unscaled;  returns images [B, C, H, W], about [-1, 1], not clamped"""
         images = self.decoder(self.post_quant(z))
         return images + self.shortcut.decode(z) if self.config.shortcut else images
-
-
-def codec_bytes(config: VAEConfig, height: int, width: int) -> int:
-    """Bytes that the autoencoder needs for one image.
-
-    Six tensors of its widest layer at full size, while it encodes; hardly more while it decodes,
-    where four of twice the width are alive at once (measured with SD v1.4's at 512 px: 0.80 and
-    1.04 GB, where this says 0.81).
-    """
-    return 6 * config.channels[0] * (height // config.patch) * (width // config.patch) * 4

@@ -177,15 +177,15 @@ def test_a_lora_starts_as_the_network_and_merges_as_it_was_trained(start: Path) 
     plain = pipe.unet(*inputs)
     lora.inject(pipe.unet, rank=3, alpha=6)
     assert torch.equal(pipe.unet(*inputs), plain)
-    for tensor in lora.weights(pipe.unet).values():
+    for tensor in adapters.lora_tensors(pipe.unet).values():
         torch.nn.init.normal_(tensor, std=0.2, generator=g)
-    tensors = {name: t.detach() for name, t in lora.weights(pipe.unet).items()}
+    tensors = {name: t.detach() for name, t in adapters.lora_tensors(pipe.unet).items()}
     assert {t.shape[0] for name, t in tensors.items() if name.endswith("down")} == {3}
     trained, before = pipe.unet(*inputs), copy.deepcopy(other.unet.state_dict())
-    lora.merge(other.unet, tensors, scale=2)
+    adapters.merge_lora(other.unet, tensors, scale=2)
     assert (trained - plain).abs().max() > 1e-2
     torch.testing.assert_close(other.unet(*inputs), trained, rtol=1e-4, atol=1e-5)
-    lora.merge(other.unet, tensors, scale=-2)
+    adapters.merge_lora(other.unet, tensors, scale=-2)
     for name, tensor in other.unet.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=2e-7)
 

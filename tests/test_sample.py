@@ -286,7 +286,9 @@ def test_two_bytes_draw_what_their_float32_values_draw(
         torch.manual_seed(i)
         unet = ldm.load(model).unet
         lora.inject(unet, rank=2, alpha=2)
-        tensors = {name: 0.1 * torch.randn_like(x) for name, x in lora.weights(unet).items()}
+        tensors = {
+            name: 0.1 * torch.randn_like(x) for name, x in adapters.lora_tensors(unet).items()
+        }
         adapters.save(tmp_path / f"{i}.safetensors", "lora", tensors, {"rank": 2, "alpha": 2})
         added += ["--lora", tmp_path / f"{i}.safetensors"]
     settings = ("--prompt", PROMPT, "--n", 1, "--steps", 1, "--dtype", dtype, *added)

@@ -20,8 +20,7 @@ from ldm.drawing.picture_folder import OnStep, Painter, Texts
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.system import cli
-from ldm.system.devices import available
-from ldm.vae import codec_bytes
+from ldm.system.devices import available, codec_bytes
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
-from ldm import lora
+from ldm.lora import LoRALinear
 from ldm.pipeline import LatentDiffusion
 from ldm.weights.export import write_safetensors
 
@@ -58,7 +59,7 @@ def apply(pipe: LatentDiffusion, words: Sequence[str] = (), loras: Sequence[str]
     for path in loras:
         tensors, facts = load(path, "lora")
         try:
-            lora.merge(pipe.unet, tensors, facts["alpha"] / facts["rank"])
+            merge_lora(pipe.unet, tensors, facts["alpha"] / facts["rank"])
         except ValueError as error:
             raise ValueError(f"{path} is of another model: {error}") from error
         pipe.weights_hash += f"+{digest(tensors)}"
@@ -70,3 +71,38 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         whole.update(name.encode() + tensors[name].float().numpy().tobytes())
     return whole.hexdigest()[:8]
+
+
+def lora_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """{"<layer>.down": A [r, C], "<layer>.up": B [C', r]} of a network with LoRAs."""
+    return {
+        f"{name}.{part}": getattr(module, part).weight
+        for name, module in network.named_modules()
+        if isinstance(module, LoRALinear)
+        for part in ("down", "up")
+    }
+
+
+@torch.no_grad()
+def merge_lora(network: nn.Module, tensors: Mapping[str, Tensor], scale: float) -> None:
+    """W <- W + scale B A in a network without LoRAs; -scale takes it out again, but for rounding.
+
+    Layers of shorter weights become float32, so that several LoRAs are rounded once, by whoever
+    moves the network to its dtype.
+    Raises ValueError, before anything is changed, if the names or shapes are another network's.
+    """
+    layers = {name: m for name, m in network.named_modules() if isinstance(m, nn.Linear)}
+    changes = {}
+    for name in sorted({key.rpartition(".")[0] for key in tensors}):
+        down, up = tensors.get(f"{name}.down"), tensors.get(f"{name}.up")
+        if name not in layers or down is None or up is None:
+            raise ValueError(f"there is no layer {name or 'without a name'} with a down and an up")
+        if (shape := (len(up), down.shape[1])) != layers[name].weight.shape:
+            raise ValueError(
+                f"{name} is {list(layers[name].weight.shape)} here, {list(shape)} there"
+            )
+        changes[name] = scale * (up.double() @ down.double())
+    for name, change in changes.items():
+        layer = layers[name]
+        weight = (layer.float() if layer.weight.itemsize < 4 else layer).weight
+        weight.copy_(weight.double() + change.to(weight.device))

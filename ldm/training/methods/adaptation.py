@@ -141,7 +141,7 @@ class FineTune(Adaptation):
         options = self.options
         if options.train == "lora":
             facts = {"rank": options.rank, "alpha": options.alpha}
-            adapters.save(path, "lora", lora.weights(self.unet), facts)
+            adapters.save(path, "lora", adapters.lora_tensors(self.unet), facts)
         else:
             self.parts.save(path, "unet", self.unet)
 

@@ -18,12 +18,11 @@ from ldm.data.datasets import Batch, Dataset
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.system import devices
-from ldm.system.devices import available
+from ldm.system.devices import available, codec_bytes
 from ldm.training.methods.derived_datasets import Latents
 from ldm.training.run_config import RunConfig
 from ldm.training.trainer import Method
 from ldm.unet import UNet
-from ldm.vae import codec_bytes
 from ldm.weights import export, loading
 from ldm.weights.loading import build, weights_hash
 
