@@ -107,7 +107,7 @@ def rows(name: str, setting: Setting) -> list[Row]:
         difference = max(agree(ours, other, name) for ours, other in pairs)
 
     def draw() -> None:
-        pipe.decode(pipe.latents(context, negative, [0], sampling))
+        pipe.decode(pipe.sample_latents(context, negative, [0], sampling))
 
     ways = {"ours": lambda: timed(draw)}
     if theirs is not None:

@@ -125,7 +125,7 @@ class LatentDiffusion:
         self.check(sampling)
         context = self.encode_each(prompts)
         negative = None if sampling.guidance == 1 else self.encode_each([sampling.negative])
-        return self.decode(self.latents(context, negative, indices, sampling, on_step))
+        return self.decode(self.sample_latents(context, negative, indices, sampling, on_step))
 
     def check(self, sampling: Sampling) -> None:
         """ConfigError, before any work, for steps or a size that this model cannot do."""
@@ -136,7 +136,7 @@ class LatentDiffusion:
             )
 
     @torch.inference_mode()
-    def latents(
+    def sample_latents(
         self,
         context: Tensor,
         negative: Tensor | None,
@@ -149,11 +149,11 @@ class LatentDiffusion:
         context: [B, S, D];  negative: [1, S, D], None only if the guidance is 1 and thus off
         """
         denoise = self.denoiser(context, negative, sampling)
-        noise = self.noise(sampling, indices)
-        return self.descend(noise(-1), denoise, sampling, noise, on_step=on_step)
+        noise_at = self.noise_source(sampling, indices)
+        return self.sample_from(noise_at(-1), denoise, sampling, noise_at, on_step=on_step)
 
     def denoiser(self, context: Tensor, negative: Tensor | None, sampling: Sampling) -> Denoise:
-        """The network with the text and the guidance inside; arguments as of `latents`."""
+        """The network with the text and the guidance inside; arguments as of `sample_latents`."""
         low, high = sampling.interval
 
         def guided(t: Tensor) -> bool:
@@ -161,10 +161,10 @@ class LatentDiffusion:
 
         return guide(self.predict_eps, context, negative, sampling.guidance, guided)
 
-    def noise(self, sampling: Sampling, indices: Sequence[int]) -> Callable[[int], Tensor]:
+    def noise_source(self, sampling: Sampling, indices: Sequence[int]) -> Callable[[int], Tensor]:
         """step -> [B, C, h, w], keyed by (seed, image index, step); step -1 is x_T"""
         seed, shape = sampling.seed, self.latent_shape(sampling.height, sampling.width)
-        return lambda i: rng.noise(seed, indices, i, shape).to(self.device, self.dtype)
+        return lambda i: rng.gaussian(seed, indices, i, shape).to(self.device, self.dtype)
 
     def timesteps(self, steps: int) -> Tensor:
         """int64 [steps], descending"""
@@ -174,12 +174,12 @@ class LatentDiffusion:
         return self.schedule.timesteps(steps, "leading" if first else "trailing")
 
     @torch.inference_mode()
-    def descend(
+    def sample_from(
         self,
         x: Tensor,
         denoise: Denoise,
         sampling: Sampling,
-        noise: Callable[[int], Tensor],
+        noise_at: Callable[[int], Tensor],
         skip: int = 0,
         hook: Callable[[Step], Tensor] | None = None,
         on_step: Callable[[Step], None] = lambda step: None,
@@ -190,7 +190,7 @@ class LatentDiffusion:
         """
         timesteps = self.timesteps(sampling.steps)[skip:]
         sampler = SAMPLERS[sampling.sampler](self.schedule)
-        for step in sample(sampler, denoise, x, timesteps, lambda i: noise(skip + i), hook):
+        for step in sample(sampler, denoise, x, timesteps, lambda i: noise_at(skip + i), hook):
             on_step(step)
             x = step.x
         if not x.isfinite().all():  # also waits for the device, so that timings are true
@@ -201,7 +201,7 @@ class LatentDiffusion:
         return x
 
     @torch.inference_mode()
-    def encode(self, images: Tensor) -> Tensor:
+    def encode_images(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] in [-1, 1] -> scaled latents [B, C_z, h, w]: the posterior's means.
 
         Editing needs the one most likely latent of an image; training draws from the posterior

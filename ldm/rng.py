@@ -17,7 +17,7 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
 
-def noise(seed: int, indices: Sequence[int], step: int, shape: Sequence[int]) -> Tensor:
+def gaussian(seed: int, indices: Sequence[int], step: int, shape: Sequence[int]) -> Tensor:
     """Unit Gaussian noise [B, *shape]; row b depends on (seed, indices[b], step) alone.
 
     Image 7 therefore has the same noise whether it is drawn alone or in a batch of 16

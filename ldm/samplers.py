@@ -235,7 +235,7 @@ def sample(
     denoise: Denoise,
     x: Tensor,
     timesteps: Tensor,
-    noise: Callable[[int], Tensor] | None = None,
+    noise_at: Callable[[int], Tensor] | None = None,
     hook: Callable[[Step], Tensor] | None = None,
 ) -> Iterator[Step]:
     """The steps from x at timesteps[0] to the end, one by one; the last one's x is the picture.
@@ -243,13 +243,13 @@ def sample(
     denoise: (x_t, t) -> eps, with text and guidance inside
     x: [B, ...], at the noise level of timesteps[0]
     timesteps: strictly descending integers, as from `NoiseSchedule.timesteps`
-    noise: step index -> [B, ...], asked once a step by stochastic samplers only
+    noise_at: step index -> noise [B, ...], called once a step for stochastic samplers only
     hook: called after each step; what it returns takes the place of x (inpainting blends here)
     """
     times = [int(t) for t in timesteps]
     if not times or times[-1] < 0 or any(a <= b for a, b in pairwise(times)):
         raise ValueError(f"timesteps must descend strictly to 0 or more, got {times}")
-    if sampler.stochastic and noise is None:
+    if sampler.stochastic and noise_at is None:
         raise ValueError(f"{type(sampler).__name__} is stochastic: give sample a noise function")
     past: History = ()
     for i, (t_now, t_then) in enumerate(zip(times, [*times[1:], -1], strict=True)):
@@ -259,8 +259,8 @@ def sample(
         eps = sampler.direction(now, t_prev, past, denoise)
         past = (now, *past[:2])
         x0 = sampler.schedule.predict_x0(x, eps, t)
-        drawn = noise(i) if noise is not None and sampler.stochastic else None
-        done = Step(i, t_now, t_then, sampler.step(x, eps, t, t_prev, drawn), x0)
+        noise = noise_at(i) if noise_at is not None and sampler.stochastic else None
+        done = Step(i, t_now, t_then, sampler.step(x, eps, t, t_prev, noise), x0)
         if hook is not None:
             done = done._replace(x=hook(done))
         x = done.x

@@ -213,7 +213,7 @@ def test_trouble_on_the_way_is_one_line(
     def fail(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(LatentDiffusion, "latents", fail)
+    monkeypatch.setattr(LatentDiffusion, "sample_latents", fail)
     assert status(*PROMPT, "--model", model, "--out", tmp_path / "out") == code
     shown = capsys.readouterr().err
     if message is None:

@@ -29,7 +29,7 @@ def picture(
     height: int, width: int, channels: int = 1, bits: int = 8, seed: int = 0
 ) -> masks.Levels:
     """Smooth, as images are, and nowhere black."""
-    noise = rng.noise(seed, [0], 0, (channels, height // 8 + 1, width // 8 + 1))
+    noise = rng.gaussian(seed, [0], 0, (channels, height // 8 + 1, width // 8 + 1))
     return image_files.to_integers(image_files.resize(noise[0] / 3, height, width), bits)
 
 
@@ -51,7 +51,7 @@ def test_strength_1_is_plain_drawing(tiny: LatentDiffusion, z: Tensor, sampler: 
     """Nothing of the image is left, bit for bit."""
     sampling = replace(SAMPLING, sampler=sampler)
     context, negative = tiny.encode_each([PROMPT]), tiny.encode_each([""])
-    plain = tiny.latents(context, negative, [4], sampling)
+    plain = tiny.sample_latents(context, negative, [4], sampling)
     denoise = image_editing.denoiser(tiny, [PROMPT], sampling)
     assert torch.equal(latent_editing.image_to_image(tiny, z, denoise, [4], sampling, 1.0), plain)
 
@@ -69,16 +69,16 @@ def test_strength_is_the_share_of_the_timesteps_that_is_left(
     tiny: LatentDiffusion, z: Tensor, denoise: Denoise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """0.6 of 5 steps begins at the third timestep, from z noised to just that level."""
-    begun, descend = [], tiny.descend
+    begun, sample_from = [], tiny.sample_from
     monkeypatch.setattr(
-        tiny, "descend", lambda x, *rest, **k: begun.append(x) or descend(x, *rest, **k)
+        tiny, "sample_from", lambda x, *rest, **k: begun.append(x) or sample_from(x, *rest, **k)
     )
     seen: list[int] = []
     args = (tiny, z, denoise, [2], SAMPLING)
     latent_editing.image_to_image(*args, 0.6, lambda step: seen.append(step.t))
     timesteps = tiny.timesteps(5)
     assert seen == timesteps[2:].tolist()
-    noise = rng.noise(3, [2], -1, z.shape[1:])
+    noise = rng.gaussian(3, [2], -1, z.shape[1:])
     assert torch.equal(begun[0], tiny.schedule.add_noise(z, noise, timesteps[2:3]))
 
 
@@ -87,9 +87,9 @@ def test_a_step_has_the_noise_of_plain_drawing_wherever_the_way_begins(
 ) -> None:
     """Noise is keyed by the number of the step on the whole way."""
     asked: list[int] = []
-    noise = rng.noise
+    noise = rng.gaussian
     monkeypatch.setattr(
-        rng, "noise", lambda s, i, step, shape: asked.append(step) or noise(s, i, step, shape)
+        rng, "gaussian", lambda s, i, step, shape: asked.append(step) or noise(s, i, step, shape)
     )
     latent_editing.image_to_image(tiny, z, denoise, [2], replace(SAMPLING, sampler="ddpm"), 0.6)
     assert asked == [-1, 2, 3, 4]
@@ -126,7 +126,7 @@ def test_inversion_is_exact_for_a_linear_denoiser(final: str) -> None:
 def test_one_round_is_enough_where_the_noise_is_the_same_everywhere() -> None:
     """With a constant eps the first guess is the solution."""
     schedule = NoiseSchedule(final_alpha_bar="one")
-    x, eps = (rng.noise(0, [i], 0, (4,)).double() for i in (0, 1))
+    x, eps = (rng.gaussian(0, [i], 0, (4,)).double() for i in (0, 1))
     timesteps = schedule.timesteps(10, "trailing")
     top = latent_editing.ascend(schedule, x, lambda x_t, t: eps, timesteps, 1)
     torch.testing.assert_close(top, schedule.add_noise(x, eps, timesteps[:1]))
@@ -172,7 +172,7 @@ def test_inpainting_everything_is_plain_drawing(
     tiny: LatentDiffusion, z: Tensor, denoise: Denoise
 ) -> None:
     """With a mask of ones nothing is known, and the hook changes nothing."""
-    plain = tiny.latents(tiny.encode_each([PROMPT]), tiny.encode_each([""]), [1], SAMPLING)
+    plain = tiny.sample_latents(tiny.encode_each([PROMPT]), tiny.encode_each([""]), [1], SAMPLING)
     ones = torch.ones(1, 1, 16, 16)
     torch.testing.assert_close(latent_editing.inpaint(tiny, z, ones, denoise, [1], SAMPLING), plain)
 

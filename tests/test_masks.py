@@ -49,7 +49,7 @@ def test_pixels_outside_the_mask_are_kept_bit_for_bit(
 
 def test_a_cell_with_any_pixel_to_repaint_is_repainted() -> None:
     """Max-pooling, whatever the alpha: FACTS of masks to latents, by loops."""
-    alpha = (rng.noise(0, [0], 0, (32, 48))[0].numpy() > 2).astype(float) * 0.01
+    alpha = (rng.gaussian(0, [0], 0, (32, 48))[0].numpy() > 2).astype(float) * 0.01
     pooled = masks.to_latents(alpha, 8)
     assert pooled.shape == (1, 1, 4, 6)
     for y in range(4):
@@ -83,7 +83,7 @@ def test_holes_are_filled_by_laplaces_equation() -> None:
     np.testing.assert_allclose(masks.harmonic(broken, hole), plane, atol=1e-9)
     corner = np.zeros((20, 30), bool)
     corner[:7, :9] = True
-    values = rng.noise(0, [0], 0, (20, 30, 1))[0].double().numpy()
+    values = rng.gaussian(0, [0], 0, (20, 30, 1))[0].double().numpy()
     filled = masks.harmonic(values, corner)[corner]
     around = np.concatenate([values[7, :9], values[:7, 9]])
     assert around.min() < filled.min() < filled.max() < around.max()
@@ -91,7 +91,7 @@ def test_holes_are_filled_by_laplaces_equation() -> None:
 
 def test_a_constant_offset_leaves_no_seam() -> None:
     """A picture drawn 30 levels too bright everywhere is pasted as if it were not."""
-    given = image_files.to_integers(rng.noise(0, [0], 0, (1, 40, 40))[0] / 3)
+    given = image_files.to_integers(rng.gaussian(0, [0], 0, (1, 40, 40))[0] / 3)
     alpha = np.zeros((40, 40))
     alpha[10:30, 10:30] = 1
     assert np.array_equal(masks.paste(given, given + 30.0, alpha), given)

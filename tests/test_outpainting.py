@@ -81,8 +81,10 @@ def test_each_window_has_noise_of_its_own(
     """Or the same structures would repeat across the canvas."""
     board, known = outpainting.place(picture(64, 64), (80, 64), (0, 0))
     seeds: list[int] = []
-    noise = rng.noise
-    monkeypatch.setattr(rng, "noise", lambda seed, *rest: seeds.append(seed) or noise(seed, *rest))
+    draw = rng.gaussian
+    monkeypatch.setattr(
+        rng, "gaussian", lambda seed, *rest: seeds.append(seed) or draw(seed, *rest)
+    )
     boxes = outpainting.plan(known, 32)
     list(outpainting.outpaint(tiny, board, known, boxes, PROMPT, 0, FEW))
     assert len(set(seeds)) == len(boxes) > 1

@@ -39,14 +39,14 @@ def test_image_7_is_the_same_picture_in_any_company(
     Networks add in another order in another batch, which may tip a grey level over.
     """
     drawn: dict[tuple[int, ...], dict[int, Tensor]] = {}
-    noise = rng.noise
+    noise = rng.gaussian
 
     def record(seed: int, indices: Sequence[int], step: int, shape: Sequence[int]) -> Tensor:
         rows = noise(seed, indices, step, shape)
         drawn.setdefault(tuple(indices), {})[step] = rows
         return rows
 
-    monkeypatch.setattr(rng, "noise", record)
+    monkeypatch.setattr(rng, "gaussian", record)
     others = ["no findings" if index != 7 else PROMPT for index in company]
     alone = bytes_of(tiny.draw([PROMPT], [7], SAMPLING))[0]
     among = bytes_of(tiny.draw(others, company, SAMPLING))
@@ -168,7 +168,7 @@ def test_a_decoder_that_overflows_is_run_again_in_float32(
     The first layer's weights fit into float16, but what it makes of the latents does not.
     """
     pipe = copy.deepcopy(tiny).to("cpu", torch.float16)
-    z = rng.noise(0, [0], -1, pipe.latent_shape(32, 32)).half()
+    z = rng.gaussian(0, [0], -1, pipe.latent_shape(32, 32)).half()
     pipe.decode(z)
     assert caplog.messages == []
     pipe.vae.decoder.conv_in.weight.data *= 1e4

@@ -10,18 +10,18 @@ SHAPE = (4, 16, 16)
 
 def test_a_row_of_noise_is_the_same_alone_and_in_any_batch() -> None:
     """Image 7 has the same noise, bit for bit, alone, in a batch of 16 and in another order."""
-    alone = rng.noise(5, [7], 3, SHAPE)[0]
-    assert torch.equal(rng.noise(5, range(16), 3, SHAPE)[7], alone)
-    assert torch.equal(rng.noise(5, [9, 7, 2], 3, SHAPE)[1], alone)
+    alone = rng.gaussian(5, [7], 3, SHAPE)[0]
+    assert torch.equal(rng.gaussian(5, range(16), 3, SHAPE)[7], alone)
+    assert torch.equal(rng.gaussian(5, [9, 7, 2], 3, SHAPE)[1], alone)
 
 
 def test_drawing_neither_reads_nor_moves_the_global_generator() -> None:
     """Noise does not depend on what else was drawn before, and changes nothing for others."""
     torch.manual_seed(0)
-    before, first = torch.get_rng_state(), rng.noise(5, [7], 3, SHAPE)
+    before, first = torch.get_rng_state(), rng.gaussian(5, [7], 3, SHAPE)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(1)
-    assert torch.equal(rng.noise(5, [7], 3, SHAPE), first)
+    assert torch.equal(rng.gaussian(5, [7], 3, SHAPE), first)
 
 
 def test_every_part_of_the_key_counts() -> None:
@@ -34,7 +34,9 @@ def test_every_part_of_the_key_counts() -> None:
         for step in (-1, 0, 1, 10, 11)
     ]
     assert len({rng.generator(*key).initial_seed() for key in keys}) == len(keys)
-    rows = [rng.noise(seed, [i], step, SHAPE) for seed in (0, 1) for i in (0, 1) for step in (0, 1)]
+    rows = [
+        rng.gaussian(seed, [i], step, SHAPE) for seed in (0, 1) for i in (0, 1) for step in (0, 1)
+    ]
     assert len({tuple(row.flatten().tolist()) for row in rows}) == len(rows)
 
 
@@ -55,9 +57,9 @@ def test_noise_is_unit_gaussian_and_unrelated_to_its_neighbours(neighbours: str)
     """
     many = range(64)
     rows = {
-        "seeds": lambda: torch.cat([rng.noise(seed, [0], 0, SHAPE) for seed in many]),
-        "indices": lambda: rng.noise(0, many, 0, SHAPE),
-        "steps": lambda: torch.cat([rng.noise(0, [0], step, SHAPE) for step in many]),
+        "seeds": lambda: torch.cat([rng.gaussian(seed, [0], 0, SHAPE) for seed in many]),
+        "indices": lambda: rng.gaussian(0, many, 0, SHAPE),
+        "steps": lambda: torch.cat([rng.gaussian(0, [0], step, SHAPE) for step in many]),
     }[neighbours]()
     x = rows.double().flatten(1)
     bound = 5 / x.numel() ** 0.5

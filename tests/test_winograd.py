@@ -67,7 +67,7 @@ def test_any_name_of_a_processor_will_do(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def noise(*shape: int) -> Tensor:
-    return rng.noise(0, [0], 0, shape)[0]
+    return rng.gaussian(0, [0], 0, shape)[0]
 
 
 def error(found: Tensor, wanted: Tensor) -> float:

@@ -36,7 +36,7 @@ def sized(pipe: LatentDiffusion, sampling: Sampling, height: int, width: int) ->
 def encode(pipe: LatentDiffusion, picture: Levels) -> Tensor:
     """[1, C, h, w], scaled"""
     image = image_files.from_integers(masks.padded(picture, pipe.config.multiple))
-    return pipe.encode(image_files.to_channels(image, pipe.config.vae.image_channels)[None])
+    return pipe.encode_images(image_files.to_channels(image, pipe.config.vae.image_channels)[None])
 
 
 def decode(pipe: LatentDiffusion, z: Tensor, like: Levels) -> list[Floats]:

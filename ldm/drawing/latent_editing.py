@@ -44,13 +44,13 @@ def image_to_image(
 
     z: [1 or B, C, h, w], scaled, for B indices;  returns [B, C, h, w]
     """
-    skip, noise = skipped(strength, sampling.steps), pipe.noise(sampling, indices)
+    skip, noise_at = skipped(strength, sampling.steps), pipe.noise_source(sampling, indices)
     z = z.expand(len(indices), -1, -1, -1)
     if skip == sampling.steps:
         return z
     t = pipe.timesteps(sampling.steps)[skip].expand(len(indices))
-    x = noise(-1) if skip == 0 else pipe.schedule.add_noise(z, noise(-1), t)
-    return pipe.descend(x, denoise, sampling, noise, skip, on_step=on_step)
+    x = noise_at(-1) if skip == 0 else pipe.schedule.add_noise(z, noise_at(-1), t)
+    return pipe.sample_from(x, denoise, sampling, noise_at, skip, on_step=on_step)
 
 
 def counterfactual(
@@ -75,7 +75,9 @@ def counterfactual(
     if skip == sampling.steps:
         return z
     x = ascend(pipe.schedule, z, up, pipe.timesteps(sampling.steps)[skip:], rounds)
-    return pipe.descend(x, down, sampling, pipe.noise(sampling, range(len(z))), skip, None, on_step)
+    return pipe.sample_from(
+        x, down, sampling, pipe.noise_source(sampling, range(len(z))), skip, None, on_step
+    )
 
 
 def check_inversion(sampling: Sampling) -> None:
@@ -131,10 +133,10 @@ def inpaint(
 
     z: [1 or B, C, h, w], scaled;  mask: [1, 1, h, w], 0 or 1;  returns [B, C, h, w]
     """
-    noise, count = pipe.noise(sampling, indices), len(indices)
+    noise_at, count = pipe.noise_source(sampling, indices), len(indices)
     sampler, schedule = SAMPLERS[sampling.sampler](pipe.schedule), pipe.schedule
     mask = mask.to(z)
-    start = noise(-1)
+    start = noise_at(-1)
     z = z.expand_as(start)
 
     def blend(x: Tensor, t: int) -> Tensor:
@@ -147,15 +149,15 @@ def inpaint(
             return x
         t, t_prev = torch.full((count,), step.t), torch.full((count,), step.t_prev)
         for again in range(1, resample):
-            fresh = pipe.noise(reseeded(sampling, "resample", again), indices)
-            x_t = noise_further(schedule, x, fresh(step.i), t, t_prev)
+            fresh_at = pipe.noise_source(reseeded(sampling, "resample", again), indices)
+            x_t = noise_further(schedule, x, fresh_at(step.i), t, t_prev)
             now = Prediction(x_t, denoise(x_t, t.to(x.device)), t)
             eps = sampler.direction(now, t_prev, (), denoise)
-            x = sampler.step(x_t, eps, t, t_prev, fresh(sampling.steps + step.i))
+            x = sampler.step(x_t, eps, t, t_prev, fresh_at(sampling.steps + step.i))
             x = blend(x, step.t_prev)
         return x
 
-    return pipe.descend(start, denoise, sampling, noise, 0, hook, on_step)
+    return pipe.sample_from(start, denoise, sampling, noise_at, 0, hook, on_step)
 
 
 def noise_further(

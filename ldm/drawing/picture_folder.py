@@ -49,7 +49,7 @@ def prepare(pipe: LatentDiffusion, settings: DrawingSettings, watch: Stopwatch) 
     def paint(batch: range, texts: Texts, on_step: OnStep) -> list[np.ndarray]:
         with watch("steps"):
             context = contexts[[settings.prompt(i) for i in batch]]
-            z = pipe.latents(context, negative, batch, sampling, on_step)
+            z = pipe.sample_latents(context, negative, batch, sampling, on_step)
         with watch("decode"):
             return [image_files.to_integers(image) for image in pipe.decode(z)]
 
