@@ -5,6 +5,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+# names what `augment` does, in caches and in checkpoints; any new value will do once
+# tests/test_augmentation.py says that it changed
+VERSION = "980c2b0eaee5"
+
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """Small shifts (4 %), zooms (6 %) and contrast changes (10 %), one draw for each image.

@@ -23,9 +23,7 @@ class Phantoms(PhantomSet):
 
     def __init__(self, config: DataConfig, channels: int) -> None:
         super().__init__(configured_phantoms(config), config.size)
-        # a hash of the phantom's code, so that no cache outlives a change of it
-        version = code_version(*sorted(Path(phantom.__file__).parent.glob("*.py")))
-        what = [version, config.phantom_seed, config.phantoms, excluded_phantoms(config)]
+        what = [phantom.VERSION, config.phantom_seed, config.phantoms, excluded_phantoms(config)]
         self.key = f"{digest(what)}-{config.size}-{channels}"
         self.pixels = cached_pixels(self, f"phantoms-{digest(what)}", config, channels)
 

@@ -16,7 +16,7 @@ from ldm.data.datasets import Dataset
 from ldm.data.phantom.captions import readable
 from ldm.data.radiographs import from_bytes, to_bytes
 from ldm.pipeline import LatentDiffusion, Sampling
-from ldm.system.fingerprint import code_version, digest
+from ldm.system.fingerprint import digest
 from ldm.vae import VAE
 
 
@@ -158,7 +158,7 @@ class Latents(Derived):
     ) -> None:
         self.dataset, self.vae = dataset, vae
         self.variants = variants if dataset.augmented else 1
-        how = f"{variants}-{code_version(augmentation.__file__)}" if dataset.augmented else "plain"
+        how = f"{variants}-{augmentation.VERSION}" if dataset.augmented else "plain"
         self.key = f"{dataset.key}-{how}-{vae_hash}"
         side = size // vae.config.factor
         shape = (len(dataset) * self.variants, 2 * vae.config.latent_channels, side, side)
