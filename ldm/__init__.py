@@ -7,8 +7,8 @@ The files beside this one are a book. In reading order:
     schedule    the forward process: alpha_bar, adding noise, what the network predicts
     guidance    classifier-free guidance: a function around the network
     samplers    from noise to a picture: steps, and the one loop
-    attention   softmax(Q K^T / sqrt(d)) V and the transformer block
     blocks      residual block, upsampling, the embedding of time
+    attention   softmax(Q K^T / sqrt(d)) V and the transformer block
     unet        the denoiser
     vae         the autoencoder: images <-> latents
     clip        the text tower

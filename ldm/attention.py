@@ -10,7 +10,10 @@ from ldm.blocks import group_norm
 
 
 def attention_weights(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(Q K^T / sqrt(d)), how much each query takes of each key: [B, N, L, S]."""
+    """softmax(Q K^T / sqrt(d)), how much each query takes of each key.
+
+    q: [B, N, L, d];  k: [B, N, S, d]: N heads, L queries, S keys;  returns [B, N, L, S]
+    """
     return ((q * q.shape[-1] ** -0.5) @ k.mT).softmax(dim=-1)
 
 

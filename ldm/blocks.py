@@ -1,4 +1,4 @@
-"""Blocks that U-Net and VAE share: residual block, upsampling, the embedding of time."""
+"""Blocks that U-Net and VAE share, and the U-Net's embedding of time."""
 
 import math
 

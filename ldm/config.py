@@ -70,7 +70,7 @@ class TextConfig:
 class ScheduleConfig:
     """The noise schedule: sqrt(beta) runs linearly from sqrt(beta_start) to sqrt(beta_end)."""
 
-    steps: int = 1000
+    steps: int = 1000  # T of the papers
     beta_start: float = 0.00085
     beta_end: float = 0.012
     prediction: Literal["eps", "v"] = "eps"

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Network = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x_t, t, context) -> eps
-Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> eps
+Network = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x_t, t, context) -> eps, or v
+Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> eps; EDM's denoiser returns x0
 
 
 def guide(

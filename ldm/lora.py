@@ -1,4 +1,4 @@
-"""LoRA: W + alpha / r B A in the place of W, where only the small A and B are learned."""
+"""LoRA: W + (alpha / r) B A in the place of W, where only the small A and B are learned."""
 
 import math
 
@@ -8,7 +8,9 @@ from ldm.attention import Attention
 
 
 class LoRALinear(nn.Module):
-    """h = W x + alpha / r B A x   (LoRA, arXiv:2106.09685, eq. 3); B starts at zero.
+    """h = W x + (alpha / r) B A x   (LoRA, arXiv:2106.09685, eq. 3; alpha: section 4.1)
+
+    `down` is A, `up` is B, which starts at zero.
 
     A starts as PyTorch's linear layers do (Kaiming, uniform); the paper draws it from a Gaussian.
     """
@@ -30,7 +32,7 @@ class LoRALinear(nn.Module):
 def inject(network: nn.Module, rank: int, alpha: float) -> nn.ModuleDict:
     """Give every projection of every attention a LoRA, and freeze the rest; returns the LoRAs.
 
-    Those of the result are the modules in the network, by name with _ for the dots.
+    The dict shares its modules with the network; its keys are their paths, with _ for the dots.
     """
     if rank < 1:
         raise ValueError(f"the rank of a LoRA must be 1 or more, got {rank}")

@@ -1,7 +1,8 @@
-"""The losses that have an equation: what each part of a latent diffusion model is trained on.
+"""The losses, each with its equation: what the parts of a latent diffusion model are trained on.
 
-The autoencoder also has the KL divergence of its posterior (ldm/vae.py), the denoiser the weights
-of min-SNR (ldm/schedule.py).
+The autoencoder also has the KL divergence of its posterior (ldm/vae.py), the U-Net the weights of
+min-SNR (ldm/schedule.py). DDPM's algorithm 1, which draws x0, eps and t for `diffusion_loss`, is
+`draw_diffusion_inputs` in ldm/training/methods/model_parts.py.
 """
 
 import torch.nn.functional as F

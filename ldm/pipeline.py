@@ -91,7 +91,7 @@ class LatentDiffusion:
         return self.text(self.text.tokenize(prompts, tell).to(self.device))
 
     def encode_each(self, prompts: Sequence[str]) -> Tensor:
-        """[B, S, D] as `encode_text`, but every prompt alone: the same bits in any company."""
+        """[B, S, D] as `encode_text`, one prompt a pass: rounding does not depend on the others."""
         alone = {prompt: self.encode_text([prompt]) for prompt in dict.fromkeys(prompts)}
         return torch.cat([alone[prompt] for prompt in prompts])
 
@@ -100,7 +100,7 @@ class LatentDiffusion:
         return self.schedule.to_eps(self.unet(x_t, t, context), x_t, t)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """[C, h, w] for an image of height x width; ConfigError if the networks cannot hold it."""
+        """[C_z, h, w] of a height x width image; ConfigError if the networks cannot hold it."""
         factor, multiple = self.config.vae.factor, self.config.multiple
         if height < multiple or width < multiple or height % multiple or width % multiple:
             raise ConfigError(
@@ -162,7 +162,7 @@ class LatentDiffusion:
         return guide(self.predict_eps, context, negative, sampling.guidance, guided)
 
     def noise_source(self, sampling: Sampling, indices: Sequence[int]) -> Callable[[int], Tensor]:
-        """step -> [B, C, h, w], keyed by (seed, image index, step); step -1 is x_T"""
+        """step -> [B, C_z, h, w], keyed by (seed, image index, step); step -1 is x_T"""
         seed, shape = sampling.seed, self.latent_shape(sampling.height, sampling.width)
         return lambda i: rng.gaussian(seed, indices, i, shape).to(self.device, self.dtype)
 
@@ -184,9 +184,9 @@ class LatentDiffusion:
         hook: Callable[[Step], Tensor] | None = None,
         on_step: Callable[[Step], None] = lambda step: None,
     ) -> Tensor:
-        """Clean latents from x [B, C, h, w], which is at timestep `skip`; hook as in `sample`.
+        """Clean latents from x [B, C_z, h, w] at timesteps[skip]; hook as in `sample`.
 
-        The noise of a step is that of the whole way, wherever it begins.
+        Step i has the same noise whether or not steps before it were skipped.
         """
         timesteps = self.timesteps(sampling.steps)[skip:]
         sampler = SAMPLERS[sampling.sampler](self.schedule)

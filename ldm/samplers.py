@@ -5,8 +5,8 @@ extrapolated from earlier predictions (PLMS, DPM-Solver++) or averaged with one 
 the step (Heun). How far? `step` goes from t to t_prev along it. Neither keeps a counter, moves a
 device or draws noise; what is remembered is a value that the loop passes along.
 
-All deterministic samplers here solve the same equation, linear where eps is constant
-(DDIM, arXiv:2010.02502, eq. 14):
+All deterministic samplers here solve one equation (DDIM, arXiv:2010.02502, eq. 14); while eps is
+constant, x / sqrt(ab) is linear in sigma:
 
     d(x / sqrt(ab)) = eps d(sigma),     sigma = sqrt((1 - ab) / ab)
 
@@ -69,7 +69,8 @@ class Sampler:
     ) -> Tensor:
         """x_prev = sqrt(ab_prev) x0 + sqrt(1 - ab_prev) eps
 
-        DDIM (arXiv:2010.02502) eq. 12 with sigma = 0; their alpha_t is our alpha_bar[t].
+        DDIM (arXiv:2010.02502) eq. 12 without noise (their sigma_t is 0); their alpha_t is our
+        alpha_bar[t].
 
         x_t, eps, noise: [B, ...];  t, t_prev: [B] integers, t > t_prev >= -1
         """
@@ -108,7 +109,7 @@ class DDPM(Sampler):
 
 
 class DDIM(Sampler):
-    """DDIM (arXiv:2010.02502): eta = 0 is deterministic, eta = 1 is DDPM."""
+    """DDIM (arXiv:2010.02502): eta = 0 is `Sampler.step`, eta = 1 is DDPM."""
 
     def __init__(self, schedule: NoiseSchedule, eta: float = 0.0) -> None:
         super().__init__(schedule)
@@ -166,7 +167,7 @@ class PLMS(Sampler):
     """
 
     def direction(self, now: Prediction, t_prev: Tensor, past: History, denoise: Denoise) -> Tensor:
-        """(55 e_t - 59 e_{t+1} + 37 e_{t+2} - 9 e_{t+3}) / 24, once there are four"""
+        """(55 e_0 - 59 e_1 + 37 e_2 - 9 e_3) / 24, once there are four; e_k is k steps old"""
         if not past:
             return Heun(self.schedule).direction(now, t_prev, past, denoise)
         terms = zip(ADAMS_BASHFORTH[len(past)], (now, *past), strict=True)
@@ -184,16 +185,16 @@ class DPMSolverPP(Sampler):
     def direction(self, now: Prediction, t_prev: Tensor, past: History, denoise: Denoise) -> Tensor:
         """D = (1 + 1 / (2r)) x0_t - 1 / (2r) x0_before,    r = h_before / h
 
-        h is the length of a step in lambda = log(sqrt(ab) / sqrt(1 - ab)) = log(SNR) / 2; the ratio
-        r needs no 1/2, so the code takes log(SNR).
+        D as in the paper; h is the length of a step in lambda = log(sqrt(ab) / sqrt(1 - ab)), half
+        of log(SNR). Only the ratio r counts, so the code takes steps in log(SNR).
         """
         if not past or t_prev.min() < 0:
             return now.eps
         before = past[0]
         times = torch.stack([before.t, now.t, t_prev])
-        h_before, h = self.schedule.snr(times).log().diff(dim=0)
+        step_before, step = self.schedule.snr(times).log().diff(dim=0)
         x0, x0_before = self.schedule.predict_x0(*now), self.schedule.predict_x0(*before)
-        D = x0 + scaled(h / (2 * h_before), x0 - x0_before)
+        D = x0 + scaled(step / (2 * step_before), x0 - x0_before)
         return self.schedule.predict_eps(now.x_t, D, now.t)
 
 
@@ -205,7 +206,8 @@ class SDEDPMSolverPP(DPMSolverPP, DDPM):
         x_prev = sqrt((1 - ab_prev) / (1 - ab)) exp(-h) x_t + sqrt(ab_prev) (1 - exp(-2h)) D
                  + sqrt(1 - ab_prev) sqrt(1 - exp(-2h)) noise
 
-    Because exp(-2h) = SNR / SNR_prev, this is DDPM's step along D, so the two classes suffice.
+    Because exp(-2h) = SNR / SNR_prev, this is DDPM's step along D: `direction` comes from
+    DPMSolverPP, `step` from DDPM.
     """
 
 

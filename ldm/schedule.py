@@ -4,7 +4,10 @@
 
 ab_t falls from nearly 1 (a clean picture) to nearly 0 (noise); DDPM (arXiv:2006.11239), section 2.
 Everything that depends on t is computed in float64 and cast once, as a factor of x:
-1 - alpha_bar[0] = 0.00085 loses four of its digits if it is formed in float32.
+1 - alpha_bar[0] = 0.00085 loses three of its seven digits if it is formed in float32.
+
+t = -1 is the end. As data it is the clean picture, alpha_bar 1 (`add_noise`, `snr`); as the place
+where samplers stop it is `final_alpha_bar`, which SD v1 sets to alpha_bar[0] (`at`).
 """
 
 import torch
@@ -28,7 +31,7 @@ def scaled(factor: Tensor, x: Tensor) -> Tensor:
 class NoiseSchedule:
     """alpha_bar[t] of Stable Diffusion and what follows from it.
 
-    beta is linear in its square root ("scaled linear"); alpha_bar_t = prod_{s <= t} (1 - beta_s)
+    beta is linear in its square root, SD's "scaled linear"; alpha_bar_t = prod_{s <= t} (1 - beta_s)
     (DDPM, arXiv:2006.11239, section 2).
 
     steps: T, the number of noise levels the network was trained on
@@ -82,7 +85,7 @@ class NoiseSchedule:
         return scaled(1 / sqrt_ab, x_t - scaled(sqrt_rest, eps))
 
     def predict_eps(self, x_t: Tensor, x0: Tensor, t: Tensor) -> Tensor:
-        """eps = (x_t - sqrt(ab_t) x0) / sqrt(1 - ab_t), for t >= 0"""
+        """eps = (x_t - sqrt(ab_t) x0) / sqrt(1 - ab_t), for t >= 0; no network runs here"""
         sqrt_ab, sqrt_rest = self._scales(t)
         return scaled(1 / sqrt_rest, x_t - scaled(sqrt_ab, x0))
 
@@ -122,8 +125,8 @@ class NoiseSchedule:
         returns float32 [B] on the device of t
         """
         snr = self.snr(t)
-        scale = snr if self.prediction == "eps" else snr + 1  # |error of target|^2 / |of x0|^2
-        return (snr.clamp(max=gamma) / scale).float().to(t.device)
+        ratio = snr if self.prediction == "eps" else snr + 1  # |error of target|^2 / |of x0|^2
+        return (snr.clamp(max=gamma) / ratio).float().to(t.device)
 
     def timesteps(self, n: int, spacing: str = "leading") -> Tensor:
         """n strictly descending timesteps for a sampler, int64 [n] on the CPU.

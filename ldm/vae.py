@@ -15,7 +15,7 @@ from ldm.config import VAEConfig
 
 @dataclass(frozen=True)
 class Posterior:
-    """The diagonal Gaussian q(z | image); latents here are unscaled.
+    """The diagonal Gaussian q(z | image); latents are unscaled (see pipeline).
 
     mean, logvar: [B, C, h, w]
     """
@@ -36,7 +36,7 @@ class Posterior:
 class Downsample(nn.Conv2d):
     """A 3 x 3 convolution with stride 2, padded right and bottom only.
 
-    Symmetric padding, as in the U-Net, would shift the latent by half a cell.
+    Symmetric padding, as in the U-Net, would shift each level by half a cell of its output.
     """
 
     def __init__(self, width: int) -> None:
