@@ -31,8 +31,8 @@ def scaled(factor: Tensor, x: Tensor) -> Tensor:
 class NoiseSchedule:
     """alpha_bar[t] of Stable Diffusion and what follows from it.
 
-    beta is linear in its square root, SD's "scaled linear"; alpha_bar_t = prod_{s <= t} (1 - beta_s)
-    (DDPM, arXiv:2006.11239, section 2).
+    beta is linear in its square root, as in SD ("scaled linear"); alpha_bar_t = prod (1 - beta_s),
+    s <= t (DDPM, arXiv:2006.11239, section 2).
 
     steps: T, the number of noise levels the network was trained on
     prediction: what the network returns, "eps" or "v"
