@@ -23,14 +23,9 @@ from ldm.weights.weight_files import (
 )
 
 FILES = ("model.safetensors", "pytorch_model.bin")  # preferred first
-SIZES = {  # ours: theirs in config.json
-    "vocab_size": "vocab_size",
-    "context_length": "max_position_embeddings",
-    "width": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "feedforward": "intermediate_size",
-}
+# {ours: theirs} for config.json and for each kind of block; * is weight and bias
+NAMES = json.loads(Path(__file__).with_name("bert_names.json").read_text(encoding="utf-8"))
+SIZES, HEADS = NAMES["sizes"], NAMES["heads"]
 # another value is another network, though all weights may fit; an absent key has BERT's value
 ONLY: dict[str, tuple[Any, ...]] = {
     "model_type": ("bert", "cxr-bert"),
@@ -39,36 +34,6 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "is_decoder": (False,),
 }
 
-# ours: theirs; * is weight and bias
-EMBEDDINGS = {
-    "token_embedding.weight": "embeddings.word_embeddings.weight",
-    "position_embedding.weight": "embeddings.position_embeddings.weight",
-    "segment_embedding.weight": "embeddings.token_type_embeddings.weight",
-    "norm.*": "embeddings.LayerNorm.*",
-}
-BLOCK = {
-    "attention.q.*": "attention.self.query.*",
-    "attention.k.*": "attention.self.key.*",
-    "attention.v.*": "attention.self.value.*",
-    "attention.out.*": "attention.output.dense.*",
-    "norm1.*": "attention.output.LayerNorm.*",
-    "ff_in.*": "intermediate.dense.*",
-    "ff_out.*": "output.dense.*",
-    "norm2.*": "output.LayerNorm.*",
-}
-HEADS = {
-    "pooler": {"pooler.*": "pooler.dense.*"},
-    "masked_lm": {
-        "masked_lm.dense.*": "cls.predictions.transform.dense.*",
-        "masked_lm.norm.*": "cls.predictions.transform.LayerNorm.*",
-        "masked_lm.bias": "cls.predictions.bias",
-    },
-    "projection": {
-        "projection.dense.*": "cls_projection_head.dense_to_hidden.*",
-        "projection.norm.*": "cls_projection_head.LayerNorm.*",
-        "projection.out.*": "cls_projection_head.dense_to_output.*",
-    },
-}
 TENSORFLOW = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 # second copies of a tensor, which some files hold
 COPIES = {
@@ -137,8 +102,9 @@ def save_bert(
 
 def names(config: BertConfig) -> dict[str, str]:
     """{our name: Hugging Face's}, without its prefix `bert.`"""
-    places = [(EMBEDDINGS, "", "")]
-    places += [(BLOCK, f"blocks.{i}.", f"encoder.layer.{i}.") for i in range(config.layers)]
+    places = [(NAMES["embeddings"], "", "")]
+    for i in range(config.layers):
+        places.append((NAMES["block"], f"blocks.{i}.", f"encoder.layer.{i}."))
     places += [(table, "", "") for head, table in HEADS.items() if getattr(config, head)]
     return {
         (place + ours).replace("*", leaf): (their_place + theirs).replace("*", leaf)
