@@ -7,6 +7,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,9 @@ import torch
 
 from ldm.config import ConfigError
 from ldm.drawing import image_editing
-from ldm.drawing.latent_editing import OnStep, ignore, reseeded
+from ldm.drawing.latent_editing import PictureBatch, reseeded
 from ldm.drawing.masks import Box, Levels, Mask
 from ldm.pictures import image_files
-from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.system.atomic import whole_file
 from ldm.system.devices import available
 
@@ -74,29 +74,26 @@ def _starts(side: int, size: int) -> list[int]:
 
 
 def outpaint(
-    pipe: LatentDiffusion,
+    batch: PictureBatch,
     canvas: Levels,
     known: Mask,
     boxes: Sequence[Box],
-    prompt: str,
-    index: int,
-    sampling: Sampling,
     resample: int = 1,
     done: int = 0,
-    on_step: OnStep = ignore,
 ) -> Iterator[Levels]:
     """The canvas after each window; what is known is kept bit for bit.
 
     Each window is inpainted with noise of its own, around what is there by then.
 
+    batch: of one picture
     boxes: as from `plan`;  done: how many of them the canvas has already
     """
     known = known.copy()
     for number, box in enumerate(boxes):
         if number >= done:
             hole = (~known[box.inside]).astype(float)
-            drawn = ([prompt], [index], reseeded(sampling, "window", number), resample, on_step)
-            (part,) = image_editing.inpaint(pipe, canvas[box.inside], hole, *drawn)
+            window = replace(batch, sampling=reseeded(batch.sampling, "window", number))
+            (part,) = image_editing.inpaint(window, canvas[box.inside], hole, resample)
             canvas = canvas.copy()
             canvas[box.inside] = part
             yield canvas
