@@ -1,6 +1,6 @@
 """Outpainting: where the image lies, which windows come when, and that a stop costs nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,12 +97,8 @@ def resumable(tiny: LatentDiffusion, tmp_path: Path) -> Callable[..., masks.Leve
     boxes = outpainting.plan(known, 32)
 
     def run(name: str, on_step: OnStep = ignore, text: dict[str, str] = TEXT) -> masks.Levels:
-        def paint(canvas: masks.Levels, done: int) -> Iterator[masks.Levels]:
-            batch = PictureBatch(tiny, [PROMPT], [0], FEW, on_step)
-            return outpainting.outpaint(batch, canvas, known, boxes, 1, done)
-
-        place = (tmp_path / name, 0, text)
-        return outpainting.outpaint_resumably(paint, board, len(boxes), *place)
+        batch = PictureBatch(tiny, [PROMPT], [0], FEW, on_step)
+        return outpainting.outpaint_resumably(batch, board, known, boxes, 1, tmp_path / name, text)
 
     return run
 

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -149,14 +149,9 @@ def prepare(
     boxes = outpainting.plan(known, pipe.config.image_size)
 
     def extend(indices: range, texts: Texts, on_step: OnStep) -> list[Levels]:
-        (index,), batch = indices, batch_of(indices, on_step)
-
-        def paint(canvas: Levels, done: int) -> Iterator[Levels]:
-            return outpainting.outpaint(batch, canvas, known, boxes, resample, done)
-
+        task = (batch_of(indices, on_step), board, known, boxes, resample)
         with watch("steps"):
-            state = (folder, index, texts[index])
-            return [outpainting.outpaint_resumably(paint, board, len(boxes), *state)]
+            return [outpainting.outpaint_resumably(*task, folder, texts[indices[0]])]
 
     alone = [range(i, i + 1) for i in settings.indices]
     leftovers = partial(outpainting.unfinished, folder)

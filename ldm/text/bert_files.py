@@ -144,10 +144,8 @@ def _with_heads(folder: Path, values: dict[str, Any], tensors: Tensors) -> BertC
         head: any(name.partition(".")[0] in tops for name in table.values())
         for head, table in HEADS.items()
     }
-    settings: dict[str, Any] = {ours: values[theirs] for ours, theirs in SIZES.items()}
-    for ours, theirs in (("segments", "type_vocab_size"), ("eps", "layer_norm_eps")):
-        if theirs in values:
-            settings[ours] = values[theirs]
+    sizes = (SIZES | NAMES["optional sizes"]).items()
+    settings = {ours: values[theirs] for ours, theirs in sizes if theirs in values}
     settings |= {"pooler": has["pooler"], "masked_lm": has["masked_lm"]}
     if has["projection"]:
         settings["projection"] = values.get("projection_size", 128)
