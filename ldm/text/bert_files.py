@@ -23,23 +23,11 @@ from ldm.weights.weight_files import (
 )
 
 FILES = ("model.safetensors", "pytorch_model.bin")  # preferred first
-# {ours: theirs} for config.json and for each kind of block; * is weight and bias
+# sizes, embeddings, block, heads: {ours: theirs}; * is weight and bias
+# required: another value is another network, though all weights may fit; absent, it is BERT's
+# tensorflow: {its spelling: PyTorch's};  copies: second copies of a tensor, which some files hold
 NAMES = json.loads(Path(__file__).with_name("bert_names.json").read_text(encoding="utf-8"))
 SIZES, HEADS = NAMES["sizes"], NAMES["heads"]
-# another value is another network, though all weights may fit; an absent key has BERT's value
-ONLY: dict[str, tuple[Any, ...]] = {
-    "model_type": ("bert", "cxr-bert"),
-    "hidden_act": ("gelu",),
-    "position_embedding_type": ("absolute",),
-    "is_decoder": (False,),
-}
-
-TENSORFLOW = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
-# second copies of a tensor, which some files hold
-COPIES = {
-    "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
-    "cls.predictions.decoder.bias": "cls.predictions.bias",
-}
 UNUSED = ("embeddings.position_ids", "cls.seq_relationship.")  # 0, 1, 2, ...; next sentence or not
 OTHER = "it is not of the model in config.json"
 
@@ -128,7 +116,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     absent = [key for key in SIZES.values() if not isinstance(values, dict) or key not in values]
     if absent:
         raise WeightsError(f"{path} lacks {some(absent)}: it is not the config of a BERT")
-    for key, allowed in ONLY.items():
+    for key, allowed in NAMES["required"].items():
         if key in values and values[key] not in allowed:
             raise WeightsError(
                 f"{path} says {key} {values[key]!r}, but only {' and '.join(map(repr, allowed))} "
@@ -160,7 +148,7 @@ def _plain(file: Path, tensors: Tensors) -> Tensors:
     plain: Tensors = {}
     for name, tensor in tensors.items():
         short = name.removeprefix("bert.")
-        for old, new in TENSORFLOW.items():
+        for old, new in NAMES["tensorflow"].items():
             short = short.replace(old, new)
         if short in plain:
             raise WeightsError(f"{file} holds {short} twice, once as {name}; save it anew")
@@ -171,7 +159,7 @@ def _plain(file: Path, tensors: Tensors) -> Tensors:
 
 def _state(file: Path, bert: Bert, tensors: Tensors) -> dict[str, Tensor]:
     """{our name: tensor} of all that `bert` has; the file must hold these and no others."""
-    for copy, original in COPIES.items():
+    for copy, original in NAMES["copies"].items():
         if copy in tensors:
             second = tensors.pop(copy)
             if not torch.equal(second(), tensors.setdefault(original, second)()):
