@@ -11,7 +11,7 @@ from test_latent_editing import PROMPT, SAMPLING, picture
 from ldm import rng
 from ldm.config import ConfigError
 from ldm.drawing import masks, outpainting
-from ldm.drawing.latent_editing import OnStep, PictureBatch, ignore
+from ldm.drawing.latent_editing import OnStep, PictureBatch
 from ldm.drawing.masks import Box
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion
@@ -96,7 +96,9 @@ def resumable(tiny: LatentDiffusion, tmp_path: Path) -> Callable[..., masks.Leve
     board, known = outpainting.place(picture(64, 64), (80, 64), (8, 0))
     boxes = outpainting.plan(known, 32)
 
-    def run(name: str, on_step: OnStep = ignore, text: dict[str, str] = TEXT) -> masks.Levels:
+    def run(
+        name: str, on_step: OnStep = lambda step: None, text: dict[str, str] = TEXT
+    ) -> masks.Levels:
         batch = PictureBatch(tiny, [PROMPT], [0], FEW, on_step)
         return outpainting.outpaint_resumably(batch, board, known, boxes, 1, tmp_path / name, text)
 

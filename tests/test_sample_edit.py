@@ -262,7 +262,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("option", ["--mask", "--strength", "--outpaint", "--grow", "--invert"])
-def test_options_of_editing_want_an_image(
+def test_options_of_editing_need_an_image(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
     """Without --init they are refused at once, by name."""

@@ -17,10 +17,6 @@ OnStep = Callable[[Step], None]
 MAXIMUM_ROUNDS = 100
 
 
-def ignore(step: Step) -> None:
-    """Do nothing after a step."""
-
-
 @dataclass(frozen=True)
 class PictureBatch:
     """B pictures that are made together; each has a prompt, and an index, which keys its noise."""
@@ -29,7 +25,7 @@ class PictureBatch:
     prompts: Sequence[str]
     indices: Sequence[int]
     sampling: Sampling
-    on_step: OnStep = ignore
+    on_step: OnStep = lambda step: None
 
     def noise_source(self, *purpose: str | int) -> Callable[[int], Tensor]:
         """step -> [B, C, h, w], as of LatentDiffusion; for a purpose, noise of its own."""

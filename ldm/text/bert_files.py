@@ -11,16 +11,9 @@ from ldm.config import ConfigError, from_dict
 from ldm.system import atomic
 from ldm.text.bert import Bert, BertConfig
 from ldm.text.wordpiece import WordPiece
+from ldm.weights import weight_files
 from ldm.weights.export import write_safetensors
-from ldm.weights.weight_files import (
-    Tensors,
-    WeightsError,
-    check_names,
-    first_of,
-    fit,
-    open_tensors,
-    some,
-)
+from ldm.weights.weight_files import Tensors, WeightsError
 
 FILES = ("model.safetensors", "pytorch_model.bin")  # preferred first
 # sizes, embeddings, block, heads: {ours: theirs}; * is weight and bias
@@ -46,8 +39,8 @@ def load_bert(folder: str | Path) -> tuple[Bert, WordPiece]:
             f"{folder / 'vocab.txt'} has {wordpiece.size} tokens and config.json says "
             f"{values['vocab_size']}; take both from the same model"
         )
-    file = first_of(folder, FILES)
-    tensors = _plain(file, open_tensors(file)[0])
+    file = weight_files.first_of(folder, FILES)
+    tensors = _plain(file, weight_files.open_tensors(file)[0])
     config = _with_heads(folder, values, tensors)
     with torch.device("meta"):
         bert = Bert(config)
@@ -115,7 +108,9 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path} is not JSON: {error}") from error
     absent = [key for key in SIZES.values() if not isinstance(values, dict) or key not in values]
     if absent:
-        raise WeightsError(f"{path} lacks {some(absent)}: it is not the config of a BERT")
+        raise WeightsError(
+            f"{path} lacks {weight_files.some(absent)}: it is not the config of a BERT"
+        )
     for key, allowed in NAMES["required"].items():
         if key in values and values[key] not in allowed:
             raise WeightsError(
@@ -167,8 +162,8 @@ def _state(file: Path, bert: Bert, tensors: Tensors) -> dict[str, Tensor]:
                     f"{copy} in {file} differs from {original}; a head of its own cannot be used"
                 )
     rows = names(bert.config)
-    check_names(file, rows.values(), tensors, OTHER)
+    weight_files.check_names(file, rows.values(), tensors, OTHER)
     return {
-        ours: fit(file, rows[ours], tensors[rows[ours]](), like.shape, OTHER).float()
+        ours: weight_files.fit(file, rows[ours], tensors[rows[ours]](), like.shape, OTHER).float()
         for ours, like in bert.state_dict().items()
     }
