@@ -25,6 +25,7 @@ from drawn import EFFUSION, UNSEEN, scores
 import ldm
 from ldm.data import phantom
 from ldm.drawing import image_editing, masks, outpainting
+from ldm.drawing.latent_editing import PictureBatch
 from ldm.drawing.masks import Floats, Levels
 from ldm.judging.judge import load_judge
 from ldm.metrics.classification import wilson
@@ -57,12 +58,12 @@ def inversion(pipe: LatentDiffusion, given: Phantoms, sampling: Sampling) -> dic
     """Figures of what comes back, and of the counterfactuals of two ways of editing."""
     own, back, plain, inverted, noised = [], [], [], [], []
     for i, picture in enumerate(given.sick):
-        same = (pipe, picture, [FLUID], [FLUID], sampling)
-        own += image_editing.image_to_image(pipe, picture, [FLUID], [i], sampling, 1e-6)
-        back += image_editing.counterfactual(*same)
-        plain += image_editing.counterfactual(*same, rounds=1)
-        inverted += image_editing.counterfactual(pipe, picture, [FLUID], [NONE], sampling)
-        noised += image_editing.image_to_image(pipe, picture, [NONE], [i], sampling, 0.6)
+        same, other = (PictureBatch(pipe, [words], [i], sampling) for words in (FLUID, NONE))
+        own += image_editing.image_to_image(same, picture, 1e-6)
+        back += image_editing.counterfactual(same, picture, [FLUID])
+        plain += image_editing.counterfactual(same, picture, [FLUID], rounds=1)
+        inverted += image_editing.counterfactual(other, picture, [FLUID])
+        noised += image_editing.image_to_image(other, picture, 0.6)
     return {
         "PSNR, dB": {
             "to the autoencoder's own": likeness(back, own),
@@ -127,8 +128,8 @@ def seams(pipe: LatentDiffusion, given: Phantoms, sampling: Sampling) -> dict[st
         before = edge_steps(picture[..., 0], alpha > 0)[0]
         edits = {"phantom, untouched": picture}
         for times in (1, 4):
-            args = (pipe, picture, alpha, [FLUID], [i], sampling, times)
-            (edits[f"resample {times}"],) = image_editing.inpaint(*args)
+            batch = PictureBatch(pipe, [FLUID], [i], sampling)
+            (edits[f"resample {times}"],) = image_editing.inpaint(batch, picture, alpha, times)
         for name, edited in edits.items():
             across, rest = edge_steps(edited[..., 0], alpha > 0)
             large = float((across > np.quantile(rest, 0.95)).mean())
@@ -160,17 +161,20 @@ def picture_of(pipe: LatentDiffusion, given: Phantoms, drawing: Sampling, ddim: 
     alpha = masks.alpha_of((fluid * np.uint8(255))[..., None], grow=6)
     hidden = np.where(alpha[..., None] > 0, 255, sick)
     rows: list[dict[str, Levels]] = [{"phantom with fluid": sick}]
+    healthy = PictureBatch(pipe, [NONE], [0], drawing)
     for strength in (0.3, 0.6, 0.9):
-        (drawn,) = image_editing.image_to_image(pipe, sick, [NONE], [0], drawing, strength)
+        (drawn,) = image_editing.image_to_image(healthy, sick, strength)
         rows[0][f"no findings, strength {strength}"] = drawn
     words = {"inverted, same words": FLUID, "inverted, no findings": NONE}
     rows.append({"the same phantom": sick})
     for name, prompt in words.items():
-        (rows[1][name],) = image_editing.counterfactual(pipe, sick, [FLUID], [prompt], ddim)
+        batch = PictureBatch(pipe, [prompt], [0], ddim)
+        (rows[1][name],) = image_editing.counterfactual(batch, sick, [FLUID])
     rows[1]["phantom without fluid"] = well
     rows.append({"to be inpainted": hidden})
     for i, prompt in enumerate((NONE, NONE, FLUID)):
-        (drawn,) = image_editing.inpaint(pipe, sick, alpha, [prompt], [i], drawing, 4)
+        batch = PictureBatch(pipe, [prompt], [i], drawing)
+        (drawn,) = image_editing.inpaint(batch, sick, alpha, 4)
         rows[2][f"inpainted, {'no findings' if prompt == NONE else 'effusion'}, image {i}"] = drawn
     rows.append({})
     part = well[24:104, 24:104]
@@ -181,7 +185,7 @@ def picture_of(pipe: LatentDiffusion, given: Phantoms, drawing: Sampling, ddim: 
         board, known = outpainting.place(picture, size, at)
         rows[3][f"phantom, on {size[0]} x {size[1]}"] = board
         boxes = outpainting.plan(known, pipe.config.image_size)
-        *_, rows[3][name] = outpainting.outpaint(pipe, board, known, boxes, NONE, 0, drawing, 4)
+        *_, rows[3][name] = outpainting.outpaint(healthy, board, known, boxes, 4)
     figure = new(6.8, 7.8)
     for axis, (name, levels) in zip(
         figure.subplots(4, 4).flat, (item for row in rows for item in row.items()), strict=True

@@ -57,7 +57,7 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) ->
 
 @pytest.mark.skipif(os.name != "posix", reason="nobody tells whether a process lives")
 def test_a_process_is_asked_whether_it_lives(tmp_path: Path, monkeypatch) -> None:
-    """Somebody else's, which refuses the signal, does; no /proc is wanted, which macOS lacks."""
+    """Somebody else's, which refuses the signal, does; no /proc is needed, which macOS lacks."""
 
     def refuse(process: int, signal: int) -> None:
         assert signal == 0

@@ -14,7 +14,6 @@ from ldm.attention import Attention, attend, attention_weights
 from ldm.config import ModelConfig, from_dict
 from ldm.fast import switches
 from ldm.fast.switches import ATTENTION
-from ldm.pictures import image_files
 from ldm.system import cli
 from ldm.training.methods import build_method
 from ldm.training.run_config import TrainConfig, load_run
@@ -89,7 +88,7 @@ def test_fused_attention_is_refused_on_a_cpu(unet: UNet) -> None:
 
 
 def test_without_triton_the_rest_works(unet: UNet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the fused way wants triton, and says so."""
+    """Only fused attention needs triton, and says so."""
     monkeypatch.setitem(sys.modules, "triton", None)
     for name in ("ldm.fast.fused_attention", "ldm.fast.flash_attention"):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -119,21 +118,8 @@ def test_training_attends_as_its_config_says(config: str, start: Path, tmp_path:
     assert {m.implementation for m in module.modules() if isinstance(m, Attention)} == {"reference"}
 
 
-def test_a_picture_says_how_it_was_attended(model: Path, tmp_path: Path) -> None:
-    """--attention is in the PNG, and --from draws by it again."""
-
-    def draw(out: str, *arguments: object) -> dict[str, str]:
-        given = ("--model", model, "--out", tmp_path / out, *arguments)
-        assert sample.main([str(argument) for argument in given]) == 0
-        return image_files.read_text(tmp_path / out / "00000.png")
-
-    text = draw("old", "--prompt", "lung", "--n", 1, "--steps", 1, "--attention", "reference")
-    assert text["attention"] == "reference"
-    assert draw("new", "--from", tmp_path / "old" / "00000.png") == text
-
-
 @pytest.mark.parametrize("way", ["flash", "fused"])
-def test_what_is_not_to_be_had_is_one_line(way: str, model: Path, tmp_path: Path, capsys) -> None:
+def test_unusable_attention_is_one_line(way: str, model: Path, tmp_path: Path, capsys) -> None:
     """sample.py refuses it with exit status 2 and writes nothing."""
     given = ["--model", str(model), "--prompt", "x", "--attention", way, "--device", "cpu"]
     command = [*given, "--out", str(tmp_path / "out")]

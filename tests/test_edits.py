@@ -9,6 +9,7 @@ from evaluation import assert_refused, measure, status
 
 from ldm.data.image_sets import open_set
 from ldm.drawing import image_editing
+from ldm.drawing.latent_editing import PictureBatch
 from ldm.drawing.masks import Box
 from ldm.metrics.chest_anatomy import Chest
 from ldm.pipeline import LatentDiffusion, Sampling
@@ -81,10 +82,10 @@ class Painter:
         self.words: list[str] = []
         self.spill = spill
         monkeypatch.setattr(image_editing, "inpaint", self.inpaint)
-        monkeypatch.setattr(image_editing, "image_to_image", lambda pipe, given, *_: [given // 2])
+        monkeypatch.setattr(image_editing, "image_to_image", lambda batch, given, *_: [given // 2])
 
-    def inpaint(self, pipe, given, alpha, words, *_: object) -> list[np.ndarray]:
-        self.words += words
+    def inpaint(self, batch: PictureBatch, given, alpha, *_: object) -> list[np.ndarray]:
+        self.words += batch.prompts
         drawn = given.copy()
         drawn[alpha > 0] = 7
         drawn[0, 0] ^= self.spill
@@ -181,8 +182,8 @@ def test_inversion_goes_by_50_steps_of_ddim_without_guidance(
     Painter(monkeypatch)
     asked = []
 
-    def counterfactual(pipe, given, shown, prompts, sampling) -> list[np.ndarray]:
-        asked.append((sampling, shown, prompts))
+    def counterfactual(batch: PictureBatch, given, shown) -> list[np.ndarray]:
+        asked.append((batch.sampling, shown, batch.prompts))
         return [given, given // 2]
 
     monkeypatch.setattr(image_editing, "counterfactual", counterfactual)

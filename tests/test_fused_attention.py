@@ -177,7 +177,7 @@ def test_the_training_graph_holds_three_kernels_a_layer() -> None:
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
 @pytest.mark.parametrize("name", ["forward", "backward_keys", "backward_queries"])
 def test_kernels_compile_for_a_gpu(name: str, dtype: str) -> None:
-    """The smallest tiles, at SD's widest heads, become code; it wants no more than 66 KB a block.
+    """The smallest tiles, at SD's widest heads, become code that needs no more than 66 KB a block.
 
     GPUs of compute capability 8.6 have 99 KB. It is not run.
     """

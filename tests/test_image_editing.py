@@ -1,6 +1,5 @@
 """Edited pictures: they come back as they were given, the same in any batch, or are refused."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from test_latent_editing import OTHER, PROMPT, SAMPLING, picture
 
 from ldm.drawing import image_editing, masks, outpainting
+from ldm.drawing.latent_editing import PictureBatch
 from ldm.pipeline import LatentDiffusion
 
 
@@ -32,11 +32,11 @@ def test_pictures_come_back_as_they_were_given(
     given = picture(*size, channels, bits)
     alpha = np.zeros(size)
     alpha[20:30, 10:30] = 1
-    few = replace(SAMPLING, steps=1)
+    batch = PictureBatch(tiny, [PROMPT], [0], replace(SAMPLING, steps=1, sampler="ddim"))
     for (found,) in (
-        image_editing.image_to_image(tiny, given, [PROMPT], [0], few, 0.9),
-        image_editing.counterfactual(tiny, given, [PROMPT], [OTHER], replace(few, sampler="ddim")),
-        image_editing.inpaint(tiny, given, alpha, [PROMPT], [0], few),
+        image_editing.image_to_image(batch, given, 0.9),
+        image_editing.counterfactual(batch, given, [OTHER]),
+        image_editing.inpaint(batch, given, alpha),
     ):
         assert (found.dtype, found.shape) == (given.dtype, given.shape)
         assert not np.array_equal(found, given)
@@ -49,9 +49,8 @@ def test_what_is_repainted_leaves_no_trace(tiny: LatentDiffusion) -> None:
     alpha[5:15, 10:25] = 1
     other = given.copy()
     other[5:15, 10:25] = 255 - other[5:15, 10:25]
-    found = [
-        image_editing.inpaint(tiny, x, alpha, [PROMPT], [0], SAMPLING)[0] for x in (given, other)
-    ]
+    batch = PictureBatch(tiny, [PROMPT], [0], SAMPLING)
+    found = [image_editing.inpaint(batch, x, alpha)[0] for x in (given, other)]
     assert np.array_equal(*found)
 
 
@@ -66,13 +65,14 @@ def test_sd_at_full_size_edits(full: LatentDiffusion, channels: int, bits: int) 
     sampling = replace(SAMPLING, steps=2, height=64, width=64)
     alpha = np.zeros((64, 72))
     alpha[20:40, 10:30] = 1
-    (redrawn,) = image_editing.image_to_image(full, given, [PROMPT], [0], sampling, 0.5)
-    ddim = replace(sampling, sampler="ddim", guidance=1.0)
-    (inverted,) = image_editing.counterfactual(full, given, [PROMPT], [OTHER], ddim, 0.5)
-    (inpainted,) = image_editing.inpaint(full, given, alpha, [PROMPT], [0], sampling, 2)
+    batch = PictureBatch(full, [PROMPT], [0], sampling)
+    (redrawn,) = image_editing.image_to_image(batch, given, 0.5)
+    ddim = replace(batch, sampling=replace(sampling, sampler="ddim", guidance=1.0))
+    (inverted,) = image_editing.counterfactual(ddim, given, [OTHER], 0.5)
+    (inpainted,) = image_editing.inpaint(batch, given, alpha, 2)
     board, known = outpainting.place(given, (96, 64), (24, 0))
     boxes = outpainting.plan(known, 64)
-    *_, extended = outpainting.outpaint(full, board, known, boxes, PROMPT, 0, sampling)
+    *_, extended = outpainting.outpaint(batch, board, known, boxes)
     for found in (redrawn, inverted, inpainted):
         assert (found.dtype, found.shape) == (given.dtype, given.shape)
         assert not np.array_equal(found, given)
@@ -84,26 +84,21 @@ def test_sd_at_full_size_edits(full: LatentDiffusion, channels: int, bits: int) 
 # --- any batch ---
 
 
-def edits(pipe: LatentDiffusion) -> dict[str, Callable[..., list[masks.Levels]]]:
-    given, alpha = picture(32, 32), np.zeros((32, 32))
-    alpha[8:20, 8:24] = 1
-    sampling = replace(SAMPLING, sampler="ddpm", steps=2)
-    ddim = replace(sampling, sampler="ddim")
-    return {
-        "image to image": lambda p, i: image_editing.image_to_image(
-            pipe, given, p, i, sampling, 0.7
-        ),
-        "inversion": lambda p, i: image_editing.counterfactual(
-            pipe, given, [OTHER] * len(p), p, ddim
-        ),
-        "inpainting": lambda p, i: image_editing.inpaint(pipe, given, alpha, p, i, sampling, 2),
-    }
-
-
 @pytest.mark.parametrize("way", ["image to image", "inversion", "inpainting"])
 def test_image_7_is_the_same_edit_in_any_company(tiny: LatentDiffusion, way: str) -> None:
     """99.9 % of the pixels are equal and none is off by 2, beside others and alone."""
-    edit = edits(tiny)[way]
+    given, alpha = picture(32, 32), np.zeros((32, 32))
+    alpha[8:20, 8:24] = 1
+    sampling = replace(SAMPLING, sampler="ddim" if way == "inversion" else "ddpm", steps=2)
+
+    def edit(prompts: list[str], indices: list[int]) -> list[masks.Levels]:
+        batch = PictureBatch(tiny, prompts, indices, sampling)
+        if way == "inpainting":
+            return image_editing.inpaint(batch, given, alpha, 2)
+        if way == "inversion":
+            return image_editing.counterfactual(batch, given, [OTHER] * len(prompts))
+        return image_editing.image_to_image(batch, given, 0.7)
+
     alone = edit([PROMPT], [7])[0].astype(int)
     among = edit([OTHER, PROMPT, "edema"], [3, 7, 8])
     off = np.abs(among[1] - alone)

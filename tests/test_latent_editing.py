@@ -13,6 +13,7 @@ from ldm import rng
 from ldm.data import phantom
 from ldm.data.image_sets import UNSEEN
 from ldm.drawing import image_editing, latent_editing, masks
+from ldm.drawing.latent_editing import PictureBatch
 from ldm.guidance import Denoise
 from ldm.metrics.image_quality import psnr
 from ldm.pictures import image_files
@@ -53,7 +54,8 @@ def test_strength_1_is_plain_drawing(tiny: LatentDiffusion, z: Tensor, sampler: 
     context, negative = tiny.encode_each([PROMPT]), tiny.encode_each([""])
     plain = tiny.sample_latents(context, negative, [4], sampling)
     denoise = image_editing.denoiser(tiny, [PROMPT], sampling)
-    assert torch.equal(latent_editing.image_to_image(tiny, z, denoise, [4], sampling, 1.0), plain)
+    batch = PictureBatch(tiny, [PROMPT], [4], sampling)
+    assert torch.equal(latent_editing.image_to_image(batch, z, denoise, 1.0), plain)
 
 
 def test_strength_near_0_is_the_autoencoders_own_reconstruction(tiny: LatentDiffusion) -> None:
@@ -61,7 +63,8 @@ def test_strength_near_0_is_the_autoencoders_own_reconstruction(tiny: LatentDiff
     given = picture(32, 32, 3)
     mean = tiny.vae.encode(image_files.from_integers(given)[None]).mean
     expected = image_files.to_integers(tiny.vae.decode(mean)[0].detach())
-    (found,) = image_editing.image_to_image(tiny, given, [PROMPT], [0], SAMPLING, 0.05)
+    batch = PictureBatch(tiny, [PROMPT], [0], SAMPLING)
+    (found,) = image_editing.image_to_image(batch, given, 0.05)
     assert np.abs(found.astype(int) - expected).max() <= 1  # scaled and back: 0.18215 rounds
 
 
@@ -74,8 +77,8 @@ def test_strength_is_the_share_of_the_timesteps_that_is_left(
         tiny, "sample_from", lambda x, *rest, **k: begun.append(x) or sample_from(x, *rest, **k)
     )
     seen: list[int] = []
-    args = (tiny, z, denoise, [2], SAMPLING)
-    latent_editing.image_to_image(*args, 0.6, lambda step: seen.append(step.t))
+    batch = PictureBatch(tiny, [PROMPT], [2], SAMPLING, lambda step: seen.append(step.t))
+    latent_editing.image_to_image(batch, z, denoise, 0.6)
     timesteps = tiny.timesteps(5)
     assert seen == timesteps[2:].tolist()
     noise = rng.gaussian(3, [2], -1, z.shape[1:])
@@ -91,7 +94,8 @@ def test_a_step_has_the_noise_of_plain_drawing_wherever_the_way_begins(
     monkeypatch.setattr(
         rng, "gaussian", lambda s, i, step, shape: asked.append(step) or noise(s, i, step, shape)
     )
-    latent_editing.image_to_image(tiny, z, denoise, [2], replace(SAMPLING, sampler="ddpm"), 0.6)
+    batch = PictureBatch(tiny, [PROMPT], [2], replace(SAMPLING, sampler="ddpm"))
+    latent_editing.image_to_image(batch, z, denoise, 0.6)
     assert asked == [-1, 2, 3, 4]
 
 
@@ -102,7 +106,7 @@ def test_a_step_has_the_noise_of_plain_drawing_wherever_the_way_begins(
 def test_inversion_is_exact_for_a_linear_denoiser(final: str) -> None:
     """With eps = A x + b, enough rounds find the x_T that leads back to x, to 1e-9.
 
-    One round, plain DDIM inversion, does not: its eps is that of another point.
+    One round does not: its eps is that of another point.
     """
     schedule = NoiseSchedule(final_alpha_bar=final)
     g = torch.Generator().manual_seed(0)
@@ -141,10 +145,9 @@ def test_with_the_same_words_the_picture_comes_back_with_others_it_does_not() ->
     drawn = phantom.render(phantom.sample_phantoms([UNSEEN], ["pleural effusion"]))
     given, few = image_files.to_integers(drawn.images[0]), Sampling(0, 12, "ddim", 1.0)
     words = "phantom lung xray with pleural effusion"
-    (own,) = image_editing.image_to_image(pipe, given, [words], [0], few, 0.01)
-    same, other = image_editing.counterfactual(
-        pipe, given, [words] * 2, [words, "phantom lung xray, no findings"], few
-    )
+    batch = PictureBatch(pipe, [words, "phantom lung xray, no findings"], range(2), few)
+    own, _ = image_editing.image_to_image(batch, given, 0.01)
+    same, other = image_editing.counterfactual(batch, given, [words] * 2)
     assert psnr(same[..., 0], own[..., 0], span=255) > 30
     assert psnr(other[..., 0], own[..., 0], span=255) < 25
     changed = np.abs(other.astype(int) - own)[..., 0]
@@ -162,7 +165,8 @@ def test_known_latents_stay_and_the_others_are_drawn(
     """Where the mask is 0 the latents come back bit for bit."""
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., 4:10, 2:15] = 1
-    found = latent_editing.inpaint(tiny, z, mask, denoise, [0], SAMPLING, resample)
+    batch = PictureBatch(tiny, [PROMPT], [0], SAMPLING)
+    found = latent_editing.inpaint(batch, z, mask, denoise, resample)
     kept = (mask == 0).expand_as(z)
     assert torch.equal(found[kept], z[kept])
     assert (found[~kept] != z[~kept]).all()
@@ -174,7 +178,8 @@ def test_inpainting_everything_is_plain_drawing(
     """With a mask of ones nothing is known, and the hook changes nothing."""
     plain = tiny.sample_latents(tiny.encode_each([PROMPT]), tiny.encode_each([""]), [1], SAMPLING)
     ones = torch.ones(1, 1, 16, 16)
-    torch.testing.assert_close(latent_editing.inpaint(tiny, z, ones, denoise, [1], SAMPLING), plain)
+    batch = PictureBatch(tiny, [PROMPT], [1], SAMPLING)
+    torch.testing.assert_close(latent_editing.inpaint(batch, z, ones, denoise), plain)
 
 
 def test_resampling_takes_every_step_but_the_last_that_often(
@@ -188,7 +193,8 @@ def test_resampling_takes_every_step_but_the_last_that_often(
         seen.append(int(t))
         return denoise(x, t)
 
-    latent_editing.inpaint(tiny, z, mask, count, [0], replace(SAMPLING, sampler="ddpm"), 3)
+    batch = PictureBatch(tiny, [PROMPT], [0], replace(SAMPLING, sampler="ddpm"))
+    latent_editing.inpaint(batch, z, mask, count, 3)
     times = tiny.timesteps(5).tolist()
     assert seen == [t for t in times[:-1] for _ in range(3)] + times[-1:]
 

@@ -5,6 +5,7 @@ import pytest
 
 from ldm import rng
 from ldm.drawing import image_editing, latent_editing, masks
+from ldm.drawing.latent_editing import PictureBatch
 from ldm.drawing.masks import Box
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
@@ -39,7 +40,8 @@ def test_pixels_outside_the_mask_are_kept_bit_for_bit(
             lambda pipe, z, like, g=g, top=top: [g.uniform(-top / 9, top * 10 / 9, like.shape)],
         )
         before = given.copy()
-        (found,) = image_editing.inpaint(tiny, given, alpha, [""], [0], Sampling())
+        batch = PictureBatch(tiny, [""], [0], Sampling())
+        (found,) = image_editing.inpaint(batch, given, alpha)
         assert (found.dtype, found.shape) == (given.dtype, given.shape)
         assert np.array_equal(found[alpha == 0], given[alpha == 0])
         assert np.array_equal(given, before)

@@ -1,6 +1,6 @@
 """Outpainting: where the image lies, which windows come when, and that a stop costs nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from test_latent_editing import PROMPT, SAMPLING, picture
 from ldm import rng
 from ldm.config import ConfigError
 from ldm.drawing import masks, outpainting
-from ldm.drawing.latent_editing import OnStep, ignore
+from ldm.drawing.latent_editing import OnStep, PictureBatch
 from ldm.drawing.masks import Box
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion
@@ -65,9 +65,9 @@ def test_what_is_painted_is_kept_by_later_windows(tiny: LatentDiffusion) -> None
     boxes = outpainting.plan(known, 32)
     assert len(boxes) > 3
     before, seen = board, known.copy()
-    for box, after in zip(
-        boxes, outpainting.outpaint(tiny, board, known, boxes, PROMPT, 0, FEW), strict=True
-    ):
+    batch = PictureBatch(tiny, [PROMPT], [0], FEW)
+    painted = outpainting.outpaint(batch, board, known, boxes)
+    for box, after in zip(boxes, painted, strict=True):
         assert np.array_equal(after[seen], before[seen])
         seen[box.inside] = True
         before = after
@@ -86,7 +86,7 @@ def test_each_window_has_noise_of_its_own(
         rng, "gaussian", lambda seed, *rest: seeds.append(seed) or draw(seed, *rest)
     )
     boxes = outpainting.plan(known, 32)
-    list(outpainting.outpaint(tiny, board, known, boxes, PROMPT, 0, FEW))
+    list(outpainting.outpaint(PictureBatch(tiny, [PROMPT], [0], FEW), board, known, boxes))
     assert len(set(seeds)) == len(boxes) > 1
 
 
@@ -96,13 +96,11 @@ def resumable(tiny: LatentDiffusion, tmp_path: Path) -> Callable[..., masks.Leve
     board, known = outpainting.place(picture(64, 64), (80, 64), (8, 0))
     boxes = outpainting.plan(known, 32)
 
-    def run(name: str, on_step: OnStep = ignore, text: dict[str, str] = TEXT) -> masks.Levels:
-        def paint(canvas: masks.Levels, done: int) -> Iterator[masks.Levels]:
-            args = (boxes, PROMPT, 0, FEW, 1, done, on_step)
-            return outpainting.outpaint(tiny, canvas, known, *args)
-
-        place = (tmp_path / name, 0, text)
-        return outpainting.outpaint_resumably(paint, board, len(boxes), *place)
+    def run(
+        name: str, on_step: OnStep = lambda step: None, text: dict[str, str] = TEXT
+    ) -> masks.Levels:
+        batch = PictureBatch(tiny, [PROMPT], [0], FEW, on_step)
+        return outpainting.outpaint_resumably(batch, board, known, boxes, 1, tmp_path / name, text)
 
     return run
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import assert_one_line, projection
 from safetensors.torch import load_file, save_file
+from test_bad_input import status
 from torch import Tensor, nn
 
 import ldm
@@ -16,7 +17,6 @@ from ldm.data.data_config import DataConfig
 from ldm.data.text_corpus import open_texts
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
-from ldm.system import cli
 from ldm.text.bert_files import load_bert, save_bert
 from ldm.text.projected_encoder import (
     About,
@@ -49,15 +49,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, start: Path, encoder: Path) ->
 def fit(path: Path) -> Path:
     run = load_run(path)
     return Trainer(run, build_method(run)).fit()
-
-
-def status(*arguments: object) -> int | str | None:
-    """The exit status of `python sample.py ...`, in one step."""
-    given = [str(argument) for argument in arguments]
-    try:
-        return cli.run(lambda: sample.main(given), "sample.py")
-    except SystemExit as stop:  # argparse
-        return stop.code
 
 
 # --- where states go ---

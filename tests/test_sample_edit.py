@@ -13,6 +13,7 @@ from test_latent_editing import OTHER, PROMPT, picture
 from test_sample import content
 
 from ldm.drawing import edited_pictures, image_editing, masks, outpainting
+from ldm.drawing.latent_editing import PictureBatch
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 
@@ -73,16 +74,17 @@ def test_files_are_what_the_functions_make(
     assert [path.name for path in folder.iterdir()] == ["00003.png"]
     init = image_files.read(given / "init.png")
     alpha = masks.alpha_of(image_files.read(given / "mask.png"), 3)
+    batch = PictureBatch(tiny, [PROMPT], [3], sampling)
     if name == "image to image":
-        (expected,) = image_editing.image_to_image(tiny, init, [PROMPT], [3], sampling, 0.5)
+        (expected,) = image_editing.image_to_image(batch, init, 0.5)
     elif name == "inversion":
-        (expected,) = image_editing.counterfactual(tiny, init, [OTHER], [PROMPT], sampling)
+        (expected,) = image_editing.counterfactual(batch, init, [OTHER])
     elif name == "inpainting":
-        (expected,) = image_editing.inpaint(tiny, init, alpha, [PROMPT], [3], sampling, 2)
+        (expected,) = image_editing.inpaint(batch, init, alpha, 2)
     else:
         board, known = outpainting.place(init, (84, 64), (0, 0))
         boxes = outpainting.plan(known, 32)
-        *_, expected = outpainting.outpaint(tiny, board, known, boxes, PROMPT, 3, sampling)
+        *_, expected = outpainting.outpaint(batch, board, known, boxes)
     found = image_files.read(folder / "00003.png")
     assert found.dtype == np.uint16
     assert np.array_equal(found, expected)
@@ -260,7 +262,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("option", ["--mask", "--strength", "--outpaint", "--grow", "--invert"])
-def test_options_of_editing_want_an_image(
+def test_options_of_editing_need_an_image(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
     """Without --init they are refused at once, by name."""

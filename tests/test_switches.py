@@ -1,6 +1,7 @@
 """Speed switches: the same pictures but for rounding, recorded, refused where they cannot be."""
 
 import copy
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from conftest import SIZES, relative_l2
 
 import ldm
 import sample
+from ldm.attention import Attention
 from ldm.config import ConfigError, ModelConfig, load_config
 from ldm.fast import switches, winograd
 from ldm.pictures import image_files
@@ -93,19 +95,45 @@ def test_winograds_weights_must_fit(wide: Path, monkeypatch: pytest.MonkeyPatch)
     assert 0 < sum(kept) <= more  # the encoder has not run
 
 
-def test_a_picture_says_how_it_was_convolved(wide: Path, tmp_path: Path) -> None:
-    """--winograd is in the PNG; --from draws by it again, --no-winograd by the plain way."""
+def attends_plainly(pipe: LatentDiffusion) -> bool:
+    layers = [m for m in pipe.unet.modules() if isinstance(m, Attention)]
+    return {layer.implementation for layer in layers} == {"reference"}
 
-    def draw(out: str, *arguments: object) -> dict[str, str]:
-        given = ("--model", wide, "--out", tmp_path / out, *arguments)
+
+@pytest.mark.parametrize(
+    ("key", "option", "off", "is_on"),
+    [
+        ("attention", ("--attention", "reference"), ("--attention", "sdpa"), attends_plainly),
+        ("winograd", ("--winograd",), ("--no-winograd",), convolving),
+        ("tiled", ("--tiled",), None, lambda pipe: isinstance(pipe.vae.decoder.forward, partial)),
+    ],
+)
+def test_a_picture_says_by_which_switch_it_was_drawn(
+    key: str, option, off, is_on, request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The option reaches the model and the PNG; --from draws by it again, and without it if told.
+
+    The picture differs by a grey level at most.
+    """
+    pipes, choose = [], switches.choose
+    monkeypatch.setattr(
+        switches, "choose", lambda pipe, *ways: pipes.append(pipe) or choose(pipe, *ways)
+    )
+    model = request.getfixturevalue("wide" if key == "winograd" else "model")
+
+    def draw(out: str, *arguments: object) -> Path:
+        given = ("--model", model, "--out", tmp_path / out, "--device", "cpu", *arguments)
         assert sample.main([str(argument) for argument in given]) == 0
-        return image_files.read_text(tmp_path / out / "00000.png")
+        return tmp_path / out / "00000.png"
 
-    text = draw("plain", "--prompt", PROMPT, "--n", 1, "--steps", 1, "--device", "cpu")
-    assert text["winograd"] == "no"
-    fast = draw("fast", "--from", tmp_path / "plain" / "00000.png", "--winograd")
-    assert {key for key in text if text[key] != fast.get(key)} == {"winograd"}
-    assert fast["winograd"] == "yes"
-    assert draw("again", "--from", tmp_path / "fast" / "00000.png") == fast
-    back = draw("back", "--from", tmp_path / "fast" / "00000.png", "--no-winograd")
-    assert back["winograd"] == "no"
+    plain = draw("plain", "--prompt", PROMPT, "--n", 1, "--steps", 1)
+    fast = draw("fast", "--from", plain, *option)
+    before, after = (image_files.read_text(path) for path in (plain, fast))
+    assert {name for name in before if before[name] != after[name]} == {key}
+    assert draw("again", "--from", fast).read_bytes() == fast.read_bytes()
+    assert len(pipes) == 2
+    assert all(map(is_on, pipes))
+    levels = [image_files.load(path) for path in (plain, fast)]
+    torch.testing.assert_close(*levels, rtol=0, atol=2 / 255)
+    if off:
+        assert draw("back", "--from", fast, *off).read_bytes() == plain.read_bytes()

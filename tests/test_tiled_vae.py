@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,11 +11,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import sample
 from ldm import attention
 from ldm.config import VAEConfig
 from ldm.fast import tiled_vae
-from ldm.pictures import image_files
 from ldm.vae import VAE
 
 CONFIGS = {
@@ -136,30 +133,3 @@ def test_a_third_of_the_memory_is_alive(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_middle_holds_no_matrix_of_all_pairs() -> None:
     """Attention over 4,096 pixels returns no tensor of 4,096 x 4,096 numbers."""
     assert most(attention.PixelAttention(32, 32), torch.randn(1, 32, 64, 64)) < 4096**2
-
-
-def test_a_picture_says_that_it_was_decoded_in_tiles(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """--tiled reaches the autoencoder and the PNG, which shows the same but for rounding; --from
-    decodes in tiles again.
-    """
-    sweeps = []
-    monkeypatch.setattr(
-        tiled_vae, "decode", lambda *a, f=tiled_vae.decode: sweeps.append(1) or f(*a)
-    )
-
-    def draw(out: str, *arguments: object) -> tuple[str, Tensor, int]:
-        given = ("--model", model, "--out", tmp_path / out, *arguments)
-        sweeps.clear()
-        assert sample.main([str(argument) for argument in given]) == 0
-        path = tmp_path / out / "00000.png"
-        return image_files.read_text(path)["tiled"], image_files.load(path), len(sweeps)
-
-    given = ("--prompt", "lung", "--n", 1, "--steps", 1)
-    whole, in_tiles = draw("whole", *given), draw("tiles", *given, "--tiled")
-    again = draw("again", "--from", tmp_path / "tiles" / "00000.png")
-    assert (whole[0], whole[2]) == ("no", 0)
-    assert (in_tiles[0], in_tiles[2]) == (again[0], again[2]) == ("yes", 1)
-    assert torch.equal(in_tiles[1], again[1])
-    torch.testing.assert_close(in_tiles[1], whole[1], rtol=0, atol=2 / 255)  # one grey level

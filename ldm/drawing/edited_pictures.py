@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,9 @@ from ldm.config import ConfigError
 from ldm.drawing import image_editing, latent_editing, masks, outpainting
 from ldm.drawing.drawing_settings import DrawingSettings
 from ldm.drawing.edit_settings import Edit
+from ldm.drawing.latent_editing import OnStep, PictureBatch
 from ldm.drawing.masks import Floats, Levels
-from ldm.drawing.picture_folder import OnStep, Painter, Texts
+from ldm.drawing.picture_folder import Painter, Texts
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.system import cli
@@ -126,16 +127,19 @@ def prepare(
     picture, alpha = original.picture, original.alpha
     strength, resample = edit.strength or 1.0, edit.resample or 1
 
-    def change(batch: range, texts: Texts, on_step: OnStep) -> list[Levels]:
-        prompts = [settings.prompts[settings.prompt(i)] for i in batch]
-        drawn = (prompts, batch, sampling)
+    def batch_of(indices: range, on_step: OnStep) -> PictureBatch:
+        prompts = [settings.prompts[settings.prompt(i)] for i in indices]
+        return PictureBatch(pipe, prompts, indices, sampling, on_step)
+
+    def change(indices: range, texts: Texts, on_step: OnStep) -> list[Levels]:
+        batch = batch_of(indices, on_step)
         with watch("steps"):
             if alpha is not None:
-                return image_editing.inpaint(pipe, picture, alpha, *drawn, resample, on_step)
+                return image_editing.inpaint(batch, picture, alpha, resample)
             if edit.invert is None:
-                return image_editing.image_to_image(pipe, picture, *drawn, strength, on_step)
-            pairs = ([edit.invert or prompt for prompt in prompts], prompts)
-            return image_editing.counterfactual(pipe, picture, *pairs, sampling, strength, on_step)
+                return image_editing.image_to_image(batch, picture, strength)
+            described = [edit.invert or prompt for prompt in batch.prompts]
+            return image_editing.counterfactual(batch, picture, described, strength)
 
     if edit.canvas is None or edit.at is None:
         skipped = latent_editing.skipped(strength, sampling.steps)
@@ -144,16 +148,10 @@ def prepare(
     board, known = outpainting.place(picture, edit.canvas, edit.at)
     boxes = outpainting.plan(known, pipe.config.image_size)
 
-    def extend(batch: range, texts: Texts, on_step: OnStep) -> list[Levels]:
-        (index,) = batch
-        drawn = (settings.prompts[settings.prompt(index)], index, sampling, resample)
-
-        def paint(canvas: Levels, done: int) -> Iterator[Levels]:
-            return outpainting.outpaint(pipe, canvas, known, boxes, *drawn, done, on_step)
-
+    def extend(indices: range, texts: Texts, on_step: OnStep) -> list[Levels]:
+        task = (batch_of(indices, on_step), board, known, boxes, resample)
         with watch("steps"):
-            state = (folder, index, texts[index])
-            return [outpainting.outpaint_resumably(paint, board, len(boxes), *state)]
+            return [outpainting.outpaint_resumably(*task, folder, texts[indices[0]])]
 
     alone = [range(i, i + 1) for i in settings.indices]
     leftovers = partial(outpainting.unfinished, folder)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ldm.drawing import latent_editing, masks
-from ldm.drawing.latent_editing import OnStep, ignore
+from ldm.drawing.latent_editing import PictureBatch
 from ldm.drawing.masks import Floats, Levels
 from ldm.guidance import Denoise
 from ldm.pictures import image_files
@@ -33,6 +33,10 @@ def sized(pipe: LatentDiffusion, sampling: Sampling, height: int, width: int) ->
     return replace(sampling, height=tall, width=wide)
 
 
+def fitted(batch: PictureBatch, height: int, width: int) -> PictureBatch:
+    return replace(batch, sampling=sized(batch.pipe, batch.sampling, height, width))
+
+
 def encode(pipe: LatentDiffusion, picture: Levels) -> Tensor:
     """[1, C, h, w], scaled"""
     image = image_files.from_integers(masks.padded(picture, pipe.config.multiple))
@@ -51,30 +55,19 @@ def rounded(pictures: Sequence[Floats], like: Levels) -> list[Levels]:
     return [picture.round().astype(like.dtype) for picture in pictures]
 
 
-def image_to_image(
-    pipe: LatentDiffusion,
-    picture: Levels,
-    prompts: Sequence[str],
-    indices: Sequence[int],
-    sampling: Sampling,
-    strength: float,
-    on_step: OnStep = ignore,
-) -> list[Levels]:
+def image_to_image(batch: PictureBatch, picture: Levels, strength: float) -> list[Levels]:
     """The picture changed to each prompt; the greater the strength, the less like before."""
-    sampling = sized(pipe, sampling, *picture.shape[:2])
-    denoise, z = denoiser(pipe, prompts, sampling), encode(pipe, picture)
-    z = latent_editing.image_to_image(pipe, z, denoise, indices, sampling, strength, on_step)
+    pipe, batch = batch.pipe, fitted(batch, *picture.shape[:2])
+    denoise, z = denoiser(pipe, batch.prompts, batch.sampling), encode(pipe, picture)
+    z = latent_editing.image_to_image(batch, z, denoise, strength)
     return rounded(decode(pipe, z, picture), picture)
 
 
 def counterfactual(
-    pipe: LatentDiffusion,
+    batch: PictureBatch,
     picture: Levels,
     described: Sequence[str],
-    prompts: Sequence[str],
-    sampling: Sampling,
     strength: float = 1.0,
-    on_step: OnStep = ignore,
     rounds: int = 2,
 ) -> list[Levels]:
     """The picture changed to each prompt, from the noise that gives it for its description.
@@ -82,36 +75,28 @@ def counterfactual(
     described: for each prompt, what the picture shows; if both are equal the picture comes back
     rounds: see `latent_editing.ascend`
     """
-    sampling = sized(pipe, sampling, *picture.shape[:2])
-    up, down = (denoiser(pipe, words, sampling) for words in (described, prompts))
-    z = encode(pipe, picture).expand(len(prompts), -1, -1, -1)
-    z = latent_editing.counterfactual(pipe, z, up, down, sampling, strength, on_step, rounds)
+    pipe, batch = batch.pipe, fitted(batch, *picture.shape[:2])
+    up, down = (denoiser(pipe, words, batch.sampling) for words in (described, batch.prompts))
+    z = encode(pipe, picture).expand(len(batch.prompts), -1, -1, -1)
+    z = latent_editing.counterfactual(batch, z, up, down, strength, rounds)
     return rounded(decode(pipe, z, picture), picture)
 
 
-def inpaint(
-    pipe: LatentDiffusion,
-    picture: Levels,
-    alpha: Floats,
-    prompts: Sequence[str],
-    indices: Sequence[int],
-    sampling: Sampling,
-    resample: int = 1,
-    on_step: OnStep = ignore,
-) -> list[Levels]:
+def inpaint(batch: PictureBatch, picture: Levels, alpha: Floats, resample: int = 1) -> list[Levels]:
     """The picture with the prompts' content where alpha [H, W] is above 0; elsewhere unchanged.
 
     Of a picture larger than the model's, only the window around the hole is drawn. The pixels
     under the mask are smoothed away first, so where alpha is 1 they leave no trace in the result.
     """
+    pipe = batch.pipe
     box = masks.window(alpha > 0, pipe.config.image_size)
     part, shown = picture[box.inside], alpha[box.inside]
-    sampling = sized(pipe, sampling, box.height, box.width)
+    batch = fitted(batch, box.height, box.width)
     filled = masks.harmonic(part.astype(np.float64), shown > 0).round().astype(part.dtype)
     multiple, factor = pipe.config.multiple, pipe.config.vae.factor
     mask = masks.to_latents(masks.padded(shown, multiple), factor)
-    denoise, z = denoiser(pipe, prompts, sampling), encode(pipe, filled)
-    z = latent_editing.inpaint(pipe, z, mask, denoise, indices, sampling, resample, on_step)
+    denoise, z = denoiser(pipe, batch.prompts, batch.sampling), encode(pipe, filled)
+    z = latent_editing.inpaint(batch, z, mask, denoise, resample)
     results = []
     for drawn in decode(pipe, z, part):
         result = picture.copy()

@@ -1,7 +1,7 @@
 """Editing of latents: SDEdit, DDIM inversion and RePaint."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,8 +17,20 @@ OnStep = Callable[[Step], None]
 MAXIMUM_ROUNDS = 100
 
 
-def ignore(step: Step) -> None:
-    """Do nothing after a step."""
+@dataclass(frozen=True)
+class PictureBatch:
+    """B pictures that are made together; each has a prompt, and an index, which keys its noise."""
+
+    pipe: LatentDiffusion
+    prompts: Sequence[str]
+    indices: Sequence[int]
+    sampling: Sampling
+    on_step: OnStep = lambda step: None
+
+    def noise_source(self, *purpose: str | int) -> Callable[[int], Tensor]:
+        """step -> [B, C, h, w], as of LatentDiffusion; for a purpose, noise of its own."""
+        sampling = reseeded(self.sampling, *purpose) if purpose else self.sampling
+        return self.pipe.noise_source(sampling, self.indices)
 
 
 def skipped(strength: float, steps: int) -> int:
@@ -28,56 +40,42 @@ def skipped(strength: float, steps: int) -> int:
     return steps - round(strength * steps)
 
 
-def image_to_image(
-    pipe: LatentDiffusion,
-    z: Tensor,
-    denoise: Denoise,
-    indices: Sequence[int],
-    sampling: Sampling,
-    strength: float,
-    on_step: OnStep = ignore,
-) -> Tensor:
+def image_to_image(batch: PictureBatch, z: Tensor, denoise: Denoise, strength: float) -> Tensor:
     """z, noised to the first of the last `strength` share of the timesteps, and drawn from there.
 
-    SDEdit (arXiv:2108.01073), algorithm 1, whose t_0 is the strength. Strength 1 starts from noise
-    alone, which is plain drawing; if no step is left, z comes back.
+    SDEdit (arXiv:2108.01073), whose t_0 is the strength, in its variance-preserving form: its
+    algorithm 1 is the variance-exploding one. Strength 1 starts from noise alone, which is plain
+    drawing; if no step is left, z comes back.
 
-    z: [1 or B, C, h, w], scaled, for B indices;  returns [B, C, h, w]
+    z: [1 or B, C, h, w], scaled;  returns [B, C, h, w]
     """
-    skip, noise_at = skipped(strength, sampling.steps), pipe.noise_source(sampling, indices)
-    z = z.expand(len(indices), -1, -1, -1)
+    pipe, sampling, noise_at = batch.pipe, batch.sampling, batch.noise_source()
+    skip, count = skipped(strength, sampling.steps), len(batch.indices)
+    z = z.expand(count, -1, -1, -1)
     if skip == sampling.steps:
         return z
-    t = pipe.timesteps(sampling.steps)[skip].expand(len(indices))
+    t = pipe.timesteps(sampling.steps)[skip].expand(count)
     x = noise_at(-1) if skip == 0 else pipe.schedule.add_noise(z, noise_at(-1), t)
-    return pipe.sample_from(x, denoise, sampling, noise_at, skip, on_step=on_step)
+    return pipe.sample_from(x, denoise, sampling, noise_at, skip, None, batch.on_step)
 
 
 def counterfactual(
-    pipe: LatentDiffusion,
-    z: Tensor,
-    up: Denoise,
-    down: Denoise,
-    sampling: Sampling,
-    strength: float = 1.0,
-    on_step: OnStep = ignore,
-    rounds: int = 2,
+    batch: PictureBatch, z: Tensor, up: Denoise, down: Denoise, strength: float, rounds: int
 ) -> Tensor:
     """z taken up to noise with the prompt of `up`, and down again with that of `down`.
 
     With the same prompt it comes back (DDIM, arXiv:2010.02502, section 5.4); with another it shows
     the same chest as that prompt describes it. Nothing is random.
 
-    z: [B, C, h, w], scaled;  sampling: only steps count, the sampler is DDIM
+    z: [B, C, h, w], scaled;  rounds: see `ascend`
     """
+    pipe, sampling = batch.pipe, batch.sampling
     check_inversion(sampling)
     skip = skipped(strength, sampling.steps)
     if skip == sampling.steps:
         return z
     x = ascend(pipe.schedule, z, up, pipe.timesteps(sampling.steps)[skip:], rounds)
-    return pipe.sample_from(
-        x, down, sampling, pipe.noise_source(sampling, range(len(z))), skip, None, on_step
-    )
+    return pipe.sample_from(x, down, sampling, batch.noise_source(), skip, None, batch.on_step)
 
 
 def check_inversion(sampling: Sampling) -> None:
@@ -95,9 +93,9 @@ def ascend(
         x_t = sqrt(ab_t) x0 + sqrt(1 - ab_t) eps,   x0 = (x - sqrt(1 - ab) eps) / sqrt(ab)
 
     DDIM's step (arXiv:2010.02502, eq. 13) solved for x_t, as in its section 4.3. It needs eps at
-    (x_t, t), and x_t is unknown: the first round takes eps at (x, t), which is all that DDIM
-    inversion commonly does (as in arXiv:2105.05233); each further round takes it at the x_t found
-    so far, as in fixed-point inversion.
+    (x_t, t), and x_t is unknown: a fixed-point iteration, started from x itself. The first round
+    takes eps at (x, t), each further one at the x_t found so far. (Inversion as in arXiv:2105.05233
+    has no rounds: it takes eps at x and the level that x has, not at the next level t.)
 
     x: [B, ...] at t = -1;  timesteps: those of the way down
     """
@@ -115,14 +113,7 @@ def ascend(
 
 
 def inpaint(
-    pipe: LatentDiffusion,
-    z: Tensor,
-    mask: Tensor,
-    denoise: Denoise,
-    indices: Sequence[int],
-    sampling: Sampling,
-    resample: int = 1,
-    on_step: OnStep = ignore,
+    batch: PictureBatch, z: Tensor, mask: Tensor, denoise: Denoise, resample: int = 1
 ) -> Tensor:
     """z where the mask is 0; where it is 1, drawn to fit.
 
@@ -133,10 +124,9 @@ def inpaint(
 
     z: [1 or B, C, h, w], scaled;  mask: [1, 1, h, w], 0 or 1;  returns [B, C, h, w]
     """
-    noise_at, count = pipe.noise_source(sampling, indices), len(indices)
-    sampler, schedule = SAMPLERS[sampling.sampler](pipe.schedule), pipe.schedule
-    mask = mask.to(z)
-    start = noise_at(-1)
+    sampling, schedule, count = batch.sampling, batch.pipe.schedule, len(batch.indices)
+    sampler, noise_at = SAMPLERS[sampling.sampler](schedule), batch.noise_source()
+    mask, start = mask.to(z), noise_at(-1)
     z = z.expand_as(start)
 
     def blend(x: Tensor, t: int) -> Tensor:
@@ -149,7 +139,7 @@ def inpaint(
             return x
         t, t_prev = torch.full((count,), step.t), torch.full((count,), step.t_prev)
         for again in range(1, resample):
-            fresh_at = pipe.noise_source(reseeded(sampling, "resample", again), indices)
+            fresh_at = batch.noise_source("resample", again)
             x_t = noise_further(schedule, x, fresh_at(step.i), t, t_prev)
             now = Prediction(x_t, denoise(x_t, t.to(x.device)), t)
             eps = sampler.direction(now, t_prev, (), denoise)
@@ -157,7 +147,7 @@ def inpaint(
             x = blend(x, step.t_prev)
         return x
 
-    return pipe.sample_from(start, denoise, sampling, noise_at, 0, hook, on_step)
+    return batch.pipe.sample_from(start, denoise, sampling, noise_at, 0, hook, batch.on_step)
 
 
 def noise_further(

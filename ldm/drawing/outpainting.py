@@ -6,7 +6,8 @@ It may be stopped: after each window its state and a preview are saved in the fo
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,9 @@ import torch
 
 from ldm.config import ConfigError
 from ldm.drawing import image_editing
-from ldm.drawing.latent_editing import OnStep, ignore, reseeded
+from ldm.drawing.latent_editing import PictureBatch, reseeded
 from ldm.drawing.masks import Box, Levels, Mask
 from ldm.pictures import image_files
-from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.system.atomic import whole_file
 from ldm.system.devices import available
 
@@ -74,29 +74,26 @@ def _starts(side: int, size: int) -> list[int]:
 
 
 def outpaint(
-    pipe: LatentDiffusion,
+    batch: PictureBatch,
     canvas: Levels,
     known: Mask,
     boxes: Sequence[Box],
-    prompt: str,
-    index: int,
-    sampling: Sampling,
     resample: int = 1,
     done: int = 0,
-    on_step: OnStep = ignore,
 ) -> Iterator[Levels]:
     """The canvas after each window; what is known is kept bit for bit.
 
     Each window is inpainted with noise of its own, around what is there by then.
 
+    batch: of one picture
     boxes: as from `plan`;  done: how many of them the canvas has already
     """
     known = known.copy()
     for number, box in enumerate(boxes):
         if number >= done:
             hole = (~known[box.inside]).astype(float)
-            drawn = ([prompt], [index], reseeded(sampling, "window", number), resample, on_step)
-            (part,) = image_editing.inpaint(pipe, canvas[box.inside], hole, *drawn)
+            window = replace(batch, sampling=reseeded(batch.sampling, "window", number))
+            (part,) = image_editing.inpaint(window, canvas[box.inside], hole, resample)
             canvas = canvas.copy()
             canvas[box.inside] = part
             yield canvas
@@ -109,28 +106,28 @@ def unfinished(folder: Path, index: int) -> tuple[Path, Path]:
 
 
 def outpaint_resumably(
-    paint: Callable[[Levels, int], Iterator[Levels]],
+    batch: PictureBatch,
     canvas: Levels,
-    windows: int,
+    known: Mask,
+    boxes: Sequence[Box],
+    resample: int,
     folder: Path,
-    index: int,
     text: Mapping[str, str],
 ) -> Levels:
-    """The canvas with every window painted; goes on where the same command was stopped.
+    """The canvas after the last window; goes on where the same command was stopped.
 
-    paint: (canvas, windows done) -> the canvas after each further window, as `outpaint`
     text: the PNG text of the result, which identifies the command
     Raises ConfigError if the state in the folder is damaged, or another command's.
     """
-    state, preview = unfinished(folder, index)
+    state, preview = unfinished(folder, batch.indices[0])
     key = hashlib.sha256(json.dumps(dict(text), sort_keys=True).encode()).hexdigest()
     canvas, done = _read(state, key) if state.exists() else (canvas, 0)
-    for count, painted in enumerate(paint(canvas, done), done + 1):
-        canvas = painted
+    painted = outpaint(batch, canvas, known, boxes, resample, done)
+    for count, canvas in enumerate(painted, done + 1):
         folder.mkdir(parents=True, exist_ok=True)
         with whole_file(state) as path, path.open("wb") as file:
             np.savez(file, canvas=canvas, done=count, key=key)
-        progress = {"unfinished": f"{count} of {windows} windows"}
+        progress = {"unfinished": f"{count} of {len(boxes)} windows"}
         image_files.save(canvas, preview, {**text, **progress})
     return canvas
 

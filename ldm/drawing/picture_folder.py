@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ldm.drawing.drawing_settings import DrawingSettings, describe
+from ldm.drawing.latent_editing import OnStep
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion
 from ldm.samplers import Step
@@ -19,7 +20,6 @@ from ldm.system.devices import Processes
 SHEET = 64  # images in grid.png at most
 FRAMES = 8  # x0 predictions in trajectory.png at most
 
-OnStep = Callable[[Step], None]
 Texts = Mapping[int, Mapping[str, str]]  # image index -> PNG text
 
 

@@ -1,18 +1,15 @@
 """The judge: a small DenseNet that detects findings in radiographs (arXiv:1608.06993)."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ldm.blocks import group_norm
 from ldm.config import from_dict, to_dict
-from ldm.system import atomic
+from ldm.weights import adapters
 
 
 @dataclass(frozen=True)
@@ -98,9 +95,7 @@ class Judge(nn.Module):
 
 def save_judge(path: Path, judge: Judge) -> None:
     """Weights and config in one safetensors file."""
-    state = {name: tensor.contiguous() for name, tensor in judge.state_dict().items()}
-    with atomic.whole_file(path) as unfinished:
-        save_file(state, unfinished, metadata={"judge": json.dumps(to_dict(judge.config))})
+    adapters.save(path, "judge", judge.state_dict(), to_dict(judge.config))
 
 
 def load_judge(path: str | Path) -> Judge:
@@ -108,16 +103,10 @@ def load_judge(path: str | Path) -> Judge:
 
     Raises ValueError, in one line, for anything else.
     """
-    path = Path(path)
-    file = path / "model.safetensors" if path.is_dir() else path
+    tensors, settings = adapters.load(path, "judge")
     try:
-        with safe_open(file, framework="pt") as handle:
-            text = (handle.metadata() or {}).get("judge")
-            state = {name: handle.get_tensor(name).float() for name in handle.keys()}  # noqa: SIM118 - no dict
-        if text is None:
-            raise ValueError("it holds no judge; train one with configs/judge.yaml")
-        judge = Judge(from_dict(JudgeConfig, json.loads(text)))
-        judge.load_state_dict(state)
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise ValueError(f"cannot open the judge {file}: {str(error).splitlines()[0]}") from error
+        judge = Judge(from_dict(JudgeConfig, settings))
+        judge.load_state_dict(tensors)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"cannot open the judge {path}: {str(error).splitlines()[0]}") from error
     return judge.eval()

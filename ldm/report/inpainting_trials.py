@@ -14,6 +14,7 @@ from ldm.data import phantom
 from ldm.data.image_sets import ImageSet, PhantomSet, load_each
 from ldm.drawing import image_editing
 from ldm.drawing.edited_pictures import RESAMPLE, STRENGTH
+from ldm.drawing.latent_editing import PictureBatch
 from ldm.drawing.masks import Box, Floats, Levels, Mask
 from ldm.metrics.fid import Array
 from ldm.metrics.image_quality import edge_steps, psnr, ssim
@@ -149,13 +150,12 @@ def measure(
         square = image_files.fit_square(image_files.to_channels(image, 1), side)
         picture = image_files.to_integers(square)
         words = [prompt or words_of(asked, index)]
-        (redrawn,) = image_editing.image_to_image(pipe, picture, words, [index], sampling, STRENGTH)
+        batch = PictureBatch(pipe, words, [index], sampling)
+        (redrawn,) = image_editing.image_to_image(batch, picture, STRENGTH)
         for number, place in enumerate(PLACES):
             box = box_of(place, side)
             hole = mask_of(box, picture)
-            (drawn,) = image_editing.inpaint(
-                *(pipe, picture, hole.astype(float), words, [index], sampling, RESAMPLE)
-            )
+            (drawn,) = image_editing.inpaint(batch, picture, hole.astype(float), RESAMPLE)
             results = {
                 MODEL: drawn,
                 MEAN: fill_hole(picture, mean_of_rim(picture, hole), hole),

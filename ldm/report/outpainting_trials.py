@@ -15,6 +15,7 @@ from ldm.data import phantom
 from ldm.data.image_sets import UNSEEN
 from ldm.drawing import image_editing, outpainting
 from ldm.drawing.edited_pictures import RESAMPLE
+from ldm.drawing.latent_editing import PictureBatch
 from ldm.drawing.masks import Box, Levels, Mask
 from ldm.metrics.chest_anatomy import Chest, chest, lungs, spread
 from ldm.metrics.fid import Array
@@ -63,9 +64,8 @@ def extend(pipe: LatentDiffusion, sampling: Sampling, count: int) -> Extended:
         given = whole[:, : side // 2]
         board, known = outpainting.place(given, (side, side), (0, 0))
         boxes = outpainting.plan(known, side)
-        *_, result = outpainting.outpaint(
-            pipe, board, known, boxes, HEALTHY, index, sampling, RESAMPLE
-        )
+        batch = PictureBatch(pipe, [HEALTHY], [index], sampling)
+        *_, result = outpainting.outpaint(batch, board, known, boxes, RESAMPLE)
         changed += int((result[:, : side // 2] != given).sum())
         mirrored = np.concatenate([given, given[:, ::-1]], axis=1)
         three = {PHANTOM: whole, DRAWN: result, MIRRORED: mirrored}
@@ -125,9 +125,8 @@ def invert(
         (own,) = image_editing.rounded(
             image_editing.decode(pipe, image_editing.encode(pipe, picture), picture), picture
         )
-        back, other = image_editing.counterfactual(
-            pipe, picture, [SICK, SICK], [SICK, HEALTHY], sampling
-        )
+        batch = PictureBatch(pipe, [SICK, HEALTHY], range(2), sampling)
+        back, other = image_editing.counterfactual(batch, picture, [SICK, SICK])
         rows.append(
             (
                 decibels(own, picture),

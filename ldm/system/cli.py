@@ -18,7 +18,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
+
+T = TypeVar("T")
 
 
 class Parser(argparse.ArgumentParser):
@@ -106,36 +108,31 @@ def given(options: Mapping[str, Any], settings: type) -> dict[str, Any]:
     return {name: options[name] for name in names if options.get(name) not in (None, [])}
 
 
+def checked(what: str, read: Callable[[str], T], fits: Callable[[T], bool]) -> Callable[[str], T]:
+    """For argparse: `read`; refuses texts that it cannot read and values that do not fit."""
+
+    def read_and_check(text: str) -> T:
+        try:
+            value = read(text)
+        except ValueError:
+            value = None
+        if value is None or not fits(value):
+            raise argparse.ArgumentTypeError(f"must be {what}, got {text!r}")
+        return value
+
+    return read_and_check
+
+
 LARGEST = 10**9  # of counts and indices; far larger ones overflow
+finite = checked("a finite number", float, math.isfinite)
 
 
 def whole(minimum: int | None = None) -> Callable[[str], int]:
     """For argparse: reads a whole number, from `minimum` to LARGEST if a minimum is given."""
-
-    def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = None
-        if value is None or (minimum is not None and value < minimum):
-            least = "" if minimum is None else f" of {minimum} or more"
-            raise argparse.ArgumentTypeError(f"must be a whole number{least}, got {text!r}")
-        if minimum is not None and value > LARGEST:
-            raise argparse.ArgumentTypeError(f"must be at most {LARGEST}, got {text!r}")
-        return value
-
-    return read
-
-
-def finite(text: str) -> float:
-    """For argparse: reads a number that is neither nan nor infinite."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"must be a finite number, got {text!r}")
-    return value
+    if minimum is None:
+        return checked("a whole number", int, lambda value: True)
+    read = checked(f"a whole number of {minimum} or more", int, lambda value: value >= minimum)
+    return checked(f"at most {LARGEST}", read, lambda value: value <= LARGEST)
 
 
 def size(text: str) -> tuple[int, int]:
@@ -157,15 +154,13 @@ def pixels(form: str) -> Callable[[str], tuple[int, ...]]:
     return read
 
 
-def interval(text: str) -> tuple[float, float]:
-    """For argparse: reads `LOW,HIGH`, of which HIGH may be infinite."""
-    try:
-        low, high = (float(end) for end in text.split(","))
-    except ValueError:
-        low = high = math.nan
-    if not 0 <= low < high:
-        raise argparse.ArgumentTypeError(f"must be LOW,HIGH with 0 <= LOW < HIGH, got {text!r}")
+def _read_pair(text: str) -> tuple[float, float]:
+    low, high = (float(end) for end in text.split(","))
     return low, high
+
+
+# reads `LOW,HIGH`, of which HIGH may be infinite
+interval = checked("LOW,HIGH with 0 <= LOW < HIGH", _read_pair, lambda x: 0 <= x[0] < x[1])
 
 
 def line(text: str) -> str:

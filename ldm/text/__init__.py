@@ -1,7 +1,7 @@
 """Text encoders in the place of CLIP's.
 
 bert               the network: token ids -> states
-bert_files         its folder of config.json, vocab.txt and weights, read and written
+bert_files         reads and writes its folder of config, vocab.txt and weights (bert_names.json)
 wordpiece          its tokenizer: text -> token ids
 vocabulary         learns the tokenizer's vocabulary from texts
 pooling            reports -> feature vectors

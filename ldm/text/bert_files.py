@@ -11,70 +11,16 @@ from ldm.config import ConfigError, from_dict
 from ldm.system import atomic
 from ldm.text.bert import Bert, BertConfig
 from ldm.text.wordpiece import WordPiece
+from ldm.weights import weight_files
 from ldm.weights.export import write_safetensors
-from ldm.weights.weight_files import (
-    Tensors,
-    WeightsError,
-    check_names,
-    first_of,
-    fit,
-    open_tensors,
-    some,
-)
+from ldm.weights.weight_files import Tensors, WeightsError
 
 FILES = ("model.safetensors", "pytorch_model.bin")  # preferred first
-SIZES = {  # ours: theirs in config.json
-    "vocab_size": "vocab_size",
-    "context_length": "max_position_embeddings",
-    "width": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "feedforward": "intermediate_size",
-}
-# another value is another network, though all weights may fit; an absent key has BERT's value
-ONLY: dict[str, tuple[Any, ...]] = {
-    "model_type": ("bert", "cxr-bert"),
-    "hidden_act": ("gelu",),
-    "position_embedding_type": ("absolute",),
-    "is_decoder": (False,),
-}
-
-# ours: theirs; * is weight and bias
-EMBEDDINGS = {
-    "token_embedding.weight": "embeddings.word_embeddings.weight",
-    "position_embedding.weight": "embeddings.position_embeddings.weight",
-    "segment_embedding.weight": "embeddings.token_type_embeddings.weight",
-    "norm.*": "embeddings.LayerNorm.*",
-}
-BLOCK = {
-    "attention.q.*": "attention.self.query.*",
-    "attention.k.*": "attention.self.key.*",
-    "attention.v.*": "attention.self.value.*",
-    "attention.out.*": "attention.output.dense.*",
-    "norm1.*": "attention.output.LayerNorm.*",
-    "ff_in.*": "intermediate.dense.*",
-    "ff_out.*": "output.dense.*",
-    "norm2.*": "output.LayerNorm.*",
-}
-HEADS = {
-    "pooler": {"pooler.*": "pooler.dense.*"},
-    "masked_lm": {
-        "masked_lm.dense.*": "cls.predictions.transform.dense.*",
-        "masked_lm.norm.*": "cls.predictions.transform.LayerNorm.*",
-        "masked_lm.bias": "cls.predictions.bias",
-    },
-    "projection": {
-        "projection.dense.*": "cls_projection_head.dense_to_hidden.*",
-        "projection.norm.*": "cls_projection_head.LayerNorm.*",
-        "projection.out.*": "cls_projection_head.dense_to_output.*",
-    },
-}
-TENSORFLOW = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
-# second copies of a tensor, which some files hold
-COPIES = {
-    "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
-    "cls.predictions.decoder.bias": "cls.predictions.bias",
-}
+# sizes, embeddings, block, heads: {ours: theirs}; * is weight and bias
+# required: another value is another network, though all weights may fit; absent, it is BERT's
+# tensorflow: {its spelling: PyTorch's};  copies: second copies of a tensor, which some files hold
+NAMES = json.loads(Path(__file__).with_name("bert_names.json").read_text(encoding="utf-8"))
+SIZES, HEADS = NAMES["sizes"], NAMES["heads"]
 UNUSED = ("embeddings.position_ids", "cls.seq_relationship.")  # 0, 1, 2, ...; next sentence or not
 OTHER = "it is not of the model in config.json"
 
@@ -93,8 +39,8 @@ def load_bert(folder: str | Path) -> tuple[Bert, WordPiece]:
             f"{folder / 'vocab.txt'} has {wordpiece.size} tokens and config.json says "
             f"{values['vocab_size']}; take both from the same model"
         )
-    file = first_of(folder, FILES)
-    tensors = _plain(file, open_tensors(file)[0])
+    file = weight_files.first_of(folder, FILES)
+    tensors = _plain(file, weight_files.open_tensors(file)[0])
     config = _with_heads(folder, values, tensors)
     with torch.device("meta"):
         bert = Bert(config)
@@ -137,8 +83,9 @@ def save_bert(
 
 def names(config: BertConfig) -> dict[str, str]:
     """{our name: Hugging Face's}, without its prefix `bert.`"""
-    places = [(EMBEDDINGS, "", "")]
-    places += [(BLOCK, f"blocks.{i}.", f"encoder.layer.{i}.") for i in range(config.layers)]
+    places = [(NAMES["embeddings"], "", "")]
+    for i in range(config.layers):
+        places.append((NAMES["block"], f"blocks.{i}.", f"encoder.layer.{i}."))
     places += [(table, "", "") for head, table in HEADS.items() if getattr(config, head)]
     return {
         (place + ours).replace("*", leaf): (their_place + theirs).replace("*", leaf)
@@ -161,8 +108,10 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path} is not JSON: {error}") from error
     absent = [key for key in SIZES.values() if not isinstance(values, dict) or key not in values]
     if absent:
-        raise WeightsError(f"{path} lacks {some(absent)}: it is not the config of a BERT")
-    for key, allowed in ONLY.items():
+        raise WeightsError(
+            f"{path} lacks {weight_files.some(absent)}: it is not the config of a BERT"
+        )
+    for key, allowed in NAMES["required"].items():
         if key in values and values[key] not in allowed:
             raise WeightsError(
                 f"{path} says {key} {values[key]!r}, but only {' and '.join(map(repr, allowed))} "
@@ -178,10 +127,8 @@ def _with_heads(folder: Path, values: dict[str, Any], tensors: Tensors) -> BertC
         head: any(name.partition(".")[0] in tops for name in table.values())
         for head, table in HEADS.items()
     }
-    settings: dict[str, Any] = {ours: values[theirs] for ours, theirs in SIZES.items()}
-    for ours, theirs in (("segments", "type_vocab_size"), ("eps", "layer_norm_eps")):
-        if theirs in values:
-            settings[ours] = values[theirs]
+    sizes = (SIZES | NAMES["optional sizes"]).items()
+    settings = {ours: values[theirs] for ours, theirs in sizes if theirs in values}
     settings |= {"pooler": has["pooler"], "masked_lm": has["masked_lm"]}
     if has["projection"]:
         settings["projection"] = values.get("projection_size", 128)
@@ -196,7 +143,7 @@ def _plain(file: Path, tensors: Tensors) -> Tensors:
     plain: Tensors = {}
     for name, tensor in tensors.items():
         short = name.removeprefix("bert.")
-        for old, new in TENSORFLOW.items():
+        for old, new in NAMES["tensorflow"].items():
             short = short.replace(old, new)
         if short in plain:
             raise WeightsError(f"{file} holds {short} twice, once as {name}; save it anew")
@@ -207,7 +154,7 @@ def _plain(file: Path, tensors: Tensors) -> Tensors:
 
 def _state(file: Path, bert: Bert, tensors: Tensors) -> dict[str, Tensor]:
     """{our name: tensor} of all that `bert` has; the file must hold these and no others."""
-    for copy, original in COPIES.items():
+    for copy, original in NAMES["copies"].items():
         if copy in tensors:
             second = tensors.pop(copy)
             if not torch.equal(second(), tensors.setdefault(original, second)()):
@@ -215,8 +162,8 @@ def _state(file: Path, bert: Bert, tensors: Tensors) -> dict[str, Tensor]:
                     f"{copy} in {file} differs from {original}; a head of its own cannot be used"
                 )
     rows = names(bert.config)
-    check_names(file, rows.values(), tensors, OTHER)
+    weight_files.check_names(file, rows.values(), tensors, OTHER)
     return {
-        ours: fit(file, rows[ours], tensors[rows[ours]](), like.shape, OTHER).float()
+        ours: weight_files.fit(file, rows[ours], tensors[rows[ours]](), like.shape, OTHER).float()
         for ours, like in bert.state_dict().items()
     }

@@ -1,4 +1,4 @@
-"""Small files that change a loaded model: new words, LoRA, projections."""
+"""Small files: new words, LoRA and projections, which change a loaded model; the judge."""
 
 import hashlib
 import json
@@ -18,6 +18,7 @@ TRAINED_WITH = {  # kind: config
     "word": "configs/textual_inversion.yaml",
     "lora": "configs/lora.yaml",
     "projection": "configs/projection_document.yaml",
+    "judge": "configs/judge.yaml",
 }
 
 

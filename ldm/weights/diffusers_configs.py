@@ -12,60 +12,12 @@ from ldm.config import ConfigError, ModelConfig, from_dict
 
 Settings = Mapping[str, Any]
 
-# settings of our networks at any size: with another value it is another network
-FIXED: dict[str, Settings] = {
-    "unet": {
-        "act_fn": "silu",
-        "center_input_sample": False,
-        "class_embed_type": None,
-        "downsample_padding": 1,
-        "dual_cross_attention": False,
-        "flip_sin_to_cos": True,
-        "freq_shift": 0,
-        "mid_block_scale_factor": 1,
-        "norm_eps": 1e-05,
-        "only_cross_attention": False,
-        "resnet_time_scale_shift": "default",
-        "transformer_layers_per_block": 1,
-    },
-    "vae": {"act_fn": "silu"},
-    "text_encoder": {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-05},
-    "scheduler/scheduler": {
-        "beta_schedule": "scaled_linear",
-        "rescale_betas_zero_snr": False,
-        "trained_betas": None,
-    },
-}
-FIELDS: dict[str, dict[str, str]] = {  # theirs: ours
-    "unet": {
-        "in_channels": "in_channels",
-        "out_channels": "out_channels",
-        "block_out_channels": "channels",
-        "layers_per_block": "res_blocks",
-        "cross_attention_dim": "context_dim",
-        "attention_head_dim": "heads",  # in SD v1's files this is their number
-        "norm_num_groups": "groups",
-    },
-    "vae": {
-        "latent_channels": "latent_channels",
-        "layers_per_block": "res_blocks",
-        "block_out_channels": "channels",
-        "norm_num_groups": "groups",
-    },
-    "text_encoder": {
-        "vocab_size": "vocab_size",
-        "hidden_size": "width",
-        "num_hidden_layers": "layers",
-        "num_attention_heads": "heads",
-        "max_position_embeddings": "context_length",
-    },
-    "scheduler/scheduler": {
-        "num_train_timesteps": "steps",
-        "beta_start": "beta_start",
-        "beta_end": "beta_end",
-    },
-}
-OPTIONAL = ("norm_num_groups", *FIELDS["scheduler/scheduler"])  # absent: SD v1.4's
+# fixed: settings of our networks at any size; with another value it is another network
+# fields: {theirs: ours}; attention_head_dim is the number of heads in SD v1's files
+SETTINGS: dict[str, dict[str, Settings]] = json.loads(
+    Path(__file__).with_name("diffusers_settings.json").read_text(encoding="utf-8")
+)
+OPTIONAL = ("norm_num_groups", *SETTINGS["scheduler/scheduler"]["fields"])  # absent: SD v1.4's
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction"}
 
 
@@ -108,7 +60,7 @@ def configs(config: ModelConfig) -> dict[str, dict[str, Any]]:
     return {
         "unet/config.json": {
             "_class_name": "UNet2DConditionModel",
-            **FIXED["unet"],
+            **SETTINGS["unet"]["fixed"],
             "sample_size": config.image_size // vae.factor,
             **_theirs("unet", unet),
             "down_block_types": down,
@@ -116,7 +68,7 @@ def configs(config: ModelConfig) -> dict[str, dict[str, Any]]:
         },
         "vae/config.json": {
             "_class_name": "AutoencoderKL",
-            **FIXED["vae"],
+            **SETTINGS["vae"]["fixed"],
             "sample_size": config.image_size,
             "in_channels": vae.image_channels,
             "out_channels": vae.image_channels,
@@ -128,7 +80,7 @@ def configs(config: ModelConfig) -> dict[str, dict[str, Any]]:
         "text_encoder/config.json": {
             "architectures": ["CLIPTextModel"],
             "model_type": "clip_text_model",
-            **FIXED["text_encoder"],
+            **SETTINGS["text_encoder"]["fixed"],
             "vocab_size": text.vocab_size,
             "hidden_size": text.width,
             "intermediate_size": 4 * text.width,
@@ -136,7 +88,7 @@ def configs(config: ModelConfig) -> dict[str, dict[str, Any]]:
         },
         "scheduler/scheduler_config.json": {
             "_class_name": "DDIMScheduler",
-            **FIXED["scheduler/scheduler"],
+            **SETTINGS["scheduler/scheduler"]["fixed"],
             **_theirs("scheduler/scheduler", schedule),
             "prediction_type": PREDICTIONS[schedule.prediction],
             "set_alpha_to_one": schedule.final_alpha_bar == "one",
@@ -147,12 +99,12 @@ def configs(config: ModelConfig) -> dict[str, dict[str, Any]]:
 
 
 def _ours(part: str, settings: Settings) -> dict[str, Any]:
-    fields = FIELDS[part].items()
+    fields = SETTINGS[part]["fields"].items()
     return {ours: settings[k] for k, ours in fields if k in settings or k not in OPTIONAL}
 
 
 def _theirs(part: str, config: Any) -> dict[str, Any]:
-    return {theirs: getattr(config, ours) for theirs, ours in FIELDS[part].items()}
+    return {theirs: getattr(config, ours) for theirs, ours in SETTINGS[part]["fields"].items()}
 
 
 def _read(folder: Path, part: str) -> Settings:
@@ -166,7 +118,7 @@ def _read(folder: Path, part: str) -> Settings:
         raise ConfigError(f"{path} is not JSON: {error}") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} must hold a JSON object of settings")
-    for key, expected in FIXED[part].items():
+    for key, expected in SETTINGS[part]["fixed"].items():
         if settings.get(key, expected) != expected:
             raise ConfigError(
                 f"{folder / part} has {key} = {settings[key]!r}; only {expected!r}, as in SD v1, "

@@ -6,8 +6,8 @@ rewrite a file in place while its model is alive; to replace it, as `export` doe
 """
 
 import hashlib
+import json
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -34,21 +34,8 @@ PARTS: dict[str, Callable[[ModelConfig], nn.Module]] = {
 }
 
 OTHER_SIZES = "it is another model's, or of other sizes (name the right config)"
-SCHEDULE_BUFFERS = (
-    "betas|(sqrt_)?alphas_cumprod|alphas_cumprod_prev|(sqrt|log)_one_minus_alphas_cumprod"
-    "|sqrt_recipm?1?_alphas_cumprod|posterior_(variance|log_variance_clipped|mean_coef[12])"
-)
-EXTRAS = {  # names that files of a layout may hold besides the weights
-    "compvis": re.compile(
-        rf"{SCHEDULE_BUFFERS}|lvlb_weights|logvar|model_ema\.(decay|num_updates)"
-        r"|cond_stage_model\.(transformer\.)?(text_projection(\.weight)?|logit_scale)"
-        r"|cond_stage_model\.transformer\.text_model\.embeddings\.position_ids"
-    ),
-    "diffusers": re.compile(
-        r"text_encoder/(text_model\.embeddings\.position_ids|text_projection\.weight|logit_scale)"
-    ),
-    "ours": re.compile(r"(?!)"),  # nothing
-}
+# names that files of a layout may hold besides the weights: buffers, and heads that nobody uses
+EXTRAS = json.loads(Path(__file__).with_name("extra_tensors.json").read_text(encoding="utf-8"))
 
 
 def load(
@@ -111,7 +98,7 @@ def load_parts(
         tensors = {n: t for n, t in tensors.items() if not n.startswith("model_ema.")}
         if len(tensors) < len(source.tensors):
             log.info("%s also holds averaged weights (model_ema.*), left out here", path)
-    tensors = {n: t for n, t in tensors.items() if not EXTRAS[source.layout].fullmatch(n)}
+    tensors = {n: t for n, t in tensors.items() if n not in EXTRAS[source.layout]}
     wanted = [name for theirs in rows.values() for name in theirs]
     check_names(path, wanted, tensors, OTHER_SIZES)
 
