@@ -43,7 +43,7 @@ from ldm.pictures import image_files
 from ldm.report import adapted_models, chambon
 from ldm.system import cli
 from ldm.training.methods.derived_datasets import Instances, Kind
-from ldm.training.run_config import load_run
+from ldm.training.training_run import load_run
 from ldm.vae import VAE
 from ldm.weights import adapters
 

@@ -18,10 +18,9 @@ from ldm.clip import TextEncoder
 from ldm.config import ConfigError
 from ldm.pipeline import LatentDiffusion
 from ldm.rng import generator
-from ldm.training.methods import build_method, model_parts
-from ldm.training.run_config import load_run
-from ldm.training.run_folder import read_log
+from ldm.training.methods import model_parts
 from ldm.training.trainer import Trainer
+from ldm.training.training_run import build_method, load_run, read_log
 from ldm.weights import adapters, loading
 
 ROOT = Path(__file__).parents[1]

@@ -8,10 +8,9 @@ from conftest import adaptation
 
 from ldm.config import ConfigError
 from ldm.data.data_config import DataConfig
-from ldm.data.radiographs import Phantoms
-from ldm.training.methods import build_method
+from ldm.data.datasets import Phantoms
 from ldm.training.methods.derived_datasets import Instances, Kind, pick
-from ldm.training.run_config import load_run
+from ldm.training.training_run import build_method, load_run
 
 
 def test_instances_are_those_with_the_fewest_other_findings(tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ from ldm.config import ConfigError
 from ldm.data import phantom
 from ldm.data.csv_tables import read_table
 from ldm.data.data_config import DataConfig
-from ldm.data.datasets import open_sources
-from ldm.data.image_tables import check_exclude
-from ldm.data.radiographs import configured_phantoms
+from ldm.data.datasets import configured_phantoms, open_sources
+from ldm.data.image_sets import check_exclude
 from ldm.system.fingerprint import digest
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from ldm.data.datasets import Batch
 from ldm.loss import diffusion_loss, prior_preservation
 from ldm.training.methods.derived_datasets import Instances, Kind, Latents, Prior
 from ldm.training.methods.model_parts import UNetTraining, random_weights
-from ldm.training.run_config import RunConfig, check_range
+from ldm.training.training_run import RunConfig, check_range
 from ldm.weights import adapters
 
 # 5 + 5 images, as Chambon et al. have (arXiv:2210.04133)

@@ -21,8 +21,8 @@ from ldm.text.pooling import pad
 from ldm.text.vocabulary import learn
 from ldm.text.wordpiece import SPECIAL, WordPiece
 from ldm.training.methods.model_parts import random_weights
-from ldm.training.run_config import RunConfig
 from ldm.training.trainer import Method
+from ldm.training.training_run import RunConfig
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,6 @@ class TrainBert(Method):
             raise ConfigError(
                 "method.network.context_length must be 3 or more: [CLS], a word, [SEP]"
             )
-        if run.model.path is not None:
-            raise ConfigError("model.path is set, but method bert starts from random weights")
         sources = text_corpus.open_shares(run.data)
         datasets.check_shares(sources, run.train.batch_size)
         vocab = learn([t for source, _ in sources for t in source.train], network.vocab_size)

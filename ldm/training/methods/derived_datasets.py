@@ -12,9 +12,8 @@ from ldm import rng
 from ldm.config import ConfigError
 from ldm.data import augmentation
 from ldm.data.cache import CachedRows
-from ldm.data.datasets import Dataset
+from ldm.data.datasets import Dataset, from_bytes, to_bytes
 from ldm.data.phantom.captions import readable
-from ldm.data.radiographs import from_bytes, to_bytes
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.system.fingerprint import digest
 from ldm.vae import VAE

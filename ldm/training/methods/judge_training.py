@@ -19,8 +19,8 @@ from ldm.data.phantom.captions import readable
 from ldm.judging.judge import Judge, JudgeConfig, save_judge
 from ldm.system import devices
 from ldm.training.methods.model_parts import random_weights
-from ldm.training.run_config import RunConfig
 from ldm.training.trainer import Method
+from ldm.training.training_run import RunConfig
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,6 @@ class TrainJudge(Method):
                 "method.network.findings must name at least one, method.smoothing be a share from "
                 f"0 to below 0.5, got {list(words)} and {options.smoothing}"
             )
-        if run.model.path is not None:
-            raise ConfigError("model.path is set, but method judge starts from random weights")
         if run.data.size != network.size:
             raise ConfigError(f"data.size is {run.data.size}, method.network.size {network.size}")
         with random_weights(run.train.seed, "judge"):

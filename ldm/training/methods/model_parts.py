@@ -20,8 +20,8 @@ from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.system import devices
 from ldm.system.devices import available, codec_bytes
 from ldm.training.methods.derived_datasets import Latents
-from ldm.training.run_config import RunConfig
 from ldm.training.trainer import Method
+from ldm.training.training_run import RunConfig
 from ldm.unet import UNet
 from ldm.weights import export, loading
 from ldm.weights.loading import build, weights_hash

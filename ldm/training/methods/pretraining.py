@@ -20,7 +20,7 @@ from ldm.data.datasets import Batch
 from ldm.loss import contrastive_loss, diffusion_loss, reconstruction_terms
 from ldm.pictures import image_files
 from ldm.training.methods.model_parts import Parts, PartTraining, UNetTraining, random_weights
-from ldm.training.run_config import RunConfig, check_range
+from ldm.training.training_run import RunConfig, check_range
 from ldm.vae import VAE
 
 
