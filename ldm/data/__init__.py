@@ -2,7 +2,7 @@
 
 phantom            computed chest radiographs of known truth
 data_config        the table `data` of a training run
-datasets           files and phantoms to train on, their pixels cached, and batches of them
+datasets           files and phantoms to train on, their pixels and latents cached, and batches
 augmentation       random changes of training images
 image_sets         files and phantoms to measure; rows of a folder or CSV: paths, labels, ids
 csv_tables         rows of any CSV

@@ -1,4 +1,4 @@
-"""Radiographs with captions to train on: files, phantoms, or a mixture, in batches."""
+"""Radiographs with captions to train on: files, phantoms or both, in batches, and their latents."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ldm import rng
 from ldm.config import ConfigError
-from ldm.data import phantom
-from ldm.data.augmentation import augment
+from ldm.data import augmentation, phantom
 from ldm.data.cache import CachedRows
 from ldm.data.data_config import DataConfig
 from ldm.data.image_sets import (
@@ -25,6 +25,7 @@ from ldm.data.image_sets import (
 from ldm.data.phantom import FINDINGS, captions
 from ldm.pictures import image_files
 from ldm.system.fingerprint import code_version, digest
+from ldm.vae import VAE
 
 T = TypeVar("T")
 
@@ -165,7 +166,7 @@ def collect(picks: Sequence[tuple[Dataset, Tensor]], generator: torch.Generator)
     for dataset, indices in picks:
         wordings = torch.randint(1 << 30, (len(indices),), generator=generator).tolist()
         part = dataset.images(indices)
-        parts.append(augment(part, generator) if dataset.augmented else part)
+        parts.append(augmentation.augment(part, generator) if dataset.augmented else part)
         rows += [
             (dataset.caption(index, wording), dataset.sample_id(index), dataset.findings(index))
             for index, wording in zip(indices.tolist(), wordings, strict=True)
@@ -204,3 +205,64 @@ def to_bytes(pixels: Tensor) -> np.ndarray:
 
 def from_bytes(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels.astype(np.float32)) / 127.5 - 1
+
+
+class DerivedDataset:
+    """Images that each come from one of `dataset`, whose texts and findings they keep."""
+
+    dataset: Dataset
+    augmented = False
+
+    def origin(self, index: int) -> int:
+        """The number of the image in `dataset`."""
+        raise NotImplementedError
+
+    def caption(self, index: int, wording: int) -> str:
+        return self.dataset.caption(self.origin(index), wording)
+
+    def sample_id(self, index: int) -> str:
+        return self.dataset.sample_id(self.origin(index))
+
+    def findings(self, index: int) -> Mapping[str, bool]:
+        return self.dataset.findings(self.origin(index))
+
+    def collection(self, index: int) -> str:
+        return self.dataset.collection(self.origin(index))
+
+
+class Latents(DerivedDataset):
+    """A dataset whose images are mean and logvar of their latents, stacked: [B, 2 C_z, h, w].
+
+    They are kept once made, so that training does not run the encoder at every step. Files that
+    are to be augmented are encoded `variants` times, each time changed a little.
+    """
+
+    def __init__(
+        self, dataset: Dataset, vae: VAE, vae_hash: str, variants: int, size: int, cache: str
+    ) -> None:
+        self.dataset, self.vae = dataset, vae
+        self.variants = variants if dataset.augmented else 1
+        how = f"{variants}-{augmentation.VERSION}" if dataset.augmented else "plain"
+        self.key = f"{dataset.key}-{how}-{vae_hash}"
+        side = size // vae.config.factor
+        shape = (len(dataset) * self.variants, 2 * vae.config.latent_channels, side, side)
+        path = Path(cache) / f"latents-{self.key}-{shape[0]}"  # rows lie elsewhere among others
+        self.moments = CachedRows(path, shape, np.float16, self.make)
+
+    @torch.inference_mode()
+    def make(self, index: int) -> np.ndarray:
+        """Encoded alone, because in a batch the last bits would depend on its other images."""
+        image = self.dataset.images(torch.tensor([self.origin(index)]))
+        if self.dataset.augmented:
+            image = augmentation.augment(image, rng.generator(0, "latents", index))
+        posterior = self.vae.encode(image.to(next(self.vae.parameters()).device))
+        return torch.cat([posterior.mean, posterior.logvar], dim=1)[0].half().cpu().numpy()
+
+    def __len__(self) -> int:
+        return len(self.moments)
+
+    def origin(self, index: int) -> int:
+        return index // self.variants
+
+    def images(self, indices: Tensor) -> Tensor:
+        return torch.from_numpy(self.moments[indices.numpy()].astype(np.float32))

@@ -28,7 +28,7 @@ METHODS = {  # {train.method: file and class in ldm.training.methods}, imported 
     "unet": "pretraining.TrainUNet",
     "judge": "judge_training.TrainJudge",
     "bert": "bert_pretraining.TrainBert",
-    "textual_inversion": "adaptation.TextualInversion",
+    "textual_inversion": "textual_inversion.TextualInversion",
     "finetune": "adaptation.FineTune",
     "projection": "projection_training.TrainProjection",
 }

@@ -14,12 +14,11 @@ from torch.func import functional_call
 from ldm import rng
 from ldm.config import ConfigError, ModelConfig, load_config, to_dict
 from ldm.data import datasets
-from ldm.data.datasets import Batch, Dataset
+from ldm.data.datasets import Batch, Dataset, Latents
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.system import devices
 from ldm.system.devices import available, codec_bytes
-from ldm.training.methods.derived_datasets import Latents
 from ldm.training.trainer import Method
 from ldm.training.training_run import RunConfig
 from ldm.unet import UNet
@@ -165,7 +164,7 @@ class UNetTraining(PartTraining):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x0 and eps [B, C, h, w], and t [B], for `diffusion_loss`.
 
-        moments: [B, 2 C, h, w], mean and logvar, as derived_datasets.Latents has them
+        moments: [B, 2 C, h, w], mean and logvar, as datasets.Latents has them
         """
         mean, logvar = moments.chunk(2, dim=1)
         noise, eps = torch.randn(2, *mean.shape, generator=generator).to(mean.device)
