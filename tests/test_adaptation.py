@@ -311,7 +311,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_starts(
     tmp_path: Path, start: Path, monkeypatch, method: str, options: dict, hints: set[str]
 ) -> None:
     """The message says how much memory is needed, and what helps: not a LoRA in place of a LoRA."""
-    monkeypatch.setattr(model_parts, "available", lambda _: 10**6)
+    monkeypatch.setattr(model_parts.devices, "available", lambda _: 10**6)
     with pytest.raises(ConfigError, match=r"this run needs about .* 0\.001 GB are avail") as e:
         build_method(load_run(adaptation(tmp_path, start, method, options, ema=0.9)))
     for hint in ("checkpointing=true", "ema=0", "accumulate", "data.size"):
