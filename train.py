@@ -4,7 +4,7 @@ import logging
 import sys
 
 from ldm.system import cli
-from ldm.training.run_config import load_run
+from ldm.training.training_run import build_method, finished, load_run
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,8 +18,6 @@ def main(arguments: list[str] | None = None) -> int:
     watch = cli.Stopwatch()
     with watch("imports"), cli.no_garbage():  # after the settings were read: these take seconds
         from ldm.system import devices
-        from ldm.training.methods import build_method
-        from ldm.training.run_folder import finished
         from ldm.training.trainer import Trainer
     group = devices.join_processes()
     if not group.leads:

@@ -42,8 +42,8 @@ from ldm.metrics.nearest_images import audit
 from ldm.pictures import image_files
 from ldm.report import adapted_models, chambon
 from ldm.system import cli
-from ldm.training.methods.derived_datasets import Instances, Kind
-from ldm.training.run_config import load_run
+from ldm.training.methods.adaptation import Instances, Kind
+from ldm.training.training_run import load_run
 from ldm.vae import VAE
 from ldm.weights import adapters
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from ldm import rng
 from ldm.data.augmentation import augment
 from ldm.data.data_config import DataConfig
-from ldm.data.radiographs import Files, Phantoms
+from ldm.data.datasets import Files, Phantoms
 from ldm.drawing.drawing_settings import SYNTHETIC
 from ldm.judging.judge import Judge, load_judge
 from ldm.metrics.classification import auc, auc_difference

@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from ldm.data.data_config import DataConfig
-from ldm.data.radiographs import Files
+from ldm.data.datasets import Files
 from ldm.system import cli
 
 

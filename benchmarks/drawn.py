@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 import ldm
 from ldm.data.data_config import DataConfig
-from ldm.data.radiographs import Files, Phantoms, from_bytes, to_bytes
+from ldm.data.datasets import Files, Phantoms, from_bytes, to_bytes
 from ldm.judging.judge import Judge
 from ldm.pictures import image_files
 from ldm.pipeline import Sampling

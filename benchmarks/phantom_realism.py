@@ -28,9 +28,9 @@ from torch import Tensor, nn
 import ldm
 from ldm.data.augmentation import augment_strongly
 from ldm.data.data_config import DataConfig
+from ldm.data.datasets import Files
 from ldm.data.phantom import FINDINGS, render, sample_phantoms
 from ldm.data.phantom.captions import readable
-from ldm.data.radiographs import Files
 from ldm.metrics.classification import auc
 from ldm.pictures.image_files import fit_square, to_channels
 from ldm.pipeline import Sampling

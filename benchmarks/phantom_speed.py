@@ -16,8 +16,8 @@ import time
 import numpy as np
 import torch
 
+from ldm.data.datasets import to_bytes
 from ldm.data.phantom import render, sample_phantoms
-from ldm.data.radiographs import to_bytes
 
 
 def images_per_second(count: int, size: int) -> float:

@@ -23,8 +23,7 @@ from scipy.fft import dctn, idctn
 from torch import Tensor
 
 from ldm.data.data_config import DataConfig
-from ldm.data.datasets import Dataset
-from ldm.data.radiographs import Files, Phantoms
+from ldm.data.datasets import Dataset, Files, Phantoms
 from ldm.metrics.image_quality import psnr, ssim
 from ldm.system import cli
 from ldm.vae import VAE

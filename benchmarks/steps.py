@@ -25,7 +25,7 @@ from drawn import EFFUSION, UNSEEN, Artist, everything, scores
 from torch import Tensor
 
 from ldm.data.data_config import DataConfig
-from ldm.data.radiographs import Phantoms
+from ldm.data.datasets import Phantoms
 from ldm.judging.extractors import batches, open_extractor
 from ldm.judging.judge import load_judge
 from ldm.metrics.classification import auc

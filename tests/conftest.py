@@ -24,9 +24,8 @@ from ldm.pipeline import LatentDiffusion
 from ldm.text.bert import Bert, BertConfig
 from ldm.text.bert_files import save_bert
 from ldm.text.wordpiece import SPECIAL, WordPiece, words
-from ldm.training.methods import build_method
-from ldm.training.run_config import load_run
 from ldm.training.trainer import Trainer
+from ldm.training.training_run import build_method, load_run
 from ldm.weights.export import save
 from ldm.weights.loading import PARTS, load_parts
 from ldm.weights.weight_files import Parts, read

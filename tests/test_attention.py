@@ -15,8 +15,7 @@ from ldm.config import ModelConfig, from_dict
 from ldm.fast import switches
 from ldm.fast.switches import ATTENTION
 from ldm.system import cli
-from ldm.training.methods import build_method
-from ldm.training.run_config import TrainConfig, load_run
+from ldm.training.training_run import TrainConfig, build_method, load_run
 from ldm.unet import UNet
 
 CPU = ("sdpa", "reference")

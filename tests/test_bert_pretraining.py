@@ -18,7 +18,7 @@ from ldm.text.pooling import pad
 from ldm.text.wordpiece import SPECIAL, WordPiece
 from ldm.training.methods import bert_pretraining as training
 from ldm.training.methods.bert_pretraining import MASK, TrainBert, encode_rows, hide
-from ldm.training.run_config import RunConfig, load_run
+from ldm.training.training_run import RunConfig, load_run
 
 VOCAB = [*SPECIAL, *"abcdefghij", *(f"##{letter}" for letter in "abcdefghij")]
 TINY = {"vocab_size": 300, "context_length": 16, "width": 32, "layers": 1, "heads": 2}

@@ -24,10 +24,9 @@ from ldm.drawing.drawing_settings import recall
 from ldm.fast import compilation, switches, winograd
 from ldm.pictures import image_files
 from ldm.pipeline import Sampling
-from ldm.training import run_folder
-from ldm.training.methods import build_method
-from ldm.training.run_config import RunConfig, TrainConfig, load_run
+from ldm.training import training_run
 from ldm.training.trainer import Trainer
+from ldm.training.training_run import RunConfig, TrainConfig, build_method, load_run
 from ldm.unet import UNet
 
 ROOT = Path(__file__).parent.parent
@@ -351,7 +350,11 @@ def test_a_run_may_go_on_compiled(start: Path, tmp_path: Path, graphs: object) -
     for steps, compile in ((2, ""), (3, "regions")):
         run = training(start, tmp_path, "finetune", steps=steps, compile=compile)
         Trainer(run, build_method(run)).fit()
-    assert [row["step"] for row in run_folder.read_log(tmp_path / "run" / "log.jsonl")] == [0, 1, 2]
+    assert [row["step"] for row in training_run.read_log(tmp_path / "run" / "log.jsonl")] == [
+        0,
+        1,
+        2,
+    ]
 
 
 def test_the_config_knows_the_same_modes() -> None:
@@ -366,6 +369,5 @@ def test_a_training_without_a_unet_refuses(start: Path, tmp_path: Path) -> None:
     """A method that runs no U-Net refuses train.compile."""
     overrides = ["data.phantoms=40", "data.size=32", "train.compile=whole", f"model.path={start}"]
     overrides += [f"data.cache={tmp_path}", "method.crop=32", "model.config=null"]
-    run = load_run(ROOT / "configs/scratch_vae.yaml", overrides)
     with pytest.raises(ConfigError, match=r"the U-Net, and train\.method=vae runs none"):
-        build_method(run)
+        load_run(ROOT / "configs/scratch_vae.yaml", overrides)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ldm.config import ConfigError, ModelConfig, from_dict, load_config, to_dict
-from ldm.training.run_config import RunConfig, load_run
+from ldm.training.training_run import RunConfig, load_run
 
 CHANGED: dict[str, Any] = {
     "unet": {"channels": [32, 64], "attention": [False, True], "heads": 2},

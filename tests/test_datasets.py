@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ldm.config import ConfigError
-from ldm.data import datasets, radiographs
+from ldm.data import datasets
 from ldm.data.data_config import DataConfig
 from ldm.pictures import image_files
 
@@ -51,7 +51,7 @@ def names(dataset: datasets.Dataset) -> list[str]:
 
 def test_rows_of_other_splits_and_flagged_rows_are_left_out(labels, tmp_path) -> None:
     """Training never sees the val split, nor a row with a quality flag."""
-    files = radiographs.Files(settings(labels, tmp_path), 1)
+    files = datasets.Files(settings(labels, tmp_path), 1)
     assert names(files) == ["a", "b", "e"]
 
 
@@ -68,8 +68,8 @@ def test_excluded_findings_are_never_seen(labels, tmp_path, name, word, kept) ->
     """
     labels.write_text(labels.read_text().replace("odd", "").replace("Cardiomegaly", "Hernia"))
     config = settings(labels, tmp_path, exclude=(name,), phantoms=40)
-    assert names(radiographs.Files(config, 1)) == kept
-    phantoms = radiographs.Phantoms(config, 1)
+    assert names(datasets.Files(config, 1)) == kept
+    phantoms = datasets.Phantoms(config, 1)
     assert not any(word in phantoms.caption(i, w) for i in range(40) for w in range(8))
     assert not any(phantoms.findings(i)[word] for i in range(40))
 
@@ -78,24 +78,24 @@ def test_the_same_images_elsewhere_are_the_same_dataset(labels, tmp_path) -> Non
     """The key is that of pixels and labels, so a run resumes after its data were moved or copied;
     another label is another dataset.
     """
-    key = radiographs.Files(settings(labels, tmp_path), 1).key
+    key = datasets.Files(settings(labels, tmp_path), 1).key
     copied = shutil.copytree(labels.parent / "images", tmp_path / "moved" / "images")
     table = shutil.copy(labels, copied.parent)
     os.utime(copied / "a.png", (1, 1))
-    assert radiographs.Files(settings(Path(table), tmp_path), 1).key == key
+    assert datasets.Files(settings(Path(table), tmp_path), 1).key == key
     Path(table).write_text(labels.read_text().replace("Cardiomegaly", "Hernia"))
-    assert radiographs.Files(settings(Path(table), tmp_path), 1).key != key
+    assert datasets.Files(settings(Path(table), tmp_path), 1).key != key
 
 
 def test_pixels_survive_the_cache(labels, tmp_path, monkeypatch) -> None:
     """A cached image has the file's grey values, in [-1, 1]; the second opening reads the cache."""
     config = settings(labels, tmp_path)
-    first = radiographs.Files(config, 1).images(torch.arange(3))
+    first = datasets.Files(config, 1).images(torch.arange(3))
     expected = torch.tensor([0, 40, 160]) / 127.5 - 1
     torch.testing.assert_close(first.mean(dim=(1, 2, 3)), expected, atol=1 / 255, rtol=0)
     assert len(list((tmp_path / "cache").iterdir())) == 1
     monkeypatch.setattr(image_files, "load", None)  # no file is opened again
-    again = radiographs.Files(config, 1)
+    again = datasets.Files(config, 1)
     assert torch.equal(again.images(torch.arange(3)), first)
 
 
@@ -104,11 +104,11 @@ def test_a_changed_file_is_read_anew(labels, tmp_path) -> None:
     config = settings(labels, tmp_path)
     path = labels.parent / "images" / "a.png"
     write_image(path, 0, form="BMP")
-    files = radiographs.Files(config, 1)
+    files = datasets.Files(config, 1)
     before = path.stat().st_size
     write_image(path, 7, form="BMP")
     assert path.stat().st_size == before
-    again = radiographs.Files(config, 1)
+    again = datasets.Files(config, 1)
     assert again.key != files.key
     assert not torch.equal(again.images(torch.tensor([0])), files.images(torch.tensor([0])))
 
@@ -120,7 +120,7 @@ def test_a_folder_takes_captions_from_text_files(tmp_path) -> None:
     write_image(folder / "x.png", 10)
     write_image(folder / "y.png", 20)
     (folder / "x.txt").write_text("a knee\n")
-    files = radiographs.Files(settings(folder, tmp_path, caption="a chest"), 3)
+    files = datasets.Files(settings(folder, tmp_path, caption="a chest"), 3)
     assert [files.caption(i, 0) for i in range(2)] == ["a knee", "a chest"]
     assert files.images(torch.arange(2)).shape == (2, 3, 32, 32)
 
@@ -139,7 +139,7 @@ def test_a_folder_takes_captions_from_text_files(tmp_path) -> None:
 def test_bad_sources_are_refused_by_name(tmp_path, make, message) -> None:
     """Each fault of a data source is one line that says which file."""
     with pytest.raises(ConfigError, match=message):
-        radiographs.Files(settings(make(tmp_path), tmp_path), 1)
+        datasets.Files(settings(make(tmp_path), tmp_path), 1)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_collections_know_their_own_labels_only(labels, tmp_path) -> None:
     rows = [f"{lines[0]},source_repo"]
     rows += [f"{line},{'one' if line[0] in 'ab' else 'two'}" for line in lines[1:]]
     labels.write_text("\n".join(rows))
-    files = radiographs.Files(settings(labels, tmp_path), 1)
+    files = datasets.Files(settings(labels, tmp_path), 1)
     assert files.findings(1) == {"pleural effusion": False, "lung mass": False}
     assert files.findings(2) == {"cardiomegaly": True}
 
@@ -184,34 +184,32 @@ def test_tables_from_other_programs_are_read(labels, tmp_path) -> None:
     header, first, *_ = labels.read_text().splitlines()
     rows = [header, first.replace("train,,", "train,0,"), "b.png,Mass"]
     labels.write_text("\ufeff" + "\n".join(rows), encoding="utf-8")
-    files = radiographs.Files(settings(labels, tmp_path), 1)
+    files = datasets.Files(settings(labels, tmp_path), 1)
     assert names(files) == ["a", "b"]
     assert all("mass" in files.caption(1, wording) for wording in range(8))
     labels.write_text("\n".join([header, first.replace(",61", ",061Y")]))
     with pytest.raises(ConfigError, match=r"labels\.csv, line 2: the age is not a number"):
-        radiographs.Files(settings(labels, tmp_path), 1)
+        datasets.Files(settings(labels, tmp_path), 1)
 
 
 def test_a_caption_cut_by_its_comma_is_refused(labels, tmp_path) -> None:
     """Cells beyond the header are an error, not the lost rest of an unquoted caption."""
     labels.write_text('filename,caption\na.png,"lung xray, no findings"\n')
-    assert (
-        radiographs.Files(settings(labels, tmp_path), 1).caption(0, 0) == "lung xray, no findings"
-    )
+    assert datasets.Files(settings(labels, tmp_path), 1).caption(0, 0) == "lung xray, no findings"
     labels.write_text("filename,caption\na.png,lung xray, no findings\n")
     with pytest.raises(ConfigError, match=r"labels\.csv, line 2: more cells than the header"):
-        radiographs.Files(settings(labels, tmp_path), 1)
+        datasets.Files(settings(labels, tmp_path), 1)
 
 
 def test_captions_name_the_labels_alone(labels, tmp_path) -> None:
     """Captions of an effusion name it, those of no finding never do; an empty label is not No
     Finding: its caption is data.caption.
     """
-    files = radiographs.Files(settings(labels, tmp_path), 1)
+    files = datasets.Files(settings(labels, tmp_path), 1)
     assert "effusion" in files.caption(0, 0)
     assert not any("effusion" in files.caption(1, wording) for wording in range(20))
     labels.write_text(labels.read_text().replace("No Finding", ""))
-    files = radiographs.Files(settings(labels, tmp_path, caption="a chest"), 1)
+    files = datasets.Files(settings(labels, tmp_path, caption="a chest"), 1)
     assert files.caption(1, 0) == "a chest"
 
 
@@ -220,7 +218,7 @@ def test_a_broken_image_is_named_at_once(labels, tmp_path) -> None:
     (labels.parent / "images" / "b.png").write_bytes(b"no image")
     for _ in range(2):
         with pytest.raises(ValueError, match=r"b\.png"):
-            radiographs.Files(settings(labels, tmp_path), 1)
+            datasets.Files(settings(labels, tmp_path), 1)
 
 
 def test_batches_keep_the_share_and_depend_on_the_generator_alone(labels, tmp_path) -> None:

@@ -9,8 +9,8 @@ from PIL import Image
 
 from ldm.config import ConfigError
 from ldm.data.data_config import DataConfig
+from ldm.data.datasets import Files, Phantoms
 from ldm.data.image_sets import load_each, open_set
-from ldm.data.radiographs import Files, Phantoms
 from ldm.pictures import image_files
 
 

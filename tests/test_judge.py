@@ -13,12 +13,11 @@ from PIL import Image
 
 from ldm.config import ConfigError
 from ldm.data.data_config import DataConfig
-from ldm.data.radiographs import Phantoms
+from ldm.data.datasets import Phantoms
 from ldm.judging.judge import Judge, JudgeConfig, load_judge
-from ldm.training.methods import build_method
 from ldm.training.methods.judge_training import balance, targets
-from ldm.training.run_config import load_run
 from ldm.training.trainer import Trainer
+from ldm.training.training_run import build_method, load_run
 
 EFFUSION = "pleural effusion"
 FILMS = [  # collection, labels

@@ -22,11 +22,10 @@ from ldm.data.datasets import Batch
 from ldm.loss import diffusion_loss
 from ldm.pipeline import LatentDiffusion
 from ldm.system import cli
-from ldm.training.methods import build_method, pretraining
+from ldm.training.methods import pretraining
 from ldm.training.methods.pretraining import TrainUNet
-from ldm.training.run_config import RunConfig, load_run
-from ldm.training.run_folder import read_log
 from ldm.training.trainer import Trainer
+from ldm.training.training_run import RunConfig, build_method, load_run, read_log
 from ldm.weights import loading, rename
 
 ROOT = Path(__file__).parents[1]

@@ -16,9 +16,8 @@ from conftest import adaptation
 from ldm import rng
 from ldm.config import ConfigError
 from ldm.system.devices import Processes
-from ldm.training.methods import build_method
-from ldm.training.run_config import load_run
 from ldm.training.trainer import Trainer
+from ldm.training.training_run import build_method, load_run
 from ldm.weights import loading
 
 ROOT = Path(__file__).parents[1]

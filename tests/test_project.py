@@ -13,7 +13,7 @@ import ldm
 from ldm.config import ModelConfig, load_config
 from ldm.pictures import image_files
 from ldm.pipeline import Sampling
-from ldm.training.run_config import load_run
+from ldm.training.training_run import load_run
 
 ROOT = Path(__file__).resolve().parent.parent
 BANNED = {"diffusers", "transformers", "accelerate"}

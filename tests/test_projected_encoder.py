@@ -27,9 +27,8 @@ from ldm.text.projected_encoder import (
     replace_text,
 )
 from ldm.text.projection import Ridge
-from ldm.training.methods import build_method
-from ldm.training.run_config import load_run
 from ldm.training.trainer import Trainer
+from ldm.training.training_run import build_method, load_run
 from ldm.weights import adapters, export, loading
 
 PROMPTS = ["lung xray, no findings", "a photo of a lung xray with a visible pleural effusion"]

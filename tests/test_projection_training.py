@@ -12,10 +12,9 @@ from ldm.config import ConfigError
 from ldm.rng import generator
 from ldm.text.projected_encoder import ProjectedText, clip_states
 from ldm.text.projection import Ridge, TextProjection, padded_or_cut
-from ldm.training.methods import build_method
 from ldm.training.methods.projection_training import TrainProjection
-from ldm.training.run_config import load_run
 from ldm.training.trainer import Trainer
+from ldm.training.training_run import build_method, load_run
 
 ROOT = Path(__file__).parents[1]
 

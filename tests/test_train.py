@@ -15,10 +15,16 @@ from torch import nn
 from ldm.config import ConfigError
 from ldm.data.data_config import DataConfig
 from ldm.data.datasets import Batch
-from ldm.training import run_folder
-from ldm.training.run_config import RunConfig, TrainConfig
-from ldm.training.run_folder import WEIGHTS, finished, load_checkpoint, save_checkpoint
+from ldm.training import training_run
 from ldm.training.trainer import EMA, Trainer, learning_rate_factor
+from ldm.training.training_run import (
+    WEIGHTS,
+    RunConfig,
+    TrainConfig,
+    finished,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 
 class Line:
@@ -83,7 +89,7 @@ def test_an_interrupted_run_ends_in_the_same_bits(tmp_path, stop_at: int) -> Non
     assert (whole / WEIGHTS).read_bytes() == (cut / WEIGHTS).read_bytes()
 
     def without_time(folder: Path) -> list[dict[str, float]]:
-        return [{**row, "seconds": 0} for row in run_folder.read_log(folder / "log.jsonl")]
+        return [{**row, "seconds": 0} for row in training_run.read_log(folder / "log.jsonl")]
 
     assert without_time(whole) == without_time(cut)
 
@@ -93,7 +99,7 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path) -> None:
     fit(run_config(tmp_path), stop_at=9)
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    (tmp_path / f".{run_folder.NAME}.{gone.pid}.partial").write_bytes(b"half a checkpoint")
+    (tmp_path / f".{training_run.NAME}.{gone.pid}.partial").write_bytes(b"half a checkpoint")
     fit(run_config(tmp_path))
     assert list(tmp_path.glob(".*")) == []
 
@@ -114,7 +120,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path, caplog) -
     """The previous checkpoint is used, with a warning, and the run still ends in the same bits."""
     fit(run_config(tmp_path / "whole"))
     fit(run_config(tmp_path / "cut"), stop_at=10)
-    newest = tmp_path / "cut" / run_folder.NAME
+    newest = tmp_path / "cut" / training_run.NAME
     newest.write_bytes(newest.read_bytes()[:500])
     fit(run_config(tmp_path / "cut"))
     assert "damaged" in caplog.text
@@ -123,7 +129,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path, caplog) -
 
 def test_checkpoints_that_are_all_damaged_are_an_error_not_a_restart(tmp_path) -> None:
     """Hours of work are never silently begun again."""
-    (tmp_path / run_folder.NAME).write_bytes(b"no checkpoint")
+    (tmp_path / training_run.NAME).write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match="delete the folder to start again"):
         load_checkpoint(tmp_path)
 
@@ -135,11 +141,11 @@ def test_a_failed_write_keeps_the_checkpoint_before(tmp_path, monkeypatch) -> No
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_folder.torch, "save", full)
+    monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match=r"No space left.* MB are free there.*earlier ones are kept"):
         save_checkpoint(tmp_path, {"step": 2})
     assert load_checkpoint(tmp_path) == {"step": 1}
-    assert [p.name for p in tmp_path.iterdir()] == [run_folder.NAME]
+    assert [p.name for p in tmp_path.iterdir()] == [training_run.NAME]
 
 
 def test_other_settings_are_refused_but_more_steps_are_not(tmp_path) -> None:
@@ -228,10 +234,10 @@ def test_a_damaged_checkpoint_never_pushes_out_the_good_one(tmp_path) -> None:
     """After a fall back to the one before, the next save keeps that, and sets the other aside."""
     save_checkpoint(tmp_path, {"step": 1})
     save_checkpoint(tmp_path, {"step": 2})
-    (tmp_path / run_folder.NAME).write_bytes(b"damaged")
+    (tmp_path / training_run.NAME).write_bytes(b"damaged")
     assert load_checkpoint(tmp_path) == {"step": 1}
     save_checkpoint(tmp_path, {"step": 3})
-    (tmp_path / run_folder.NAME).write_bytes(b"damaged again")
+    (tmp_path / training_run.NAME).write_bytes(b"damaged again")
     assert load_checkpoint(tmp_path) == {"step": 1}
 
 
@@ -247,10 +253,10 @@ def test_data_that_moved_are_no_obstacle(tmp_path) -> None:
 def test_a_run_made_shorter_ends_with_what_it_has(tmp_path) -> None:
     """Fewer steps than were taken: the weights are written, no step and no checkpoint is."""
     fit(run_config(tmp_path), stop_at=9)
-    before = (tmp_path / run_folder.NAME).read_bytes()
+    before = (tmp_path / training_run.NAME).read_bytes()
     assert fit(run_config(tmp_path, steps=5)).steps == 0
     assert (tmp_path / WEIGHTS).exists()
-    assert (tmp_path / run_folder.NAME).read_bytes() == before
+    assert (tmp_path / training_run.NAME).read_bytes() == before
 
 
 IN_BACKWARD = {"update_in_backward": True, "clip": 1e9}
@@ -321,7 +327,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(tmp_path,
         Trainer(run_config(tmp_path, batch_size=2, **kind), method).fit()
     kept = json.loads((tmp_path / "not_finite_0.json").read_text())
     assert kept["samples"] == ["point-0", "point-1"]
-    assert not (tmp_path / run_folder.NAME).exists()
+    assert not (tmp_path / training_run.NAME).exists()
     assert method.module.weight.item() == before
 
 
@@ -332,7 +338,7 @@ def test_a_gradient_that_is_not_finite_does_not_reach_its_weight(tmp_path, kind)
     """
     config = run_config(tmp_path, **kind)
     fit(config, stop_at=6)
-    kept = (tmp_path / run_folder.NAME).read_bytes()
+    kept = (tmp_path / training_run.NAME).read_bytes()
     method = Line()
 
     def loss(batch, generator):
@@ -344,7 +350,7 @@ def test_a_gradient_that_is_not_finite_does_not_reach_its_weight(tmp_path, kind)
         Trainer(config, method).fit()
     state = load_checkpoint(tmp_path)
     assert torch.equal(method.module.weight, state["module"]["weight"])
-    assert (tmp_path / run_folder.NAME).read_bytes() == kept
+    assert (tmp_path / training_run.NAME).read_bytes() == kept
     again = fit(config)
     assert again.steps == 8
     assert again.module.weight.isfinite().all()
@@ -376,7 +382,7 @@ def test_the_learning_rate_is_a_ramp_times_a_half_cosine() -> None:
 def test_a_log_line_cut_off_by_a_crash_is_dropped(tmp_path) -> None:
     """A half-written line does not stop the next run."""
     (tmp_path / "log.jsonl").write_text('{"step": 0, "loss": 1.0}\n{"step": 1, "lo')
-    journal = run_folder.Log(tmp_path, start=5)
+    journal = training_run.Log(tmp_path, start=5)
     journal.write({"step": 5, "loss": 0.5})
     journal.close()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from ldm.config import ConfigError, ModelConfig, from_dict
 from ldm.fast import unfolded_convolution
-from ldm.training.methods import build_method
 from ldm.training.methods.model_parts import UNetTraining, activation_bytes
-from ldm.training.run_config import load_run
 from ldm.training.trainer import Trainer
+from ldm.training.training_run import build_method, load_run
 from ldm.unet import UNet
 
 

@@ -2,11 +2,9 @@
 
 phantom            computed chest radiographs of known truth
 data_config        the table `data` of a training run
-datasets           the datasets of a run, and batches drawn from them
-radiographs        files and phantoms to train on, their pixels cached
+datasets           files and phantoms to train on, their pixels and latents cached, and batches
 augmentation       random changes of training images
-image_sets         files and phantoms to measure, each image as it is
-image_tables       rows of a folder or CSV: paths, labels, sample ids
+image_sets         files and phantoms to measure; rows of a folder or CSV: paths, labels, ids
 csv_tables         rows of any CSV
 cache              rows of numbers in a file, made when first asked for
 text_corpus        captions without images, split into training and held out

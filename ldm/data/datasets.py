@@ -1,16 +1,31 @@
-"""Radiographs with captions behind one interface: files, phantoms, or a mixture in batches."""
+"""Radiographs with captions to train on: files, phantoms or both, in batches, and their latents."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ldm import rng
 from ldm.config import ConfigError
-from ldm.data.augmentation import augment
+from ldm.data import augmentation, phantom
+from ldm.data.cache import CachedRows
 from ldm.data.data_config import DataConfig
-from ldm.data.image_tables import check_exclude
-from ldm.data.radiographs import Files, Phantoms
+from ldm.data.image_sets import (
+    FileSet,
+    ImageSet,
+    LabelledImages,
+    PhantomSet,
+    check_exclude,
+    excluded,
+    read_rows,
+)
+from ldm.data.phantom import FINDINGS, captions
+from ldm.pictures import image_files
+from ldm.system.fingerprint import code_version, digest
+from ldm.vae import VAE
 
 T = TypeVar("T")
 
@@ -24,13 +39,11 @@ class Batch(NamedTuple):
     findings: Sequence[Mapping[str, bool]] = ()  # as Dataset.findings
 
 
-class Dataset(Protocol):
+class Dataset(LabelledImages, Protocol):
     """Numbered radiographs with captions."""
 
     key: str  # changes with the images
     augmented: bool  # are small changes of these images wanted?
-
-    def __len__(self) -> int: ...
 
     def images(self, indices: Tensor) -> Tensor:
         """float32 [B, C, size, size] in [-1, 1];  indices: int64 [B]"""
@@ -38,14 +51,67 @@ class Dataset(Protocol):
     def caption(self, index: int, wording: int) -> str:
         """A prompt for the image; `wording` picks one of many."""
 
-    def sample_id(self, index: int) -> str:
-        """A name without patient data, for logs."""
-
-    def findings(self, index: int) -> Mapping[str, bool]:
-        """{finding: is it there?} of those that the source knows, in the words of captions."""
-
     def collection(self, index: int) -> str:
         """The source of the image, if the dataset was put together from several."""
+
+
+class Phantoms(PhantomSet):
+    """Phantom chests of consecutive seeds, each rendered when it is first drawn."""
+
+    augmented = False  # there is always another seed
+
+    def __init__(self, config: DataConfig, channels: int) -> None:
+        super().__init__(configured_phantoms(config), config.size)
+        what = [phantom.VERSION, config.phantom_seed, config.phantoms, excluded_phantoms(config)]
+        self.key = f"{digest(what)}-{config.size}-{channels}"
+        self.pixels = cached_pixels(self, f"phantoms-{digest(what)}", config, channels)
+
+    def images(self, indices: Tensor) -> Tensor:
+        return from_bytes(self.pixels[indices.numpy()])
+
+    def caption(self, index: int, wording: int) -> str:
+        return phantom.caption(self.phantoms[index], wording)
+
+    def collection(self, index: int) -> str:
+        return "phantoms"
+
+
+class Files(FileSet):
+    """The images of a folder, or of the rows of a CSV (see `read_rows`), as central squares.
+
+    An image without a caption and without labels has data.caption.
+    """
+
+    def __init__(self, config: DataConfig, channels: int) -> None:
+        source = Path(config.path or "")
+        super().__init__(read_rows(source, config), source)
+        self.augmented, self.default_caption = config.augment, config.caption
+        states = [(row["path"], Path(row["path"]).stat()) for row in self.rows]
+        stamps = [[path, state.st_size, state.st_mtime_ns] for path, state in states]
+        stamps.append([code_version(image_files.__file__)])
+        self.pixels = cached_pixels(self, f"files-{digest(stamps)}", config, channels)
+        self.pixels.fill()  # a damaged file is found now, not hours later
+        # the key is that of the content: the same images elsewhere are the same dataset
+        words = [{**row, "path": Path(row["path"]).name} for row in self.rows]
+        self.key = f"{digest([words, config.caption])}-{self.pixels.digest()}"
+
+    def images(self, indices: Tensor) -> Tensor:
+        return from_bytes(self.pixels[indices.numpy()])
+
+    def caption(self, index: int, wording: int) -> str:
+        row = self.rows[index]
+        if row.get("caption"):
+            return row["caption"]
+        if not row.get("labels"):
+            return self.default_caption
+        age = int(float(row["age"])) if row.get("age") else None
+        labels = [label for label in row["labels"].split("|") if label]
+        return phantom.caption_from_labels(
+            labels, row.get("view") or "", row.get("sex") or "", age, wording
+        )
+
+    def collection(self, index: int) -> str:
+        return self.rows[index].get("source_repo", "")
 
 
 def open_datasets(config: DataConfig, channels: int) -> list[tuple[Dataset, float]]:
@@ -100,10 +166,103 @@ def collect(picks: Sequence[tuple[Dataset, Tensor]], generator: torch.Generator)
     for dataset, indices in picks:
         wordings = torch.randint(1 << 30, (len(indices),), generator=generator).tolist()
         part = dataset.images(indices)
-        parts.append(augment(part, generator) if dataset.augmented else part)
+        parts.append(augmentation.augment(part, generator) if dataset.augmented else part)
         rows += [
             (dataset.caption(index, wording), dataset.sample_id(index), dataset.findings(index))
             for index, wording in zip(indices.tolist(), wordings, strict=True)
         ]
     texts, ids, findings = map(list, zip(*rows, strict=True))
     return Batch(torch.cat(parts), texts, ids, findings)
+
+
+def cached_pixels(images: ImageSet, name: str, config: DataConfig, channels: int) -> CachedRows:
+    """uint8 [n, channels, size, size]: each image's central square, made when first asked for."""
+
+    def make(index: int) -> np.ndarray:
+        square = image_files.fit_square(images.load(index), config.size)
+        return to_bytes(image_files.to_channels(square, channels))
+
+    path = Path(config.cache) / f"{name}-{config.size}-{channels}"
+    shape = (len(images), channels, config.size, config.size)
+    return CachedRows(path, shape, np.uint8, make)
+
+
+def configured_phantoms(config: DataConfig) -> list[phantom.Phantom]:
+    """The phantoms of a run's seeds, without the findings that it excludes."""
+    seeds = range(config.phantom_seed, config.phantom_seed + config.phantoms)
+    return phantom.sample_phantoms(seeds, exclude=excluded_phantoms(config))
+
+
+def excluded_phantoms(config: DataConfig) -> list[str]:
+    """The phantom's findings among data.exclude."""
+    return [name for name in FINDINGS if captions.readable(name) in excluded(config)]
+
+
+def to_bytes(pixels: Tensor) -> np.ndarray:
+    """[-1, 1] -> uint8 of the same shape"""
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().numpy().astype(np.uint8)
+
+
+def from_bytes(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels.astype(np.float32)) / 127.5 - 1
+
+
+class DerivedDataset:
+    """Images that each come from one of `dataset`, whose texts and findings they keep."""
+
+    dataset: Dataset
+    augmented = False
+
+    def origin(self, index: int) -> int:
+        """The number of the image in `dataset`."""
+        raise NotImplementedError
+
+    def caption(self, index: int, wording: int) -> str:
+        return self.dataset.caption(self.origin(index), wording)
+
+    def sample_id(self, index: int) -> str:
+        return self.dataset.sample_id(self.origin(index))
+
+    def findings(self, index: int) -> Mapping[str, bool]:
+        return self.dataset.findings(self.origin(index))
+
+    def collection(self, index: int) -> str:
+        return self.dataset.collection(self.origin(index))
+
+
+class Latents(DerivedDataset):
+    """A dataset whose images are mean and logvar of their latents, stacked: [B, 2 C_z, h, w].
+
+    They are kept once made, so that training does not run the encoder at every step. Files that
+    are to be augmented are encoded `variants` times, each time changed a little.
+    """
+
+    def __init__(
+        self, dataset: Dataset, vae: VAE, vae_hash: str, variants: int, size: int, cache: str
+    ) -> None:
+        self.dataset, self.vae = dataset, vae
+        self.variants = variants if dataset.augmented else 1
+        how = f"{variants}-{augmentation.VERSION}" if dataset.augmented else "plain"
+        self.key = f"{dataset.key}-{how}-{vae_hash}"
+        side = size // vae.config.factor
+        shape = (len(dataset) * self.variants, 2 * vae.config.latent_channels, side, side)
+        path = Path(cache) / f"latents-{self.key}-{shape[0]}"  # rows lie elsewhere among others
+        self.moments = CachedRows(path, shape, np.float16, self.make)
+
+    @torch.inference_mode()
+    def make(self, index: int) -> np.ndarray:
+        """Encoded alone, because in a batch the last bits would depend on its other images."""
+        image = self.dataset.images(torch.tensor([self.origin(index)]))
+        if self.dataset.augmented:
+            image = augmentation.augment(image, rng.generator(0, "latents", index))
+        posterior = self.vae.encode(image.to(next(self.vae.parameters()).device))
+        return torch.cat([posterior.mean, posterior.logvar], dim=1)[0].half().cpu().numpy()
+
+    def __len__(self) -> int:
+        return len(self.moments)
+
+    def origin(self, index: int) -> int:
+        return index // self.variants
+
+    def images(self, indices: Tensor) -> Tensor:
+        return torch.from_numpy(self.moments[indices.numpy()].astype(np.float32))

@@ -1,8 +1,10 @@
-"""Sets of images to be measured: each as its file has it, of any size, read when asked for."""
+"""Images with labels, from a folder, a CSV or phantoms: each of any size, read when it is used."""
 
 import logging
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Protocol
 
@@ -10,8 +12,8 @@ from torch import Tensor
 
 from ldm.config import ConfigError
 from ldm.data import phantom
+from ldm.data.csv_tables import read_table
 from ldm.data.data_config import DataConfig
-from ldm.data.image_tables import Row, labels_of, read_rows, sample_ids
 from ldm.data.phantom import FINDINGS, captions
 from ldm.pictures import image_files
 
@@ -19,23 +21,29 @@ log = logging.getLogger(__name__)
 
 SHEETS = ("grid.png", "trajectory.png")  # what sample.py writes beside its images
 UNSEEN = 900_000_000  # first seed of phantoms that nothing of ours was trained on
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+Row = dict[str, str]  # {column: cell} and the image's `path`
 
 
-class ImageSet(Protocol):
+class LabelledImages(Protocol):
     """Numbered images with their labels."""
 
-    name: str  # as `open_set` takes it
-
     def __len__(self) -> int: ...
-
-    def load(self, index: int) -> Tensor:
-        """float32 [C, H, W] in [-1, 1]; ValueError, naming the file, if it cannot be used."""
 
     def sample_id(self, index: int) -> str:
         """A distinct name without patient data, for reports and logs."""
 
     def findings(self, index: int) -> Mapping[str, bool]:
-        """{finding: is it there?} of those that the set knows, in the words of captions."""
+        """{finding: is it there?} of those that the source knows, in the words of captions."""
+
+
+class ImageSet(LabelledImages, Protocol):
+    """Images to be measured."""
+
+    name: str  # as `open_set` takes it
+
+    def load(self, index: int) -> Tensor:
+        """float32 [C, H, W] in [-1, 1]; ValueError, naming the file, if it cannot be used."""
 
     def text(self, index: int) -> Mapping[str, str]:
         """Texts stored in the image: `synthetic`, and `prompt`, if a model drew it."""
@@ -158,3 +166,112 @@ def load_each(
                 raise ValueError(f"{error}; --skip-bad goes on without it") from error
             # not the error, whose path may name a patient
             log.warning("left out, for it cannot be read: %s", asked.sample_id(index))
+
+
+def read_rows(source: Path, config: DataConfig) -> list[Row]:
+    """The usable images of a folder or of a CSV.
+
+    CSV columns: `filename` (beside the CSV, or in images/ beside it); then `caption`, or `labels`
+    (separated by |) with `view`, `sex` and `age`. Rows of another `split`, rows with a
+    `quality_flag` and rows with an excluded label are left out. In a folder without a CSV the
+    caption of x.png is in x.txt.
+    """
+    rows = read_csv(source, config) if source.suffix == ".csv" else read_folder(source, config)
+    if not rows:
+        raise ConfigError(f"{source} holds no images ({', '.join(SUFFIXES)})")
+    return rows
+
+
+def sample_ids(rows: Sequence[Row], source: Path) -> list[str]:
+    """The name of each row's file without its suffix; where several files have one, the path of
+    each in the folder, or from where the CSV is.
+    """
+    paths = [Path(row["path"]) for row in rows]
+    files = Counter(path.stem for path in set(paths))
+    root = source.parent if source.suffix == ".csv" else source
+    return [
+        path.stem if files[path.stem] == 1 else Path(os.path.relpath(path, root)).as_posix()
+        for path in paths
+    ]
+
+
+def labels_of(rows: Sequence[Row]) -> list[dict[str, bool]]:
+    """{finding: is it there?} of each row; empty for one without labels.
+
+    A finding that a collection never labels is unknown in its films, not absent.
+    """
+    named: defaultdict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        named[row.get("source_repo", "")] |= _words(row) - {""}
+    return [
+        {word: word in _words(row) for word in named[row.get("source_repo", "")]}
+        if row.get("labels")
+        else {}
+        for row in rows
+    ]
+
+
+def _words(row: Row) -> set[str]:
+    """ "Effusion|Mass" -> {"pleural effusion", "lung mass"}; No Finding is "" """
+    return {captions.readable(label) for label in (row.get("labels") or "").split("|")}
+
+
+def read_folder(source: Path, config: DataConfig) -> list[Row]:
+    if not source.is_dir():
+        raise ConfigError(f"data.path {source} is no folder and no .csv file")
+    if config.exclude:
+        raise ConfigError(f"data.exclude needs labels, which only a CSV has; {source} is a folder")
+    rows = []
+    for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES):
+        text = path.with_suffix(".txt")
+        try:
+            caption = text.read_text(encoding="utf-8-sig").strip() if text.exists() else ""
+        except UnicodeDecodeError as e:
+            raise ConfigError(f"{text} is no UTF-8 text; save it as such") from e
+        rows.append({"path": str(path), "caption": caption})
+    return rows
+
+
+def read_csv(source: Path, config: DataConfig) -> list[Row]:
+    rows = read_table(source)
+    if not rows or "filename" not in rows[0]:
+        raise ConfigError(f"{source} needs a header line with a column `filename`")
+    check_exclude(config, set().union(*map(_words, rows)))
+    unwanted, kept = excluded(config), []
+    for number, row in enumerate(rows, start=2):
+        where = f"{source}, line {number}"
+        other_split = config.split and row.get("split") not in (None, "", config.split)
+        flagged = row.get("quality_flag") not in (None, "", "0")
+        if other_split or flagged or _words(row) & unwanted:
+            continue
+        if unwanted and not row.get("labels"):
+            raise ConfigError(f"{where}: data.exclude needs a label in each row")
+        if row.get("age") and not re.fullmatch(r"\d{1,3}(\.\d*)?", row["age"]):
+            raise ConfigError(f"{where}: the age is not a number of years; it may be empty")
+        places = (source.parent / row["filename"], source.parent / "images" / row["filename"])
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
+            name = row["filename"] or "no file"
+            raise ConfigError(f"{where} names {name}, which is not beside it")
+        kept.append({**row, "path": str(path)})
+    if not kept:
+        raise ConfigError(
+            f"{source}: none of {len(rows)} rows is usable: of split {config.split!r}, without "
+            "quality_flag and not in data.exclude"
+        )
+    return kept
+
+
+def excluded(config: DataConfig) -> set[str]:
+    """The words of data.exclude as captions have them: Effusion is "pleural effusion"."""
+    return {captions.readable(name) for name in config.exclude}
+
+
+def check_exclude(config: DataConfig, labels: Set[str] = frozenset()) -> None:
+    """Raises ConfigError for a word that neither a phantom nor a file is labelled with."""
+    known = {*labels, *map(captions.readable, FINDINGS)} - {""}
+    if unknown := sorted(excluded(config) - known):
+        raise ConfigError(
+            f"data.exclude names {', '.join(unknown)}, which nothing is labelled with; "
+            f"there are {', '.join(sorted(known))}"
+        )

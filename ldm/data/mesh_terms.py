@@ -1,41 +1,19 @@
 """MeSH terms of Open-I's reports -> the classes of CheXpert."""
 
+import json
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 NO_FINDING = "No Finding"
-BOTH = ("hydropneumothorax", "hemopneumothorax")  # air and fluid
-INSERTED = ("catheters, indwelling", "tube, inserted")
-# The 14 classes of table 3 in arXiv:2210.04133, and the MeSH terms that stand for each in Open-I:
-# "opacity/lung" is the heading Opacity with "lung" among its qualifiers. All classes can be had.
-# These stand for none: scars, granulomas, calcifications, emphysema, lung markings and volumes, a
-# blunted costophrenic angle, aorta, spine and diaphragm; clips, wires, sutures and stents.
-TERMS = {
-    "Atelectasis": ["pulmonary atelectasis"],
-    "Cardiomegaly": ["cardiomegaly", "cardiac shadow/enlarged"],
-    "Consolidation": ["consolidation"],
-    "Edema": ["pulmonary edema", "pulmonary congestion", "heart failure"],
-    "Enlarged Cardiomediastinum": ["mediastinum/enlarged", "mediastinum/prominent"],
-    "Fracture": ["fractures, bone"],
-    "Lung Lesion": ["nodule/lung", "mass/lung", "cavitation/lung"],
-    "Lung Opacity": ["opacity/lung", "density/lung", "airspace disease", "infiltrate"],
-    NO_FINDING: ["normal", "no finding", "no findings"],
-    "Pleural Effusion": ["pleural effusion", "hemothorax", *BOTH],
-    "Pleural Other": ["thickening/pleura", "cicatrix/pleura"],
-    "Pneumonia": ["pneumonia"],
-    "Pneumothorax": ["pneumothorax", *BOTH],
-    "Support Devices": ["medical device", "implanted medical device", *INSERTED],
-}
+# The 14 classes of table 3 in arXiv:2210.04133. `terms`: the MeSH terms that stand for each in
+# Open-I; "opacity/lung" is the heading Opacity with "lung" among its qualifiers. These stand for
+# none: scars, granulomas, calcifications, emphysema, lung markings and volumes, a blunted
+# costophrenic angle, aorta, spine and diaphragm; clips, wires, sutures and stents. `wider`: the
+# classes that it is an instance of, as reports often have both terms for one finding.
+TABLE = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+TERMS: dict[str, list[str]] = {name: row["terms"] for name, row in TABLE.items()}
 CLASSES = tuple(TERMS)
-# What is an instance of what: reports often have both terms for one finding.
-WIDER = {
-    "Atelectasis": {"Lung Opacity"},
-    "Cardiomegaly": {"Enlarged Cardiomediastinum"},
-    "Consolidation": {"Lung Opacity"},
-    "Edema": {"Lung Opacity"},
-    "Lung Lesion": {"Lung Opacity"},
-    "Pneumonia": {"Consolidation", "Lung Opacity"},
-}
 NEGATED = re.compile(r"(?:no|not|without|absent|negative|free of|normal)\b")
 UNCERTAIN = re.compile(
     r"^(?:\?|(?:possible|possibly|probable|probably|likely|questionable|suspected|suspicious for|"
@@ -66,7 +44,7 @@ def classes(terms: Iterable[str]) -> frozenset[str]:
 
 def narrowest(names: frozenset[str]) -> frozenset[str]:
     """Without a class that another one is an instance of: pneumonia alone, not opacity too."""
-    return names - {wider for name in names for wider in WIDER.get(name, ())}
+    return names - {wider for name in names for wider in TABLE[name]["wider"]}
 
 
 def _affirmed(term: str) -> list[str]:

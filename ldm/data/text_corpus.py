@@ -10,9 +10,7 @@ from ldm.config import ConfigError
 from ldm.data import phantom
 from ldm.data.csv_tables import read_table
 from ldm.data.data_config import DataConfig
-from ldm.data.datasets import open_sources
-from ldm.data.image_tables import check_exclude
-from ldm.data.radiographs import configured_phantoms
+from ldm.data.datasets import configured_phantoms, open_sources
 from ldm.system.fingerprint import digest
 
 log = logging.getLogger(__name__)
@@ -53,7 +51,8 @@ def split(found: Iterable[str]) -> Texts:
     distinct = sorted({" ".join(text.split()) for text in found} - {""})
     sides: tuple[list[str], list[str]] = ([], [])
     for text in distinct:
-        sides[is_held_out(text)].append(text)
+        number = int.from_bytes(hashlib.sha256(text.lower().encode()).digest()[:8], "big")
+        sides[number % HELD_OUT == 0].append(text)
     if not all(sides):
         raise ConfigError(
             f"{len(distinct)} distinct texts are too few: none is left to "
@@ -62,23 +61,14 @@ def split(found: Iterable[str]) -> Texts:
     return Texts(tuple(sides[0]), tuple(sides[1]), digest(distinct))
 
 
-def is_held_out(text: str) -> bool:
-    """One text in ten, by a hash of its letters in lower case."""
-    number = int.from_bytes(hashlib.sha256(text.lower().encode()).digest()[:8], "big")
-    return number % HELD_OUT == 0
-
-
 def _sources(data: DataConfig) -> list[tuple[list[str], float]]:
-    return open_sources(
-        data, lambda: read_captions(Path(data.path or ""), data), lambda: phantom_captions(data)
-    )
+    """The captions of the table, of phantoms in every wording, or both, each with its share."""
 
+    def phantom_captions() -> list[str]:
+        patients = configured_phantoms(data)
+        return [phantom.caption(patient, i) for patient in patients for i in range(WORDINGS)]
 
-def phantom_captions(data: DataConfig) -> list[str]:
-    """Every wording for the phantoms of the run's seeds."""
-    check_exclude(data)
-    patients = configured_phantoms(data)
-    return [phantom.caption(patient, i) for patient in patients for i in range(WORDINGS)]
+    return open_sources(data, lambda: read_captions(Path(data.path or ""), data), phantom_captions)
 
 
 def read_captions(path: Path, data: DataConfig) -> list[str]:

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -166,18 +166,10 @@ def _xrv(name: str, folder: Path) -> Extractor:
     def head(features: Tensor) -> Tensor:
         return normalised(torch.sigmoid(network.classifier(features)), network.op_threshs)
 
-    return Extractor(
-        name,
-        network.eval().features2,
-        network.input_resolution,
-        1,
-        "bilinear, antialiased",
-        low=-1024,
-        high=1024,
-        head=head,
-        findings=tuple(captions.readable(label) for label in network.targets),
-        threshold=0.5,  # its operating points are moved there
-    )
+    form = (network.input_resolution, 1, "bilinear, antialiased")
+    names, features = tuple(map(captions.readable, network.targets)), network.eval().features2
+    extractor = Extractor(name, features, *form, low=-1024, high=1024, head=head, findings=names)
+    return replace(extractor, threshold=0.5)  # its operating points are moved there
 
 
 def _clip(name: str) -> Extractor:

@@ -41,7 +41,7 @@ def chexpert_at_k(
     CheXpert@k_i = sum(labels[argsort(similarities[i])[-k:]] == labels[i]) / k   (section 2.4)
 
     of: embeddings [n, d], compared by their dot products as in the paper, or other similarities:
-    `shared_words(texts)`, `precomputed(matrix)`;  labels: [n] integers, one for each report.
+    `shared_words(texts)`, or a function of rows;  labels: [n] integers, one for each report.
 
     The report itself is left out by its index, since a dot product may be larger with others. Of
     equal similarities the lower index comes first. The divisor is always k, so a class of k or
@@ -93,19 +93,11 @@ def dot_products(embeddings: ArrayLike) -> Similarities:
     e = np.asarray(embeddings, np.float64)
     if e.ndim != 2:
         raise ValueError(f"embeddings must have the shape [n, d], got {list(e.shape)}")
-    _check_finite(e, "embeddings")
+    if bad := int((~np.isfinite(e)).any(axis=1).sum()):
+        raise ValueError(f"embeddings of {bad} of {len(e)} reports are not finite")
     # equal rows are multiplied once: in one product they may be rounded apart, which unties them
     distinct, which = np.unique(e, axis=0, return_inverse=True)
     return lambda rows: (e[rows] @ distinct.T)[:, which.reshape(-1)]
-
-
-def precomputed(similarities: ArrayLike) -> Similarities:
-    """similarities: [n, n], row i those of report i"""
-    s = np.asarray(similarities, np.float64)
-    if s.ndim != 2 or s.shape[0] != s.shape[1]:
-        raise ValueError(f"similarities must have the shape [n, n], got {list(s.shape)}")
-    _check_finite(s, "similarities")
-    return lambda rows: s[rows]
 
 
 def shared_words(texts: Sequence[str]) -> Similarities:
@@ -150,8 +142,3 @@ def checked(labels: ArrayLike, k: int) -> Labels:
     if not 1 <= k <= len(values) - 1:
         raise ValueError(f"k must be 1 to {len(values) - 1}, the number of other reports, got {k}")
     return values.astype(np.int64)
-
-
-def _check_finite(values: Array, name: str) -> None:
-    if bad := int((~np.isfinite(values)).any(axis=1).sum()):
-        raise ValueError(f"{name} of {bad} of {len(values)} reports are not finite")

@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from ldm.config import ConfigError
 from ldm.data.data_config import DataConfig
+from ldm.data.datasets import Files, Phantoms, from_bytes, to_bytes
 from ldm.data.phantom import FINDINGS
 from ldm.data.phantom.captions import EFFUSION, readable
-from ldm.data.radiographs import Files, Phantoms, from_bytes, to_bytes
 from ldm.drawing.drawing_settings import PIXELS_AT_ONCE
 from ldm.judging.extractors import Array, Extractor, batches
 from ldm.metrics.classification import auc, decisions

@@ -28,8 +28,8 @@ from ldm.metrics.nearest_images import Audit, audit, nearest
 from ldm.pictures import image_files
 from ldm.report.roundtrip import open_copier
 from ldm.report.set_distances import fingerprint, read_batches
-from ldm.training.methods.derived_datasets import Instances, Kind
-from ldm.training.run_config import load_run
+from ldm.training.methods.adaptation import Instances, Kind
+from ldm.training.training_run import load_run
 from ldm.vae import VAE
 from ldm.weights.loading import load_parts, weights_hash
 

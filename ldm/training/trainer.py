@@ -25,8 +25,8 @@ from ldm.data.datasets import Batch
 from ldm.pictures import image_files
 from ldm.system import atomic
 from ldm.system.devices import Processes
-from ldm.training import run_folder, update_in_backward
-from ldm.training.run_config import RunConfig
+from ldm.training import training_run, update_in_backward
+from ldm.training.training_run import RunConfig
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class Trainer:
             for step in range(start, self.settings.steps):
                 self._step(step)
         self.processes.wait()
-        return self.folder / run_folder.WEIGHTS
+        return self.folder / training_run.WEIGHTS
 
     def _lead(self, start: int) -> None:
         """Take the steps and write the files of the folder."""
@@ -145,7 +145,7 @@ class Trainer:
             return
         with atomic.whole_file(self.folder / "config.yaml") as path:
             path.write_text(yaml.safe_dump(to_dict(self.config)))
-        journal = run_folder.Log(self.folder, start)
+        journal = training_run.Log(self.folder, start)
         bar = tqdm(range(start, steps), self.folder.name, steps, initial=start, unit="step")
         try:
             for step in bar:
@@ -235,7 +235,7 @@ class Trainer:
 
     def _save_weights(self) -> None:
         with self.ema.swapped():
-            self.method.save(self.folder / run_folder.WEIGHTS)
+            self.method.save(self.folder / training_run.WEIGHTS)
 
     def _save_checkpoint(self, step: int) -> None:
         state = {
@@ -246,15 +246,15 @@ class Trainer:
             "ema": self.ema.shadow,
             "optimizer": self.optimizer.state_dict(),
         }
-        run_folder.save_checkpoint(self.folder, state)
+        training_run.save_checkpoint(self.folder, state)
 
     def _resume(self) -> int:
         """The number of steps that were taken, with their state loaded."""
-        state = run_folder.load_checkpoint(self.folder)
+        state = training_run.load_checkpoint(self.folder)
         if state is None:
             return 0
-        run_folder.refuse_other_config(self.folder, state["config"], to_dict(self.config))
-        run_folder.refuse_other_settings(self.folder, state["settings"], self.method.settings())
+        training_run.refuse_other_config(self.folder, state["config"], to_dict(self.config))
+        training_run.refuse_other_settings(self.folder, state["settings"], self.method.settings())
         self.method.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         # in the layout of its weight, which train.unfold changes: Adam reads both in one order

@@ -28,18 +28,3 @@ from ldm.data.phantom.renderer import Rendered, render
 # names the pixels that a seed gives, in caches and in checkpoints; any new value will do once
 # tests/test_phantom.py says that they changed
 VERSION = "82fddccd4766"
-
-__all__ = [
-    "FINDINGS",
-    "LETTERS",
-    "PROBES",
-    "VERSION",
-    "Finding",
-    "Phantom",
-    "Probe",
-    "Rendered",
-    "caption",
-    "caption_from_labels",
-    "render",
-    "sample_phantoms",
-]

@@ -1,36 +1,21 @@
 """Captions in the wording of radiology prompts, for phantoms and for labelled films alike."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from ldm.data.phantom.findings import Finding, Phantom
 
 EFFUSION = "pleural effusion"
+WORDS = json.loads(Path(__file__).with_name("caption_words.json").read_text(encoding="utf-8"))
 # ChestX-ray14's label names; what is not listed is only lowered and freed of underscores
-READABLE = {
-    "effusion": EFFUSION,
-    "pleural_thickening": "pleural thickening",
-    "mass": "lung mass",
-    "nodule": "lung nodule",
-    "edema": "pulmonary edema",
-    "fibrosis": "pulmonary fibrosis",
-    "hernia": "hiatal hernia",
-    "infiltration": "lung infiltrate",
-}
-COUNTED = (EFFUSION, "pneumothorax", "lung nodule", "lung mass", "lung infiltrate", "hiatal hernia")
-WITHOUT_FINDINGS = (
-    "lung xray, no findings",
-    "frontal chest radiograph, no findings",
-    "a photo of a lung xray",
-    "lung xray without findings",
-    "normal chest x-ray",
-)
-NO_FINDING = ("", "no finding", "no_finding", "no findings", "normal")
+READABLE: dict[str, str] = WORDS["readable"]
 
 
 def readable(label: str) -> str:
     """The words for one label, "" for No Finding: "Pleural_Thickening" -> "pleural thickening"."""
     key = label.strip().lower()
-    if key in NO_FINDING:
+    if key in WORDS["no_finding"]:
         return ""
     return READABLE.get(key, key.replace("_", " "))
 
@@ -51,7 +36,7 @@ def caption_from_labels(
     """
     words = [word for word in map(readable, labels) if word]
     long = [word for word in (details or words) if word]
-    wordings = [*(_with_findings(words, long) if words else WITHOUT_FINDINGS)]
+    wordings = [*(_with_findings(words, long) if words else WORDS["without_findings"])]
     who = {"M": "man", "F": "woman"}.get(sex, "patient")
     years = f"{age} year old " if age is not None else ""
     kind, what = f"{view} chest x-ray".strip(), ", ".join(long) or "no findings"
@@ -71,7 +56,9 @@ def caption(phantom: Phantom, index: int = 0) -> str:
 def _with_findings(words: Sequence[str], long: Sequence[str]) -> list[str]:
     first = EFFUSION if EFFUSION in words else words[0]
     side = next((_side(text) for text in long if EFFUSION in text), "")
-    visible = f"a photo of a lung xray with {'a ' if first in COUNTED else ''}visible {first}"
+    visible = (
+        f"a photo of a lung xray with {'a ' if first in WORDS['counted'] else ''}visible {first}"
+    )
     return [
         f"lung xray with {first}",
         f"{visible}{side}" if first == EFFUSION else visible,

@@ -11,13 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from ldm.config import to_dict
-from ldm.data.radiographs import from_bytes
+from ldm.data.datasets import from_bytes
 from ldm.pipeline import LatentDiffusion
 from ldm.report import adapted_models
 from ldm.report.study.cached_steps import Done, core_version
 from ldm.report.study.study_settings import FULL_RATES, FULL_STEPS, ROOT, Study
 from ldm.system.fingerprint import digest
-from ldm.training.run_config import RunConfig, load_run
+from ldm.training.training_run import RunConfig, load_run
 from ldm.weights.loading import load
 
 
@@ -124,9 +124,8 @@ def hash_of(path: Path) -> str:
 
 def train(run: RunConfig) -> Path:
     """The run's folder, finished; an interrupted training is resumed."""
-    from ldm.training.methods import build_method
-    from ldm.training.run_folder import finished
     from ldm.training.trainer import Trainer
+    from ldm.training.training_run import build_method, finished
 
     if finished(run) is None:
         Trainer(run, build_method(run)).fit()

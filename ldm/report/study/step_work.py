@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldm.data.radiographs import to_bytes
+from ldm.data.datasets import to_bytes
 from ldm.judging.extractors import Array, open_extractor
 from ldm.metrics.classification import wilson
 from ldm.metrics.estimate import Estimate
@@ -23,7 +23,7 @@ from ldm.report.study.adapted_rows import AdaptedRow, as_settings, kept_images, 
 from ldm.report.study.cached_steps import Done, Result, core_version
 from ldm.report.study.study_settings import Study
 from ldm.system.fingerprint import digest
-from ldm.training.run_config import RunConfig
+from ldm.training.training_run import RunConfig
 
 SHOWN = 8  # real images of each kind that are kept for the pictures
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ldm.config import ConfigError, ModelConfig
+from ldm.data.datasets import Files
 from ldm.data.image_sets import UNSEEN
 from ldm.data.phantom.captions import EFFUSION
-from ldm.data.radiographs import Files
 from ldm.data.radiology_reports import read_csv
 from ldm.judging.extractors import open_extractor
 from ldm.report.encoder_retrieval import open_all

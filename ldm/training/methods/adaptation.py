@@ -1,27 +1,133 @@
-"""Adapting a finished model to a few images: new words for its text tower, or a trained U-Net."""
+"""Adapting a finished U-Net to a few images, with a prior that preserves what it knew."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm import lora
-from ldm.clip import tokenizer
 from ldm.config import ConfigError, from_dict
 from ldm.data import datasets
-from ldm.data.datasets import Batch
+from ldm.data.cache import CachedRows
+from ldm.data.datasets import Batch, Dataset, DerivedDataset, Latents, from_bytes, to_bytes
+from ldm.data.phantom.captions import readable
 from ldm.loss import diffusion_loss, prior_preservation
-from ldm.training.methods.derived_datasets import Instances, Kind, Latents, Prior
+from ldm.pipeline import LatentDiffusion, Sampling
+from ldm.system.fingerprint import digest
 from ldm.training.methods.model_parts import UNetTraining, random_weights
-from ldm.training.run_config import RunConfig, check_range
+from ldm.training.training_run import RunConfig, check_range
 from ldm.weights import adapters
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Images that share a prompt.
+
+    finding: what they show, by any of its spellings; "no finding" for none
+    images: how many of them
+    suffix: what their prompt says after the noun
+    """
+
+    finding: str = "no finding"
+    images: int = 5
+    suffix: str = ""
+
 
 # 5 + 5 images, as Chambon et al. have (arXiv:2210.04133)
 KINDS = (Kind(), Kind("pleural effusion", 5, " with a visible pleural effusion"))
+
+
+class Instances(DerivedDataset):
+    """The images of a dataset picked for each kind, with the prompts of that kind."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        kinds: Sequence[Kind],
+        prompts: Sequence[str],
+        augmented: bool = False,
+    ) -> None:
+        """prompts: templates with {} where a kind's suffix goes; no kinds: all, as captioned"""
+        self.dataset, self.augmented, self.prompts = dataset, augmented, prompts
+        picks = [(kind, index) for kind in kinds for index in pick(dataset, kind)]
+        self.suffixes = [kind.suffix for kind, _ in picks]
+        self.indices = [index for _, index in picks] if kinds else list(range(len(dataset)))
+        self.key = digest([dataset.key, self.indices])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def origin(self, index: int) -> int:
+        return self.indices[index]
+
+    def images(self, indices: Tensor) -> Tensor:
+        return self.dataset.images(torch.tensor([self.indices[i] for i in indices.tolist()]))
+
+    def caption(self, index: int, wording: int) -> str:
+        if not self.suffixes:
+            return super().caption(index, wording)
+        return self.prompts[wording % len(self.prompts)].replace("{}", self.suffixes[index])
+
+
+def pick(dataset: Dataset, kind: Kind) -> list[int]:
+    """The first images with the finding and the fewest others, in their order."""
+    finding = readable(kind.finding)
+    others: dict[int, int] = {}
+    for index in range(len(dataset)):
+        present = {name for name, shown in dataset.findings(index).items() if shown}
+        if finding in present or (not finding and not present and dataset.findings(index)):
+            others[index] = len(present)
+    if kind.images < 1 or len(others) < kind.images:
+        raise ConfigError(
+            f"method.kinds needs {kind.images} images with {finding or 'no finding'}, at least 1; "
+            f"the data has {len(others)}"
+        )
+    return sorted(sorted(others, key=lambda index: others[index])[: kind.images])
+
+
+class Prior:
+    """Images that the model draws for a class prompt before it is adapted.
+
+    DreamBooth (arXiv:2208.12242), "Class-specific Prior Preservation Loss". Each image is drawn
+    when it is first read and kept in a cache, by a hash of weights, prompt and settings.
+    """
+
+    augmented = False
+
+    def __init__(
+        self, pipe: LatentDiffusion, prompt: str, count: int, sampling: Sampling, cache: str
+    ) -> None:
+        self.prompt, self.pipe, self.sampling = prompt, pipe, sampling
+        channels = pipe.config.vae.image_channels
+        self.key = digest([pipe.weights_hash, prompt, repr(sampling)])
+        shape = (count, channels, sampling.height, sampling.width)
+        path = Path(cache) / f"prior-{self.key}-{count}"
+        self.pixels = CachedRows(path, shape, np.uint8, self.make)
+
+    def make(self, index: int) -> np.ndarray:
+        return to_bytes(self.pipe.draw([self.prompt], [index], self.sampling)[0])
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def images(self, indices: Tensor) -> Tensor:
+        return from_bytes(self.pixels[indices.numpy()])
+
+    def caption(self, index: int, wording: int) -> str:
+        return self.prompt
+
+    def sample_id(self, index: int) -> str:
+        return f"prior-{index}"
+
+    def findings(self, index: int) -> Mapping[str, bool]:
+        return {}
+
+    def collection(self, index: int) -> str:
+        return "prior"
 
 
 class Adaptation(UNetTraining):
@@ -151,84 +257,3 @@ class FineTune(Adaptation):
         if self.options.train == "lora":
             model = f"--model {self.run.model.path} --lora {self.run.train.out}"
         return f'{count:,} weights of the U-Net; {model} --prompt "{self.shown[-1]}"'
-
-
-TEMPLATES = {  # {0}: the new word, {}: the suffix of the kind
-    "object": (
-        "a photo of a {0}{}",
-        "a rendering of a {0}{}",
-        "a close photo of the {0}{}",
-        "a grey picture of a {0}{}",
-        "one {0}{}",
-        "the {0}{}",
-    ),
-    "style": (
-        "a photo in the style of {0}{}",
-        "a picture in the style of {0}{}",
-        "a rendering in the style of {0}{}",
-        "a grey picture in the style of {0}{}",
-        "the style of {0}{}",
-    ),
-}
-
-
-@dataclass(frozen=True)
-class InversionOptions:
-    """The new word, where its vectors start, and the prompts that it is learned in."""
-
-    word: str = "<lung-xray>"
-    concept: str = "lung"  # existing words whose vectors it starts from
-    vectors: int = 1
-    template: Literal["object", "style"] = "object"
-    kinds: tuple[Kind, ...] = KINDS
-    variants: int = 1  # of each image, shifted, zoomed and exposed a little differently
-
-
-class NewWord(nn.Module):
-    """The vectors of a word [k, D], all that is trained."""
-
-    def __init__(self, vectors: Tensor) -> None:
-        super().__init__()
-        self.vectors = nn.Parameter(vectors.clone())
-
-
-class TextualInversion(Adaptation):
-    """v* = argmin |eps - eps_theta(x_t, t, c(v))|^2, all else frozen (arXiv:2208.01618, eq. 2)"""
-
-    def __init__(self, run: RunConfig) -> None:
-        self.options = options = from_dict(InversionOptions, run.method, "method")
-        check_range(1, "method", options, "vectors", "variants")
-        ids = tokenizer().encode(options.concept)
-        if not options.word.strip() or not ids:
-            raise ConfigError(
-                "method.word or method.concept is empty; name the new word, and a word to start "
-                "from, such as lung"
-            )
-        prompts = [text.replace("{0}", options.word) for text in TEMPLATES[options.template]]
-        super().__init__(run, options.kinds, prompts, options.variants)
-        table = self.pipe.text.token_embedding.weight
-        self.start = torch.stack([table[ids[i % len(ids)]] for i in range(options.vectors)])
-        self.module: NewWord = NewWord(self.start.to(self.parts.device))
-        self.pipe.text.words[options.word] = self.module.vectors
-        self.check_memory(run.train.batch_size)
-
-    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        context = self.pipe.encode_text(batch.captions, tell=False)
-        loss = self.denoising_loss(batch.images, context, generator)
-        return loss, {"distance": self.distance()[0]}
-
-    def distance(self) -> tuple[float, float]:
-        """From the word's first vectors to the present ones: Euclidean, and the cosine; means."""
-        now, start = self.module.vectors.detach().cpu(), self.start.cpu()
-        cosine = F.cosine_similarity(now, start, dim=1).mean()
-        return (now - start).norm(dim=1).mean().item(), cosine.item()
-
-    def save(self, path: Path) -> None:
-        facts = {"word": self.options.word, "start": self.options.concept}
-        adapters.save(path, "word", {"vectors": self.module.vectors}, facts)
-
-    def summary(self) -> str:
-        far, cosine = self.distance()
-        moved = f"{far:.3g} from {self.options.concept!r} (cosine {cosine:.3f})"
-        model = f"--model {self.run.model.path} --embedding {self.run.train.out}"
-        return f'{self.options.word} is {moved}; {model} --prompt "{self.shown[-1]}"'

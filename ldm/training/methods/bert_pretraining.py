@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.config import ConfigError, from_dict, to_dict
-from ldm.data import datasets, text_corpus
-from ldm.data.datasets import Batch
+from ldm.data import text_corpus
+from ldm.data.datasets import Batch, check_shares, shares
 from ldm.system import devices
 from ldm.system.fingerprint import digest
 from ldm.text.bert import Bert, BertConfig
@@ -21,8 +21,8 @@ from ldm.text.pooling import pad
 from ldm.text.vocabulary import learn
 from ldm.text.wordpiece import SPECIAL, WordPiece
 from ldm.training.methods.model_parts import random_weights
-from ldm.training.run_config import RunConfig
 from ldm.training.trainer import Method
+from ldm.training.training_run import RunConfig
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +58,8 @@ class TrainBert(Method):
             raise ConfigError(
                 "method.network.context_length must be 3 or more: [CLS], a word, [SEP]"
             )
-        if run.model.path is not None:
-            raise ConfigError("model.path is set, but method bert starts from random weights")
         sources = text_corpus.open_shares(run.data)
-        datasets.check_shares(sources, run.train.batch_size)
+        check_shares(sources, run.train.batch_size)
         vocab = learn([t for source, _ in sources for t in source.train], network.vocab_size)
         self.wordpiece = WordPiece(vocab)
         self.options = replace(options, network=replace(network, vocab_size=len(vocab)))
@@ -90,7 +88,7 @@ class TrainBert(Method):
         """
         batch: list[Row] = []
         names: list[str] = []
-        for rows, count in datasets.shares(self.rows, size):
+        for rows, count in shares(self.rows, size):
             start = torch.randint(len(rows), (1,), generator=generator)
             steps = torch.randint(min(NEAR * count, len(rows)), (count,), generator=generator)
             picks = ((start + steps) % len(rows)).tolist()

@@ -12,15 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.config import ConfigError, from_dict, to_dict
-from ldm.data import datasets
 from ldm.data.augmentation import augment_strongly
-from ldm.data.datasets import Batch, Dataset
+from ldm.data.datasets import Batch, Dataset, check_shares, collect, open_datasets, shares
 from ldm.data.phantom.captions import readable
 from ldm.judging.judge import Judge, JudgeConfig, save_judge
 from ldm.system import devices
 from ldm.training.methods.model_parts import random_weights
-from ldm.training.run_config import RunConfig
 from ldm.training.trainer import Method
+from ldm.training.training_run import RunConfig
 
 
 @dataclass(frozen=True)
@@ -49,16 +48,14 @@ class TrainJudge(Method):
                 "method.network.findings must name at least one, method.smoothing be a share from "
                 f"0 to below 0.5, got {list(words)} and {options.smoothing}"
             )
-        if run.model.path is not None:
-            raise ConfigError("model.path is set, but method judge starts from random weights")
         if run.data.size != network.size:
             raise ConfigError(f"data.size is {run.data.size}, method.network.size {network.size}")
         with random_weights(run.train.seed, "judge"):
             module = Judge(network)
         device = devices.choose(run.train.device or None)
         self.module = module.to(device).to(memory_format=torch.channels_last)
-        self.datasets = datasets.open_datasets(run.data, channels=1)
-        datasets.check_shares(self.datasets, run.train.batch_size)
+        self.datasets = open_datasets(run.data, channels=1)
+        check_shares(self.datasets, run.train.batch_size)
         known = {word for d, _ in self.datasets for i in range(len(d)) for word in d.findings(i)}
         if unknown := sorted(set(words) - known):
             raise ConfigError(
@@ -75,7 +72,7 @@ class TrainJudge(Method):
     def draw_batch(self, size: int, generator: torch.Generator) -> Batch:
         """Collections by their sizes; within each, half the images with the finding."""
         picks = []
-        for dataset, count in datasets.shares(self.datasets, size):
+        for dataset, count in shares(self.datasets, size):
             collections = self.balanced[dataset.key]
             sizes = torch.tensor([float(len(a) + len(b)) for a, b in collections])
             which = torch.multinomial(sizes, count, replacement=True, generator=generator)
@@ -84,7 +81,7 @@ class TrainJudge(Method):
             groups = [collections[w][c] for w, c in zip(which, coins, strict=True)]
             indices = [group[die % len(group)] for group, die in zip(groups, dice, strict=True)]
             picks.append((dataset, torch.tensor(indices)))
-        return datasets.collect(picks, generator)
+        return collect(picks, generator)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         target = targets(batch.findings, self.options.network.findings).to(batch.images.device)

@@ -13,18 +13,14 @@ from torch.func import functional_call
 
 from ldm import rng
 from ldm.config import ConfigError, ModelConfig, load_config, to_dict
-from ldm.data import datasets
-from ldm.data.datasets import Batch, Dataset
+from ldm.data.datasets import Batch, Dataset, Latents, draw
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.system import devices
-from ldm.system.devices import available, codec_bytes
-from ldm.training.methods.derived_datasets import Latents
-from ldm.training.run_config import RunConfig
 from ldm.training.trainer import Method
+from ldm.training.training_run import RunConfig
 from ldm.unet import UNet
 from ldm.weights import export, loading
-from ldm.weights.loading import build, weights_hash
 
 log = logging.getLogger(__name__)
 
@@ -52,19 +48,19 @@ class Parts:
                 )
             changes: dict[str, Any] = {trained: getattr(sizes, trained), "schedule": sizes.schedule}
             self.config = dataclasses.replace(found, **changes)
-        self.start = {part: weights_hash({part: s}) for part, s in self.states.items()}
+        self.start = {part: loading.weights_hash({part: s}) for part, s in self.states.items()}
 
     def frozen(self, part: str) -> Any:
         """A part that must exist, not to be trained."""
         if part not in self.states:
             raise ConfigError(f"model.path has no {part}; train it first and name its run folder")
-        module = build(part, self.config, self.states[part])
+        module = loading.build(part, self.config, self.states[part])
         return module.requires_grad_(False).to(self.device)
 
     def fresh(self, part: str, seed: int) -> Any:
         """The part to be trained: taken over if it exists, else with random weights."""
         if part in self.states:  # which then lets go of them: training changes the numbers in place
-            module = build(part, self.config, self.states.pop(part))
+            module = loading.build(part, self.config, self.states.pop(part))
         else:
             with random_weights(seed, part):
                 module = loading.PARTS[part](self.config)
@@ -104,7 +100,7 @@ class PartTraining(Method):
         }
 
     def draw_batch(self, size: int, generator: torch.Generator) -> Batch:
-        return datasets.draw(self.datasets, size, generator)
+        return draw(self.datasets, size, generator)
 
     def summary(self) -> str:
         return f"{sum(p.numel() for p in self.module.parameters()):,} weights"
@@ -120,7 +116,7 @@ class UNetTraining(PartTraining):
         vae, text = self.parts.frozen("vae"), self.parts.frozen("text")
         if adapts and "unet" not in self.parts.states:
             raise ConfigError("model.path has no unet; name a finished model to adapt")
-        start = weights_hash(self.parts.states) if adapts else ""
+        start = loading.weights_hash(self.parts.states) if adapts else ""
         self.unet: UNet = self.parts.fresh("unet", run.train.seed)
         self.unet.set_checkpointing(run.train.checkpointing)
         if run.train.attention != "sdpa":
@@ -165,7 +161,7 @@ class UNetTraining(PartTraining):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x0 and eps [B, C, h, w], and t [B], for `diffusion_loss`.
 
-        moments: [B, 2 C, h, w], mean and logvar, as derived_datasets.Latents has them
+        moments: [B, 2 C, h, w], mean and logvar, as datasets.Latents has them
         """
         mean, logvar = moments.chunk(2, dim=1)
         noise, eps = torch.randn(2, *mean.shape, generator=generator).to(mean.device)
@@ -186,8 +182,8 @@ class UNetTraining(PartTraining):
         states = sum(learned.values()) * (3 if train.ema else 2)
         states += (max if train.update_in_backward else sum)(learned.values())
         kept = activation_bytes(pipe, images, size) // (2 if train.precision == "bfloat16" else 1)
-        coding = codec_bytes(pipe.config.vae, size, size)  # between the steps
-        need, room = weights + states + max(kept, coding), available(pipe.device)
+        coding = devices.codec_bytes(pipe.config.vae, size, size)  # between the steps
+        need, room = weights + states + max(kept, coding), devices.available(pipe.device)
         estimate = (
             f"about {need / 1e9:.3g} GB (weights {weights / 1e9:.3g}, gradients and optimizer "
             f"{states / 1e9:.3g}, activations {kept / 1e9:.3g}, or {coding / 1e9:.3g} to encode or "

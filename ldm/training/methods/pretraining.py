@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from ldm import rng
 from ldm.clip import TextEncoder, tokenizer
 from ldm.config import ConfigError, from_dict
-from ldm.data import datasets
 from ldm.data.augmentation import crop
-from ldm.data.datasets import Batch
+from ldm.data.datasets import Batch, check_shares, open_datasets
 from ldm.loss import contrastive_loss, diffusion_loss, reconstruction_terms
 from ldm.pictures import image_files
 from ldm.training.methods.model_parts import Parts, PartTraining, UNetTraining, random_weights
-from ldm.training.run_config import RunConfig, check_range
+from ldm.training.training_run import RunConfig, check_range
 from ldm.vae import VAE
 
 
@@ -52,8 +51,8 @@ class TrainVAE(PartTraining):
             if pixels < 1 or pixels % self.module.config.factor:
                 allowed = f"a positive multiple of {self.module.config.factor} (the VAE)"
                 raise ConfigError(f"{name} must be {allowed}, got {pixels}")
-        self.datasets = datasets.open_datasets(run.data, self.module.config.image_channels)
-        datasets.check_shares(self.datasets, run.train.batch_size)
+        self.datasets = open_datasets(run.data, self.module.config.image_channels)
+        check_shares(self.datasets, run.train.batch_size)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         options, vae = self.options, self.module
@@ -107,8 +106,8 @@ class TrainText(PartTraining):
             )
         self.parts = Parts(run, "text")
         channels = self.parts.config.vae.image_channels
-        self.datasets = datasets.open_datasets(run.data, channels)
-        datasets.check_shares(self.datasets, run.train.batch_size)
+        self.datasets = open_datasets(run.data, channels)
+        check_shares(self.datasets, run.train.batch_size)
         text = self.parts.fresh("text", run.train.seed)
         with random_weights(run.train.seed, "image"):
             image = image_tower(channels, width, self.parts.config.text.width)
@@ -169,9 +168,9 @@ class TrainUNet(UNetTraining):
             raise ConfigError("method.prompts needs at least one prompt")
         super().__init__(run, adapts=False)
         self.module: nn.Module = self.unet
-        sources = datasets.open_datasets(run.data, self.parts.config.vae.image_channels)
+        sources = open_datasets(run.data, self.parts.config.vae.image_channels)
         self.datasets = [(self.as_latents(d, options.variants), share) for d, share in sources]
-        datasets.check_shares(self.datasets, run.train.batch_size)
+        check_shares(self.datasets, run.train.batch_size)
         self.check_memory(run.train.batch_size)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:

@@ -22,8 +22,8 @@ from ldm.text.pooling import How
 from ldm.text.projected_encoder import PLACES, About, Level, clip_states
 from ldm.text.projection import Ridge, TextProjection, padded_or_cut
 from ldm.training.methods.model_parts import Parts, random_weights
-from ldm.training.run_config import RunConfig, check_range
 from ldm.training.trainer import Method
+from ldm.training.training_run import RunConfig, check_range
 from ldm.weights import adapters
 
 log = logging.getLogger(__name__)

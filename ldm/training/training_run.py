@@ -1,22 +1,138 @@
-"""A run folder: its checkpoints, its log and loss curve, and whether a run may go on from it."""
+"""A training run: its YAML file, the method that this names, and its folder.
 
+The YAML file has the tables `train`, `data`, `model` and `method`. The folder holds checkpoints, a
+log and a loss curve; a run goes on from it unless a setting that decides the weights has changed.
+"""
+
+import dataclasses
 import json
 import logging
+import math
 import pickle
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
-
-from ldm.config import ConfigError, to_dict
+from ldm.config import ConfigError, load_config, to_dict
+from ldm.data.data_config import DataConfig
 from ldm.system import atomic
-from ldm.training.run_config import RunConfig
 
 log = logging.getLogger(__name__)
 
+METHODS = {  # {train.method: file and class in ldm.training.methods}, imported when chosen
+    "vae": "pretraining.TrainVAE",
+    "text": "pretraining.TrainText",
+    "unet": "pretraining.TrainUNet",
+    "judge": "judge_training.TrainJudge",
+    "bert": "bert_pretraining.TrainBert",
+    "textual_inversion": "textual_inversion.TextualInversion",
+    "finetune": "adaptation.FineTune",
+    "projection": "projection_training.TrainProjection",
+}
+WITH_UNET = ("unet", "textual_inversion", "finetune")
+FROM_NOTHING = ("judge", "bert")
 WEIGHTS = "model.safetensors"
 NAME, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how fast, for every method."""
+
+    method: str = "unet"  # a key of METHODS
+    out: str = ""  # the run folder; empty: runs/<name of the config file>
+    seed: int = 0
+    device: str = ""  # cpu, cuda, cuda:1 or mps; empty: the best one here
+    steps: int = 1000
+    batch_size: int = 16
+    accumulate: int = 1  # batches in a step, shared out among the processes of torchrun
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass (autocast)
+    checkpointing: bool = False  # compute the U-Net's blocks twice rather than keep them: memory
+    attention: Literal["sdpa", "reference", "fused"] = "sdpa"  # the U-Net's; fused needs CUDA
+    unfold: bool = False  # small maps convolved by products of matrices: faster, CPU only
+    compile: Literal["", "whole", "regions"] = ""  # the U-Net, which takes minutes
+    learning_rate: float = 1e-4
+    warmup: int = 100  # steps of a linear rise, times a cosine that falls to zero at `steps`
+    weight_decay: float = 0.01
+    clip: float = 1.0  # largest gradient norm; 1e9 is off
+    update_in_backward: bool = False  # each weight at once, no gradients kept: memory; no clip
+    ema: float = 0.999  # decay of the averaged weights, which are the ones saved
+    save_every: int = 200
+    sample_every: int = 500  # steps between previews, and one at the end; 0: none
+
+    def __post_init__(self) -> None:
+        if self.update_in_backward and (self.accumulate != 1 or self.clip < 1e9):
+            raise ConfigError(
+                "train.update_in_backward changes weights before all gradients are there: it needs "
+                "one process, train.accumulate=1 and train.clip=1e9 (off), got "
+                f"train.accumulate={self.accumulate} and train.clip={self.clip:g}"
+            )
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """The weights that a training starts from."""
+
+    path: str | None = None  # weights whose parts are taken over; null: none
+    parts: tuple[str, ...] = ("unet", "vae", "text")  # those taken over, if `path` has them
+    config: str | None = None  # YAML of ModelConfig for the part trained from scratch
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run: the content of a file in configs/."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: StartConfig = field(default_factory=StartConfig)
+    method: dict[str, Any] = field(default_factory=dict)  # the method's own options
+
+
+def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """A training run; without `train.out` it lives in runs/<name of the config file>."""
+    run = load_config(RunConfig, path, overrides)
+    method = run.train.method
+    if method not in METHODS:
+        raise ConfigError(f"unknown train.method {method!r}; known: {', '.join(METHODS)}")
+    for switch in ("checkpointing", "attention", "unfold", "compile"):
+        if method not in WITH_UNET and getattr(run.train, switch) != getattr(TrainConfig(), switch):
+            raise ConfigError(
+                f"train.{switch} is about the U-Net, and train.method={method} runs none; leave it "
+                "out"
+            )
+    if method in FROM_NOTHING and run.model.path is not None:
+        raise ConfigError(f"model.path is set, but method {method} starts from random weights")
+    check_range(1, "train", run.train, "steps", "batch_size", "accumulate", "save_every")
+    check_range(0, "train", run.train, "sample_every")
+    check_range(1, "data", run.data, "phantoms", "size")
+    if not run.train.clip > 0:
+        raise ConfigError(f"train.clip must be a norm above 0, got {run.train.clip}; 1e9 is off")
+    out = run.train.out or f"runs/{Path(path).stem}"
+    return dataclasses.replace(run, train=dataclasses.replace(run.train, out=out))
+
+
+def check_range(low: int, table: str, options: Any, *names: str, most: float = math.inf) -> None:
+    """Raises ConfigError for an option below `low`, above `most`, or NaN."""
+    for name in names:
+        if not low <= (value := getattr(options, name)) <= most:
+            allowed = f"{low} or more" if low else "0 (off) or more"
+            if most < math.inf:
+                allowed = f"from {low} to {most:g}"
+            raise ConfigError(f"{table}.{name} must be {allowed}, got {value}")
+
+
+def build_method(run: RunConfig) -> Any:
+    """The trainer.Method that `train.method` names, with its data and its model."""
+    module, name = METHODS[run.train.method].split(".")
+    method = getattr(import_module(f"ldm.training.methods.{module}"), name)(run)
+    if run.train.compile:
+        from ldm.fast import compilation
+
+        compilation.use(method.unet, run.train.compile)
+    return method
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -24,6 +140,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
     state: tensors, numbers, strings, lists and dicts only, so that reading runs no code
     """
+    import torch  # takes seconds
+
     path = folder / NAME
     try:
         with atomic.whole_file(path) as unfinished:
@@ -41,6 +159,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     """The newest readable state in a run folder; None if there is no checkpoint at all."""
+    import torch
+
     found = [p for p in (folder / NAME, folder / PREVIOUS) if p.exists()]
     for path in found:
         try:
