@@ -25,12 +25,11 @@ from ldm.system.fingerprint import code_version, digest
 log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[2]
+CODE = (".py", ".cpp", ".json", ".csv")  # tables of constants count, templates of pages do not
 # files that only show results, so that a new word in a caption does not repeat hours of work
 SHOWS = (
-    *("report/page.py", "report/chambon.py"),
-    *("report/study/paper_figures.py", "report/study/paper_tables.py"),
+    *("report/page.py", "report/study/paper_figures.py", "report/study/paper_tables.py"),
     *("report/study/rank_agreement.py", "report/study/study_page.py"),
-    "report/study/study_summary.py",
 )
 VALUES, RECORD = "values.json", "step.json"
 
@@ -114,7 +113,7 @@ def time_left(expected: float, spent: Sequence[tuple[float, float]]) -> str:
 
 
 def version() -> str:
-    """Hash of all code of the package that results can depend on, and torch's version."""
+    """Hash of all code and constants that results can depend on, and torch's version."""
     return _hash(lambda name: name not in SHOWS)
 
 
@@ -124,7 +123,7 @@ def core_version() -> str:
 
 
 def _hash(counts: Callable[[str], bool]) -> str:
-    files = sorted(PACKAGE.rglob("*.py"))
+    files = sorted(file for file in PACKAGE.rglob("*") if file.suffix in CODE)
     kept = [file for file in files if counts(file.relative_to(PACKAGE).as_posix())]
     return f"{code_version(*kept)}-{torch.__version__}"
 
