@@ -42,7 +42,7 @@ def run(path: str) -> Report:
         detection_block(groups, skill),
     ]
     values = {"source": source, "contradictions": wrong, "rates": figures, "detection": skill}
-    return Report(page.text(TITLE, blocks), values, page.files("counts", TITLE, blocks, values))
+    return page.report("counts", TITLE, blocks, values)
 
 
 def read(path: str) -> tuple[str, list[Group]]:
