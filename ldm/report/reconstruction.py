@@ -1,7 +1,7 @@
 """evaluate.py reconstruction: how much of a radiograph survives the autoencoder?"""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from ldm.report.roundtrip import HOW, ORIGINAL, Copier, Copies
 from ldm.system import devices
 
 TITLE = "How much of a radiograph survives the autoencoder?"
+FEW = "too few images"
 UNITS = {"RMSE": "RMSE, of a range of 2048", "PSNR": "PSNR, dB", "SSIM": "SSIM"}
 
 
@@ -68,7 +69,9 @@ def measure(
         "figures": {how: roundtrip.summaries(each) for how, each in found.figures.items()},
         "extractors": {},
     }
-    tables: list[Block] = [figures_table(found)]
+    caption = f"Each reconstruction beside its original, n = {found.n}."
+    figures = {f"{UNITS[f]}, {how}": found.figures[how][f] for f in UNITS for how in found.figures}
+    tables: list[Block] = [roundtrip.quantile_table(caption, figures)]
     for extractor in seen_by:
         blocks, values["extractors"][extractor.name] = measure_by(extractor, found)
         tables += blocks
@@ -93,14 +96,17 @@ def measure_by(extractor: Extractor, found: Copies) -> tuple[list[Block], dict[s
     apart["floor"] = frechet(original[::2], original[1::2])
     cosines = {how: found.similarity(extractor.name, how) for how in HOW}
     cosines["other image"] = found.strangers(extractor.name)
-    caption = page.passage("reconstruction_cosines", extractor=extractor.name)
+    n, width = original.shape
+    caption = page.passage("reconstruction_distances", extractor=extractor, n=n, width=width)
+    shown = {how: {"Fréchet distance": x.show() if x else FEW} for how, x in apart.items()}
+    more = page.passage("reconstruction_cosines", extractor=extractor.name)
     blocks: list[Block] = [
-        distance_table(extractor, apart, *original.shape),
-        roundtrip.quantile_table(caption, cosines),
+        Table.of(caption, "figure", shown),
+        roundtrip.quantile_table(more, cosines),
     ]
     values: dict[str, Any] = {
         "shown": str(extractor),
-        "features": original.shape[1],
+        "features": width,
         "Fréchet distance": apart,
         "cosine": roundtrip.summaries(cosines),
     }
@@ -114,22 +120,6 @@ def measure_by(extractor: Extractor, found: Copies) -> tuple[list[Block], dict[s
 def frechet(x: Array, y: Array) -> Estimate | None:
     """Of features [n, d], with its jackknife interval; None for fewer than 10 of a set."""
     return fid.jackknife(fid.frechet, x, y) if min(len(x), len(y)) >= 10 else None
-
-
-def distance_table(
-    extractor: Extractor, apart: Mapping[str, Estimate | None], n: int, width: int
-) -> Table:
-    caption = page.passage("reconstruction_distances", extractor=extractor, n=n, width=width)
-    cells = (one.show() if one else "too few images" for one in apart.values())
-    return Table(caption, ("figure", *apart), [("Fréchet distance", *cells)])
-
-
-def figures_table(found: Copies) -> Table:
-    caption = f"Each reconstruction beside its original, n = {found.n}."
-    rows = {
-        f"{UNITS[name]}, {how}": found.figures[how][name] for name in UNITS for how in found.figures
-    }
-    return roundtrip.quantile_table(caption, rows)
 
 
 def distributions(found: Copies, extractors: Sequence[Extractor]) -> Picture:

@@ -90,11 +90,9 @@ def draw(rows: Sequence[Row], chosen: Labelled, seed: int) -> list[Picture]:
 
     Words, which are no vectors, and vectors that are all equal have none.
     """
-    panels = []
-    for row in tqdm(rows, "drawing", delay=2, disable=None, leave=False):
-        points = None if row.vectors is None else plots.tsne(row.vectors, seed)
-        if points is not None:
-            panels.append(TsnePanel(f"{row.label}@{row.how}", points))
+    bar = tqdm(rows, "drawing", delay=2, disable=None, leave=False)
+    found = {row.name: plots.tsne(row.vectors, seed) for row in bar if row.vectors is not None}
+    panels = [TsnePanel(name, points) for name, points in found.items() if points is not None]
     pictures = []
     for i, panel in enumerate(panels, start=1):
         name = f"tsne_{i}_{re.sub(r'[^A-Za-z0-9]+', '_', panel.title)}.png"

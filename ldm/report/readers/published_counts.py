@@ -132,9 +132,4 @@ def detection_block(groups: list[Group], skill: Mapping[str, Mapping[str, Estima
         rows = [(name, *map(str, each.values())) for name, each in skill.items()]
         header = ("reader", *next(iter(skill.values())))
         return Table("Over all groups; unsure counts as real.", header, rows)
-    kind = groups[0].truth
-    other, word = ("specificity", "fake") if kind == "synthetic" else ("sensitivity", "real")
-    return (
-        f"All images shown were {kind}: neither {other} nor d' can be had. A reader who calls "
-        f"everything {word} would look perfect."
-    )
+    return page.passage("one_kind", kind=groups[0].truth)

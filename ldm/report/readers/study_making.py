@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ldm.config import ConfigError
-from ldm.data.image_sets import ImageSet, PhantomSet, open_set
+from ldm.data.image_sets import ImageSet, PhantomSet, open_set, patients
 from ldm.metrics.estimate import Estimate
 from ldm.pictures import image_files
 from ldm.report import Report, page
@@ -125,7 +125,8 @@ def about(
     name: str, options: argparse.Namespace, real: ImageSet, size: int, facts: dict[str, Any]
 ) -> list[Block]:
     """The paragraphs of a block of passages.md;  real: the set that may show patients"""
-    known = {"options": options, "real": real, "size": size, "of_patients": trials.of_patients}
+    _, unknown = patients(real, range(len(real)))
+    known = {"options": options, "real": real, "size": size, "unknown": unknown}
     more = {"spoiled": trials.SPOILED, "phantoms": isinstance(real, PhantomSet)}
     return [*page.paragraphs(name, **known, **more, **facts)]
 

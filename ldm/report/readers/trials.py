@@ -37,7 +37,7 @@ class Item:
 def choose(asked: ImageSet, n: int, seed: int, truth: str) -> list[int]:
     """The numbers of n images drawn at random, one of each patient at most.
 
-    An image whose patient is not known counts as another patient's: see `of_patients`.
+    An image whose patient is not known counts as another patient's.
     """
     names, unknown = patients(asked, range(len(asked)))
     order = torch.randperm(len(asked), generator=rng.generator(seed, "reader study", truth))
@@ -48,17 +48,6 @@ def choose(asked: ImageSet, n: int, seed: int, truth: str) -> list[int]:
         of = "" if unknown else f" of {len(chosen)} patients"
         raise ConfigError(f"{asked.name} holds {len(asked)} images{of}, but --n needs {n} of them")
     return list(chosen.values())[:n]
-
-
-def of_patients(asked: ImageSet) -> str:
-    """A phrase about the patients of the images that `choose` draws."""
-    _, unknown = patients(asked, range(len(asked)))
-    if not unknown:
-        return "one of a patient at most"
-    return (
-        f"perhaps several of a patient, for {unknown} of {len(asked)} images do not say whose "
-        "they are (column `patient_id` of a CSV) and count as another patient's each"
-    )
 
 
 def spoil(pixels: Pixels, number: int, seed: int) -> Pixels:
