@@ -16,12 +16,7 @@ from torch import Tensor
 from ldm.data.phantom import Probe, sample_phantoms
 from ldm.judging.extractors import Extractor
 from ldm.metrics.estimate import as_json
-from ldm.report import (
-    classifier_rereading,
-    plots,
-    probe_survival,
-    roundtrip,
-)
+from ldm.report import classifier_rereading, plots, probe_survival, roundtrip
 from ldm.report.roundtrip import HOW, ORIGINAL, Copier
 from ldm.vae import Posterior
 

@@ -7,14 +7,7 @@ from typing import Any
 from ldm.data.image_sets import ImageSet, open_set, patients, warn_of_shared_patients
 from ldm.judging.extractors import open_extractor
 from ldm.metrics.estimate import Estimate
-from ldm.report import (
-    Report,
-    anatomy_survey,
-    memorization,
-    page,
-    train_on_synthetic,
-    verdicts,
-)
+from ldm.report import Report, anatomy_survey, memorization, page, train_on_synthetic, verdicts
 from ldm.report.page import Block, Table
 from ldm.report.verdicts import Judged, Verdict
 

@@ -77,8 +77,7 @@ def scores(x: Array, truth: Truth, y: Array) -> Array:
     from sklearn.preprocessing import StandardScaler
 
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
-    found: Array = classifier.fit(x, truth).decision_function(y)
-    return found
+    return classifier.fit(x, truth).decision_function(y)
 
 
 def shuffled(places: NDArray[np.int64]) -> NDArray[np.int64]:

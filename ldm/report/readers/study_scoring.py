@@ -1,8 +1,7 @@
 """evaluate.py reader-study score: figures, agreement and attention from the answers."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from ldm.config import ConfigError
 from ldm.report import Report, page
@@ -31,10 +30,13 @@ def run(options: argparse.Namespace) -> Report:
     watched = {reader.name: attention(key, reader) for reader in readers}
     found = way.measure(key, readers)
     agreed = agreement(key, readers)
+    kappas: Block = "One reader alone agrees with nobody: no kappa between readers."
+    if agreed:
+        kappas = Table.of(page.passage("reader_agreement"), "readers", {"kappa": agreed})
     blocks: list[Block] = [
         about(key, readers),
         *way.blocks(found, key, readers),
-        *agreement_blocks(agreed, len(readers)),
+        kappas,
         care(watched, key),
         *remarks(key, readers),
     ]
@@ -56,22 +58,16 @@ def about(key: Key, readers: Sequence[Reader]) -> str:
     return page.passage("study_scores", key=key, readers=readers, missing=missing, made=made)
 
 
-def agreement_blocks(agreed: Mapping[str, Any], readers: int) -> list[Block]:
-    if not agreed:
-        return ["One reader alone agrees with nobody: no kappa between readers."]
-    return [Table.of(page.passage("reader_agreement"), "readers", {"kappa": agreed})]
-
-
 def care(watched: Mapping[str, Attentiveness], key: Key) -> Table:
-    figures: dict[str, Callable[[Attentiveness], object]] = {
-        "repeats, same answer": lambda one: one.same or "none shown",
-        "repeats, kappa": lambda one: one.kappa or "none shown",
-        "repeats, opposite answers": lambda one: len(one.opposite),
-        "catch trials passed": lambda one: one.caught or "none shown",
-        "seconds, median": lambda one: one.seconds,
-    }
-    columns = {
-        name: {label: figure(one) for label, figure in figures.items()}
+    none = "none shown"
+    columns: dict[str, dict[str, object]] = {
+        name: {
+            "repeats, same answer": one.same or none,
+            "repeats, kappa": one.kappa or none,
+            "repeats, opposite answers": len(one.opposite),
+            "catch trials passed": one.caught or none,
+            "seconds, median": one.seconds,
+        }
         for name, one in watched.items()
     }
     return Table.of(page.passage("reader_care", pairs=key.mode == "pairs"), "", columns)

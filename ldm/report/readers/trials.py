@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ldm import rng
 from ldm.config import ConfigError
@@ -136,8 +134,7 @@ def arrange(catches: Sequence[bool], repeats: int, seed: int, *purpose: str) -> 
 
 def as_pixels(image: torch.Tensor) -> Pixels:
     """[1, H, W] in [-1, 1]"""
-    grey: NDArray[np.uint8] = image_files.to_integers(image)[..., 0]
-    return grey
+    return image_files.to_integers(image)[..., 0]
 
 
 def _name(seed: int, *purpose: str | int) -> str:

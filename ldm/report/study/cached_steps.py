@@ -56,8 +56,7 @@ class Done(NamedTuple):
         return (self.folder / name).read_bytes()
 
     def array(self, name: str) -> np.ndarray:
-        found: np.ndarray = np.load(self.folder / f"{name}.npy")
-        return found
+        return np.load(self.folder / f"{name}.npy")
 
 
 @dataclass(frozen=True)
@@ -147,8 +146,7 @@ def read_values(folder: Path) -> dict[str, Any]:
     def revive(found: dict[str, Any]) -> Any:
         return estimate_of(found) if found.keys() == set(Estimate._fields) else found
 
-    values: dict[str, Any] = json.loads((folder / VALUES).read_text(), object_hook=revive)
-    return values
+    return json.loads((folder / VALUES).read_text(), object_hook=revive)
 
 
 def estimate_of(found: Mapping[str, Any]) -> Estimate:
@@ -195,7 +193,6 @@ def why(folder: Path, step: StudyStep, code: str) -> str:
 
 def read_record(folder: Path) -> dict[str, Any] | None:
     try:
-        record: dict[str, Any] = json.loads((folder / RECORD).read_text())
-        return record
+        return json.loads((folder / RECORD).read_text())
     except (OSError, ValueError):
         return None

@@ -163,13 +163,11 @@ def classes(done: Steps) -> Comparison:
 
 
 def distance(done: Steps, name: str, kind: str) -> Estimate | None:
-    found: Estimate | None = done[name].values["distances"].get(kind)
-    return found
+    return done[name].values["distances"].get(kind)
 
 
 def verdict(done: Steps, name: str, kind: str) -> Estimate | None:
-    found: Estimate | None = done[name].values["verdict"].get(kind)
-    return found
+    return done[name].values["verdict"].get(kind)
 
 
 def distances(done: Steps) -> Comparison:
