@@ -13,7 +13,7 @@ from test_bert_files import small_file, write_bert
 
 import evaluate
 from ldm.pictures import image_files
-from ldm.report import measurement_plots
+from ldm.report import plots
 from ldm.report.options import SUBCOMMANDS
 
 
@@ -188,7 +188,7 @@ def test_trouble_leaves_the_old_files(
     def fail(*arguments: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(measurement_plots, "scatter", fail)
+    monkeypatch.setattr(plots, "scatter", fail)
     capsys.readouterr()
     assert status(*command, "--encoders", bert) == 2
     assert "out of memory" in capsys.readouterr().err

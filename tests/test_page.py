@@ -5,9 +5,13 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
+import pytest
+from jinja2 import UndefinedError
 
+from ldm.report import page
 from ldm.report.page import Heading, Picture, Table, files, html, markdown, text
 
 PNG = base64.b64decode(
@@ -81,3 +85,29 @@ def test_headings_are_listed_and_linked() -> None:
     links = re.findall(r'<a href="#([^"]+)">', page)
     assert links == re.findall(r'<h2 id="([^"]+)">', page) == ["1-tables-more", "2-limits"]
     assert "## 2. Limits" in markdown("T", [Heading("2. Limits")]).splitlines()
+
+
+def test_the_pages_use_every_passage_and_miss_none() -> None:
+    """A block of passages.md is named by the code or by another block, and each name has one."""
+    room = Path(page.__file__).parent
+    sources = "".join(path.read_text(encoding="utf-8") for path in room.rglob("*.py"))
+    named = set(re.findall(r'\b(?:passage|paragraphs|about)\(\s*"(\w+)"', sources))
+    named |= set(re.findall(r"self\.(\w+)\(\)", (room / "passages.md").read_text(encoding="utf-8")))
+    assert named == page.passages().blocks.keys()
+
+
+def test_a_passage_keeps_what_it_is_given() -> None:
+    """Its lines are joined, spaces and marks in a value stay, and a missing value is an error."""
+    facts = {"space": "a  <b> & c", "threshold": 0.5}
+    found = page.passage("closest_pairs", **facts, nearest="x")
+    assert found.startswith("The closest pairs in a  <b> & c: above, generated (synthetic); below")
+    assert "\n" not in found
+    with pytest.raises(UndefinedError, match="nearest"):
+        page.passage("closest_pairs", **facts)
+
+
+def test_a_table_of_columns_has_a_row_for_each_key() -> None:
+    """Rows in the order in which keys appear; a cell that a column lacks is empty."""
+    found = Table.of("", "key", {"x": {"a": 1, "b": None}, "y": {"c": 2.5, "a": "z"}})
+    assert found.header == ("key", "x", "y")
+    assert found.rows == [("a", "1", "z"), ("b", "None", ""), ("c", "", "2.5")]

@@ -16,12 +16,7 @@ from torch import Tensor
 from ldm.data.phantom import Probe, sample_phantoms
 from ldm.judging.extractors import Extractor
 from ldm.metrics.estimate import as_json
-from ldm.report import (
-    classifier_rereading,
-    measurement_plots,
-    probe_survival,
-    roundtrip,
-)
+from ldm.report import classifier_rereading, plots, probe_survival, roundtrip
 from ldm.report.roundtrip import HOW, ORIGINAL, Copier
 from ldm.vae import Posterior
 
@@ -300,7 +295,4 @@ def test_infinite_figures_are_shown_and_not_drawn() -> None:
     shown = roundtrip.quantile_table("", values)
     assert shown.rows[1] == ("mean", "inf (inf to inf)", "nan", *5 * ["inf"])
     assert shown.rows[0][5] == "40"  # the median
-    assert (
-        measurement_plots.histograms({"PSNR": values, "none": {"mean": values["mean"]}})[1:4]
-        == b"PNG"
-    )
+    assert plots.histograms({"PSNR": values, "none": {"mean": values["mean"]}})[1:4] == b"PNG"

@@ -206,6 +206,29 @@ def test_changed_code_is_not_passed_over(
     assert caplog.text.count("again, for the code changed") == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("report/chambon.json", True),
+        ("text/names.csv", True),
+        ("report/passages.md", False),
+        ("report/page.py", False),
+    ],
+)
+def test_published_figures_count_as_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, counts: bool
+) -> None:
+    """A step that stores such figures is done again if one changes; wording does not count."""
+    monkeypatch.setattr(cached_steps, "PACKAGE", tmp_path)
+    file = tmp_path / name
+    file.parent.mkdir()
+    versions = set()
+    for text in ("1", "2"):
+        file.write_text(text)
+        versions.add(cached_steps.version())
+    assert len(versions) == (2 if counts else 1)
+
+
 @pytest.mark.parametrize("damage", ["write_bytes", "unlink"])
 def test_a_damaged_file_is_made_again(tmp_path: Path, damage: str) -> None:
     """A step whose files are not what it wrote does not count as done."""

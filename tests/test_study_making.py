@@ -12,6 +12,7 @@ from conftest import assert_one_line
 from PIL import Image
 from readers import assert_refused, key_of, status, study_of, write_sets
 
+from ldm.report import page
 from ldm.report.readers import giveaways, offline_page, trials
 from ldm.report.study import study_page
 
@@ -269,7 +270,7 @@ def test_pages_are_packed_with_the_code() -> None:
     """setup.cfg names every kind of file in the rooms of pages that is no Python."""
     config = ConfigParser()
     config.read(Path(__file__).parent.parent / "setup.cfg")
-    for module in (offline_page, study_page):
+    for module in (page, offline_page, study_page):
         folder = Path(module.__file__).parent
         kinds = {path.suffix for path in folder.iterdir() if path.is_file()} - {".py"}
         packed = config["options.package_data"][module.__package__].split()

@@ -1,9 +1,8 @@
 """The work of evaluate.py: what it measures, and how the results are shown.
 
 options              the options of all subcommands, read before anything heavy is imported
-page                 a report as HTML (from page.html), Markdown, plain text and JSON
-plots                an empty figure, its colours, its PNG
-measurement_plots    histograms, ROC curves, embeddings on a plane by t-SNE
+page                 a report as HTML (page.html), Markdown, text and JSON; words of passages.md
+plots                an empty figure and its PNG; histograms, ROC curves, embeddings by t-SNE
 image_sheets         grey images beside each other
 reconstruction       evaluate.py reconstruction
 roundtrip            images through the autoencoder, beside the originals
@@ -23,7 +22,7 @@ outpainting_trials   outpainted halves and inverted phantoms, whose truth is kno
 text_encoders        evaluate.py text-encoders
 encoder_retrieval    CheXpert@k of text encoders, beside the paper's
 named_encoders       text encoders by name, and their ways to make one vector of a text
-chambon              the figures of Chambon et al. (arXiv:2210.04133)
+chambon              the figures of Chambon et al. (arXiv:2210.04133), from chambon.json
 adapted_models       images of an adapted model, and figures of them
 readers/             evaluate.py reader-study
 study/               evaluate.py study

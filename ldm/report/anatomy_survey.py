@@ -19,6 +19,7 @@ from ldm.metrics.chest_anatomy import SIDE, Chest, Grey, Mask, chest, lungs, run
 from ldm.metrics.classification import wilson
 from ldm.metrics.estimate import Estimate, mean
 from ldm.pictures import image_files
+from ldm.report import page
 from ldm.report.page import Block, Table
 
 PHANTOMS = 100
@@ -130,21 +131,10 @@ def prepare(image: Tensor) -> Grey:
 def tables(tried: EstimateTrial, surveys: Mapping[str, Mapping[str, Estimate]]) -> list[Block]:
     """The trial, and the believed estimates of each set."""
     failed = [name for name in (LUNGS, HEART, RATIO, RIBS) if name not in tried.believed]
-    caption = (
-        f"Estimates of the anatomy, tried on {PHANTOMS} phantoms, whose truth is known. Used: "
-        f"{', '.join(tried.believed) or 'none'}; not good enough: {', '.join(failed) or 'none'} "
-        f"(right in {100 * RIGHT:g} % is asked for, or less error than a constant)."
-    )
-    rows = [(claim, str(figure)) for claim, figure in tried.measured.items()]
-    blocks: list[Block] = [Table(caption, ("on phantoms", "share right, or error"), rows)]
-    claims = list(dict.fromkeys(claim for found in surveys.values() for claim in found))
-    if claims:
-        caption = (
-            "What they find. They were made for phantoms and miss pale lungs: compare fake films "
-            "with real ones, nearly all of which have two lungs, and drawn phantoms with the trial."
-        )
-        cells = [
-            (claim, *(str(found.get(claim, "")) for found in surveys.values())) for claim in claims
-        ]
-        blocks.append(Table(caption, ("", *surveys), cells))
+    facts = {"phantoms": PHANTOMS, "believed": tried.believed, "failed": failed, "right": RIGHT}
+    caption = page.passage("anatomy_trial", **facts)
+    measured = {"share right, or error": tried.measured}
+    blocks: list[Block] = [Table.of(caption, "on phantoms", measured)]
+    if any(surveys.values()):
+        blocks.append(Table.of(page.passage("anatomy_survey"), "", surveys))
     return blocks

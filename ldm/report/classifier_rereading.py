@@ -80,20 +80,21 @@ def tables(name: str, verdicts: Verdicts) -> list[Table | str]:
     """One extractor's AUCs, accuracy and F1, and the agreement, which needs no labels."""
     blocks: list[Table | str] = []
     if verdicts.found:
-        ranks, calls = [], []
-        for finding, one in verdicts.found.items():
-            first = (finding, f"{one.positive} of {one.auc[ORIGINAL].n}")
-            differences = (one.difference[how].show("+.3f") for how in HOW)
-            ranks.append((*first, *(one.auc[w].show(".3f") for w in SHOWN), *differences))
-            both = (figure[w].show(".3f") for figure in (one.accuracy, one.f1) for w in SHOWN)
-            calls.append((*first, *both))
-        header = ("finding", "positive")
-        more = tuple(f"{how} - original" for how in HOW)
+        found = verdicts.found.items()
+        positive = {f: f"{one.positive} of {one.auc[ORIGINAL].n}" for f, one in found}
+        areas = {w: {f: one.auc[w].show(".3f") for f, one in found} for w in SHOWN}
+        areas |= {
+            f"{how} - original": {f: one.difference[how].show("+.3f") for f, one in found}
+            for how in HOW
+        }
         caption = f"{name}: area under the ROC curve, and its paired difference (DeLong)."
-        blocks.append(Table(caption, header + SHOWN + more, ranks))
-        columns = tuple(f"{figure}, {w}" for figure in ("accuracy", "F1") for w in SHOWN)
+        blocks.append(Table.of(caption, "finding", {"positive": positive, **areas}))
+        calls = {
+            f"accuracy, {w}": {f: one.accuracy[w].show(".3f") for f, one in found} for w in SHOWN
+        }
+        calls |= {f"F1, {w}": {f: one.f1[w].show(".3f") for f, one in found} for w in SHOWN}
         caption = f"{name}: accuracy and F1 at its own threshold."
-        blocks.append(Table(caption, header + columns, calls))
+        blocks.append(Table.of(caption, "finding", {"positive": positive, **calls}))
     if verdicts.left_out:
         reasons = "; ".join(f"{finding} ({why})" for finding, why in verdicts.left_out.items())
         blocks.append(

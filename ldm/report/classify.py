@@ -7,14 +7,7 @@ from typing import Any
 from ldm.data.image_sets import ImageSet, open_set, patients, warn_of_shared_patients
 from ldm.judging.extractors import open_extractor
 from ldm.metrics.estimate import Estimate
-from ldm.report import (
-    Report,
-    anatomy_survey,
-    memorization,
-    page,
-    train_on_synthetic,
-    verdicts,
-)
+from ldm.report import Report, anatomy_survey, memorization, page, train_on_synthetic, verdicts
 from ldm.report.page import Block, Table
 from ldm.report.verdicts import Judged, Verdict
 
@@ -69,15 +62,15 @@ def run(options: argparse.Namespace) -> Report:
     if audited := memorization.beside(options, sets[0]):
         values["memorization"] = audited.values
         more += audited.blocks
-    sentences = about(values)
+    sentences = page.paragraphs("classify", **{"real": None, **values}, left_out=left_out)
     tables = verdicts.tables(found, names)
     pictures = [verdicts.roc_picture(found, judged, names, extractor)]
     for finding in findings:
         pictures += verdicts.disagreements(sets[0], judged[0], finding, extractor)
     prompts = [verdicts.prompt_table(judged[0], extractor)] if judged[0].prompts else []
     blocks: list[Block] = [*sentences, *tables, *more, *pictures, *prompts]
-    files = page.files("classify", TITLE, blocks, values)
-    return Report(page.text(TITLE, [sentences[0], *sentences[2:], *tables, *more]), values, files)
+    summary = [sentences[0], *sentences[2:], *tables, *more]
+    return page.report("classify", TITLE, blocks, values, summary=summary)
 
 
 def train(
@@ -95,28 +88,6 @@ def train(
     values = {f: result and result.values() for f, result in learned.items()}
     table = train_on_synthetic.table(learned, unknown)
     return table, {"learned": values, "patients not known": unknown}
-
-
-def about(values: dict[str, Any]) -> list[str]:
-    """Sentences: the sets and the classifier; how to read the figures; findings left out."""
-    fake, real = values["fake"], values.get("real")
-    truth = "prompts" if values["prompts"] else "labels"
-    control = real and f" Real: {real['set']}, n = {real['n']}: what the classifier can do."
-    sentences = [
-        f"Fake: {fake['set']}, n = {fake['n']}, {fake['synthetic']} of them say they are "
-        f"synthetic; their {truth} tell what they should show.{control or ''} Classifier: "
-        f"{values['extractor']}, positive above {values['threshold']:g}.",
-        "Each figure has its interval of 95 % and its n: DeLong's for an AUC, Wilson's for the "
-        "others. An AUC against all other images can be had from their style alone, where films "
-        "with a finding and films without come from different places; the AUC against images of "
-        "other findings asks more. A classifier that cannot see a finding in real films says "
-        "nothing of drawn ones. The n of F1 counts the images with the finding or called so, that "
-        "of precision the ones called so, that of recall the ones with it.",
-    ]
-    if values["left out"]:
-        names = ", ".join(values["left out"])
-        sentences.append(f"Left out, with fewer than two images with it or without it: {names}.")
-    return sentences
 
 
 def estimates(verdict: Verdict | None) -> dict[str, Estimate] | None:

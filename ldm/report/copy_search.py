@@ -108,7 +108,10 @@ class Finder:
         for name, place in self.places().items():
             samples, known, unseen, plain, moved = (embed(x, place, name) for x in sets)
             found = audit(samples, known, unseen, QUANTILE)
-            recall, of_changed = (share_below(x, known, found.threshold) for x in (plain, moved))
+            recall, of_changed = (
+                wilson(int((nearest(x, known).distance < found.threshold).sum()), len(x))
+                for x in (plain, moved)
+            )
             spaces.append(Space(name, found, recall, of_changed, false_alarms(found)))
         return versions, spaces
 
@@ -165,11 +168,6 @@ def with_versions(train: Square) -> Square:
         augment(train.pictures, rng.generator(0, "versions", version)) for version in range(count)
     ]
     return Square(torch.cat([train.pictures, *changed]), train.ids * (1 + count))
-
-
-def share_below(samples: Array, known: Array, threshold: float) -> Estimate:
-    hits = int((nearest(samples, known).distance < threshold).sum())
-    return wilson(hits, len(samples))
 
 
 def false_alarms(found: Audit) -> Estimate:

@@ -23,7 +23,6 @@ from ldm.report import (
 from ldm.report.inpainting_trials import METHODS, MODEL, Repainted
 from ldm.report.outpainting_trials import Extended, Inverted
 from ldm.report.page import Block, Table
-from ldm.report.reconstruction import PATIENTS
 from ldm.weights import loading
 
 TITLE = "Erased and painted again"
@@ -42,14 +41,8 @@ def run(options: argparse.Namespace) -> Report:
     repainted = inpainting_trials.measure(
         pipe, asked, how, options.n, options.prompt, options.skip_bad
     )
-    blocks: list[Block] = [
-        f"{asked.name}, n = {len(repainted.ids)}, {side} px, {options.model}, seed {options.seed}, "
-        f"{options.steps} steps, guidance {guidance:g}. Pixels outside the boxes that differ: "
-        f"{repainted.changed} of {repainted.outside}. Intervals are of 95 % (1.96 standard errors; "
-        "shares: Wilson's) and were not corrected for the number of comparisons. Image to image "
-        "sees what is under the box, the others do not.",
-        inpainting_table(repainted),
-    ]
+    about = page.passage("edits", asked=asked, found=repainted, options=options, config=pipe.config)
+    blocks: list[Block] = [about, inpainting_table(repainted)]
     values: dict[str, Any] = {
         "set": asked.name,
         "n": len(repainted.ids),
@@ -73,10 +66,10 @@ def run(options: argparse.Namespace) -> Report:
         rows.append([image_sheets.Panel(*panel) for panel in shown.items()])
         blocks.append(inversion_table(found))
         values["inversion"] = {name: average(x) for name, x in found._asdict().items()}
-    warning = "The originals are phantoms." if isinstance(asked, PhantomSet) else PATIENTS
+    phantoms = isinstance(asked, PhantomSet)
+    warning = "The originals are phantoms." if phantoms else page.passage("patients")
     blocks.append(image_sheets.edits(rows, warning))
-    files = page.files("edits", TITLE, blocks, values)
-    return Report(page.text(TITLE, blocks), values, files)
+    return page.report("edits", TITLE, blocks, values)
 
 
 def average(values: Array) -> Estimate:
@@ -95,11 +88,7 @@ def inpainting_table(repainted: Repainted) -> Table:
                 worth = "model" if gain.low > 0 else method if gain.high < 0 else "not told apart"
                 cells.append("" if method == MODEL else f"{gain.show()}: {worth}")
             rows.append((f"{place}, {method}", *cells))
-    caption = (
-        f"Inside the box, beside the original, n = {len(repainted.ids)} each. Gain: the model's "
-        "figure minus this fill's, in pairs, and who wins. Seam: mean step across the box's edge, "
-        "the original's being 1."
-    )
+    caption = page.passage("inpainting", n=len(repainted.ids))
     header = ("box and fill", "PSNR, dB", "SSIM", "seam", "gain, dB", "gain, SSIM")
     return Table(caption, header, rows)
 
@@ -120,18 +109,9 @@ def outpainting(found: Extended) -> tuple[Table, dict[str, Any]]:
             right = sum(one.shift is not None and one.shift > 0 for one in both)
             figures["heart at the image's right, of two-lunged"] = wilson(right, len(both))
         columns[whose] = figures
-    names = list(dict.fromkeys(name for figures in columns.values() for name in figures))
-    rows = [
-        (name, *(str(one[name]) if name in one else "" for one in columns.values()))
-        for name in names
-    ]
-    caption = (
-        f"The left half of healthy phantoms drawn on to the right, n = {len(found.truth)}; "
-        f"{found.changed} pixels of the given halves differ. Ratio: how far the lung reaches from "
-        f"the middle in the new half, to the given one; by the phantoms' masks it is "
-        f"{average(found.truth).show()}."
-    )
-    return Table(caption, ("figure", *columns), rows), {"changed": found.changed, **columns}
+    truth = average(found.truth).show()
+    caption = page.passage("outpainting", n=len(found.truth), changed=found.changed, truth=truth)
+    return Table.of(caption, "figure", columns), {"changed": found.changed, **columns}
 
 
 def inversion_table(found: Inverted) -> Table:
@@ -144,5 +124,5 @@ def inversion_table(found: Inverted) -> Table:
         "area": "area outside the mask, share",
         "nearer": "no findings nearer to the truth than same words, dB",
     }
-    rows = [(names[name], str(average(values))) for name, values in found._asdict().items()]
-    return Table("Phantoms with fluid to noise and back, 50 steps of DDIM.", ("", "mean"), rows)
+    means = {names[name]: average(values) for name, values in found._asdict().items()}
+    return Table.of("Phantoms with fluid to noise and back, 50 steps of DDIM.", "", {"mean": means})

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ldm.data.mesh_terms import CLASSES
 from ldm.data.radiology_reports import Labelled
 from ldm.metrics.retrieval import Score, chexpert_at_k, shared_words
-from ldm.report import chambon
+from ldm.report import chambon, page
 from ldm.report.named_encoders import NamedEncoder, open_encoder
 from ldm.report.page import Table
 
@@ -163,11 +163,8 @@ def macro_table(rows: Sequence[Row], k: int) -> Table:
         macro, mean = row.score.macro.show(".1f", 100), percent(100 * row.score.mean.value)
         counts = ("" if row.width is None else str(row.width), str(row.cut))
         cells.append((row.label, row.how, macro, mean, *counts, percent(row.paper)))
-    caption = (
-        "Macro average over the classes (95 % interval) and mean over the reports; "
-        f"n = {rows[0].score.macro.n} for every row, chance "
-        f"{100 * rows[0].score.macro_chance:.1f} %."
-    )
+    score = rows[0].score
+    caption = page.passage("encoder_averages", n=score.macro.n, chance=score.macro_chance)
     header = ("encoder", "vector", f"CheXpert@{k}, %", "over reports, %", "width", "cut")
     return Table(caption, (*header, "paper, %"), cells)
 
@@ -183,10 +180,7 @@ def class_table(rows: Sequence[Row]) -> Table:
         (name, str(each[0].n), percent(100 * chance), *(one.show(".1f", 100) for one in each))
         for name, chance, each in lines
     ]
-    caption = (
-        "By class, each encoder by the vector with its best macro average, chosen on these very "
-        "reports; % (95 % interval)."
-    )
+    caption = page.passage("encoder_classes")
     return Table(caption, ("class", "n", "chance", *(row.name for row in rows)), cells)
 
 
@@ -202,10 +196,7 @@ def order_table(rows: Sequence[Row]) -> Table | str:
         (row.name, percent(100 * row.score.macro.value), str(a), percent(row.paper), str(b))
         for row, a, b in zip(compared, ours, theirs, strict=True)
     ]
-    tau = agreement(rows)
-    caption = "The order beside the paper's, whose reports are others: compare places, not digits."
-    if tau:
-        caption += f" Kendall's tau {tau['tau']:.2f} (n = {tau['n']} rows, p = {tau['p']:.2f})."
+    caption = page.passage("encoder_order", agreed=agreement(rows))
     return Table(caption, ("encoder", "here, %", "place", "paper, %", "place"), cells)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ldm.drawing.masks import Box, Levels
 from ldm.pictures import image_files
+from ldm.report import page
 from ldm.report.page import Picture
 from ldm.report.plots import as_png, new
 
@@ -66,10 +67,12 @@ def triples(shown: Sequence[Triple], labels: tuple[str, str], text: str) -> byte
     return as_png(figure, text)
 
 
-def frameless(rows: int, columns: int, size: tuple[float, float], title: str) -> tuple[Figure, Any]:
+def frameless(
+    rows: int, columns: int, size: tuple[float, float], title: str, fontsize: float = 9
+) -> tuple[Figure, Any]:
     """A titled figure and its axes [rows, columns], which have no ticks and no frame."""
     figure = new(*size)
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=fontsize)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[], frame_on=False)
@@ -107,8 +110,5 @@ def edits(rows: Sequence[Sequence[Panel]], warning: str) -> Picture:
                 top, left, height, width = panel.box
                 corner = (left - 0.5, top - 0.5)
                 axis.add_patch(Rectangle(corner, width, height, fill=False, edgecolor="yellow"))
-    caption = (
-        "Erased regions have a yellow border; of extended and mirrored chests the half that was "
-        f"given has a yellow box. {SYNTHETIC} {warning}"
-    )
+    caption = page.passage("edited_pictures", warning=f"{SYNTHETIC} {warning}")
     return Picture("sheet.png", as_png(figure, caption), caption)

@@ -51,13 +51,13 @@ def run(options: argparse.Namespace) -> Report:
         "fake": set_distances.diversity(fake),
     }
     tables.append(variety(values["MS-SSIM"]))
-    blocks: list[Block] = [*about(values), *tables]
+    limits = {"frechet": FRECHET, "kept": KEPT, "pairs": PAIRS}
+    blocks: list[Block] = [*page.paragraphs("images", **values, **limits), *tables]
     if audited := memorization.beside(options, sets[1]):
         values["memorization"] = audited.values
         blocks += audited.blocks
         tables += audited.blocks[:2]
-    files = page.files("images", TITLE, blocks, values)
-    return Report(page.text(TITLE, [blocks[0], *tables]), values, files)
+    return page.report("images", TITLE, blocks, values, summary=[blocks[0], *tables])
 
 
 def check_enough(extractor: Extractor, sets: Sequence[ImageSet], limit: int | None) -> None:
@@ -100,19 +100,3 @@ def variety(found: dict[str, Estimate]) -> Table:
     caption = f"MS-SSIM of disjoint pairs, grey, {SIDE} px: the higher, the more alike."
     rows = [(name, value.show(), str(value.n)) for name, value in found.items()]
     return Table(caption, ("set", "MS-SSIM", "pairs"), rows)
-
-
-def about(values: dict[str, Any]) -> list[Block]:
-    real, fake = values["real"], values["fake"]
-    return [
-        f"Fake: {fake['set']}, n = {fake['n']}. Real: {real['set']}, n = {real['n']}. "
-        f"{values['shared']} images are in both, pixel by pixel. Intervals are of 95 % and leave "
-        "out a tenth of both sets in turn.",
-        f"Each row has its n. All but the {FRECHET} is of {KEPT} images of a set at most, MS-SSIM "
-        f"of {PAIRS} pairs; of larger sets they are drawn at random.",
-        "A Fréchet distance falls as n rises: compare it at equal n, and with the floor, which has "
-        "half of it. With the extractor inception alone it is the FID of the papers; each other "
-        "extractor has its own scale, and so has every resize. KID does not depend on n; CMMD "
-        "does, as its estimate is biased by about 1 / n. CMMD compares unit vectors; with "
-        "clip:ViT-L-14-336/openai it is that of its paper.",
-    ]

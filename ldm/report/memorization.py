@@ -46,9 +46,9 @@ def run(options: argparse.Namespace) -> Report:
     model = options.model or (str(train.name) if whole else "weights")
     finder = Finder.open(model, open_extractor(options.extractor, options.weights))
     found = audit(finder, (asked, train, held_out), options.limit, options.skip_bad)
-    files = page.files("memorization", TITLE, found.blocks, found.values)
-    files["memorization.csv"] = found.table.encode()
-    return Report(page.text(TITLE, found.blocks[:2]), found.values, files)
+    more = {"memorization.csv": found.table.encode()}
+    shown = found.blocks[:2]
+    return page.report("memorization", TITLE, found.blocks, found.values, summary=shown, more=more)
 
 
 def beside(options: argparse.Namespace, asked: ImageSet) -> Audited | None:
@@ -79,28 +79,12 @@ def audit(finder: Finder, sets: Sequence[ImageSet], limit: int | None, skip_bad:
         "held out": {"set": sets[2].name, "n": len(held_out.ids)},
         "spaces": {space.name: as_json(space) for space in spaces},
     }
-    summary, *notes = about(values)
+    summary, *notes = page.paragraphs(
+        "memorization", **values, held_out=values["held out"], rest=values["left out of train"]
+    )
     pictures = [histograms(spaces), *(pairs(space, fake, versions) for space in spaces)]
-    blocks = [summary, table(spaces), *notes, *pictures]
+    blocks: list[Block] = [summary, table(spaces), *notes, *pictures]
     return Audited(values, blocks, as_csv(spaces, fake, versions))
-
-
-def about(values: dict[str, Any]) -> list[Block]:
-    fake, train, held_out = values["fake"], values["train"], values["held out"]
-    rest, changed = values["left out of train"], train["with versions"] - train["n"]
-    without = f", without {rest} for which there is no memory" if rest else ""
-    return [
-        f"{fake['n']} images of {fake['set']} against {train['n']} training images "
-        f"({train['set']}{without}) and {changed} changed versions of these. A copy is nearer to "
-        "one of them than all but the nearest 1 % of the held-out images, which were not trained "
-        f"on ({held_out['set']}, n = {held_out['n']}): without any copying the share is about 1 %.",
-        "Held-out and planted images passed through the autoencoder first, as samples do. The "
-        "training images themselves are planted, and slightly shifted, zoomed and exposed versions "
-        "of them: the share found says how well copies are found at all. False alarms: each half "
-        "of the held-out images by the threshold of the other half. Intervals are Wilson's, 95 %.",
-        "The pictures and this page hold training images, and the names of their files: if these "
-        "are of patients, so are page and tables.",
-    ]
 
 
 def table(spaces: Sequence[Space]) -> Table:
@@ -150,10 +134,8 @@ def pairs(space: Space, fake: Square, train: Square) -> Picture:
         f"{fake.ids[i]} and {train.ids[j]}: {distance[i]:.3g}"
         for i, j in zip(closest, near, strict=True)
     )
-    caption = (
-        f"The closest pairs in {space.name}: above, generated (synthetic); below, training images. "
-        f"Distances, a copy's being below {space.audit.threshold:.3g}: {nearest}."
-    )
+    threshold = space.audit.threshold
+    caption = page.passage("closest_pairs", space=space.name, threshold=threshold, nearest=nearest)
     return Picture(f"pairs_{space.name.split()[0]}.png", png, caption)
 
 

@@ -3,11 +3,16 @@
 import base64
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+import jinja2
 
 from ldm.metrics.estimate import as_json
+from ldm.report import Report
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,13 @@ class Table:
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+
+    @classmethod
+    def of(cls, caption: str, corner: str, columns: Mapping[str, Mapping[str, object]]) -> "Table":
+        """A row for each key of the columns, empty where a column lacks it."""
+        keys = dict.fromkeys(key for column in columns.values() for key in column)
+        rows = [(key, *(str(each.get(key, "")) for each in columns.values())) for key in keys]
+        return cls(caption, (corner, *columns), rows)
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,38 @@ class Heading:
 Block = str | Table | Picture | Heading  # a str is a paragraph
 
 
+def report(
+    stem: str,
+    title: str,
+    blocks: Sequence[Block],
+    values: dict[str, Any],
+    *,
+    summary: Sequence[Block] | None = None,
+    more: Mapping[str, bytes] = {},
+) -> Report:
+    """summary: the blocks for the terminal, None: all;  more: files beside the page"""
+    shown = text(title, blocks if summary is None else summary)
+    return Report(shown, values, {**files(stem, title, blocks, values), **more})
+
+
+@cache
+def passages() -> jinja2.Template:
+    """passages.md: single ends of lines are spaces, blank lines part paragraphs."""
+    source = Path(__file__).with_name("passages.md").read_text(encoding="utf-8")
+    unwrapped = re.sub(r"(?<!\n)\n(?!\n)", " ", source)
+    return jinja2.Template(unwrapped, undefined=jinja2.StrictUndefined)
+
+
+def passage(name: str, /, **values: object) -> str:
+    """The text of a block of passages.md with these values."""
+    template = passages()
+    return "".join(template.blocks[name](template.new_context(values))).strip()
+
+
+def paragraphs(name: str, /, **values: object) -> list[str]:
+    return [part.strip() for part in re.split(r"\n\s*\n", passage(name, **values))]
+
+
 def files(stem: str, title: str, blocks: Sequence[Block], values: object) -> dict[str, bytes]:
     """{file name: content}: the page in three forms, `values` as JSON, and each picture."""
     contents = {
@@ -60,8 +104,6 @@ def files(stem: str, title: str, blocks: Sequence[Block], values: object) -> dic
 
 def html(title: str, blocks: Sequence[Block]) -> str:
     """One file that needs no other file and no network; it prints on A4 (page.html)."""
-    import jinja2
-
     template = jinja2.Template(
         Path(__file__).with_suffix(".html").read_text(encoding="utf-8"),
         autoescape=True,

@@ -19,6 +19,7 @@ from ldm.data.phantom.body import draw_anatomy
 from ldm.metrics.classification import wilson
 from ldm.metrics.estimate import Estimate
 from ldm.metrics.fid import Array
+from ldm.report import page
 from ldm.report.page import Picture, Table
 from ldm.report.plots import as_png, new
 from ldm.report.roundtrip import Copier
@@ -181,24 +182,14 @@ def tables(series: Sequence[Series], size: int) -> list[Table]:
             rows.append([*cells, str(half.n)])
     phantoms = sample_phantoms(range(UNSEEN, UNSEEN + series[0].n), findings=[])
     pixel = float(np.median([10 * draw_anatomy(one).view_width / size for one in phantoms]))
-    caption = (
-        f"One thing of known size in a phantom of {size} px, of {pixel:.1f} mm each in the median. "
-        "Contrast: grey levels of 255 that it adds on its mask. Kept: the share of it in the "
-        "decoded posterior mean, median and quartiles. Likeness: cosine of its traces in the "
-        "original and in the reconstruction, median. Read: letters whose trace is more like "
-        "themselves than like the other three; chance is 0.25."
-    )
+    caption = page.passage("survival", size=size, pixel=pixel)
     header = ("thing", "contrast", "kept", "keep half of it", "likeness", "read", "n")
     ends = [
         (LABELS[one.name], *(_mm(found, one.sizes) for found in smallest(one))) for one in series
     ]
-    caption_of_ends = (
-        "The smallest size from which on at least half of the phantoms keep at least half of the "
-        "contrast, and the sizes that the 95 % intervals of these shares allow."
-    )
     return [
         Table(caption, header, rows),
-        Table(caption_of_ends, ("thing", "smallest", "from", "to"), ends),
+        Table(page.passage("survival_ends"), ("thing", "smallest", "from", "to"), ends),
     ]
 
 
@@ -234,11 +225,7 @@ def picture(series: Sequence[Series], size: int) -> Picture:
     parts: Any = figure.subfigures(len(series), 1, squeeze=False)  # its type depends on its shape
     for part, one in zip(parts[:, 0], series, strict=True):
         _draw_series(part, one)
-    caption = (
-        f"{SYNTHETIC} Left: share of the contrast kept, median and quartiles of n = {series[0].n}, "
-        f"{size} px. Right: around the thing in the first phantom, above the original, below the "
-        "reconstruction."
-    )
+    caption = page.passage("survival_picture", synthetic=SYNTHETIC, n=series[0].n, size=size)
     return Picture("survival.png", as_png(figure, SYNTHETIC), caption)
 
 

@@ -1,7 +1,7 @@
 """evaluate.py reconstruction: how much of a radiograph survives the autoencoder?"""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from ldm.report import (
     Report,
     classifier_rereading,
     image_sheets,
-    measurement_plots,
     page,
+    plots,
     probe_survival,
     roundtrip,
 )
@@ -27,17 +27,8 @@ from ldm.report.roundtrip import HOW, ORIGINAL, Copier, Copies
 from ldm.system import devices
 
 TITLE = "How much of a radiograph survives the autoencoder?"
+FEW = "too few images"
 UNITS = {"RMSE": "RMSE, of a range of 2048", "PSNR": "PSNR, dB", "SSIM": "SSIM"}
-PAPER = (
-    "The paper's RMSE is on torchxrayvision's range of 2048 as well: Stable Diffusion v1.4 has "
-    "31.8 ± 6.5 (mean ± standard deviation), PSNR 35.1 ± 1.6 dB, SSIM 0.93 ± 0.02 on 1,000 images "
-    "of MIMIC-CXR at 512 px, 47.8, 31.5 dB and 0.85 on CheXpert. Its PSNR fits a range near 1,800, "
-    "which costs it about 1 dB against ours. Compare RMSE, at one size."
-)
-PATIENTS = (
-    "This folder holds images of the set that was measured, which may be patients: keep it where "
-    "that set may be kept."
-)
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -78,7 +69,9 @@ def measure(
         "figures": {how: roundtrip.summaries(each) for how, each in found.figures.items()},
         "extractors": {},
     }
-    tables: list[Block] = [figures_table(found)]
+    caption = f"Each reconstruction beside its original, n = {found.n}."
+    figures = {f"{UNITS[f]}, {how}": found.figures[how][f] for f in UNITS for how in found.figures}
+    tables: list[Block] = [roundtrip.quantile_table(caption, figures)]
     for extractor in seen_by:
         blocks, values["extractors"][extractor.name] = measure_by(extractor, found)
         tables += blocks
@@ -88,10 +81,11 @@ def measure(
         values["survival"] = probe_survival.summary(series)
         tables += probe_survival.tables(series, copier.size)
         pictures.append(probe_survival.picture(series, copier.size))
-    blocks = [*about(values), *tables, *pictures]
-    files = page.files("reconstruction", TITLE, blocks, values)
-    files["reconstruction.csv"] = found.as_csv()
-    return Report(page.text(TITLE, [blocks[0], *tables]), values, files)
+    sentences = page.paragraphs("reconstruction", **values)
+    written = [*sentences, *tables, *pictures]
+    more = {"reconstruction.csv": found.as_csv()}
+    shown = [sentences[0], *tables]
+    return page.report("reconstruction", TITLE, written, values, summary=shown, more=more)
 
 
 def measure_by(extractor: Extractor, found: Copies) -> tuple[list[Block], dict[str, Any]]:
@@ -102,17 +96,17 @@ def measure_by(extractor: Extractor, found: Copies) -> tuple[list[Block], dict[s
     apart["floor"] = frechet(original[::2], original[1::2])
     cosines = {how: found.similarity(extractor.name, how) for how in HOW}
     cosines["other image"] = found.strangers(extractor.name)
-    caption = (
-        f"{extractor.name}: cosine of the embeddings of an original and its reconstruction, and, "
-        "for comparison, of the original before it in the set."
-    )
+    n, width = original.shape
+    caption = page.passage("reconstruction_distances", extractor=extractor, n=n, width=width)
+    shown = {how: {"Fréchet distance": x.show() if x else FEW} for how, x in apart.items()}
+    more = page.passage("reconstruction_cosines", extractor=extractor.name)
     blocks: list[Block] = [
-        distance_table(extractor, apart, *original.shape),
-        roundtrip.quantile_table(caption, cosines),
+        Table.of(caption, "figure", shown),
+        roundtrip.quantile_table(more, cosines),
     ]
     values: dict[str, Any] = {
         "shown": str(extractor),
-        "features": original.shape[1],
+        "features": width,
         "Fréchet distance": apart,
         "cosine": roundtrip.summaries(cosines),
     }
@@ -128,27 +122,6 @@ def frechet(x: Array, y: Array) -> Estimate | None:
     return fid.jackknife(fid.frechet, x, y) if min(len(x), len(y)) >= 10 else None
 
 
-def distance_table(
-    extractor: Extractor, apart: Mapping[str, Estimate | None], n: int, width: int
-) -> Table:
-    few = "" if n // 2 > width else " (more than images: compare with the floor alone)"
-    caption = (
-        f"{extractor}: Fréchet distance of the n = {n} reconstructions to their own originals, "
-        f"{width} features{few}; floor: the odd originals against the even ones, which share no "
-        "image and so lie farther apart."
-    )
-    cells = (one.show() if one else "too few images" for one in apart.values())
-    return Table(caption, ("figure", *apart), [("Fréchet distance", *cells)])
-
-
-def figures_table(found: Copies) -> Table:
-    caption = f"Each reconstruction beside its original, n = {found.n}."
-    rows = {
-        f"{UNITS[name]}, {how}": found.figures[how][name] for name in UNITS for how in found.figures
-    }
-    return roundtrip.quantile_table(caption, rows)
-
-
 def distributions(found: Copies, extractors: Sequence[Extractor]) -> Picture:
     panels = {
         label: {how: found.figures[how][name] for how in HOW} for name, label in UNITS.items()
@@ -158,7 +131,7 @@ def distributions(found: Copies, extractors: Sequence[Extractor]) -> Picture:
             how: found.similarity(extractor.name, how) for how in HOW
         }
     caption = f"Distributions over n = {found.n} images; dotted: medians."
-    return Picture("distributions.png", measurement_plots.histograms(panels), caption)
+    return Picture("distributions.png", plots.histograms(panels), caption)
 
 
 def triples(asked: ImageSet, copier: Copier, found: Copies) -> Picture:
@@ -175,33 +148,7 @@ def triples(asked: ImageSet, copier: Copier, found: Copies) -> Picture:
         shown.append(image_sheets.Triple(title, original, copy))
     drawn = isinstance(asked, PhantomSet)
     whose = "phantom (synthetic)" if drawn else "original"
-    warning = "Phantoms: all synthetic." if drawn else PATIENTS
-    caption = (
-        "By the PSNR of the posterior sample: the worst, the median and the best. Left the "
-        f"{whose}, in the middle its reconstruction, which is synthetic, right what was added "
-        f"(red) and lost (blue). {warning}"
-    )
+    warning = "Phantoms: all synthetic." if drawn else page.passage("patients")
+    caption = page.passage("reconstruction_triples", whose=whose, warning=warning)
     png = image_sheets.triples(shown, (whose, "reconstruction (synthetic)"), caption)
     return Picture("triples.png", png, caption)
-
-
-def about(values: dict[str, Any]) -> list[Block]:
-    size, enlarged = values["size"], values["enlarged"]
-    smaller = f" {enlarged} of them were smaller and were enlarged." if enlarged else ""
-    return [
-        f"{values['set']}, n = {values['n']}: the central square of each image, grey, {size} px, "
-        f"through the VAE of {values['model']} ({values['weights']}) and back. Sample: a draw from "
-        f"the posterior (seed {values['seed']}), as in the paper; mean: the posterior's mean."
-        f"{smaller} Intervals are of 95 % and take the images as independent, which films of one "
-        "patient are not.",
-        "RMSE is on a range of 2048, torchxrayvision's: an eighth of it is in grey levels of 255. "
-        f"PSNR has the whole range as its span. {PAPER}",
-        "Labels: what the set names is there (a CSV that names uncertain findings makes them "
-        "positive, as the paper does); what it does not name is absent if its collection names "
-        "that finding in any film, and unknown otherwise, where the paper takes every missing "
-        "value as absent. Images without labels have no AUC. The findings were not corrected for "
-        "their number.",
-        "A distance to reconstructions of the same images has no sampling noise of its own; the "
-        "floor has. It says how large a distance this many images cannot tell from none.",
-        PATIENTS if not values["set"].startswith("phantoms:") else "All images are synthetic.",
-    ]

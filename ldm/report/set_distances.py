@@ -32,12 +32,9 @@ def read_batches(
 ) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
     """The usable images of a set and their places in it, `size` at a time, with a progress bar."""
     total = len(asked) if limit is None else min(limit, len(asked))
-    with tqdm(
-        total=total, desc=asked.name, unit="image", delay=2, disable=None, leave=False
-    ) as bar:
-        for indices, pictures in batches(load_each(asked, limit, skip_bad), size):
-            yield indices, pictures
-            bar.update(len(pictures))
+    each = load_each(asked, limit, skip_bad)
+    bar = tqdm(each, asked.name, total, unit="image", delay=2, disable=None, leave=False)
+    yield from batches(bar, size)
 
 
 class View:

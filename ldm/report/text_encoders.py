@@ -4,7 +4,6 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -12,21 +11,14 @@ from ldm.data import radiology_reports
 from ldm.data.mesh_terms import CLASSES
 from ldm.data.radiology_reports import Labelled
 from ldm.metrics import retrieval
-from ldm.report import Report, encoder_retrieval, measurement_plots, page
+from ldm.report import Report, encoder_retrieval, page, plots
 from ldm.report.encoder_retrieval import Choice, Row
-from ldm.report.measurement_plots import TsnePanel
 from ldm.report.options import own
 from ldm.report.page import Picture
+from ldm.report.plots import TsnePanel
 
 TITLE = "Which text encoder keeps clinical meaning?"
 VECTORS = ("IoU", "eot", "mean", "start", "cls", "pooler", "projection")
-LABELS = (
-    "A report counts under its one CheXpert class: of Open-I's MeSH terms a negated one is passed "
-    "over, an uncertain one counts as positive, and a class of which another one present is an "
-    "instance (an opacity that is pneumonia) is dropped; a CSV's labels are taken as they stand. "
-    "Reports of several classes even so, or of none, are left out, and so are those without an "
-    "impression."
-)
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -71,15 +63,15 @@ def measure(
         "rows": [row.values() for row in rows],
         "agreement": encoder_retrieval.agreement(rows),
     }
-    sentences = about(values)
+    sentences = page.paragraphs("text_encoders", **values)
     tables = [
         encoder_retrieval.macro_table(rows, k),
         encoder_retrieval.order_table(rows),
         encoder_retrieval.class_table(best),
     ]
     blocks = [*sentences, *tables, *draw(best, chosen, seed)]
-    files = page.files("text_encoders", TITLE, blocks, values)
-    return Report(page.text(TITLE, [sentences[0], *tables]), values, files)
+    summary = [sentences[0], *tables]
+    return page.report("text_encoders", TITLE, blocks, values, summary=summary)
 
 
 def choice(text: str) -> Choice:
@@ -93,43 +85,22 @@ def choice(text: str) -> Choice:
     return Choice(label or (name if ":" in name else Path(name).name), name, how or None)
 
 
-def about(values: dict[str, Any]) -> list[str]:
-    """Sentences: the figure and the reports; how to read it; the labels; reports left out."""
-    vectors = "cosines" if values["similarity"] == "cosine" else "dot products, as in the paper"
-    left_out = ", ".join(f"{reason} {count}" for reason, count in values["left_out"].items())
-    return [
-        f"CheXpert@{values['k']} is the share, of the {values['k']} reports most like a report, "
-        f"that have its class (arXiv:2210.04133, section 2.4): n = {values['n']} impressions, at "
-        f"most {values['per_class']} of a class, drawn with seed {values['seed']}. A random order "
-        f"gives {100 * values['chance']:.1f} % on average over the classes.",
-        "Intervals of 95 % are percentiles over 1,000 resamples of the queries within each class. "
-        "They are for this collection of reports, too narrow for another. Vectors are compared by "
-        f"{vectors}; words by the share that two impressions have in common. Random weights are a "
-        "control. The column cut counts the impressions too long for an encoder, whose end it did "
-        "not see.",
-        LABELS,
-        f"Reports left out: {left_out}.",
-    ]
-
-
 def draw(rows: Sequence[Row], chosen: Labelled, seed: int) -> list[Picture]:
     """A picture of each encoder's best vectors, and one of all beside each other.
 
     Words, which are no vectors, and vectors that are all equal have none.
     """
-    panels = []
-    for row in tqdm(rows, "drawing", delay=2, disable=None, leave=False):
-        points = None if row.vectors is None else measurement_plots.tsne(row.vectors, seed)
-        if points is not None:
-            panels.append(TsnePanel(f"{row.label}@{row.how}", points))
+    bar = tqdm(rows, "drawing", delay=2, disable=None, leave=False)
+    found = {row.name: plots.tsne(row.vectors, seed) for row in bar if row.vectors is not None}
+    panels = [TsnePanel(name, points) for name, points in found.items() if points is not None]
     pictures = []
     for i, panel in enumerate(panels, start=1):
         name = f"tsne_{i}_{re.sub(r'[^A-Za-z0-9]+', '_', panel.title)}.png"
         caption = f"t-SNE of {panel.title}, n = {len(chosen.ids)}, seed {seed}: near is alike."
-        png = measurement_plots.scatter([panel], chosen.labels, CLASSES)
+        png = plots.scatter([panel], chosen.labels, CLASSES)
         pictures.append(Picture(name, png, caption))
     if len(panels) > 1:
         caption = f"The same beside each other: {', '.join(panel.title for panel in panels)}."
-        png = measurement_plots.scatter(panels, chosen.labels, CLASSES)
+        png = plots.scatter(panels, chosen.labels, CLASSES)
         pictures.append(Picture("tsne.png", png, caption))
     return pictures

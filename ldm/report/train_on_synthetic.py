@@ -11,6 +11,7 @@ from ldm import rng
 from ldm.judging.extractors import Array
 from ldm.metrics.classification import auc, auc_difference
 from ldm.metrics.estimate import Estimate
+from ldm.report import page
 from ldm.report.page import Table
 from ldm.report.verdicts import Judged, Truth, cases, enough
 
@@ -76,8 +77,7 @@ def scores(x: Array, truth: Truth, y: Array) -> Array:
     from sklearn.preprocessing import StandardScaler
 
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
-    found: Array = classifier.fit(x, truth).decision_function(y)
-    return found
+    return classifier.fit(x, truth).decision_function(y)
 
 
 def shuffled(places: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -87,19 +87,7 @@ def shuffled(places: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def table(found: Mapping[str, Learned | None], unknown: int = 0) -> Table:
     """unknown: the number of real images without a patient"""
-    caption = (
-        "A classifier trained on fake images, tried on real ones, and one trained on as many real "
-        f"images of other patients ({FOLDS} folds, whose scores are pooled: that costs a little). "
-        f"Logistic regression on the extractor's standardised features, C = {C}. The extractor "
-        "learned these findings from labelled images itself, so this asks for less than training "
-        "from nothing."
-    )
-    if unknown:
-        caption += (
-            f" {unknown} real images do not say whose they are (column `patient_id` of a CSV) and "
-            "count as another patient's each: if a patient has several, real images learned from "
-            "some of his and were tried on others, which flatters them."
-        )
+    caption = page.passage("train_on_synthetic", folds=FOLDS, C=C, unknown=unknown)
     rows = []
     for finding, learned in found.items():
         if learned is None:

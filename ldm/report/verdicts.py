@@ -14,8 +14,8 @@ from ldm.judging.extractors import Array, Extractor
 from ldm.metrics.classification import auc, decisions, wilson
 from ldm.metrics.estimate import Estimate
 from ldm.report.image_sheets import COLUMNS, TitledImage, titled_rows
-from ldm.report.measurement_plots import Curve, roc
 from ldm.report.page import Picture, Table
+from ldm.report.plots import Curve, roc
 from ldm.report.set_distances import fingerprint, read_batches
 
 Truth = NDArray[np.bool_]

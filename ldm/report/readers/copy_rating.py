@@ -6,9 +6,9 @@ import numpy as np
 
 from ldm.metrics.classification import median, wilson_of_groups
 from ldm.metrics.estimate import Estimate, mean
+from ldm.report import page
 from ldm.report.page import Block, Table
 from ldm.report.readers.answers import Key, Reader
-from ldm.report.readers.detection import cells
 from ldm.report.readers.readings import agreement, gather, groups
 
 SCALE = {
@@ -39,20 +39,9 @@ def measure(key: Key, readers: Sequence[Reader]) -> dict[str, dict[str, Estimate
 def blocks(
     found: Mapping[str, dict[str, Estimate]], key: Key, readers: Sequence[Reader]
 ) -> list[Block]:
-    names = list(next(iter(found.values())))
-    caption = (
-        "Scores of the copies: mean (1.96 standard errors), median (sign test) and shares "
-        "(Wilson), 95 %. Of all readers: over the pairs that all of them scored. The paper's one "
-        "reader gave the copies of 100 films by Stable Diffusion's autoencoder a mean of 4.51 "
-        "(SD 0.54), a median of 5 and nothing below 3."
-    )
-    tables: list[Block] = [Table(caption, ("", *found), cells(found, names))]
+    tables: list[Block] = [Table.of(page.passage("copy_rating"), "", found)]
     if len(readers) > 1:
         ways = {w: agreement(key, readers, w) for w in ("linear", "quadratic")}
-        rows = [
-            (pair, *(str(way[pair]) if pair in way else "" for way in ways.values()))
-            for pair in ways["linear"]
-        ]
         caption = "Cohen's kappa of two readers' scores, weighted by how far they are apart, 95 %."
-        tables.append(Table(caption, ("readers", *ways), rows))
+        tables.append(Table.of(caption, "readers", ways))
     return tables

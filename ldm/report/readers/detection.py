@@ -7,7 +7,7 @@ import numpy as np
 from ldm.metrics.agreement import detect
 from ldm.metrics.classification import auc_of_readers, wilson_of_groups
 from ldm.metrics.estimate import Estimate
-from ldm.report import measurement_plots
+from ldm.report import page, plots
 from ldm.report.page import Block, Picture, Table
 from ldm.report.readers.answers import SAID, Key, Reader
 from ldm.report.readers.readings import Readings, gather, groups
@@ -44,26 +44,19 @@ def figures(seen: Readings, who: str) -> dict[str, Estimate]:
 def blocks(
     found: Mapping[str, dict[str, Estimate]], key: Key, readers: Sequence[Reader]
 ) -> list[Block]:
-    kinds = [name for name in next(iter(found.values())) if " called " in name]
-    others = [name for name in next(iter(found.values())) if " called " not in name]
+    called, others = (
+        {
+            who: {name: one for name, one in each.items() if (" called " in name) == calls}
+            for who, each in found.items()
+        }
+        for calls in (True, False)
+    )
     return [
-        Table("What was called what: shares, 95 %.", ("", *found), cells(found, kinds)),
-        Table(
-            "Fake is the signal. Unsure is counted both ways for sensitivity, specificity and d' "
-            "(log-linear: half a case more in each cell); the criterion is above 0 for who says "
-            "fake reluctantly. AUC of the confidence, from certainly real over unsure to certainly "
-            "fake. Of all readers: the mean, over the images that all of them answered; intervals "
-            "are about these readers and other such images, not about other readers.",
-            ("", *found),
-            cells(found, others),
-        ),
+        Table.of("What was called what: shares, 95 %.", "", called),
+        Table.of(page.passage("detection"), "", others),
         *pictures(key, readers),
         fooled(key, readers),
     ]
-
-
-def cells(found: Mapping[str, dict[str, Estimate]], names: Sequence[str]) -> list[Sequence[str]]:
-    return [(name, *(str(each[name]) for each in found.values())) for name in names]
 
 
 def pictures(key: Key, readers: Sequence[Reader]) -> list[Picture]:
@@ -71,15 +64,15 @@ def pictures(key: Key, readers: Sequence[Reader]) -> list[Picture]:
     curves, times = {}, {}
     for reader in readers:
         seen = gather(key, [reader])
-        curves[reader.name] = [measurement_plots.Curve("fake", seen.ratings[0], seen.synthetic)]
+        curves[reader.name] = [plots.Curve("fake", seen.ratings[0], seen.synthetic)]
         seconds = np.array([reader.answers[i].seconds for i in seen.ids])
         kinds = {"real": seconds[~seen.synthetic], "synthetic": seconds[seen.synthetic]}
         times[f"{reader.name}: seconds"] = kinds
     caption = "ROC curves of each reader's confidence that an image is fake."
     more = "Seconds for each image; dotted: the medians."
     return [
-        Picture("score_roc.png", measurement_plots.roc(curves), caption),
-        Picture("score_times.png", measurement_plots.histograms(times), more),
+        Picture("score_roc.png", plots.roc(curves), caption),
+        Picture("score_times.png", plots.histograms(times), more),
     ]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from ldm.metrics.classification import auc_of_readers
 from ldm.metrics.estimate import Estimate
+from ldm.report import page
 from ldm.report.page import Table
 from ldm.report.readers.offline_page import Pixels
 
@@ -43,13 +44,5 @@ def measure(real: Sequence[Pixels], synthetic: Sequence[Pixels]) -> dict[str, Es
 
 
 def table(found: dict[str, Estimate]) -> Table:
-    rows = [
-        (name, str(each), "" if each.low <= 0.5 <= each.high else "tells them apart")
-        for name, each in found.items()
-    ]
-    caption = (
-        "What alone would tell real from synthetic: AUC of each cue (0.5: nothing; 1: synthetic is "
-        "always higher; 0: lower), 95 %, not corrected for their number. Readers may use such cues "
-        "without knowing; about one of twenty is named by chance."
-    )
-    return Table(caption, ("cue", "AUC", ""), rows)
+    apart = {name: "tells them apart" for name, e in found.items() if not e.low <= 0.5 <= e.high}
+    return Table.of(page.passage("giveaways"), "cue", {"AUC": found, "": apart})

@@ -42,7 +42,7 @@ def run(path: str) -> Report:
         detection_block(groups, skill),
     ]
     values = {"source": source, "contradictions": wrong, "rates": figures, "detection": skill}
-    return Report(page.text(TITLE, blocks), values, page.files("counts", TITLE, blocks, values))
+    return page.report("counts", TITLE, blocks, values)
 
 
 def read(path: str) -> tuple[str, list[Group]]:
@@ -132,9 +132,4 @@ def detection_block(groups: list[Group], skill: Mapping[str, Mapping[str, Estima
         rows = [(name, *map(str, each.values())) for name, each in skill.items()]
         header = ("reader", *next(iter(skill.values())))
         return Table("Over all groups; unsure counts as real.", header, rows)
-    kind = groups[0].truth
-    other, word = ("specificity", "fake") if kind == "synthetic" else ("sensitivity", "real")
-    return (
-        f"All images shown were {kind}: neither {other} nor d' can be had. A reader who calls "
-        f"everything {word} would look perfect."
-    )
+    return page.passage("one_kind", kind=groups[0].truth)

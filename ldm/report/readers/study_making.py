@@ -8,21 +8,17 @@ from typing import Any
 from torch import Tensor
 
 from ldm.config import ConfigError
-from ldm.data.image_sets import ImageSet, PhantomSet, open_set
+from ldm.data.image_sets import ImageSet, PhantomSet, open_set, patients
 from ldm.metrics.estimate import Estimate
 from ldm.pictures import image_files
 from ldm.report import Report, page
 from ldm.report.page import Block
 from ldm.report.readers import giveaways, offline_page, trials
 from ldm.report.readers.trials import PAIR, REAL, SYNTHETIC, Item
-from ldm.report.reconstruction import PATIENTS
 from ldm.report.roundtrip import Copier, open_copier
 
 TITLE = "A reader study was made"
 LARGEST = 512  # pixels of a side, unless --size asks for more
-WARNING = (
-    "Give readers study.html alone. key.json says which image is which; made.html is not for them."
-)
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -61,14 +57,8 @@ def authenticity(options: argparse.Namespace) -> Report:
         "real through the autoencoder of": options.model if options.same_path else None,
     }
     real, synthetic = sets.values()
-    blocks: list[Block] = [
-        f"{n} real images of {real.name} ({trials.of_patients(real)}) and {n} synthetic ones "
-        f"of {synthetic.name}, {size} px: the central square, grey, 8 bits, the same path for all. "
-        f"Smaller than that and enlarged: {enlarged[REAL]} real, {enlarged[SYNTHETIC]} synthetic.",
-        same_path(options),
-        *about(options, real),
-        giveaways.table(found),
-    ]
+    facts = {"n": n, "synthetic": synthetic, "enlarged": enlarged}
+    blocks = [*about("study_authenticity", options, real, size, facts), giveaways.table(found)]
     return finish("authenticity", items, options, made, blocks, found)
 
 
@@ -90,13 +80,7 @@ def pairs(options: argparse.Namespace) -> Report:
         "model": options.model,
         "weights": copier.weights,
     }
-    blocks: list[Block] = [
-        f"{options.n} images of {asked.name} ({trials.of_patients(asked)}), each beside what the "
-        f"autoencoder of {options.model} makes of it (the posterior's mean), {copier.size} px: the "
-        "central square, grey, 8 bits. Readers know which is which and score the copy from 1 to 5, "
-        "the scale of arXiv:2210.04133, section 2.3.",
-        *about(options, asked),
-    ]
+    blocks = about("study_pairs", options, asked, copier.size, {})
     return finish("pairs", items, options, made, blocks, {})
 
 
@@ -119,8 +103,7 @@ def finish(
         "made": made,
         "giveaways": found,
     }
-    files = page.files("made", TITLE, blocks, values) | written
-    return Report(page.text(TITLE, blocks), values, files)
+    return page.report("made", TITLE, blocks, values, more=written)
 
 
 def settings(options: argparse.Namespace, size: int) -> dict[str, Any]:
@@ -138,27 +121,14 @@ def prepare(image: Tensor, size: int, through: Copier | None) -> offline_page.Pi
     return trials.as_pixels(image_files.fit_square(image, size))
 
 
-def same_path(options: argparse.Namespace) -> str:
-    if options.same_path:
-        return (
-            f"The real images went through the autoencoder of {options.model} first, so that its "
-            "blur tells nothing: the study asks about the chest, not about the autoencoder. What "
-            "readers call real is then a copy of a real film."
-        )
-    return (
-        "The real images did not go through an autoencoder, and the synthetic ones came out of "
-        "one, if a latent diffusion model drew them: its blur may give them away. --same-path "
-        "sends the real ones through it, too."
-    )
-
-
-def about(options: argparse.Namespace, first: ImageSet) -> list[str]:
-    sentences = [
-        f"{options.repeats} of them come again, half the study later or more; {options.catch} "
-        f"catch trials ({' and '.join(trials.SPOILED)}) tell who attends. Seed {options.seed}. "
-        + WARNING
-    ]
-    return sentences if isinstance(first, PhantomSet) else [*sentences, PATIENTS]
+def about(
+    name: str, options: argparse.Namespace, real: ImageSet, size: int, facts: dict[str, Any]
+) -> list[Block]:
+    """The paragraphs of a block of passages.md;  real: the set that may show patients"""
+    _, unknown = patients(real, range(len(real)))
+    known = {"options": options, "real": real, "size": size, "unknown": unknown}
+    more = {"spoiled": trials.SPOILED, "phantoms": isinstance(real, PhantomSet)}
+    return [*page.paragraphs(name, **known, **more, **facts)]
 
 
 def check_key(path: Path, study: str) -> None:

@@ -39,11 +39,7 @@ def run(options: argparse.Namespace) -> Report:
         for name, n in needed.items()
     ]
     blocks: list[Block] = [
-        f"Half widths of 95 % intervals where readers call {rate:g} of the images fake, d' is "
-        f"{d_prime:g} without bias and their kappa is {kappa:g}. Images: for a rate those of one "
-        "kind, for d' of each kind, for kappa of both together. Readers who agree share their "
-        "mistakes, so that more of them help less than more images: the design effect is 1 + (R - "
-        "1) kappa. Intervals are about these readers, not about readers in general.",
+        page.passage("study_planning", rate=rate, d_prime=d_prime, kappa=kappa),
         Table("Half widths.", ("images", *columns), rows),
         Table("Images that are needed.", ("figure", "half width", "images"), needs),
     ]
@@ -53,4 +49,4 @@ def run(options: argparse.Namespace) -> Report:
         "wanted": wanted,
         "needed": needed,
     }
-    return Report(page.text(TITLE, blocks), values, page.files("plan", TITLE, blocks, values))
+    return page.report("plan", TITLE, blocks, values)

@@ -1,8 +1,7 @@
 """evaluate.py reader-study score: figures, agreement and attention from the answers."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from ldm.config import ConfigError
 from ldm.report import Report, page
@@ -31,10 +30,13 @@ def run(options: argparse.Namespace) -> Report:
     watched = {reader.name: attention(key, reader) for reader in readers}
     found = way.measure(key, readers)
     agreed = agreement(key, readers)
+    kappas: Block = "One reader alone agrees with nobody: no kappa between readers."
+    if agreed:
+        kappas = Table.of(page.passage("reader_agreement"), "readers", {"kappa": agreed})
     blocks: list[Block] = [
         about(key, readers),
         *way.blocks(found, key, readers),
-        *agreement_blocks(agreed, len(readers)),
+        kappas,
         care(watched, key),
         *remarks(key, readers),
     ]
@@ -46,51 +48,29 @@ def run(options: argparse.Namespace) -> Report:
         "kappa": agreed,
         "readers": watched,
     }
-    title = TITLE[key.mode]
-    return Report(page.text(title, blocks), values, page.files("score", title, blocks, values))
+    return page.report("score", TITLE[key.mode], blocks, values)
 
 
 def about(key: Key, readers: Sequence[Reader]) -> str:
     asked = len(key.trials)
     missing = [f"{r.name} {len(r.answers)}" for r in readers if len(r.answers) < asked]
-    part = f" Not all answered all {asked}: {', '.join(missing)}." if missing else ""
-    made = ", ".join(f"{name}: {value}" for name, value in key.made.items() if value is not None)
-    return (
-        f"Study {key.study}, {len(readers)} readers, {asked} images shown ({made}).{part} Figures "
-        "are of first readings, without repeats and catch trials. For research, not for a "
-        "diagnosis."
-    )
-
-
-def agreement_blocks(agreed: Mapping[str, Any], readers: int) -> list[Block]:
-    if not agreed:
-        return ["One reader alone agrees with nobody: no kappa between readers."]
-    rows = [(names, str(each)) for names, each in agreed.items()]
-    caption = (
-        "Agreement of readers about the same images: Cohen's kappa of two, Fleiss' of three or "
-        "more; 95 %, large-sample errors with two imagined images."
-    )
-    return [Table(caption, ("readers", "kappa"), rows)]
+    made = [f"{name}: {value}" for name, value in key.made.items() if value is not None]
+    return page.passage("study_scores", key=key, readers=readers, missing=missing, made=made)
 
 
 def care(watched: Mapping[str, Attentiveness], key: Key) -> Table:
-    figures: dict[str, Callable[[Attentiveness], object]] = {
-        "repeats, same answer": lambda one: one.same or "none shown",
-        "repeats, kappa": lambda one: one.kappa or "none shown",
-        "repeats, opposite answers": lambda one: len(one.opposite),
-        "catch trials passed": lambda one: one.caught or "none shown",
-        "seconds, median": lambda one: one.seconds,
+    none = "none shown"
+    columns: dict[str, dict[str, object]] = {
+        name: {
+            "repeats, same answer": one.same or none,
+            "repeats, kappa": one.kappa or none,
+            "repeats, opposite answers": len(one.opposite),
+            "catch trials passed": one.caught or none,
+            "seconds, median": one.seconds,
+        }
+        for name, one in watched.items()
     }
-    rows = [
-        (label, *(str(figure(one)) for one in watched.values()))
-        for label, figure in figures.items()
-    ]
-    scored = " (quadratic weights)" if key.mode == "pairs" else ""
-    caption = (
-        f"Each reader alone: images that came again, kappa of both readings{scored}; catch trials "
-        f"{'scored 1 or 2' if scored else 'called fake'}; seconds for an image; 95 %."
-    )
-    return Table(caption, ("", *watched), rows)
+    return Table.of(page.passage("reader_care", pairs=key.mode == "pairs"), "", columns)
 
 
 def remarks(key: Key, readers: Sequence[Reader]) -> list[Block]:

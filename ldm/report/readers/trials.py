@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ldm import rng
 from ldm.config import ConfigError
@@ -37,7 +35,7 @@ class Item:
 def choose(asked: ImageSet, n: int, seed: int, truth: str) -> list[int]:
     """The numbers of n images drawn at random, one of each patient at most.
 
-    An image whose patient is not known counts as another patient's: see `of_patients`.
+    An image whose patient is not known counts as another patient's.
     """
     names, unknown = patients(asked, range(len(asked)))
     order = torch.randperm(len(asked), generator=rng.generator(seed, "reader study", truth))
@@ -48,17 +46,6 @@ def choose(asked: ImageSet, n: int, seed: int, truth: str) -> list[int]:
         of = "" if unknown else f" of {len(chosen)} patients"
         raise ConfigError(f"{asked.name} holds {len(asked)} images{of}, but --n needs {n} of them")
     return list(chosen.values())[:n]
-
-
-def of_patients(asked: ImageSet) -> str:
-    """A phrase about the patients of the images that `choose` draws."""
-    _, unknown = patients(asked, range(len(asked)))
-    if not unknown:
-        return "one of a patient at most"
-    return (
-        f"perhaps several of a patient, for {unknown} of {len(asked)} images do not say whose "
-        "they are (column `patient_id` of a CSV) and count as another patient's each"
-    )
 
 
 def spoil(pixels: Pixels, number: int, seed: int) -> Pixels:
@@ -147,8 +134,7 @@ def arrange(catches: Sequence[bool], repeats: int, seed: int, *purpose: str) -> 
 
 def as_pixels(image: torch.Tensor) -> Pixels:
     """[1, H, W] in [-1, 1]"""
-    grey: NDArray[np.uint8] = image_files.to_integers(image)[..., 0]
-    return grey
+    return image_files.to_integers(image)[..., 0]
 
 
 def _name(seed: int, *purpose: str | int) -> str:

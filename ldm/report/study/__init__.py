@@ -8,8 +8,7 @@ adapted_rows    how the model of each row of Table 4 is made and opened
 paper_tables    the tables, each beside the paper's
 paper_figures   the paper's Figures 1, 4 and 5 with our images
 rank_agreement  agreement of two studies on the order of the same rows
-study_page      the page: what the paper found, and what was found here
-study_summary   the summary, the limits, and how the study was made
+study_page      the page: what the paper found, what was found here, the summary, how it was made
 """
 
 import argparse

@@ -3,7 +3,7 @@
 import gc
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,40 +23,22 @@ from ldm.weights.loading import load
 
 @dataclass(frozen=True)
 class AdaptedRow:
-    """config: in configs/, none for the unchanged model;  style: is its prompt drawn, too?"""
+    """config: in configs/, none for the unchanged model
+
+    style: is its prompt drawn, too? The paper drew it of two rows.
+    """
 
     name: str
     group: str
     label: str
     config: str = ""
-    overrides: tuple[str, ...] = ()
+    overrides: Sequence[str] = ()
     style: bool = False
 
 
-INVERSION, PROJECTION, UNET = "Token embedding training", "Textual projection", "U-Net training"
-METHODS = (
-    AdaptedRow("base", "Original model", "untouched"),
-    AdaptedRow(
-        "projection_none",
-        *(PROJECTION, "No projection", "projection_token"),
-        ("method.fit=none", "train.steps=1", "train.learning_rate=0"),
-    ),
-    AdaptedRow("projection_document", PROJECTION, "Document level", "projection_document"),
-    AdaptedRow("projection_token", PROJECTION, "Token level", "projection_token"),
-    *(
-        AdaptedRow(
-            f"{template}_{concept}",
-            *(INVERSION, f"{template.capitalize()}, {concept}", "textual_inversion"),
-            (f"method.template={template}", f"method.concept={concept}"),
-            style=concept == "radiology",  # the paper drew these two
-        )
-        for template in ("object", "style")
-        for concept in ("radiology", "lung")
-    ),
-    AdaptedRow("unet_no_findings", UNET, "On no findings", "unet_no_findings"),
-    AdaptedRow("unet", UNET, "On no findings and abnormality", "unet"),
-    AdaptedRow("unet_prior", UNET, "... with prior", "unet_prior"),
-)
+GROUPS = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+_, PROJECTION, INVERSION, UNET = GROUPS
+METHODS = tuple(AdaptedRow(group=group, **row) for group, rows in GROUPS.items() for row in rows)
 
 
 def run_of(method: AdaptedRow, study: Study, size: int, made_of: Mapping[str, str]) -> RunConfig:

@@ -25,12 +25,11 @@ from ldm.system.fingerprint import code_version, digest
 log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[2]
+CODE = (".py", ".cpp", ".json", ".csv")  # tables of constants count, templates of pages do not
 # files that only show results, so that a new word in a caption does not repeat hours of work
 SHOWS = (
-    *("report/page.py", "report/chambon.py"),
-    *("report/study/paper_figures.py", "report/study/paper_tables.py"),
+    *("report/page.py", "report/study/paper_figures.py", "report/study/paper_tables.py"),
     *("report/study/rank_agreement.py", "report/study/study_page.py"),
-    "report/study/study_summary.py",
 )
 VALUES, RECORD = "values.json", "step.json"
 
@@ -57,8 +56,7 @@ class Done(NamedTuple):
         return (self.folder / name).read_bytes()
 
     def array(self, name: str) -> np.ndarray:
-        found: np.ndarray = np.load(self.folder / f"{name}.npy")
-        return found
+        return np.load(self.folder / f"{name}.npy")
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ def time_left(expected: float, spent: Sequence[tuple[float, float]]) -> str:
 
 
 def version() -> str:
-    """Hash of all code of the package that results can depend on, and torch's version."""
+    """Hash of all code and constants that results can depend on, and torch's version."""
     return _hash(lambda name: name not in SHOWS)
 
 
@@ -124,7 +122,7 @@ def core_version() -> str:
 
 
 def _hash(counts: Callable[[str], bool]) -> str:
-    files = sorted(PACKAGE.rglob("*.py"))
+    files = sorted(file for file in PACKAGE.rglob("*") if file.suffix in CODE)
     kept = [file for file in files if counts(file.relative_to(PACKAGE).as_posix())]
     return f"{code_version(*kept)}-{torch.__version__}"
 
@@ -148,8 +146,7 @@ def read_values(folder: Path) -> dict[str, Any]:
     def revive(found: dict[str, Any]) -> Any:
         return estimate_of(found) if found.keys() == set(Estimate._fields) else found
 
-    values: dict[str, Any] = json.loads((folder / VALUES).read_text(), object_hook=revive)
-    return values
+    return json.loads((folder / VALUES).read_text(), object_hook=revive)
 
 
 def estimate_of(found: Mapping[str, Any]) -> Estimate:
@@ -196,7 +193,6 @@ def why(folder: Path, step: StudyStep, code: str) -> str:
 
 def read_record(folder: Path) -> dict[str, Any] | None:
     try:
-        record: dict[str, Any] = json.loads((folder / RECORD).read_text())
-        return record
+        return json.loads((folder / RECORD).read_text())
     except (OSError, ValueError):
         return None

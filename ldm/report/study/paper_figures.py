@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ldm.pictures import image_files
+from ldm.report import page
+from ldm.report.image_sheets import frameless
 from ldm.report.page import Picture
-from ldm.report.plots import as_png, new
+from ldm.report.plots import as_png
 from ldm.report.study.adapted_rows import kept_images
 from ldm.report.study.paper_tables import LABELS, NAMES, Steps
 
@@ -28,19 +30,16 @@ def padded(images: Tensor, count: int) -> list[Tensor | None]:
 def sheet(rows: Mapping[str, list[Tensor | None]], titles: Mapping[int, str], text: str) -> bytes:
     """Images in rows with their names; titles: {column: heading};  text: at the top"""
     columns = max(map(len, rows.values()))
-    figure = new(2.2 + 1.1 * columns, 0.7 + 1.1 * len(rows))
-    axes = figure.subplots(len(rows), columns, squeeze=False)
+    size = (2.2 + 1.1 * columns, 0.7 + 1.1 * len(rows))
+    figure, axes = frameless(len(rows), columns, size, text, fontsize=8)
     for line, (name, cells) in zip(axes, rows.items(), strict=True):
         for axis, image in zip(line, cells, strict=True):
-            axis.set(xticks=[], yticks=[])
-            axis.set_frame_on(False)
             if image is not None:
                 grey = image_files.to_channels(image, 1)[0].numpy()
                 axis.imshow(grey, cmap="gray", vmin=-1, vmax=1)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     for column, title in titles.items():
         axes[0, column].set_title(title, fontsize=8, loc="left")
-    figure.suptitle(text, fontsize=8)
     return as_png(figure, text)
 
 
@@ -48,10 +47,8 @@ def original_and_tuned(done: Steps, tuned: str) -> Picture:
     """Figure 1: the original model and a fine-tuned one;  tuned: its step"""
     steps = {"original": "base", "fine-tuned": tuned}
     rows = {name: both_prompts(done, step) for name, step in steps.items()}
-    caption = (
-        f"Figure 1: images of the original and of the fine-tuned model ({LABELS[tuned]}), the "
-        f"first {EACH} of each prompt, uncurated. {SYNTHETIC} Steps: base, {tuned}."
-    )
+    facts = {"model": LABELS[tuned], "each": EACH, "synthetic": SYNTHETIC, "tuned": tuned}
+    caption = page.passage("figure_1", **facts)
     return Picture("figure_1.png", sheet(rows, PROMPTS, SYNTHETIC), caption)
 
 
@@ -60,10 +57,7 @@ def every_method(done: Steps, phantoms: bool) -> Picture:
     rows = {LABELS[name]: both_prompts(done, name) for name in NAMES}
     if phantoms:
         rows["phantoms, for comparison"] = both_prompts(done, "reference")
-    caption = (
-        f"Figure 4: the first {EACH} images of each method for each prompt, uncurated; one noise "
-        f"down a column. {SYNTHETIC} Steps: {', '.join(NAMES)}."
-    )
+    caption = page.passage("figure_4", each=EACH, synthetic=SYNTHETIC, steps=NAMES)
     return Picture("figure_4.png", sheet(rows, PROMPTS, SYNTHETIC), caption)
 
 
@@ -75,14 +69,8 @@ def trained_and_drawn(done: Steps, tuned: str, phantoms: bool) -> Picture:
     for (name, kind), real in zip(kinds, trained, strict=True):
         drawn = kept_images(done[tuned], kind)[:half]
         rows[name] = [*padded(real[:half], half), None, *drawn]
-    what = "phantoms, synthetic"
-    if not phantoms:
-        what = "real films: keep this page where they may be kept"
-    caption = (
-        f"Figure 5: left, the images that the U-Net was tuned on ({what}); right, what it draws "
-        f"({LABELS[tuned]}). {SYNTHETIC if phantoms else 'The right ones are synthetic.'} "
-        f"Steps: {tuned}."
-    )
+    facts = {"model": LABELS[tuned], "synthetic": SYNTHETIC, "tuned": tuned}
+    caption = page.passage("figure_5", phantoms=phantoms, **facts)
     titles = {0: "tuned on", half + 1: "drawn (synthetic)"}
     text = SYNTHETIC if phantoms else "left: real films; right: synthetic"
     return Picture("figure_5.png", sheet(rows, titles, text), caption)

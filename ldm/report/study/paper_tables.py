@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ldm.metrics.estimate import Estimate
-from ldm.report import chambon
+from ldm.report import chambon, page
 from ldm.report.page import Table
 from ldm.report.study.adapted_rows import METHODS
 from ldm.report.study.cached_steps import Done, estimate_of
@@ -131,11 +131,8 @@ def encoders(done: Steps) -> Comparison:
         ("ours, % (95 %; n)", ours),
         ("paper, %", paper),
     ]
-    title = (
-        "Table 2: macro CheXpert@10. IoU: words in common (the paper's Table 3, Base); eot, mean "
-        "and start are the paper's pooler output, mean and CLS hidden state of CLIP."
-    )
     labels = {key: row["encoder"] for key, row in rows.items()}
+    title = page.passage("table_2")
     shown = table(title, ["text_encoders"], "encoder", labels, columns, ".1f", 100)
     return Comparison([shown], {"Table 2: macro CheXpert@10": compare(ours, paper)})
 
@@ -166,13 +163,11 @@ def classes(done: Steps) -> Comparison:
 
 
 def distance(done: Steps, name: str, kind: str) -> Estimate | None:
-    found: Estimate | None = done[name].values["distances"].get(kind)
-    return found
+    return done[name].values["distances"].get(kind)
 
 
 def verdict(done: Steps, name: str, kind: str) -> Estimate | None:
-    found: Estimate | None = done[name].values["verdict"].get(kind)
-    return found
+    return done[name].values["verdict"].get(kind)
 
 
 def distances(done: Steps) -> Comparison:
@@ -187,10 +182,7 @@ def distances(done: Steps) -> Comparison:
         columns += [(prompt, ours), ("paper", paper)]
         orders[f"Table 4: {prompt}"] = compare(ours, paper)
     columns.append(("both", {name: distance(done, name, "both") for name in labels}))
-    title = (
-        "Table 4: Fréchet distance of what is drawn to real images of its kind, ours (95 %; n), "
-        "and the paper's FID, which has another scale; the last column is of both prompts."
-    )
+    title = page.passage("table_4")
     return Comparison([table(title, [*labels], "model", labels, columns)], orders)
 
 
@@ -221,10 +213,5 @@ def copies(done: Steps) -> Table:
         for kind in ("copies", "planted found")
         for place in ("pixels", "latents", "features")
     ]
-    title = (
-        "Not in the paper: copies, % (95 %; n): images nearer to one that was trained on, or to a "
-        "little changed version, than 1 % of unseen images are; planted: training images "
-        "themselves, through the autoencoder, that are found."
-    )
     labels = {name: LABELS[name] for name in found}
-    return table(title, ["copies"], "model", labels, columns, ".1f", 100)
+    return table(page.passage("copies"), ["copies"], "model", labels, columns, ".1f", 100)

@@ -1,23 +1,28 @@
 """The page of a study: what the paper found, what was found here, and what that is worth."""
 
 import json
+import os
+import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
+import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ldm import __version__
 from ldm.metrics.estimate import Estimate, as_json
 from ldm.report import Report, page
 from ldm.report.page import Block, Heading, Table
 from ldm.report.study import paper_figures, paper_tables
-from ldm.report.study import study_summary as summary
-from ldm.report.study.paper_tables import Comparison, Steps, distance
+from ldm.report.study.paper_tables import LABELS, NAMES, Comparison, Steps, distance, verdict
 from ldm.report.study.rank_agreement import RankAgreement
 from ldm.report.study.study_settings import Study
 
 TITLE = "Adapting latent diffusion to chest radiographs: the study of arXiv:2210.04133, repeated"
 RECONSTRUCTIONS = {"reconstruction": "", "reconstruction_films": ", films"}
 TUNED = ("unet", "unet_prior")  # on an effusion
+TIMES = ("seconds", "cpu")  # of the record of a step
 
 
 def report(study: Study, done: Steps) -> Report:
@@ -26,13 +31,13 @@ def report(study: Study, done: Steps) -> Report:
     orders, sections = orders_of(found), blocks(study, done, found)
     values = {"orders": {name: {**o._asdict(), "words": o.words} for name, o in orders.items()}}
     everything = values | {name: step.values for name, step in done.items()}
-    whole = [*sections, Heading("How it was made"), *summary.machine_blocks(study, done)]
-    files = page.files("study", TITLE, whole, summary.machine(done))
+    whole = [*sections, Heading("How it was made"), *machine_blocks(study, done)]
+    files = page.files("study", TITLE, whole, machine(done))
     files["machine.json"] = files.pop("study.json")
     only_tables = [block for block in sections if isinstance(block, Table | Heading)]
     files["tables.md"] = page.markdown(TITLE, only_tables).encode()
     files["tables.json"] = (json.dumps(as_json(everything), indent=1) + "\n").encode()
-    return Report(page.text(TITLE, summary.results(study, done, orders)), values, files)
+    return Report(page.text(TITLE, results(study, done, orders)), values, files)
 
 
 def comparisons(done: Steps) -> dict[str, Comparison]:
@@ -59,7 +64,7 @@ def blocks(study: Study, done: Steps, found: Mapping[str, Comparison]) -> list[B
     tuned, phantoms = best_tuned(done), study.data is None
     named: dict[str, Sequence[Block]] = {
         **{name: each.tables for name, each in found.items()},
-        "results": summary.results(study, done, orders_of(found)),
+        "results": results(study, done, orders_of(found)),
         "reconstructions": reconstructions(done, found),
         "embeddings": embeddings(done),
         "drawn": [
@@ -131,12 +136,8 @@ def auc_changes(done: Steps, name: str) -> str:
     changes = {key: one["difference"]["sample"] for key, one in found.items()}
     down = [key for key, one in changes.items() if one.high < 0]
     up = [key for key, one in changes.items() if one.low > 0]
-    return (
-        f"Here ({done[name].values['n']} images), of {len(found)} findings the AUC falls in "
-        f"{len(down)} ({', '.join(down) or 'none'}), rises in {len(up)} "
-        f"({', '.join(up) or 'none'}), and cannot be told from the original's in the others, by "
-        "the paired interval of the difference."
-    )
+    n = done[name].values["n"]
+    return page.passage("auc_changes", n=n, findings=len(found), down=down, up=up)
 
 
 def embeddings(done: Steps) -> list[Block]:
@@ -155,3 +156,94 @@ def best_tuned(done: Steps) -> str:
     """The tuned U-Net with the least distance; with too few images, the paper's."""
     near: dict[str, Estimate] = {n: one for n in TUNED if (one := distance(done, n, "both"))}
     return min(near, key=lambda name: near[name].value) if near else "unet"
+
+
+def results(study: Study, done: Steps, orders: Mapping[str, RankAgreement]) -> list[Block]:
+    """The findings in short: the best model, and how many columns have the paper's order."""
+    found: list[Block] = [headline(done), count_orders(orders), order_table(orders)]
+    return [page.passage("quick", study=study), *found] if study.quick else found
+
+
+def headline(done: Steps) -> str:
+    """The model with the least distance and the one with the highest accuracy: are they one?"""
+    near = {name: one for name in NAMES if (one := distance(done, name, "both"))}
+    right = {name: one for name in NAMES if (one := verdict(done, name, "accuracy"))}
+    if not near or not right:
+        return page.passage("headline", best=None)
+    nearest = min(near, key=lambda name: near[name].value)
+    best = max(right, key=lambda name: right[name].value)
+    close = [n for n, x in near.items() if n != nearest and x.low <= near[nearest].high]
+    as_right = [n for n, x in right.items() if n != best and x.high >= right[best].low]
+    overlaps = {"distance": quoted(close), "accuracy": quoted(as_right)}
+    models = {"nearest": model(done, nearest), "best": model(done, best)}
+    return page.passage("headline", **models, overlaps=overlaps)
+
+
+def quoted(names: Sequence[str]) -> list[str]:
+    return [f'"{LABELS[name]}"' for name in names]
+
+
+def model(done: Steps, name: str) -> str:
+    """The name of a model with its figures."""
+    figures = {"distance": distance(done, name, "both")}
+    figures |= {
+        kind: verdict(done, name, kind) for kind in ("accuracy", "AUC", paper_tables.AGAINST)
+    }
+    listed = ", ".join(f"{kind} {paper_tables.show(one)}" for kind, one in figures.items())
+    return f'"{LABELS[name]}" ({listed})'
+
+
+def count_orders(orders: Mapping[str, RankAgreement]) -> str:
+    """A sentence on how many columns have the paper's order."""
+    words = [one.words for one in orders.values()]
+    same, other = (words.count(kind) for kind in ("same order", "not the same order"))
+    return page.passage("orders", words=words, same=same, other=other)
+
+
+def order_table(orders: Mapping[str, RankAgreement]) -> Table:
+    apart = "pairs told apart, as in the paper"
+    return Table(
+        "Is the order of the rows the paper's?",
+        ("column", "here and there", "Kendall's tau", "rows", apart),
+        [
+            (name, one.words, one.shown, str(one.n), f"{one.alike} of {one.apart}")
+            for name, one in orders.items()
+        ],
+    )
+
+
+def machine_blocks(study: Study, done: Steps) -> list[Block]:
+    records = {name: step.record for name, step in done.items()}
+    records["all"] = {kind: sum(each[kind] for each in records.values()) for kind in TIMES}
+    rows = [(name, *(f"{each[kind]:.0f}" for kind in TIMES)) for name, each in records.items()]
+    return [
+        page.passage("how_it_was_made", study=study, where=machine(done)),
+        Table(
+            "Seconds of each step on this machine, of its last start if it was interrupted.",
+            ("step", "seconds", "of all its cores' work"),
+            rows,
+        ),
+    ]
+
+
+def machine(done: Steps) -> dict[str, object]:
+    """Facts that may differ between two runs of one study."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    records = {"seconds": "seconds", "processor's seconds": "cpu", "keys": "key"}
+    return {
+        "machine": f"{processor()}, {platform.system()}, {cores} cores, "
+        f"{torch.get_num_threads()} threads",
+        "versions": f"ldm {__version__}, torch {torch.__version__}, "
+        f"Python {platform.python_version()}",
+        **{
+            shown: {name: step.record[key] for name, step in done.items()}
+            for shown, key in records.items()
+        },
+    }
+
+
+def processor() -> str:
+    """Its name where Linux tells it, or its kind."""
+    cpus = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.+)", cpus.read_text()) if cpus.exists() else []
+    return names[0] if names else platform.machine()

@@ -7,9 +7,8 @@ import pytest
 from ldm.metrics.estimate import Estimate
 from ldm.report.study.cached_steps import Done
 from ldm.report.study.paper_tables import LABELS, NAMES
-from ldm.report.study.study_page import render
+from ldm.report.study.study_page import headline, render
 from ldm.report.study.study_settings import Study
-from ldm.report.study.study_summary import headline
 
 BASE, BEST = NAMES[0], NAMES[-1]
 

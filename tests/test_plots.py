@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from ldm.data.mesh_terms import CLASSES
-from ldm.report import measurement_plots, plots
-from ldm.report.measurement_plots import TsnePanel, scatter, tsne
+from ldm.report import plots
+from ldm.report.plots import TsnePanel, scatter, tsne
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +43,7 @@ def test_equal_vectors_make_no_picture() -> None:
 
 def test_no_two_classes_share_a_sign() -> None:
     """Markers differ for all 14, so that colour is not needed; so do colours of neighbours."""
-    assert (
-        len(set(map(str, measurement_plots.MARKERS)))
-        == len(CLASSES)
-        == len(measurement_plots.MARKERS)
-    )
+    assert len(set(map(str, plots.MARKERS))) == len(CLASSES) == len(plots.MARKERS)
     assert len(set(plots.COLOURS)) == 8  # Okabe and Ito's
 
 
