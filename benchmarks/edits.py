@@ -24,9 +24,9 @@ from drawn import EFFUSION, UNSEEN, scores
 
 import ldm
 from ldm.data import phantom
-from ldm.drawing import image_editing, masks, outpainting
+from ldm.drawing import compositing, image_editing, outpainting
+from ldm.drawing.compositing import Floats, Levels
 from ldm.drawing.latent_editing import PictureBatch
-from ldm.drawing.masks import Floats, Levels
 from ldm.judging.judge import load_judge
 from ldm.metrics.classification import wilson
 from ldm.metrics.estimate import mean
@@ -158,7 +158,7 @@ def picture_of(pipe: LatentDiffusion, given: Phantoms, drawing: Sampling, ddim: 
     """
     one = next((i for i, mask in enumerate(given.fluid) if mask.mean() > 0.1), 0)
     sick, well, fluid = given.sick[one], given.well[one], given.fluid[one]
-    alpha = masks.alpha_of((fluid * np.uint8(255))[..., None], grow=6)
+    alpha = compositing.alpha_of((fluid * np.uint8(255))[..., None], grow=6)
     hidden = np.where(alpha[..., None] > 0, 255, sick)
     rows: list[dict[str, Levels]] = [{"phantom with fluid": sick}]
     healthy = PictureBatch(pipe, [NONE], [0], drawing)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ldm.config import ModelConfig
-from ldm.weights import diffusers_configs, rename
+from ldm.weights import diffusers_configs, tensor_names
 from ldm.weights.loading import PARTS
 
 TOLERANCE = 1e-4  # relative L2: more is another result, and no faster way to the same
@@ -180,7 +180,7 @@ def twin(part: str, config: ModelConfig, ours: nn.Module) -> nn.Module | None:
         import diffusers
     except ModuleNotFoundError:
         return None
-    names = rename.names(config, "diffusers")
+    names = tensor_names.names(config, "diffusers")
     with torch.device("meta"):
         kind = getattr(diffusers, TWINS[part])
         network = kind.from_config(diffusers_configs.configs(config)[f"{part}/config.json"])

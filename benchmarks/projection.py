@@ -36,10 +36,10 @@ from tqdm import tqdm
 
 from ldm import rng
 from ldm.clip import TextEncoder, tokenizer
+from ldm.data.caption_corpus import open_texts
 from ldm.data.data_config import DataConfig
+from ldm.data.labelled_reports import Labelled, balanced, openi
 from ldm.data.mesh_terms import CLASSES
-from ldm.data.radiology_reports import Labelled, balanced, openi
-from ldm.data.text_corpus import open_texts
 from ldm.judging.judge import Judge, load_judge
 from ldm.metrics.classification import auc
 from ldm.metrics.estimate import Estimate

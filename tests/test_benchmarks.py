@@ -21,7 +21,7 @@ from ldm.config import ConfigError, ModelConfig, from_dict
 from ldm.fast import winograd
 from ldm.system import cli
 from ldm.vae import VAE
-from ldm.weights import rename
+from ldm.weights import tensor_names
 from ldm.weights.export import export
 from ldm.weights.loading import build
 
@@ -61,7 +61,7 @@ class Fake(nn.Module):
         return {
             theirs.removeprefix("vae/"): x[:, :, 0, 0] if name.endswith(linear) else x
             for name, x in state.items()
-            for theirs in rename.names(TINY, "diffusers")[f"vae.{name}"]
+            for theirs in tensor_names.names(TINY, "diffusers")[f"vae.{name}"]
         }
 
     def load_state_dict(self, state: dict[str, Tensor], assign: bool) -> None:
@@ -73,7 +73,7 @@ class Fake(nn.Module):
 
     def decode(self, z: Tensor, return_dict: bool) -> tuple[Tensor]:
         assert not return_dict
-        names = rename.names(TINY, "diffusers")
+        names = tensor_names.names(TINY, "diffusers")
         ours = {
             name: self.state[names[f"vae.{name}"][0].removeprefix("vae/")].reshape(x.shape)
             for name, x in VAE(TINY.vae).state_dict().items()

@@ -11,8 +11,8 @@ from evaluation import assert_refused, measure
 
 from ldm.judging.extractors import Extractor
 from ldm.pictures import image_files
-from ldm.report import anatomy_survey, train_on_synthetic, verdicts
-from ldm.report.verdicts import Judged
+from ldm.report import anatomy_survey, finding_calls, train_on_synthetic
+from ldm.report.finding_calls import Judged
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 A, B = "pleural effusion", "cardiomegaly"
@@ -41,18 +41,18 @@ def test_perfect_scores_have_perfect_figures() -> None:
     rows = rows_of(60)
     scores = np.array([[2.0 * row[A] - 1, 2.0 * row[B] - 1] for row in rows])
     for finding in (A, B):
-        found = verdicts.verdict(judged(scores, rows), finding, LOOKS)
+        found = finding_calls.verdict(judged(scores, rows), finding, LOOKS)
         assert found.auc.value == found.rivals.value == 1
         assert {e.value for e in found.decisions.values()} == {1.0}
         assert found.asked == found.called
         assert found.rivals_n == 20
-        assert not verdicts.surely_wrong(judged(scores, rows), finding, LOOKS, 8)
+        assert not finding_calls.surely_wrong(judged(scores, rows), finding, LOOKS, 8)
 
 
 def test_random_scores_know_nothing() -> None:
     """The interval of the AUC holds 0.5, against all images and against other findings."""
     rows, scores = rows_of(600), np.random.default_rng(0).normal(size=(600, 2))
-    found = verdicts.verdict(judged(scores, rows), A, LOOKS)
+    found = finding_calls.verdict(judged(scores, rows), A, LOOKS)
     for area in (found.auc, found.rivals):
         assert area.low < 0.5 < area.high
     assert (found.auc.n, found.rivals.n) == (600, 400)
@@ -62,7 +62,7 @@ def test_style_does_not_count_against_other_findings() -> None:
     """Scores that only tell sick from well: AUC 0.75 against all, 0.5 against other findings."""
     rows = rows_of(300)
     scores = np.array([[float(row[A] or row[B])] * 2 for row in rows])
-    found = verdicts.verdict(judged(scores, rows), A, LOOKS)
+    found = finding_calls.verdict(judged(scores, rows), A, LOOKS)
     assert found.auc.value == 0.75
     assert found.rivals.value == 0.5
 
@@ -70,8 +70,8 @@ def test_style_does_not_count_against_other_findings() -> None:
 def test_images_nobody_labelled_are_left_out() -> None:
     """Rows that do not know the finding change no figure, and n says so."""
     rows, scores = rows_of(60), np.random.default_rng(1).normal(size=(90, 2))
-    plain = verdicts.verdict(judged(scores[:60], rows), A, LOOKS)
-    more = verdicts.verdict(judged(scores, [*rows, *[{B: True}] * 30]), A, LOOKS)
+    plain = finding_calls.verdict(judged(scores[:60], rows), A, LOOKS)
+    more = finding_calls.verdict(judged(scores, [*rows, *[{B: True}] * 30]), A, LOOKS)
     assert plain == more
 
 
@@ -79,7 +79,7 @@ def test_the_surest_disagreements_come_first() -> None:
     """Asked for and lowest, not asked for and highest; never what is on the right side."""
     rows = [{A: True}, {A: True}, {A: True}, {A: False}, {A: False}, {A: False}]
     scores = np.array([[-1.0], [-3.0], [2.0], [1.0], [4.0], [-2.0]])
-    kinds = verdicts.surely_wrong(judged(scores, rows), A, LOOKS, 8)
+    kinds = finding_calls.surely_wrong(judged(scores, rows), A, LOOKS, 8)
     assert kinds == {"asked for, not seen": [1, 0], "seen, not asked for": [4, 3]}
 
 

@@ -9,8 +9,8 @@ from evaluation import assert_refused, measure, status
 
 from ldm.data.image_sets import open_set
 from ldm.drawing import image_editing
+from ldm.drawing.compositing import Box
 from ldm.drawing.latent_editing import PictureBatch
-from ldm.drawing.masks import Box
 from ldm.metrics.chest_anatomy import Chest
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.report import edits, inpainting_trials, outpainting_trials

@@ -90,7 +90,7 @@ def test_bad_reports_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, case: str
 ) -> None:
     """Before any encoder is opened: one line of what and where, never a text; nothing written."""
-    monkeypatch.setattr("ldm.report.encoder_retrieval.open_all", None)
+    monkeypatch.setattr("ldm.report.report_retrieval.open_all", None)
     content, message = CSVS[case]
     (tmp_path / "bad.csv").write_text(content)
     refuse(tmp_path, capsys, message, "--reports", tmp_path / "bad.csv")
@@ -142,7 +142,7 @@ def test_bad_encoders_are_one_line(
     (tmp_path / "neither").mkdir()
     (tmp_path / "neither" / "notes.txt").touch()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ldm.report.encoder_retrieval.measure", None)
+    monkeypatch.setattr("ldm.report.report_retrieval.measure", None)
     names, message = ENCODERS[case]
     refuse(tmp_path, capsys, message, "--reports", toys, "--k", 3, "--encoders", *names)
 

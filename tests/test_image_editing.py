@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_latent_editing import OTHER, PROMPT, SAMPLING, picture
 
-from ldm.drawing import image_editing, masks, outpainting
+from ldm.drawing import compositing, image_editing, outpainting
 from ldm.drawing.latent_editing import PictureBatch
 from ldm.pipeline import LatentDiffusion
 
@@ -14,7 +14,7 @@ from ldm.pipeline import LatentDiffusion
 def test_padding_mirrors_and_is_cropped_away(tiny: LatentDiffusion) -> None:
     """Sides become multiples, only right and below, with nothing that is not in the image."""
     given = picture(70, 65)
-    whole = masks.padded(given, 16)
+    whole = compositing.padded(given, 16)
     assert whole.shape == (80, 80, 1)
     assert np.array_equal(whole[:70, :65], given)
     assert np.array_equal(whole[70:, :65], given[60:][::-1])
@@ -91,7 +91,7 @@ def test_image_7_is_the_same_edit_in_any_company(tiny: LatentDiffusion, way: str
     alpha[8:20, 8:24] = 1
     sampling = replace(SAMPLING, sampler="ddim" if way == "inversion" else "ddpm", steps=2)
 
-    def edit(prompts: list[str], indices: list[int]) -> list[masks.Levels]:
+    def edit(prompts: list[str], indices: list[int]) -> list[compositing.Levels]:
         batch = PictureBatch(tiny, prompts, indices, sampling)
         if way == "inpainting":
             return image_editing.inpaint(batch, given, alpha, 2)

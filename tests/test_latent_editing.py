@@ -12,7 +12,7 @@ import ldm
 from ldm import rng
 from ldm.data import phantom
 from ldm.data.image_sets import UNSEEN
-from ldm.drawing import image_editing, latent_editing, masks
+from ldm.drawing import compositing, image_editing, latent_editing
 from ldm.drawing.latent_editing import PictureBatch
 from ldm.guidance import Denoise
 from ldm.metrics.image_quality import psnr
@@ -28,7 +28,7 @@ PROMPT, OTHER = "lung xray with pleural effusion", "no findings"
 
 def picture(
     height: int, width: int, channels: int = 1, bits: int = 8, seed: int = 0
-) -> masks.Levels:
+) -> compositing.Levels:
     """Smooth, as images are, and nowhere black."""
     noise = rng.gaussian(seed, [0], 0, (channels, height // 8 + 1, width // 8 + 1))
     return image_files.to_integers(image_files.resize(noise[0] / 3, height, width), bits)

@@ -10,9 +10,9 @@ from test_latent_editing import PROMPT, SAMPLING, picture
 
 from ldm import rng
 from ldm.config import ConfigError
-from ldm.drawing import masks, outpainting
+from ldm.drawing import compositing, outpainting
+from ldm.drawing.compositing import Box
 from ldm.drawing.latent_editing import OnStep, PictureBatch
-from ldm.drawing.masks import Box
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion
 
@@ -91,14 +91,14 @@ def test_each_window_has_noise_of_its_own(
 
 
 @pytest.fixture
-def resumable(tiny: LatentDiffusion, tmp_path: Path) -> Callable[..., masks.Levels]:
+def resumable(tiny: LatentDiffusion, tmp_path: Path) -> Callable[..., compositing.Levels]:
     """Outpaints an image window by window, its state in a folder of the given name."""
     board, known = outpainting.place(picture(64, 64), (80, 64), (8, 0))
     boxes = outpainting.plan(known, 32)
 
     def run(
         name: str, on_step: OnStep = lambda step: None, text: dict[str, str] = TEXT
-    ) -> masks.Levels:
+    ) -> compositing.Levels:
         batch = PictureBatch(tiny, [PROMPT], [0], FEW, on_step)
         return outpainting.outpaint_resumably(batch, board, known, boxes, 1, tmp_path / name, text)
 
@@ -106,7 +106,7 @@ def resumable(tiny: LatentDiffusion, tmp_path: Path) -> Callable[..., masks.Leve
 
 
 def test_a_run_stopped_between_windows_goes_on_to_the_same_levels(
-    resumable: Callable[..., masks.Levels], tmp_path: Path
+    resumable: Callable[..., compositing.Levels], tmp_path: Path
 ) -> None:
     """Stopped in the third window, the same call paints from the third on, not from the first."""
     expected = resumable("whole")
@@ -130,7 +130,7 @@ def test_a_run_stopped_between_windows_goes_on_to_the_same_levels(
 
 
 def test_states_of_other_commands_and_damaged_ones_are_refused(
-    resumable: Callable[..., masks.Levels], tmp_path: Path
+    resumable: Callable[..., compositing.Levels], tmp_path: Path
 ) -> None:
     """In one line that says what to do, and the state stays."""
     resumable("out")

@@ -26,7 +26,7 @@ from ldm.training.methods import pretraining
 from ldm.training.methods.pretraining import TrainUNet
 from ldm.training.trainer import Trainer
 from ldm.training.training_run import RunConfig, build_method, load_run, read_log
-from ldm.weights import loading, rename
+from ldm.weights import loading, tensor_names
 
 ROOT = Path(__file__).parents[1]
 
@@ -116,7 +116,7 @@ def test_loss_and_gradients_equal_the_reference(tiny: LatentDiffusion) -> None:
     assert relative_l2(loss.detach(), want["loss"]) < 1e-5
 
     prefix = "model.diffusion_model."
-    theirs = {ours: names[0] for ours, names in rename.names(tiny.config, "compvis").items()}
+    theirs = {ours: names[0] for ours, names in tensor_names.names(tiny.config, "compvis").items()}
     gradients = {
         theirs[f"unet.{name}"].removeprefix(prefix): parameter.grad
         for name, parameter in unet.named_parameters()

@@ -16,7 +16,7 @@ from torch import Tensor
 from ldm.data.phantom import Probe, sample_phantoms
 from ldm.judging.extractors import Extractor
 from ldm.metrics.estimate import as_json
-from ldm.report import classifier_rereading, plots, probe_survival, roundtrip
+from ldm.report import plots, probe_survival, reconstruction_verdicts, roundtrip
 from ldm.report.roundtrip import HOW, ORIGINAL, Copier
 from ldm.vae import Posterior
 
@@ -54,7 +54,7 @@ def test_a_perfect_autoencoder_keeps_everything() -> None:
     asked = Drawn("drawn", pictures(24))
     asked.findings = lambda index: {"brightness": index % 2 == 0}  # type: ignore[method-assign]
     found = roundtrip.measure(asked, Copier(Same(), 1, 32), [MEANS])
-    said = classifier_rereading.measure(MEANS, found.features["quarters"], found.labels)
+    said = reconstruction_verdicts.measure(MEANS, found.features["quarters"], found.labels)
     for how in HOW:
         assert not found.figures[how]["RMSE"].any()
         assert np.isposinf(found.figures[how]["PSNR"]).all()
@@ -116,7 +116,7 @@ def test_verdicts_leave_out_what_too_few_labels_know() -> None:
     scores = np.linspace(-1, 1, 40)[:, None] * [1, 1, 1, 1]
     shown = {ORIGINAL: scores, "sample": -scores, "mean": scores + 0.5}
     labels: list[dict[str, bool]] = [{"brightness": i >= 20} for i in range(30)] + [{}] * 10
-    said = classifier_rereading.measure(MEANS, shown, labels)
+    said = reconstruction_verdicts.measure(MEANS, shown, labels)
     found = said.found["brightness"]
     assert found.positive == 10
     assert found.auc[ORIGINAL] == (1, 1, 1, 30)
@@ -126,9 +126,9 @@ def test_verdicts_leave_out_what_too_few_labels_know() -> None:
     assert said.agreement["brightness"]["sample"].value == 0
     assert said.agreement["brightness"]["mean"][::3] == (0.75, 40)  # ten of forty rise above 0
     assert said.called == {"brightness": 20}
-    few = classifier_rereading.measure(MEANS, shown, [{"brightness": i < 4} for i in range(40)])
+    few = reconstruction_verdicts.measure(MEANS, shown, [{"brightness": i < 4} for i in range(40)])
     assert few.left_out == {"brightness": "4 with it, 36 without"}
-    none = classifier_rereading.measure(MEANS, shown, [{}] * 40)
+    none = reconstruction_verdicts.measure(MEANS, shown, [{}] * 40)
     assert none.left_out == {"brightness": "no label"}
     assert none.agreement == said.agreement
 

@@ -12,7 +12,7 @@ from test_bad_input import status
 from test_latent_editing import OTHER, PROMPT, picture
 from test_sample import content
 
-from ldm.drawing import edited_pictures, image_editing, masks, outpainting
+from ldm.drawing import compositing, edited_pictures, image_editing, outpainting
 from ldm.drawing.latent_editing import PictureBatch
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
@@ -73,7 +73,7 @@ def test_files_are_what_the_functions_make(
     folder = run(*way(name, given / "mask.png"), *told, *sampler)
     assert [path.name for path in folder.iterdir()] == ["00003.png"]
     init = image_files.read(given / "init.png")
-    alpha = masks.alpha_of(image_files.read(given / "mask.png"), 3)
+    alpha = compositing.alpha_of(image_files.read(given / "mask.png"), 3)
     batch = PictureBatch(tiny, [PROMPT], [3], sampling)
     if name == "image to image":
         (expected,) = image_editing.image_to_image(batch, init, 0.5)
@@ -181,7 +181,7 @@ def test_a_stopped_outpainting_goes_on_to_the_same_bytes(
     whole = run(*options, out="whole")
     inpaint, windows = image_editing.inpaint, []
 
-    def stop(*args: object) -> list[masks.Levels]:
+    def stop(*args: object) -> list[compositing.Levels]:
         windows.append(args)
         if len(windows) == 3:
             raise KeyboardInterrupt

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ldm.config import ModelConfig
-from ldm.weights import loading, rename
+from ldm.weights import loading, tensor_names
 from ldm.weights.conversion import convert
 from ldm.weights.export import save
 from ldm.weights.loading import load_parts, weights_hash
@@ -42,7 +42,10 @@ def test_every_tensor_has_its_place(
 ) -> None:
     """The tables name each tensor of the reference once, in both layouts, and in the same pairs."""
     config, want = config_of(size, tiny_config), reference_names(size)
-    compvis, diffusers = rename.names(config, "compvis"), rename.names(config, "diffusers")
+    compvis, diffusers = (
+        tensor_names.names(config, "compvis"),
+        tensor_names.names(config, "diffusers"),
+    )
     pairs = [pair for name in compvis for pair in zip(compvis[name], diffusers[name], strict=True)]
     assert (len(compvis), len(pairs)) == (ours, theirs)
     known_extra = want["compvis_to_diffusers"].pop(POSITION_IDS)
@@ -57,7 +60,7 @@ def test_our_networks_have_the_shapes_of_the_reference(tiny_config: ModelConfig,
     """On the meta device, every tensor of ours has its sources' shape, or their rows stacked."""
     config, want = config_of(size, tiny_config), reference_names(size)
     shapes = loading.shapes(config, loading.PARTS)
-    names = rename.names(config, "compvis")
+    names = tensor_names.names(config, "compvis")
     assert shapes.keys() == names.keys()
     for name, sources in names.items():
         height, *rest = want["compvis"][sources[0]]
@@ -68,7 +71,7 @@ def test_our_networks_have_the_shapes_of_the_reference(tiny_config: ModelConfig,
 def test_averages_are_named_after_the_live_weights(tiny_config: ModelConfig, size: str) -> None:
     """model_ema.* drops the dots of the live names, so it is built from them."""
     want = reference_names(size)["ema_to_live"]
-    assert {rename.ema_name(live): live for live in want.values()} == want
+    assert {tensor_names.ema_name(live): live for live in want.values()} == want
 
 
 # --- reading ---

@@ -7,5 +7,5 @@ edited_pictures     opens the image to edit, and edits it a batch at a time
 outpainting         fills a canvas around the image, window by window; can be stopped
 image_editing       image to image, inversion and inpainting of pixels
 latent_editing      the same of latents: SDEdit, DDIM inversion, RePaint
-masks               alphas, padding, and pasting without a seam
+compositing         alphas, padding, and pasting without a seam
 """

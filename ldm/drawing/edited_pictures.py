@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from ldm.config import ConfigError
-from ldm.drawing import image_editing, latent_editing, masks, outpainting
+from ldm.drawing import compositing, image_editing, latent_editing, outpainting
+from ldm.drawing.compositing import Floats, Levels
 from ldm.drawing.drawing_settings import DrawingSettings
 from ldm.drawing.edit_settings import Edit
 from ldm.drawing.latent_editing import OnStep, PictureBatch
-from ldm.drawing.masks import Floats, Levels
 from ldm.drawing.picture_folder import Painter, Texts
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
@@ -70,7 +70,7 @@ def open_original(
     edit = with_defaults(edit, picture)
     alpha = None
     if mask is not None:
-        alpha = masks.alpha_of(mask, edit.grow or 0, bool(edit.invert_mask))
+        alpha = compositing.alpha_of(mask, edit.grow or 0, bool(edit.invert_mask))
     results = {(out / f"{i:05d}.png").resolve() for i in settings.indices}
     if taken := results & {Path(path).resolve() for path in files.values()}:
         raise ConfigError(f"the result would replace {min(taken)}; name another folder with --out")
@@ -163,7 +163,7 @@ def check(pipe: LatentDiffusion, edit: Edit, original: Original, sampling: Sampl
     size = pipe.config.image_size
     height, width = original.picture.shape[:2]
     if original.alpha is not None:
-        _, _, height, width = masks.window(original.alpha > 0, size)
+        _, _, height, width = compositing.window(original.alpha > 0, size)
     elif edit.canvas is not None:
         height, width = (min(size, side) for side in edit.canvas[::-1])
     need, room = codec_bytes(pipe.config.vae, height, width), available(pipe.device)

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldm.drawing import latent_editing, masks
+from ldm.drawing import compositing, latent_editing
+from ldm.drawing.compositing import Floats, Levels
 from ldm.drawing.latent_editing import PictureBatch
-from ldm.drawing.masks import Floats, Levels
 from ldm.guidance import Denoise
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
@@ -39,7 +39,7 @@ def fitted(batch: PictureBatch, height: int, width: int) -> PictureBatch:
 
 def encode(pipe: LatentDiffusion, picture: Levels) -> Tensor:
     """[1, C, h, w], scaled"""
-    image = image_files.from_integers(masks.padded(picture, pipe.config.multiple))
+    image = image_files.from_integers(compositing.padded(picture, pipe.config.multiple))
     return pipe.encode_images(image_files.to_channels(image, pipe.config.vae.image_channels)[None])
 
 
@@ -89,17 +89,17 @@ def inpaint(batch: PictureBatch, picture: Levels, alpha: Floats, resample: int =
     under the mask are smoothed away first, so where alpha is 1 they leave no trace in the result.
     """
     pipe = batch.pipe
-    box = masks.window(alpha > 0, pipe.config.image_size)
+    box = compositing.window(alpha > 0, pipe.config.image_size)
     part, shown = picture[box.inside], alpha[box.inside]
     batch = fitted(batch, box.height, box.width)
-    filled = masks.harmonic(part.astype(np.float64), shown > 0).round().astype(part.dtype)
+    filled = compositing.harmonic(part.astype(np.float64), shown > 0).round().astype(part.dtype)
     multiple, factor = pipe.config.multiple, pipe.config.vae.factor
-    mask = masks.to_latents(masks.padded(shown, multiple), factor)
+    mask = compositing.to_latents(compositing.padded(shown, multiple), factor)
     denoise, z = denoiser(pipe, batch.prompts, batch.sampling), encode(pipe, filled)
     z = latent_editing.inpaint(batch, z, mask, denoise, resample)
     results = []
     for drawn in decode(pipe, z, part):
         result = picture.copy()
-        result[box.inside] = masks.paste(part, drawn, shown)
+        result[box.inside] = compositing.paste(part, drawn, shown)
         results.append(result)
     return results

@@ -15,8 +15,8 @@ import torch
 
 from ldm.config import ConfigError
 from ldm.drawing import image_editing
+from ldm.drawing.compositing import Box, Levels, Mask
 from ldm.drawing.latent_editing import PictureBatch, reseeded
-from ldm.drawing.masks import Box, Levels, Mask
 from ldm.pictures import image_files
 from ldm.system.atomic import whole_file
 from ldm.system.devices import available

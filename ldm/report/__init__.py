@@ -6,12 +6,12 @@ plots                an empty figure and its PNG; histograms, ROC curves, embedd
 image_sheets         grey images beside each other
 reconstruction       evaluate.py reconstruction
 roundtrip            images through the autoencoder, beside the originals
-classifier_rereading a classifier's verdicts of reconstructions, beside those of originals
+reconstruction_verdicts  a classifier's verdicts of reconstructions, beside those of originals
 probe_survival       the survival of things of known size in the autoencoder
 images               evaluate.py images
 set_distances        distances between two sets of images, and the variety of one
 classify             evaluate.py classify
-verdicts             the findings called in a set, beside its labels or prompts
+finding_calls        the findings called in a set, beside its labels or prompts
 train_on_synthetic   classifiers trained on synthetic and on real images, tried on real ones
 anatomy_survey       the anatomy of sets of images, by estimates that are tried on phantoms
 memorization         evaluate.py memorization
@@ -20,7 +20,7 @@ edits                evaluate.py edits
 inpainting_trials    inpainted boxes, beside the originals and cheaper fills
 outpainting_trials   outpainted halves and inverted phantoms, whose truth is known
 text_encoders        evaluate.py text-encoders
-encoder_retrieval    CheXpert@k of text encoders, beside the paper's
+report_retrieval     CheXpert@k of text encoders, beside the paper's
 named_encoders       text encoders by name, and their ways to make one vector of a text
 chambon              the figures of Chambon et al. (arXiv:2210.04133), from chambon.json
 adapted_models       images of an adapted model, and figures of them

@@ -7,9 +7,9 @@ from typing import Any
 from ldm.data.image_sets import ImageSet, open_set, patients, warn_of_shared_patients
 from ldm.judging.extractors import open_extractor
 from ldm.metrics.estimate import Estimate
-from ldm.report import Report, anatomy_survey, memorization, page, train_on_synthetic, verdicts
+from ldm.report import Report, anatomy_survey, finding_calls, memorization, page, train_on_synthetic
+from ldm.report.finding_calls import Judged, Verdict
 from ldm.report.page import Block, Table
-from ldm.report.verdicts import Judged, Verdict
 
 TITLE = "Are synthetic radiographs what their prompts say?"
 
@@ -27,10 +27,12 @@ def run(options: argparse.Namespace) -> Report:
     extractor = open_extractor(options.extractor, options.weights)
     if extractor.head is None:
         raise ValueError(f"{extractor.name} names no findings; use judge or densenet121-res224-all")
-    judged = [verdicts.judge_images(s, extractor, options.limit, options.skip_bad) for s in sets]
-    findings, left_out = verdicts.choose(judged[0], extractor, options.findings)
+    judged = [
+        finding_calls.judge_images(s, extractor, options.limit, options.skip_bad) for s in sets
+    ]
+    findings, left_out = finding_calls.choose(judged[0], extractor, options.findings)
     found = {
-        finding: [verdicts.verdict(one, finding, extractor) for one in judged]
+        finding: [finding_calls.verdict(one, finding, extractor) for one in judged]
         for finding in findings
     }
     names = ["fake", "real"][: len(sets)]
@@ -63,11 +65,11 @@ def run(options: argparse.Namespace) -> Report:
         values["memorization"] = audited.values
         more += audited.blocks
     sentences = page.paragraphs("classify", **{"real": None, **values}, left_out=left_out)
-    tables = verdicts.tables(found, names)
-    pictures = [verdicts.roc_picture(found, judged, names, extractor)]
+    tables = finding_calls.tables(found, names)
+    pictures = [finding_calls.roc_picture(found, judged, names, extractor)]
     for finding in findings:
-        pictures += verdicts.disagreements(sets[0], judged[0], finding, extractor)
-    prompts = [verdicts.prompt_table(judged[0], extractor)] if judged[0].prompts else []
+        pictures += finding_calls.disagreements(sets[0], judged[0], finding, extractor)
+    prompts = [finding_calls.prompt_table(judged[0], extractor)] if judged[0].prompts else []
     blocks: list[Block] = [*sentences, *tables, *more, *pictures, *prompts]
     summary = [sentences[0], *sentences[2:], *tables, *more]
     return page.report("classify", TITLE, blocks, values, summary=summary)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from ldm.drawing.masks import Box, Levels
+from ldm.drawing.compositing import Box, Levels
 from ldm.pictures import image_files
 from ldm.report import page
 from ldm.report.page import Picture

@@ -13,9 +13,9 @@ from ldm.config import ConfigError
 from ldm.data import phantom
 from ldm.data.image_sets import ImageSet, PhantomSet, load_each
 from ldm.drawing import image_editing
+from ldm.drawing.compositing import Box, Floats, Levels, Mask
 from ldm.drawing.edited_pictures import RESAMPLE, STRENGTH
 from ldm.drawing.latent_editing import PictureBatch
-from ldm.drawing.masks import Box, Floats, Levels, Mask
 from ldm.metrics.fid import Array
 from ldm.metrics.image_quality import edge_steps, psnr, ssim
 from ldm.pictures import image_files

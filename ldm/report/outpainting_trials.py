@@ -14,9 +14,9 @@ from tqdm import tqdm
 from ldm.data import phantom
 from ldm.data.image_sets import UNSEEN
 from ldm.drawing import image_editing, outpainting
+from ldm.drawing.compositing import Box, Levels, Mask
 from ldm.drawing.edited_pictures import RESAMPLE
 from ldm.drawing.latent_editing import PictureBatch
-from ldm.drawing.masks import Box, Levels, Mask
 from ldm.metrics.chest_anatomy import Chest, chest, lungs, spread
 from ldm.metrics.fid import Array
 from ldm.metrics.image_quality import psnr

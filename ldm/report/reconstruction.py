@@ -14,11 +14,11 @@ from ldm.metrics.estimate import Estimate
 from ldm.metrics.fid import Array
 from ldm.report import (
     Report,
-    classifier_rereading,
     image_sheets,
     page,
     plots,
     probe_survival,
+    reconstruction_verdicts,
     roundtrip,
 )
 from ldm.report.options import own
@@ -111,8 +111,8 @@ def measure_by(extractor: Extractor, found: Copies) -> tuple[list[Block], dict[s
         "cosine": roundtrip.summaries(cosines),
     }
     if extractor.findings:
-        verdicts = classifier_rereading.measure(extractor, features, found.labels)
-        blocks += classifier_rereading.tables(extractor.name, verdicts)
+        verdicts = reconstruction_verdicts.measure(extractor, features, found.labels)
+        blocks += reconstruction_verdicts.tables(extractor.name, verdicts)
         values |= verdicts.values()
     return blocks, values
 

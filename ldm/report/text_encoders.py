@@ -7,15 +7,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ldm.data import radiology_reports
+from ldm.data import labelled_reports
+from ldm.data.labelled_reports import Labelled
 from ldm.data.mesh_terms import CLASSES
-from ldm.data.radiology_reports import Labelled
 from ldm.metrics import retrieval
-from ldm.report import Report, encoder_retrieval, page, plots
-from ldm.report.encoder_retrieval import Choice, Row
+from ldm.report import Report, page, plots, report_retrieval
 from ldm.report.options import own
 from ldm.report.page import Picture
 from ldm.report.plots import TsnePanel
+from ldm.report.report_retrieval import Choice, Row
 
 TITLE = "Which text encoder keeps clinical meaning?"
 VECTORS = ("IoU", "eot", "mean", "start", "cls", "pooler", "projection")
@@ -39,18 +39,18 @@ def measure(
     Each argument is the option of its name, see ldm.report.options.
     """
     everything = (
-        radiology_reports.single_label(radiology_reports.read_csv(reports))
+        labelled_reports.single_label(labelled_reports.read_csv(reports))
         if reports
-        else radiology_reports.openi()
+        else labelled_reports.openi()
     )
-    chosen = radiology_reports.balanced(radiology_reports.checked(everything), per_class, seed)
+    chosen = labelled_reports.balanced(labelled_reports.checked(everything), per_class, seed)
     retrieval.checked(chosen.labels, k)
     choices = [choice(text) for text in encoders]
-    opened = encoder_retrieval.open_all(choices, seed)
+    opened = report_retrieval.open_all(choices, seed)
     rows: list[Row] = []
     for one, encoder in zip(choices, opened, strict=True):
-        rows += encoder_retrieval.measure(one, encoder, chosen, k, seed, cosine)
-    best = list(encoder_retrieval.best(rows).values())
+        rows += report_retrieval.measure(one, encoder, chosen, k, seed, cosine)
+    best = list(report_retrieval.best(rows).values())
     values = {
         "reports": Path(reports).name if reports else "Open-I",
         "n": len(chosen.ids),
@@ -61,13 +61,13 @@ def measure(
         "left_out": chosen.left_out,
         "chance": rows[0].score.macro_chance,
         "rows": [row.values() for row in rows],
-        "agreement": encoder_retrieval.agreement(rows),
+        "agreement": report_retrieval.agreement(rows),
     }
     sentences = page.paragraphs("text_encoders", **values)
     tables = [
-        encoder_retrieval.macro_table(rows, k),
-        encoder_retrieval.order_table(rows),
-        encoder_retrieval.class_table(best),
+        report_retrieval.macro_table(rows, k),
+        report_retrieval.order_table(rows),
+        report_retrieval.class_table(best),
     ]
     blocks = [*sentences, *tables, *draw(best, chosen, seed)]
     summary = [sentences[0], *tables]

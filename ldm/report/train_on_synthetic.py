@@ -12,8 +12,8 @@ from ldm.judging.extractors import Array
 from ldm.metrics.classification import auc, auc_difference
 from ldm.metrics.estimate import Estimate
 from ldm.report import page
+from ldm.report.finding_calls import Judged, Truth, cases, enough
 from ldm.report.page import Table
-from ldm.report.verdicts import Judged, Truth, cases, enough
 
 C = 0.1  # inverse strength of the ridge penalty: as the linear probe of benchmarks/built_in.py
 FOLDS = 5

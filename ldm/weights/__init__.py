@@ -3,7 +3,7 @@
 loading            a file or folder of any layout -> state dicts, or a model (extra_tensors.json)
 weight_files       reads the tensors and the config of a file or folder of any layout
 safe_pickle        reads a .ckpt without running its code
-rename             our names, CompVis's, those of diffusers folders (tensor_names.csv)
+tensor_names       our names, CompVis's, those of diffusers folders (tensor_names.csv)
 diffusers_configs  config.json files of a diffusers folder <-> ModelConfig (diffusers_settings.json)
 export             writes weights in any layout, whole or not at all
 conversion         python -m ldm.weights convert IN OUT

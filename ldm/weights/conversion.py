@@ -13,7 +13,7 @@ from ldm.system import cli
 from ldm.system.devices import DTYPES
 from ldm.weights.export import export
 from ldm.weights.loading import load_parts, weights_hash
-from ldm.weights.rename import Layout
+from ldm.weights.tensor_names import Layout
 from ldm.weights.weight_files import WeightsError
 
 PROGRAM = "python -m ldm.weights"

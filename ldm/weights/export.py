@@ -15,8 +15,8 @@ from torch import Tensor
 from ldm.config import ModelConfig, to_dict
 from ldm.schedule import NoiseSchedule
 from ldm.system import atomic
-from ldm.weights import diffusers_configs, rename
-from ldm.weights.rename import Layout
+from ldm.weights import diffusers_configs, tensor_names
+from ldm.weights.tensor_names import Layout
 from ldm.weights.weight_files import PART_FILES, Parts, WeightsError, flatten, some
 
 POSITION_IDS = "text_model.embeddings.position_ids"  # 0, 1, 2 ...: not weights, but expected
@@ -69,7 +69,7 @@ def _renamed(
 ) -> dict[str, Tensor]:
     """The tensors under the layout's names, detached and on the CPU."""
     flat = flatten(parts)
-    rows = rename.names(config, layout)
+    rows = tensor_names.names(config, layout)
     wanted = {n for n in rows if layout != "ours" or n.partition(".")[0] in parts}
     if wanted != flat.keys():
         lacking, strange = some(sorted(wanted - flat.keys())), some(sorted(flat.keys() - wanted))

@@ -20,7 +20,7 @@ from ldm.config import ModelConfig, load_config
 from ldm.pipeline import LatentDiffusion
 from ldm.unet import UNet
 from ldm.vae import VAE
-from ldm.weights import rename
+from ldm.weights import tensor_names
 from ldm.weights.weight_files import Parts, Tensors, WeightsError, check_names, fit, flatten, read
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def load_parts(
     config = config or source.config or (ModelConfig() if source.layout == "compvis" else None)
     if config is None:
         raise WeightsError(f"{path} keeps no config of its own; name one")
-    rows, tensors = rename.names(config, source.layout), source.tensors
+    rows, tensors = tensor_names.names(config, source.layout), source.tensors
     if source.layout == "ours":
         present = {name.partition(".")[0] for name in tensors}
         rows = {ours: theirs for ours, theirs in rows.items() if ours.partition(".")[0] in present}
@@ -119,13 +119,13 @@ def load_parts(
 def _averaged(path: str | Path, rows: Rows, tensors: Tensors) -> tuple[Rows, Tensors]:
     """Rows and tensors with the U-Net's own weights replaced by their moving average."""
     live = {name for ours, theirs in rows.items() if ours.startswith("unet.") for name in theirs}
-    if not any(rename.ema_name(name) in tensors for name in live):
+    if not any(tensor_names.ema_name(name) in tensors for name in live):
         raise WeightsError(
             f"{path} holds no averaged weights (model_ema.*): open it without asking for them "
             "(sd-v1-4.ckpt keeps the average under the plain names)"
         )
     rows = {
-        ours: tuple(rename.ema_name(name) if name in live else name for name in theirs)
+        ours: tuple(tensor_names.ema_name(name) if name in live else name for name in theirs)
         for ours, theirs in rows.items()
     }
     return rows, {name: tensor for name, tensor in tensors.items() if name not in live}

@@ -11,9 +11,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ldm.config import ModelConfig, from_dict
-from ldm.weights import diffusers_configs, rename, safe_pickle
-from ldm.weights.rename import Layout
+from ldm.weights import diffusers_configs, safe_pickle, tensor_names
 from ldm.weights.safe_pickle import PickleRefusedError
+from ldm.weights.tensor_names import Layout
 
 Parts = Mapping[str, Mapping[str, Tensor]]  # "unet", "vae", "text" -> state dict
 Tensors = dict[str, Callable[[], Tensor]]  # a tensor is read when its function is called
@@ -91,7 +91,7 @@ def _read_diffusers(folder: Path) -> Source:
     for part, files in PART_FILES.items():
         for name, tensor in open_tensors(first_of(folder / part, files))[0].items():
             if part == "vae" and ".attentions." in name:
-                for old, new in rename.OLD_DIFFUSERS.items():
+                for old, new in tensor_names.OLD_DIFFUSERS.items():
                     name = name.replace(old, new)
             tensors[f"{part}/{name}"] = tensor
     return Source("diffusers", tensors, diffusers_configs.read_configs(folder))

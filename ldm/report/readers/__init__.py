@@ -7,7 +7,7 @@ answers           the key and the answers of readers, read back from their files
 readings          answers as arrays; agreement of readers, attention of each
 detection         how well readers tell real from synthetic
 copy_rating       how good readers find copies
-published_counts  contradictions of published counts, and the figures that they allow
+count_contradictions  contradictions of published counts, and the figures that they allow
 study_making      evaluate.py reader-study make
 study_scoring     evaluate.py reader-study score
 study_planning    evaluate.py reader-study plan

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from ldm.config import ConfigError
 from ldm.report import Report, page
 from ldm.report.page import Block, Table
-from ldm.report.readers import copy_rating, detection, published_counts
+from ldm.report.readers import copy_rating, count_contradictions, detection
 from ldm.report.readers.answers import Key, Reader, read_all, read_key
 from ldm.report.readers.readings import Attentiveness, agreement, attention
 
@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> Report:
     if options.counts:
         if options.key:
             raise ConfigError("--counts FILE takes no key and no answers")
-        return published_counts.run(options.counts)
+        return count_contradictions.run(options.counts)
     if not options.answers:
         raise ConfigError("score needs KEY and ANSWERS of one reader or more, or --counts FILE")
     key = read_key(options.key)

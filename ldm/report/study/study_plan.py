@@ -7,11 +7,11 @@ from typing import Any
 from ldm.config import ConfigError, ModelConfig
 from ldm.data.datasets import Files
 from ldm.data.image_sets import UNSEEN
+from ldm.data.labelled_reports import read_csv
 from ldm.data.phantom.captions import EFFUSION
-from ldm.data.radiology_reports import read_csv
 from ldm.judging.extractors import open_extractor
-from ldm.report.encoder_retrieval import open_all
 from ldm.report.named_encoders import PLACES
+from ldm.report.report_retrieval import open_all
 from ldm.report.study import step_work
 from ldm.report.study.adapted_rows import (
     INVERSION,

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.config import ConfigError, from_dict, to_dict
-from ldm.data import text_corpus
+from ldm.data import caption_corpus
 from ldm.data.datasets import Batch, check_shares, shares
 from ldm.system import devices
 from ldm.system.fingerprint import digest
@@ -58,7 +58,7 @@ class TrainBert(Method):
             raise ConfigError(
                 "method.network.context_length must be 3 or more: [CLS], a word, [SEP]"
             )
-        sources = text_corpus.open_shares(run.data)
+        sources = caption_corpus.open_shares(run.data)
         check_shares(sources, run.train.batch_size)
         vocab = learn([t for source, _ in sources for t in source.train], network.vocab_size)
         self.wordpiece = WordPiece(vocab)

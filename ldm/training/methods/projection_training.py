@@ -14,8 +14,8 @@ from torch import Tensor
 from ldm.clip import TextEncoder, tokenizer
 from ldm.config import ConfigError, from_dict, to_dict
 from ldm.data.cache import CachedRows
+from ldm.data.caption_corpus import open_texts
 from ldm.data.datasets import Batch
-from ldm.data.text_corpus import open_texts
 from ldm.system.fingerprint import code_version, digest
 from ldm.text import projected_encoder
 from ldm.text.pooling import How

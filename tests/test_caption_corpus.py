@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from ldm.config import ConfigError
-from ldm.data import text_corpus
+from ldm.data import caption_corpus
+from ldm.data.caption_corpus import open_shares, open_texts, split
 from ldm.data.data_config import DataConfig
-from ldm.data.text_corpus import open_shares, open_texts, split
 
 MANY = [f"Radiograph number {i}, with a nodule" for i in range(400)]
 
@@ -49,9 +49,9 @@ def test_phantoms_give_all_their_wordings() -> None:
     data = DataConfig(phantoms=50, phantom_seed=7)
     found = open_texts(data)
     together = found.train + found.held_out
-    patients = text_corpus.phantom.sample_phantoms(range(7, 57))
+    patients = caption_corpus.phantom.sample_phantoms(range(7, 57))
     assert set(together) == {
-        text_corpus.phantom.caption(patient, i) for patient in patients for i in range(20)
+        caption_corpus.phantom.caption(patient, i) for patient in patients for i in range(20)
     }
     assert all("phantom" in text for text in together)
 

@@ -8,7 +8,7 @@ import pytest
 from readers import assert_refused, status
 
 from ldm.metrics.agreement import detection
-from ldm.report.readers.published_counts import Group, contradictions
+from ldm.report.readers.count_contradictions import Group, contradictions
 
 LUNGS = Path(__file__).parent.parent / "docs" / "spot_the_fake_lungs.json"
 GOOD = {

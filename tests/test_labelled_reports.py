@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldm.data import radiology_reports
-from ldm.data.mesh_terms import CLASSES
-from ldm.data.radiology_reports import (
+from ldm.data import labelled_reports
+from ldm.data.labelled_reports import (
     RadiologyReport,
     balanced,
     impression,
@@ -19,6 +18,7 @@ from ldm.data.radiology_reports import (
     read_openi,
     single_label,
 )
+from ldm.data.mesh_terms import CLASSES
 from ldm.metrics.retrieval import chexpert_at_k, shared_words
 
 # --- the impression of a raw report ---
@@ -167,7 +167,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch) -> N
     for bad in (path, archive(tmp_path / "broken.tgz", "<eCitation>"), tmp_path / "cut.tgz"):
         with pytest.raises(ValueError, match="cannot read the reports in"):
             read_openi(bad)
-    monkeypatch.setattr(radiology_reports, "find_spec", lambda name: None)
+    monkeypatch.setattr(labelled_reports, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install torchxrayvision"):
         read_openi()
 
@@ -201,5 +201,5 @@ def test_open_i_is_there_and_the_baseline_beats_chance() -> None:
 def test_torchxrayvision_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Finding its files does not start it, which takes seconds."""
     monkeypatch.delitem(sys.modules, "torchxrayvision", raising=False)
-    radiology_reports._installed()
+    labelled_reports._installed()
     assert "torchxrayvision" not in sys.modules

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ldm import rng
-from ldm.drawing import image_editing, latent_editing, masks
+from ldm.drawing import compositing, image_editing, latent_editing
+from ldm.drawing.compositing import Box
 from ldm.drawing.latent_editing import PictureBatch
-from ldm.drawing.masks import Box
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 
@@ -52,7 +52,7 @@ def test_pixels_outside_the_mask_are_kept_bit_for_bit(
 def test_a_cell_with_any_pixel_to_repaint_is_repainted() -> None:
     """Max-pooling, whatever the alpha: FACTS of masks to latents, by loops."""
     alpha = (rng.gaussian(0, [0], 0, (32, 48))[0].numpy() > 2).astype(float) * 0.01
-    pooled = masks.to_latents(alpha, 8)
+    pooled = compositing.to_latents(alpha, 8)
     assert pooled.shape == (1, 1, 4, 6)
     for y in range(4):
         for x in range(6):
@@ -64,12 +64,12 @@ def test_masks_are_inverted_first_then_grown() -> None:
     """A white pixel grown by 2 is a square of 5; soft levels spread as they are."""
     mask = np.zeros((9, 9, 1), np.uint16)
     mask[4, 4] = 13107  # a fifth of 65535
-    alpha = masks.alpha_of(mask, grow=2)
+    alpha = compositing.alpha_of(mask, grow=2)
     assert (alpha[2:7, 2:7] == 0.2).all()
     assert alpha.sum() == pytest.approx(25 * 0.2)
-    assert masks.alpha_of(65535 - mask, grow=2, invert=True) == pytest.approx(alpha)
+    assert compositing.alpha_of(65535 - mask, grow=2, invert=True) == pytest.approx(alpha)
     with pytest.raises(ValueError, match="the mask is full"):
-        masks.alpha_of(mask, grow=10**9)
+        compositing.alpha_of(mask, grow=10**9)
 
 
 def test_holes_are_filled_by_laplaces_equation() -> None:
@@ -82,11 +82,11 @@ def test_holes_are_filled_by_laplaces_equation() -> None:
     hole = np.zeros((20, 30), bool)
     hole[3:15, 4:20] = hole[16:18, 25:29] = True
     broken = np.where(hole[..., None], 1e6, plane)
-    np.testing.assert_allclose(masks.harmonic(broken, hole), plane, atol=1e-9)
+    np.testing.assert_allclose(compositing.harmonic(broken, hole), plane, atol=1e-9)
     corner = np.zeros((20, 30), bool)
     corner[:7, :9] = True
     values = rng.gaussian(0, [0], 0, (20, 30, 1))[0].double().numpy()
-    filled = masks.harmonic(values, corner)[corner]
+    filled = compositing.harmonic(values, corner)[corner]
     around = np.concatenate([values[7, :9], values[:7, 9]])
     assert around.min() < filled.min() < filled.max() < around.max()
 
@@ -96,14 +96,14 @@ def test_a_constant_offset_leaves_no_seam() -> None:
     given = image_files.to_integers(rng.gaussian(0, [0], 0, (1, 40, 40))[0] / 3)
     alpha = np.zeros((40, 40))
     alpha[10:30, 10:30] = 1
-    assert np.array_equal(masks.paste(given, given + 30.0, alpha), given)
+    assert np.array_equal(compositing.paste(given, given + 30.0, alpha), given)
 
 
 def test_the_window_holds_the_hole_and_lies_in_the_image() -> None:
     """It has the model's size, or half of it around a larger hole, or all of a smaller image."""
     hole = np.zeros((200, 300), bool)
     hole[3:9, 290:299] = True
-    assert masks.window(hole, 64) == Box(0, 236, 64, 64)
+    assert compositing.window(hole, 64) == Box(0, 236, 64, 64)
     hole[3:100, 200] = True
-    assert masks.window(hole, 64) == Box(0, 169, 129, 131)
-    assert masks.window(hole, 512) == Box(0, 0, 200, 300)
+    assert compositing.window(hole, 64) == Box(0, 169, 129, 131)
+    assert compositing.window(hole, 512) == Box(0, 0, 200, 300)

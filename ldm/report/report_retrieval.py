@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata
 from tqdm import tqdm
 
+from ldm.data.labelled_reports import Labelled
 from ldm.data.mesh_terms import CLASSES
-from ldm.data.radiology_reports import Labelled
 from ldm.metrics.retrieval import Score, chexpert_at_k, shared_words
 from ldm.report import chambon, page
 from ldm.report.named_encoders import NamedEncoder, open_encoder
