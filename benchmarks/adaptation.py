@@ -32,8 +32,8 @@ from tqdm import tqdm
 
 from ldm import rng
 from ldm.config import from_dict
+from ldm.data import DataConfig
 from ldm.data.augmentation import augment
-from ldm.data.data_config import DataConfig
 from ldm.data.datasets import open_datasets
 from ldm.judging.judge import Judge, load_judge
 from ldm.metrics.classification import auc, decisions

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldm.attention import attend
+from ldm.attention import IMPLEMENTATIONS
 from ldm.system.devices import DTYPES
 
 SHAPES = {  # B, N, L, S, d
@@ -37,10 +37,10 @@ Way = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def ways(device: str) -> dict[str, Way]:
     """What is compared on the device."""
+    if device == "cuda":
+        from ldm.fast import fused_attention  # noqa: F401 - adds itself to IMPLEMENTATIONS
     names = ("sdpa", "fused") if device == "cuda" else ("sdpa", "reference")
-    chosen: dict[str, Way] = {
-        name: lambda q, k, v, name=name: attend(q, k, v, name) for name in names
-    }
+    chosen: dict[str, Way] = {name: IMPLEMENTATIONS[name] for name in names}
     if device == "cuda":
         from torch.nn.attention.flex_attention import flex_attention
 

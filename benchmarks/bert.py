@@ -20,8 +20,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import torch
 
 from ldm import rng
+from ldm.data import DataConfig
 from ldm.data.caption_corpus import open_texts
-from ldm.data.data_config import DataConfig
 from ldm.metrics.classification import share_of_groups
 from ldm.metrics.estimate import Estimate
 from ldm.text.bert import Bert

@@ -23,8 +23,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from ldm import rng
+from ldm.data import DataConfig
 from ldm.data.augmentation import augment
-from ldm.data.data_config import DataConfig
 from ldm.data.datasets import Files, Phantoms
 from ldm.drawing.drawing_settings import SYNTHETIC
 from ldm.judging.judge import Judge, load_judge

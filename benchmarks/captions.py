@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ldm.data.data_config import DataConfig
+from ldm.data import DataConfig
 from ldm.data.datasets import Files
 from ldm.system import cli
 

@@ -12,13 +12,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 import ldm
-from ldm.data.data_config import DataConfig
+from ldm.data import DataConfig
 from ldm.data.datasets import Files, Phantoms, from_bytes, to_bytes
 from ldm.judging.judge import Judge
 from ldm.pictures import image_files
 from ldm.pipeline import Sampling
 from ldm.system import atomic
-from ldm.system.fingerprint import digest
+from ldm.system.atomic import digest
 
 EFFUSION = "pleural effusion"
 FINDINGS = (EFFUSION, "cardiomegaly", "pulmonary edema")  # of both worlds, and asked for here

@@ -26,8 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ldm
+from ldm.data import DataConfig
 from ldm.data.augmentation import augment_strongly
-from ldm.data.data_config import DataConfig
 from ldm.data.datasets import Files
 from ldm.data.phantom import FINDINGS, render, sample_phantoms
 from ldm.data.phantom.captions import readable

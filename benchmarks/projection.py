@@ -36,8 +36,8 @@ from tqdm import tqdm
 
 from ldm import rng
 from ldm.clip import TextEncoder, tokenizer
+from ldm.data import DataConfig
 from ldm.data.caption_corpus import open_texts
-from ldm.data.data_config import DataConfig
 from ldm.data.labelled_reports import Labelled, balanced, openi
 from ldm.data.mesh_terms import CLASSES
 from ldm.judging.judge import Judge, load_judge

@@ -22,7 +22,7 @@ import torch
 from scipy.fft import dctn, idctn
 from torch import Tensor
 
-from ldm.data.data_config import DataConfig
+from ldm.data import DataConfig
 from ldm.data.datasets import Dataset, Files, Phantoms
 from ldm.metrics.image_quality import psnr, ssim
 from ldm.system import cli

@@ -24,7 +24,7 @@ import numpy as np
 from drawn import EFFUSION, UNSEEN, Artist, everything, scores
 from torch import Tensor
 
-from ldm.data.data_config import DataConfig
+from ldm.data import DataConfig
 from ldm.data.datasets import Phantoms
 from ldm.judging.extractors import batches, open_extractor
 from ldm.judging.judge import load_judge

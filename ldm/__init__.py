@@ -20,19 +20,14 @@ The folders are rooms; none of the files above imports one. Lowest first: system
 text, data, fast, drawing, metrics, judging, training, report.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ldm.pipeline import LatentDiffusion
+from typing import Any
 
 __version__ = "0.1.0"
 
 
-def load(path: str | Path, *options: Any, **more: Any) -> LatentDiffusion:
-    """The model in a file or folder of any layout; options are those of ldm.weights.load."""
+def load(path: str | Path, *options: Any, **more: Any) -> Any:
+    """The LatentDiffusion in a file or folder of any layout; options as of ldm.weights.load."""
     from ldm.weights import load as load_weights  # PyTorch takes seconds
 
     return load_weights(path, *options, **more)

@@ -22,19 +22,12 @@ def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attention_weights(q, k) @ v
 
 
-# equal but for rounding and speed; ldm/fast/fused_attention.py adds a third
+# q [B, N, L, d], k and v [B, N, S, d] -> [B, N, L, d], equal but for rounding and speed;
+# ldm/fast/fused_attention.py adds a third
 IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "sdpa": F.scaled_dot_product_attention,  # PyTorch's own, on every device
     "reference": reference,
 }
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, implementation: str = "sdpa") -> Tensor:
-    """softmax(Q K^T / sqrt(d)) V by one of IMPLEMENTATIONS.
-
-    q: [B, N, L, d];  k, v: [B, N, S, d];  returns [B, N, L, d]
-    """
-    return IMPLEMENTATIONS[implementation](q, k, v)
 
 
 class Attention(nn.Module):
@@ -62,7 +55,7 @@ class Attention(nn.Module):
             rearrange(y, "B L (N d) -> B N L d", N=self.heads)
             for y in (self.q(x), self.k(source), self.v(source))
         )
-        y = attend(q, k, v, self.implementation)  # [B, N, L, d]
+        y = IMPLEMENTATIONS[self.implementation](q, k, v)  # [B, N, L, d]
         return self.out(rearrange(y, "B N L d -> B L (N d)"))
 
 
@@ -135,5 +128,5 @@ class PixelAttention(nn.Module):
         q, k, v = (
             rearrange(f(y), "B C h w -> B 1 (h w) C").contiguous() for f in (self.q, self.k, self.v)
         )
-        y = attend(q, k, v)  # [B, 1, L, C]
+        y = F.scaled_dot_product_attention(q, k, v)  # [B, 1, L, C]
         return x + self.out(rearrange(y, "B 1 (h w) C -> B C h w", h=h, w=w))

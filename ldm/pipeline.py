@@ -1,7 +1,5 @@
 """LatentDiffusion: text -> latent -> image."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -54,12 +52,7 @@ class LatentDiffusion:
     """A latent diffusion model (arXiv:2112.10752): text tower, U-Net, VAE and noise schedule."""
 
     def __init__(
-        self,
-        config: ModelConfig,
-        unet: UNet,
-        vae: VAE,
-        text: TextEncoder,
-        weights_hash: str = "",
+        self, config: ModelConfig, unet: UNet, vae: VAE, text: TextEncoder, weights_hash: str = ""
     ) -> None:
         self.config = config
         self.unet, self.vae, self.text = unet, vae, text
@@ -69,7 +62,7 @@ class LatentDiffusion:
         # another text encoder in the place of `text`: (prompts, tell) -> [B, S, D]
         self.other_text: nn.Module | None = None
 
-    def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> LatentDiffusion:
+    def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> "LatentDiffusion":
         """Move the networks; returns self."""
         for module in (self.unet, self.vae, self.text, self.other_text):
             if module is not None:

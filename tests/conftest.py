@@ -18,8 +18,8 @@ from torch import Tensor
 
 import ldm
 from ldm.config import ModelConfig, load_config
+from ldm.data import DataConfig
 from ldm.data.caption_corpus import open_texts
-from ldm.data.data_config import DataConfig
 from ldm.pipeline import LatentDiffusion
 from ldm.text.bert import Bert, BertConfig
 from ldm.text.bert_files import save_bert

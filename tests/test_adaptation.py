@@ -16,7 +16,7 @@ import train as train_script
 from ldm import lora
 from ldm.clip import TextEncoder
 from ldm.config import ConfigError
-from ldm.data.data_config import DataConfig
+from ldm.data import DataConfig
 from ldm.data.datasets import Phantoms
 from ldm.pipeline import LatentDiffusion
 from ldm.rng import generator

@@ -163,7 +163,7 @@ SMALL_RUN = ["train.steps=1", "method.prior_images=1", "data.phantoms=40", "trai
     ("command", "most"),
     [
         (["sample.py", "--prompt", "lung xray", "--n", "1", "--steps", "2"], 20),
-        (["train.py", "configs/unet_prior.yaml", *SMALL_RUN], 29),
+        (["train.py", "configs/unet_prior.yaml", *SMALL_RUN], 28),
     ],
     ids=["sample", "train"],
 )

@@ -10,7 +10,7 @@ from conftest import SIZES, assert_one_line, relative_l2
 from torch import Tensor
 
 import sample
-from ldm.attention import Attention, attend, attention_weights
+from ldm.attention import IMPLEMENTATIONS, Attention, attention_weights
 from ldm.config import ModelConfig, from_dict
 from ldm.fast import switches
 from ldm.fast.switches import ATTENTION
@@ -37,7 +37,7 @@ def test_equal_keys_share_the_attention(way: str) -> None:
     q, v = normal(1, 2, 5, 8), normal(1, 2, 7, 8)
     k = normal(8).expand(1, 2, 7, 8)
     expected = v.mean(dim=2, keepdim=True).expand_as(q)
-    torch.testing.assert_close(attend(q, k, v, way), expected)
+    torch.testing.assert_close(IMPLEMENTATIONS[way](q, k, v), expected)
 
 
 @pytest.mark.parametrize("way", CPU)
@@ -47,7 +47,7 @@ def test_two_keys_share_it_by_a_logistic_function(way: str) -> None:
     k = torch.tensor([[[[1.0, 5, 5, 5], [0.0, 7, 7, 7]]]])
     v = torch.tensor([[[[1.0, 0, 0, 0], [0.0, 0, 0, 0]]]])
     first = torch.tensor(1.5).sigmoid()
-    torch.testing.assert_close(attend(q, k, v, way)[0, 0, 0, 0], first)
+    torch.testing.assert_close(IMPLEMENTATIONS[way](q, k, v)[0, 0, 0, 0], first)
     torch.testing.assert_close(attention_weights(q, k)[0, 0, 0], torch.stack([first, 1 - first]))
 
 
@@ -83,7 +83,7 @@ def test_fused_attention_is_refused_on_a_cpu(unet: UNet) -> None:
         switches.set_attention(unet, "fused")
     assert {m.implementation for m in unet.modules() if isinstance(m, Attention)} == {"sdpa"}
     with pytest.raises(ValueError, match="needs CUDA"):
-        attend(*normal(3, 1, 2, 5, 8), "fused")
+        IMPLEMENTATIONS["fused"](*normal(3, 1, 2, 5, 8))
 
 
 def test_without_triton_the_rest_works(unet: UNet, monkeypatch: pytest.MonkeyPatch) -> None:

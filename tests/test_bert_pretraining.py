@@ -11,7 +11,7 @@ from conftest import fit
 import train as script
 from benchmarks.bert import guess, measure
 from ldm.config import ConfigError
-from ldm.data.data_config import DataConfig
+from ldm.data import DataConfig
 from ldm.system import cli
 from ldm.text.bert_files import load_bert
 from ldm.text.pooling import pad

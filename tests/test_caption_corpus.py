@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from ldm.config import ConfigError
-from ldm.data import caption_corpus
+from ldm.data import DataConfig, caption_corpus
 from ldm.data.caption_corpus import open_shares, open_texts, split
-from ldm.data.data_config import DataConfig
 
 MANY = [f"Radiograph number {i}, with a nodule" for i in range(400)]
 

@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 
 from ldm.config import ConfigError
-from ldm.data import datasets
-from ldm.data.data_config import DataConfig
+from ldm.data import DataConfig, datasets
 from ldm.pictures import image_files
 
 ROWS = [  # filename, labels, split, quality_flag

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ldm.config import ConfigError
-from ldm.data.data_config import DataConfig
+from ldm.data import DataConfig
 from ldm.data.datasets import Files, Phantoms
 from ldm.data.image_sets import load_each, open_set
 from ldm.pictures import image_files

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from ldm.config import ConfigError
-from ldm.data.data_config import DataConfig
+from ldm.data import DataConfig
 from ldm.data.datasets import Phantoms
 from ldm.judging.judge import Judge, JudgeConfig, load_judge
 from ldm.training.methods.judge_training import balance, targets

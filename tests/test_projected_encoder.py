@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import ldm
 import sample
 from ldm.clip import tokenizer
+from ldm.data import DataConfig
 from ldm.data.caption_corpus import open_texts
-from ldm.data.data_config import DataConfig
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.text.bert_files import load_bert, save_bert

@@ -121,7 +121,7 @@ def test_a_third_of_the_memory_is_alive(monkeypatch: pytest.MonkeyPatch) -> None
 
     Attention would take its slow way there; its memory has a test of its own below.
     """
-    monkeypatch.setattr(attention, "attend", lambda q, k, v: v)
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", lambda q, k, v: v)
     with torch.device("meta"):
         whole, in_tiles = VAE(VAEConfig()), VAE(VAEConfig())
         z, image = torch.empty(1, 4, 128, 128), torch.empty(1, 3, 1024, 1024)

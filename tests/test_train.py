@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ldm.config import ConfigError
-from ldm.data.data_config import DataConfig
+from ldm.data import DataConfig
 from ldm.data.datasets import Batch
 from ldm.training import training_run
 from ldm.training.trainer import EMA, Trainer, learning_rate_factor

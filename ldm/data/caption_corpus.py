@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ldm.config import ConfigError
-from ldm.data import phantom
+from ldm.data import DataConfig, phantom
 from ldm.data.csv_tables import read_table
-from ldm.data.data_config import DataConfig
 from ldm.data.datasets import configured_phantoms, open_sources
-from ldm.system.fingerprint import digest
+from ldm.system.atomic import digest
 
 log = logging.getLogger(__name__)
 

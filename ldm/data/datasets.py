@@ -10,9 +10,8 @@ from torch import Tensor
 
 from ldm import rng
 from ldm.config import ConfigError
-from ldm.data import augmentation, phantom
+from ldm.data import DataConfig, augmentation, phantom
 from ldm.data.cache import CachedRows
-from ldm.data.data_config import DataConfig
 from ldm.data.image_sets import (
     FileSet,
     ImageSet,
@@ -24,7 +23,7 @@ from ldm.data.image_sets import (
 )
 from ldm.data.phantom import FINDINGS, captions
 from ldm.pictures import image_files
-from ldm.system.fingerprint import code_version, digest
+from ldm.system.atomic import code_version, digest
 from ldm.vae import VAE
 
 T = TypeVar("T")

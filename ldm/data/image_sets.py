@@ -11,9 +11,8 @@ from typing import Protocol
 from torch import Tensor
 
 from ldm.config import ConfigError
-from ldm.data import phantom
+from ldm.data import DataConfig, phantom
 from ldm.data.csv_tables import read_table
-from ldm.data.data_config import DataConfig
 from ldm.data.phantom import FINDINGS, captions
 from ldm.pictures import image_files
 

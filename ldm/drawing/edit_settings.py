@@ -1,7 +1,5 @@
 """The settings of an edit. Imports nothing heavy, so that a mistyped option is refused at once."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json
@@ -68,7 +66,7 @@ class Edit:
         return json.dumps({"way": self.way} | given, sort_keys=True)
 
     @classmethod
-    def from_text(cls, text: str) -> Edit:
+    def from_text(cls, text: str) -> "Edit":
         """Raises ValueError for anything that `to_text` does not write."""
         values = json.loads(text)
         if isinstance(values, dict):

@@ -4,8 +4,6 @@ Features are [n, d] arrays of any extractor; everything is computed in float64, 
 in float32 lose three digits of a Fréchet distance. No matrix square root is needed.
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 import operator
@@ -103,7 +101,7 @@ class Moments:
         mean = x.mean(axis=0)
         self._merge(len(x), mean, x - mean)
 
-    def __add__(self, other: Moments) -> Moments:
+    def __add__(self, other: "Moments") -> "Moments":
         both = copy.deepcopy(self)
         both._merge(other.count, other.mean, np.zeros((0, len(self.mean))))
         both.scatter += other.scatter
@@ -168,7 +166,7 @@ class Tenths:
             self.groups[i].update(x[which == i])
         self.count += len(x)
 
-    def __add__(self, other: Tenths) -> Tenths:
+    def __add__(self, other: "Tenths") -> "Tenths":
         """Group by group."""
         both = Tenths(len(self.groups[0].mean))
         both.groups = [a + b for a, b in zip(self.groups, other.groups, strict=True)]

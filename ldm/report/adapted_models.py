@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ldm.config import ConfigError
-from ldm.data.data_config import DataConfig
+from ldm.data import DataConfig
 from ldm.data.datasets import Files, Phantoms, from_bytes, to_bytes
 from ldm.data.phantom import FINDINGS
 from ldm.data.phantom.captions import EFFUSION, readable
@@ -22,7 +22,7 @@ from ldm.metrics.estimate import Estimate
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.report.reconstruction import frechet
 from ldm.system import atomic
-from ldm.system.fingerprint import digest
+from ldm.system.atomic import digest
 from ldm.text.projected_encoder import replace_text
 from ldm.weights import adapters
 

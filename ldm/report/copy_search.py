@@ -3,8 +3,6 @@
 The training images are a set, or those of the run whose name sample.py wrote into its images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +71,7 @@ class Finder:
     extractor: Extractor
 
     @classmethod
-    def open(cls, model: str, extractor: Extractor) -> Finder:
+    def open(cls, model: str, extractor: Extractor) -> "Finder":
         copier = open_copier(model)
         return cls(copier.vae, copier.size, extractor)
 

@@ -1,9 +1,7 @@
 """Grey images beside each other as PNG: reconstructions, edits, disagreements of a classifier."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -13,9 +11,6 @@ from ldm.pictures import image_files
 from ldm.report import page
 from ldm.report.page import Picture
 from ldm.report.plots import as_png, new
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 COLUMNS = 8  # images of each kind of disagreement at most
 SYNTHETIC = "Synthetic: a model or a fill made the pictures beside the originals."
@@ -69,7 +64,7 @@ def triples(shown: Sequence[Triple], labels: tuple[str, str], text: str) -> byte
 
 def frameless(
     rows: int, columns: int, size: tuple[float, float], title: str, fontsize: float = 9
-) -> tuple[Figure, Any]:
+) -> tuple[Any, Any]:
     """A titled figure and its axes [rows, columns], which have no ticks and no frame."""
     figure = new(*size)
     figure.suptitle(title, fontsize=fontsize)

@@ -1,18 +1,13 @@
 """Plots as PNG: an empty figure, histograms, ROC curves, embeddings on a plane by t-SNE."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ldm.metrics.fid import Array
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # Okabe and Ito's eight, told apart by colour-blind readers (Wong, Nature Methods 8, 2011)
 COLOURS = (
@@ -39,7 +34,7 @@ class TsnePanel(NamedTuple):
     points: NDArray[np.float32]
 
 
-def new(width: float, height: float) -> Figure:
+def new(width: float, height: float) -> Any:
     """An empty figure of that many inches, which belongs to no window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -49,7 +44,7 @@ def new(width: float, height: float) -> Figure:
     return figure
 
 
-def as_png(figure: Figure, text: str = "") -> bytes:
+def as_png(figure: Any, text: str = "") -> bytes:
     """The same bytes for the same figure; `text` goes into the file."""
     content = io.BytesIO()
     metadata = {"Software": None, **({"Description": text} if text else {})}
@@ -59,7 +54,7 @@ def as_png(figure: Figure, text: str = "") -> bytes:
 
 def subplots(
     count: int, columns: int, size: tuple[float, float], legend: float = 0
-) -> tuple[Figure, Any]:
+) -> tuple[Any, Any]:
     """A figure of `count` panels in rows of `columns`, of `size` inches each; legend: its width."""
     columns = min(columns, count)
     rows = -(-count // columns)

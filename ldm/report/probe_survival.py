@@ -1,12 +1,10 @@
 """Survival of things of known size in the autoencoder: phantoms beside twins without them."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,9 +21,6 @@ from ldm.report import page
 from ldm.report.page import Picture, Table
 from ldm.report.plots import as_png, new
 from ldm.report.roundtrip import Copier
-
-if TYPE_CHECKING:
-    from matplotlib.figure import SubFigure
 
 SIZES = {  # mm
     "nodule": (3.0, 5.0, 8.0, 12.0, 18.0, 27.0),
@@ -229,7 +224,7 @@ def picture(series: Sequence[Series], size: int) -> Picture:
     return Picture("survival.png", as_png(figure, SYNTHETIC), caption)
 
 
-def _draw_series(part: SubFigure, one: Series) -> None:
+def _draw_series(part: Any, one: Series) -> None:
     sides: Any = part.subfigures(1, 2, width_ratios=[1, 2.4])
     curve, crops = sides
     axis = curve.subplots()

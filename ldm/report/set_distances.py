@@ -1,7 +1,5 @@
 """Distances between two sets of images in the features of an extractor, and the variety of one."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -64,7 +62,7 @@ class View:
         if any(keep):
             self.features = np.concatenate([self.features, batch[keep]])
 
-    def halves(self) -> tuple[View, View]:
+    def halves(self) -> tuple["View", "View"]:
         """Every other image, and the rest: their distance is that of two sets of one kind."""
         even, odd = View(self.features.shape[1]), View(self.features.shape[1])
         even.even, even.features = self.even, self.features[::2]

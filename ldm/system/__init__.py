@@ -1,7 +1,6 @@
 """Files, devices and the command line, for every script and room.
 
-atomic         files and folders written whole or not at all
+atomic         files and folders written whole or not at all; hashes that name them
 cli            the command line: options, one-line errors, seconds of each part
 devices        where to compute: the device, the precision, the processes of torchrun
-fingerprint    short hashes of values and source files
 """

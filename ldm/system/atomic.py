@@ -1,5 +1,7 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and hashes that name what is kept in them."""
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -96,3 +98,13 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def digest(value: object) -> str:
+    """12 hex digits; the same for equal values of what JSON knows."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
+
+
+def code_version(*paths: str | Path) -> str:
+    """12 hex digits of the contents of source files."""
+    return hashlib.sha256(b"".join(Path(path).read_bytes() for path in paths)).hexdigest()[:12]

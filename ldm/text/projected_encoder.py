@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ldm.clip import TextEncoder, tokenizer
 from ldm.config import from_dict
 from ldm.pipeline import LatentDiffusion
-from ldm.system.fingerprint import digest
+from ldm.system.atomic import digest
 from ldm.text.bert import Bert
 from ldm.text.bert_files import load_bert
 from ldm.text.pooling import How, pad, pool

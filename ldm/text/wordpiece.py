@@ -1,7 +1,5 @@
 """Reports -> token ids, as BERT (arXiv:1810.04805) cuts them: WordPiece (arXiv:1609.08144)."""
 
-from __future__ import annotations
-
 import json
 import re
 import unicodedata
@@ -37,7 +35,7 @@ class WordPiece:
         self.pad, self.unknown, self.start, self.end, self.mask = (self.ids[s] for s in SPECIAL)
 
     @classmethod
-    def load(cls, folder: str | Path) -> WordPiece:
+    def load(cls, folder: str | Path) -> "WordPiece":
         """The tokenizer of a model folder: vocab.txt, and do_lower_case of tokenizer_config.json.
 
         The do_lower_case of sentence_bert_config.json has no effect on the tokenizer.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ldm.config import ConfigError, load_config, to_dict
-from ldm.data.data_config import DataConfig
+from ldm.data import DataConfig
 from ldm.system import atomic
 
 log = logging.getLogger(__name__)

@@ -13,11 +13,11 @@ study_page      the page: what the paper found, what was found here, the summary
 
 import argparse
 import dataclasses
-from typing import Any
 
 from ldm.report import Report
 from ldm.report.study import cached_steps, study_page, study_plan
 from ldm.report.study.study_settings import QUICK, Study, check_full
+from ldm.system import cli
 from ldm.weights.loading import load_parts
 
 
@@ -45,10 +45,6 @@ def study_of(options: argparse.Namespace) -> Study:
             guidance=None,
             encoders=("words", f"CLIP={options.model}", f"random:{options.model}"),
         )
-    names = {field.name for field in dataclasses.fields(Study)} - {"tier", "quick"}
-    given: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in vars(options).items()
-        if name in names and value is not None
-    }
-    return dataclasses.replace(study, **given)
+    given = cli.given(vars(options), Study)
+    listed = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    return dataclasses.replace(study, **given | listed)

@@ -16,7 +16,7 @@ from ldm.pipeline import LatentDiffusion
 from ldm.report import adapted_models
 from ldm.report.study.cached_steps import Done, core_version
 from ldm.report.study.study_settings import FULL_RATES, FULL_STEPS, ROOT, Study
-from ldm.system.fingerprint import digest
+from ldm.system.atomic import digest
 from ldm.training.training_run import RunConfig, load_run
 from ldm.weights.loading import load
 

@@ -20,7 +20,7 @@ import torch
 
 from ldm.metrics.estimate import Estimate, as_json
 from ldm.system import atomic
-from ldm.system.fingerprint import code_version, digest
+from ldm.system.atomic import code_version, digest
 
 log = logging.getLogger(__name__)
 

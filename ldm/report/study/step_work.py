@@ -22,7 +22,7 @@ from ldm.report.copy_search import Finder, Space, Square, TrainedImages
 from ldm.report.study.adapted_rows import AdaptedRow, as_settings, kept_images, open_model
 from ldm.report.study.cached_steps import Done, Result, core_version
 from ldm.report.study.study_settings import Study
-from ldm.system.fingerprint import digest
+from ldm.system.atomic import digest
 from ldm.training.training_run import RunConfig
 
 SHOWN = 8  # real images of each kind that are kept for the pictures

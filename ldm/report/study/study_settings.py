@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ldm.config import ConfigError
-from ldm.data.data_config import DataConfig
+from ldm.data import DataConfig
 from ldm.data.image_sets import UNSEEN
 
 ROOT = Path(__file__).parents[3]

@@ -17,7 +17,7 @@ from ldm.data.datasets import Batch, Dataset, DerivedDataset, Latents, from_byte
 from ldm.data.phantom.captions import readable
 from ldm.loss import diffusion_loss, prior_preservation
 from ldm.pipeline import LatentDiffusion, Sampling
-from ldm.system.fingerprint import digest
+from ldm.system.atomic import digest
 from ldm.training.methods.model_parts import UNetTraining, random_weights
 from ldm.training.training_run import RunConfig, check_range
 from ldm.weights import adapters

@@ -14,7 +14,7 @@ from ldm.config import ConfigError, from_dict, to_dict
 from ldm.data import caption_corpus
 from ldm.data.datasets import Batch, check_shares, shares
 from ldm.system import devices
-from ldm.system.fingerprint import digest
+from ldm.system.atomic import digest
 from ldm.text.bert import Bert, BertConfig
 from ldm.text.bert_files import save_bert
 from ldm.text.pooling import pad

@@ -16,7 +16,7 @@ from ldm.config import ConfigError, from_dict, to_dict
 from ldm.data.cache import CachedRows
 from ldm.data.caption_corpus import open_texts
 from ldm.data.datasets import Batch
-from ldm.system.fingerprint import code_version, digest
+from ldm.system.atomic import code_version, digest
 from ldm.text import projected_encoder
 from ldm.text.pooling import How
 from ldm.text.projected_encoder import PLACES, About, Level, clip_states
