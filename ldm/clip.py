@@ -53,16 +53,16 @@ class TextEncoder(nn.Module):
         # new words (textual inversion) and their vectors [k, D]; no part of the tower's weights
         self.words: dict[str, Tensor] = {}
 
-    def tokenize(self, prompts: Sequence[str], tell: bool = True) -> Tensor:
+    def tokenize(self, prompts: Sequence[str], log_dropped: bool = True) -> Tensor:
         """int64 [B, 77]: start, words, end-of-text to the end. Logs the words that did not fit.
 
-        tell: False for captions in training, which may be patients' and belong in no log
+        log_dropped: False for captions in training, which may be patients' and belong in no log
         """
         bpe, length = tokenizer(), self.config.context_length
         tokens = torch.full((len(prompts), length), bpe.eot_token_id, dtype=torch.int64)
         for row, prompt in zip(tokens, prompts, strict=True):
             words = self._encode(prompt)
-            if tell and len(words) > length - 2:
+            if log_dropped and len(words) > length - 2:
                 dropped = self._dropped(prompt, length - 2)
                 log.warning("prompt over %d tokens, these words are ignored: %s", length, dropped)
             ids = [bpe.sot_token_id, *words[: length - 2]]

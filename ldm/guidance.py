@@ -15,7 +15,7 @@ def guide(
     context: Tensor,
     negative: Tensor | None = None,
     scale: float = 1.0,
-    where: Callable[[Tensor], bool] = lambda t: True,
+    guided: Callable[[Tensor], bool] = lambda t: True,
 ) -> Denoise:
     """denoise(x_t, t) = eps_negative + s (eps_context - eps_negative)
 
@@ -25,8 +25,8 @@ def guide(
     A network that predicts v may be guided before or after the change to eps: for one x_t and t
     that change is affine, and the two weights s and 1 - s add up to one.
 
-    where: is it guided at t [B]? Elsewhere the network runs once, as with s = 1: half the work, and
-        guidance does its good at middle noise levels only (arXiv:2404.07724)
+    guided: t [B] -> one answer for the batch. Where False the network runs once, as with s = 1:
+        guidance helps at middle noise levels only (arXiv:2404.07724)
     context: [B, S, D];  negative: [B, S, D] or [1, S, D]
     """
     if not math.isfinite(scale):
@@ -47,7 +47,7 @@ def guide(
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         """x_t: [B, C, h, w];  t: [B];  returns [B, C, h, w]"""
-        if not where(t):
+        if not guided(t):
             return network(x_t, t, context)
         eps_negative, eps_context = network(torch.cat([x_t, x_t]), t.repeat(2), both).chunk(2)
         return eps_negative + scale * (eps_context - eps_negative)

@@ -59,7 +59,7 @@ class LatentDiffusion:
         self.schedule = NoiseSchedule(**vars(config.schedule))
         self.scale_factor = config.scale_factor
         self.weights_hash = weights_hash
-        # another text encoder in the place of `text`: (prompts, tell) -> [B, S, D]
+        # another text encoder in the place of `text`: (prompts, log_dropped) -> [B, S, D]
         self.other_text: nn.Module | None = None
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> "LatentDiffusion":
@@ -77,11 +77,11 @@ class LatentDiffusion:
     def dtype(self) -> torch.dtype:
         return self.unet.conv_in.weight.dtype
 
-    def encode_text(self, prompts: Sequence[str], tell: bool = True) -> Tensor:
-        """[B, S, D], what the U-Net attends to; `tell` as in TextEncoder.tokenize."""
+    def encode_text(self, prompts: Sequence[str], log_dropped: bool = True) -> Tensor:
+        """[B, S, D], what the U-Net attends to; `log_dropped` as in TextEncoder.tokenize."""
         if self.other_text is not None:
-            return self.other_text(prompts, tell)
-        return self.text(self.text.tokenize(prompts, tell).to(self.device))
+            return self.other_text(prompts, log_dropped)
+        return self.text(self.text.tokenize(prompts, log_dropped).to(self.device))
 
     def encode_each(self, prompts: Sequence[str]) -> Tensor:
         """[B, S, D] as `encode_text`, one prompt a pass: rounding does not depend on the others."""

@@ -177,7 +177,9 @@ def test_captions_are_dropped_at_the_asked_rate(unet_run, monkeypatch, rate, exp
     """drop_caption = 1 trains on empty prompts only, 0 on none."""
     method, seen = TrainUNet(replace(unet_run, method={"drop_caption": rate})), []
     encode = method.pipe.encode_text
-    monkeypatch.setattr(method.pipe, "encode_text", lambda p, tell: seen.extend(p) or encode(p))
+    monkeypatch.setattr(
+        method.pipe, "encode_text", lambda p, log_dropped: seen.extend(p) or encode(p)
+    )
     method.loss(method.draw_batch(8, torch.Generator().manual_seed(0)), torch.Generator())
     assert seen.count("") == expected
 

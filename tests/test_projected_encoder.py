@@ -149,7 +149,7 @@ def test_unknown_words_are_named(reader: PromptReader, caplog: pytest.LogCapture
     assert reader(["肺 lung xray лёгкие"]).isfinite().all()
     assert caplog.messages == ["not in the encoder's vocabulary: 肺 лёгкие"]
     caplog.clear()
-    assert reader(["", "\x00\x07\u200b lung\ttwo\nthree"], tell=False).isfinite().all()
+    assert reader(["", "\x00\x07\u200b lung\ttwo\nthree"], log_dropped=False).isfinite().all()
     assert caplog.messages == []
 
 
@@ -176,7 +176,7 @@ class Turned(nn.Module):
         g = torch.Generator().manual_seed(0)
         self.map, self.move = torch.randn(16, 16, generator=g), torch.randn(16, generator=g)
 
-    def forward(self, texts: list[str], tell: bool = True) -> Tensor:
+    def forward(self, texts: list[str], log_dropped: bool = True) -> Tensor:
         return clip_states(self.text, texts, "token") @ self.map + self.move
 
 

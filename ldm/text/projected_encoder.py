@@ -60,7 +60,7 @@ class PromptReader(nn.Module):
                 f"this encoder has {bert.config.context_length} positions and CLIP {PLACES}; "
                 "use the document level or another encoder"
             )
-        self.width = self([""], tell=False).shape[-1]  # raises for a missing head
+        self.width = self([""], log_dropped=False).shape[-1]  # raises for a missing head
 
     def layout(self, text: str) -> WordAlignment:
         """Cut words (at white space) by both tokenizers, and match their pieces in order.
@@ -90,13 +90,13 @@ class PromptReader(nn.Module):
         places += [end, *(max(i, end) for i in range(len(places) + 1, PLACES))]
         return WordAlignment(ids, places, words[kept:], unknown)
 
-    def forward(self, texts: Sequence[str], tell: bool = True) -> Tensor:
+    def forward(self, texts: Sequence[str], log_dropped: bool = True) -> Tensor:
         """The encoder's states: [B, 1, E] at document level, [B, 77, E] at token level.
 
-        tell: log words without room or without a token; False for texts that may be patients'
+        log_dropped: False for texts that may be patients'; words without room or token
         """
         rows = [self.layout(text) for text in texts]
-        for row in rows if tell else ():
+        for row in rows if log_dropped else ():
             if row.dropped:
                 log.warning("too long; these words are ignored: %s", " ".join(row.dropped))
             if row.unknown:
@@ -115,7 +115,7 @@ class PromptReader(nn.Module):
 
 def clip_states(text: TextEncoder, texts: Sequence[str], level: Level) -> Tensor:
     """The target of a projection: [B, 77, D], or of a document the end-of-text state [B, 1, D]."""
-    tokens = text.tokenize(texts, tell=False).to(text.token_embedding.weight.device)
+    tokens = text.tokenize(texts, log_dropped=False).to(text.token_embedding.weight.device)
     if level == "token":
         return text(tokens)
     ends = (tokens == tokenizer().eot_token_id).int().argmax(dim=1)  # the first of them
@@ -145,9 +145,9 @@ class ProjectedText(nn.Module):
         super().__init__()
         self.reader, self.projection, self.about = reader, projection, about
 
-    def forward(self, prompts: Sequence[str], tell: bool = True) -> Tensor:
-        """[B, 1, D] at document level, [B, 77, D] at token level; `tell` as in PromptReader."""
-        return self.projection(self.reader(prompts, tell))
+    def forward(self, prompts: Sequence[str], log_dropped: bool = True) -> Tensor:
+        """[B, 1, D] at document level, [B, 77, D] at token level; arguments as of PromptReader."""
+        return self.projection(self.reader(prompts, log_dropped))
 
     def provenance(self) -> str:
         """For the text of a PNG."""

@@ -153,7 +153,7 @@ class Adaptation(UNetTraining):
         """[B, S, D]; each caption goes through the frozen tower once."""
         with torch.no_grad():
             for caption in set(captions) - self.contexts.keys():
-                self.contexts[caption] = self.pipe.encode_text([caption], tell=False)[0]
+                self.contexts[caption] = self.pipe.encode_text([caption], log_dropped=False)[0]
         return torch.stack([self.contexts[caption] for caption in captions])
 
     def denoising_loss(

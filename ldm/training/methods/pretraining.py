@@ -116,7 +116,7 @@ class TrainText(PartTraining):
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         text: TextEncoder = self.module["text"]  # type: ignore[assignment]  # as built above
-        tokens = text.tokenize(batch.captions, tell=False).to(self.parts.device)
+        tokens = text.tokenize(batch.captions, log_dropped=False).to(self.parts.device)
         ends = (tokens == tokenizer().eot_token_id).int().argmax(dim=1)  # the first end-of-text
         prompts = text(tokens)[torch.arange(len(tokens)), ends]  # [B, D]
         small = F.interpolate(batch.images, self.options.pixels, mode="bilinear", antialias=True)
@@ -177,7 +177,7 @@ class TrainUNet(UNetTraining):
         x0, eps, t = self.draw_diffusion_inputs(batch.images, generator)
         captions = self.drop_captions(batch.captions, self.options.drop_caption, generator)
         with torch.no_grad():
-            context = self.pipe.encode_text(captions, tell=False)
+            context = self.pipe.encode_text(captions, log_dropped=False)
         each = diffusion_loss(self.unet, self.pipe.schedule, x0, eps, t, context)
         if self.options.min_snr:
             each = each * self.pipe.schedule.min_snr_weight(t, self.options.min_snr)

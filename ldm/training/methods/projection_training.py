@@ -162,7 +162,7 @@ class TrainProjection(Method):
         encoder = ("states", self.encoder_hash, level, how)
         clip = ("clip", self.parts.start["text"], level)
         return [
-            rows(encoder, self.widths[0], lambda text: self.reader([text], tell=False)),
+            rows(encoder, self.widths[0], lambda text: self.reader([text], log_dropped=False)),
             rows(clip, self.widths[1], lambda text: clip_states(self.text, [text], level)),
         ]
 

@@ -63,7 +63,7 @@ class TextualInversion(Adaptation):
         self.check_memory(run.train.batch_size)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        context = self.pipe.encode_text(batch.captions, tell=False)
+        context = self.pipe.encode_text(batch.captions, log_dropped=False)
         loss = self.denoising_loss(batch.images, context, generator)
         return loss, {"distance": self.distance()[0]}
 
