@@ -35,7 +35,7 @@ SMALL = {
 OURS = """
 import sys
 import torch
-from ldm.pipeline import LatentDiffusion
+import ldm
 
 pipe = ldm.load(sys.argv[1])
 with torch.inference_mode():

@@ -185,7 +185,7 @@ def test_loading_full_size_needs_the_weights_once(full_ckpt: Path) -> None:
     the kernel could drop, and the libraries as well.
     """
     script = (
-        "import sys; from ldm.pipeline import LatentDiffusion;"
+        "import sys, ldm;"
         "pipe = ldm.load(sys.argv[1]);"
         "weights = [p for m in (pipe.unet, pipe.vae, pipe.text) for p in m.parameters()];"
         "status = dict(line.split(':', 1) for line in open('/proc/self/status'));"
