@@ -1,4 +1,4 @@
-"""What Chambon et al. (arXiv:2210.04133) measured, to stand beside what is measured here.
+"""The figures of Chambon et al. (arXiv:2210.04133), to stand beside what is measured here.
 
 chambon.json is copied from the tables, by their numbers; null is a cell that the paper leaves
 empty.

@@ -45,7 +45,7 @@ def new(width: float, height: float) -> Any:
 
 
 def as_png(figure: Any, text: str = "") -> bytes:
-    """The same bytes for the same figure; `text` goes into the file."""
+    """The figure as PNG, equal figures as equal bytes; `text` goes into the file."""
     content = io.BytesIO()
     metadata = {"Software": None, **({"Description": text} if text else {})}
     figure.savefig(content, format="png", metadata=metadata)

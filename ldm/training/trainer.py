@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Method(Protocol):
-    """What is learned, from which data, and by which loss."""
+    """A thing that can be trained: its weights, its data and its loss."""
 
     module: nn.Module  # its parameters are trained, its state is kept in checkpoints
 
@@ -56,7 +56,7 @@ class Method(Protocol):
         """Write the weights, which others open without knowing how they were trained."""
 
     def summary(self) -> str:
-        """What was learned and how to use it, in one line."""
+        """One line: what was learned and how to use it."""
 
 
 class EMA:
