@@ -83,7 +83,7 @@ def fit_report(projected: ProjectedText, text: TextEncoder, held_out: list[str])
     room = PLACES - 2
     kept = [t for t in held_out if len(tokenizer().encode(t)) <= room and not layout(t).dropped]
     pairs = [
-        (projected(some, tell=False), clip_states(text, some, level))
+        (projected(some, log_dropped=False), clip_states(text, some, level))
         for some in (kept[i : i + 64] for i in range(0, len(kept), 64))
     ]
     found, target = (torch.cat(side).double() for side in zip(*pairs, strict=True))
@@ -105,7 +105,7 @@ def vectors(projected: ProjectedText, texts: list[str]) -> np.ndarray:
     for text in tqdm(texts, "reports", leave=False):
         layout = projected.reader.layout(text)
         end = layout.places.index(len(layout.ids) - 1) if projected.about.level == "token" else 0
-        rows.append(projected([text], tell=False)[0, end])
+        rows.append(projected([text], log_dropped=False)[0, end])
     return torch.stack(rows).numpy()
 
 

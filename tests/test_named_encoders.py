@@ -34,7 +34,7 @@ def test_clip_vectors_are_those_of_the_tower_as_stable_diffusion_feeds_it(
 ) -> None:
     """Start, first end-of-text, and mean between them, of 77 tokens padded with end-of-text."""
     found, cut = open_encoder(str(start)).embed(TEXTS, ("eot", "mean", "start"))
-    tokens = tower.tokenize(TEXTS, tell=False)
+    tokens = tower.tokenize(TEXTS, log_dropped=False)
     assert tokens.shape == (10, 77)
     with torch.inference_mode():
         hidden = tower(tokens)
