@@ -65,7 +65,7 @@ class EndOfText(nn.Module):
         super().__init__()
         self.text = text
 
-    def forward(self, prompts: list[str], tell: bool = True) -> Tensor:
+    def forward(self, prompts: list[str], log_dropped: bool = True) -> Tensor:
         return clip_states(self.text, prompts, "document")
 
 
