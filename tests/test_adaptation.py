@@ -231,7 +231,7 @@ def test_small_files_of_another_model_are_refused(
     [
         ({"train": "text"}, "method.train is 'text'; choose one of"),
         ({"prior_weight": -1}, "method.prior_weight must be 0"),
-        ({"kinds": [{"finding": "Effusion", "images": 99}]}, "needs 99 images with pleural"),
+        ({"kinds": [{"finding": "Effusion", "images": 99}]}, "asks for 99 images with pleural"),
         ({"train": "lora", "rank": 0}, "rank"),
         ({"prior_weight": float("nan")}, "method.prior_weight must be 0"),
         ({"drop_caption": 10}, "method.drop_caption must be from 0 to 1, got 10"),
@@ -364,7 +364,7 @@ def test_instances_are_those_with_the_fewest_other_findings(tmp_path: Path) -> N
     fluid, normal = pick(phantoms, Kind("Effusion", 5)), pick(phantoms, Kind("No Finding", 5))
     assert [sum(phantoms.findings(i).values()) for i in fluid] == [1] * 5
     assert not any(any(phantoms.findings(i).values()) for i in normal)
-    with pytest.raises(ConfigError, match="needs 50 images with pleural effusion"):
+    with pytest.raises(ConfigError, match="asks for 50 images with pleural effusion"):
         pick(phantoms, Kind("pleural effusion", 50))
     kinds = [Kind("No Finding", 2), Kind("Effusion", 1, " with fluid")]
     some = Instances(phantoms, kinds, ["lung{}", "chest{} of a man"])

@@ -75,7 +75,7 @@ CSVS = {
     "no text": ("text,label\na,Edema\n", "needs a header line with impression or report"),
     "no label": ("impression,text\na,Edema\n", "needs a header line with label or labels"),
     "no impression": (HEAD + ",Edema\n ,Fracture\n", "no report has an impression"),
-    "one class": (HEAD + "a,Edema\n" * 12, "labels must have two classes or more"),
+    "one class": (HEAD + "a,Edema\n" * 12, "two or more classes are needed"),
     "too few": (HEAD + "a,Edema\nb,Fracture\n", "k must be 1 to 1, the number of other"),
     "unknown label": (HEAD + "a,Edema\nb,Smith\n", "row 3 has a label that is none of"),
     "endless text": (HEAD + "a,Edema\n" + "x " * 10_000 + ",Edema\n", "row-3 has 10000 words"),

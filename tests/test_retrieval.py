@@ -173,7 +173,7 @@ def test_what_cannot_be_scored_is_refused() -> None:
     for of, y, k, message in [
         (e, labels, 6, "k must be 1 to 5"),
         (e, labels, 0, "k must be 1 to 5"),
-        (e, np.zeros(6, int), 2, "two classes or more"),
+        (e, np.zeros(6, int), 2, "two or more classes"),
         (broken, labels, 2, "embeddings of 1 of 6 reports are not finite"),
         (e[:5], labels, 2, "6 labels need as many reports, got 5"),
         (e, labels[:5], 2, "5 labels need as many reports, got 6"),

@@ -194,17 +194,18 @@ def recall(path: str | Path) -> DrawingSettings:
     text = image_files.read_text(path)
     if not text.get("software", "").startswith("ldm "):
         raise ValueError(f"{path} was not drawn by ldm: its PNG text does not say how to draw it")
+    trouble = f"the PNG text of {path} was changed or is incomplete:"
     try:
-        values = {
-            entry.field: entry.read(text[key])
-            for key, entry in PNG_TEXT.items()
-            if key in text or not entry.optional
-        }
+        values = {}
+        for key, entry in PNG_TEXT.items():
+            if key in text or not entry.optional:
+                values[entry.field] = entry.read(text[key])
         shown = values.pop("indices")
-        n = len(shown) // len(values["prompts"])
-        return DrawingSettings(n=n, start=shown.start, **values)
-    except (KeyError, ValueError, OverflowError, ArgumentTypeError) as error:
-        raise ValueError(f"the PNG text of {path} was changed or is incomplete: {error}") from error
+        return DrawingSettings(n=len(shown) // len(values["prompts"]), start=shown.start, **values)
+    except ArgumentTypeError as error:  # says what must be, not of which key
+        raise ValueError(f"{trouble} {key} {error}") from error
+    except (KeyError, ValueError, OverflowError) as error:
+        raise ValueError(f"{trouble} {error}") from error
 
 
 def check_weights(settings: DrawingSettings, pipe: LatentDiffusion, chosen: bool) -> None:

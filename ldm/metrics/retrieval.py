@@ -138,7 +138,7 @@ def checked(labels: ArrayLike, k: int) -> Labels:
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
         raise ValueError(f"labels must be integers [n], got {values.dtype} {list(values.shape)}")
     if len(np.unique(values)) < 2:
-        raise ValueError("labels must have two classes or more: with one, every neighbour is right")
+        raise ValueError("two or more classes are needed: with one, every neighbour is right")
     if not 1 <= k <= len(values) - 1:
         raise ValueError(f"k must be 1 to {len(values) - 1}, the number of other reports, got {k}")
     return values.astype(np.int64)

@@ -31,7 +31,7 @@ def choose(name: str | None = None) -> torch.device:
     if not match:
         raise ValueError(f"unknown device {name!r}; available: {', '.join(kinds)}")
     if int(match[2] or 0) >= count[match[1]]:
-        raise ValueError(f"device {name} is not available; available: {', '.join(kinds)}")
+        raise ValueError(f"device {name} is not available; this machine has {', '.join(kinds)}")
     device = torch.device(name)
     return _own_gpu(device, count["cuda"]) if device.type == "cuda" else device
 

@@ -83,8 +83,8 @@ def pick(dataset: Dataset, kind: Kind) -> list[int]:
             others[index] = len(present)
     if kind.images < 1 or len(others) < kind.images:
         raise ConfigError(
-            f"method.kinds needs {kind.images} images with {finding or 'no finding'}, at least 1; "
-            f"the data has {len(others)}"
+            f"method.kinds asks for {kind.images} images with {finding or 'no finding'}; the least "
+            f"is 1, and the data has {len(others)}"
         )
     return sorted(sorted(others, key=lambda index: others[index])[: kind.images])
 

@@ -45,8 +45,8 @@ class TrainJudge(Method):
         self.options = replace(options, network=network, balance=readable(options.balance))
         if not words or not 0 <= options.smoothing < 0.5:
             raise ConfigError(
-                "method.network.findings must name at least one, method.smoothing be a share from "
-                f"0 to below 0.5, got {list(words)} and {options.smoothing}"
+                "method.network.findings must name at least one finding, and method.smoothing must "
+                f"be a share from 0 to below 0.5; got {list(words)} and {options.smoothing}"
             )
         if run.data.size != network.size:
             raise ConfigError(f"data.size is {run.data.size}, method.network.size {network.size}")
