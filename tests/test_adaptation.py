@@ -100,6 +100,23 @@ def test_a_word_works_in_the_middle_of_a_prompt(start: Path) -> None:
     assert torch.equal(text.tokenize(["a lung"]), TextEncoder.tokenize(text, ["a lung"]))
 
 
+def test_the_gradient_of_a_word_has_the_same_bits_each_time(start: Path) -> None:
+    """Many places add to the one vector of a word, always in the same order; by indexing, threads
+    would add in any, and two trainings with one seed would differ.
+    """
+    text = ldm.load(start).text
+    vectors = torch.randn(1, text.config.width, generator=torch.Generator().manual_seed(0))
+    text.words["<fluid>"] = vectors.requires_grad_()
+    tokens = torch.full((256, 77), text.config.vocab_size)  # the word's own id
+    weights = torch.randn(256, 77, text.config.width, generator=torch.Generator().manual_seed(1))
+
+    def gradient() -> torch.Tensor:
+        return torch.autograd.grad((text._embed(tokens) * weights).sum(), vectors)[0]
+
+    first = gradient()
+    assert all(torch.equal(gradient(), first) for _ in range(20))
+
+
 def test_a_word_that_does_not_fit_is_named(start: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A new word of several vectors that is cut in the middle is told to be lost."""
     text = ldm.load(start).text

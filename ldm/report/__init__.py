@@ -1,31 +1,31 @@
 """The work of evaluate.py: what it measures, and how the results are shown.
 
-options              the options of all subcommands, read before anything heavy is imported
-page                 a report as HTML (page.html), Markdown, text and JSON; words of passages.md
-plots                an empty figure and its PNG; histograms, ROC curves, embeddings by t-SNE
-image_sheets         grey images beside each other
-reconstruction       evaluate.py reconstruction
-roundtrip            images through the autoencoder, beside the originals
+options                  the options of all subcommands, read before anything heavy is imported
+page                     a report as HTML (page.html), Markdown, text and JSON; words of passages.md
+plots                    an empty figure and its PNG; histograms, ROC curves, embeddings by t-SNE
+image_sheets             grey images beside each other
+reconstruction           evaluate.py reconstruction
+roundtrip                images through the autoencoder, beside the originals
 reconstruction_verdicts  a classifier's verdicts of reconstructions, beside those of originals
-probe_survival       the survival of things of known size in the autoencoder
-images               evaluate.py images
-set_distances        distances between two sets of images, and the variety of one
-classify             evaluate.py classify
-finding_calls        the findings called in a set, beside its labels or prompts
-train_on_synthetic   classifiers trained on synthetic and on real images, tried on real ones
-anatomy_survey       the anatomy of sets of images, by estimates that are tried on phantoms
-memorization         evaluate.py memorization
-copy_search          a search for copies of training images, in three spaces
-edits                evaluate.py edits
-inpainting_trials    inpainted boxes, beside the originals and cheaper fills
-outpainting_trials   outpainted halves and inverted phantoms, whose truth is known
-text_encoders        evaluate.py text-encoders
-report_retrieval     CheXpert@k of text encoders, beside the paper's
-named_encoders       text encoders by name, and their ways to make one vector of a text
-chambon              the figures of Chambon et al. (arXiv:2210.04133), from chambon.json
-adapted_models       images of an adapted model, and figures of them
-readers/             evaluate.py reader-study
-study/               evaluate.py study
+probe_survival           the survival of things of known size in the autoencoder
+images                   evaluate.py images
+set_distances            distances between two sets of images, and the variety of one
+classify                 evaluate.py classify
+finding_calls            the findings called in a set, beside its labels or prompts
+train_on_synthetic       classifiers trained on synthetic and on real images, tried on real ones
+anatomy_survey           the anatomy of sets of images, by estimates that are tried on phantoms
+memorization             evaluate.py memorization
+copy_search              a search for copies of training images, in three spaces
+edits                    evaluate.py edits
+inpainting_trials        inpainted boxes, beside the originals and cheaper fills
+outpainting_trials       outpainted halves and inverted phantoms, whose truth is known
+text_encoders            evaluate.py text-encoders
+report_retrieval         CheXpert@k of text encoders, beside the paper's
+named_encoders           text encoders by name, and their ways to make one vector of a text
+chambon                  the figures of Chambon et al. (arXiv:2210.04133), from chambon.json
+adapted_models           images of an adapted model, and figures of them
+readers/                 evaluate.py reader-study
+study/                   evaluate.py study
 
 The module of a subcommand has `run(options) -> Report`.
 """
