@@ -15,33 +15,14 @@ from ldm.data.phantom.findings import Rng
 Floats = NDArray[np.floating]
 
 
-class Canvas:
-    """Maps body cm to pixels. The anatomy lives in cm, so any image size shows the same chest."""
+class Plane:
+    """A square picture whose pixels have a length in cm; at its middle u = v = 0."""
 
-    def __init__(self, anatomy: Anatomy, size: int) -> None:
-        self.size = size
-        self.pixel = anatomy.view_width / anatomy.scale / size  # cm of unscaled body
-        self.cos, self.sin = np.cos(anatomy.roll), np.sin(anatomy.roll)
-        self.yaw, self.centre = np.tan(anatomy.yaw), anatomy.centre
+    def __init__(self, size: int, pixel: float, centre: tuple[float, float] = (0.0, 0.0)) -> None:
+        self.size, self.pixel, self.centre = size, pixel, centre
         self.at = (np.arange(size) + 0.5 - size / 2) * self.pixel
         u, v = self.at[None, :].astype(F32), self.at[:, None].astype(F32)
         self.u, self.v = np.broadcast_to(u, (size, size)), np.broadcast_to(v, (size, size))
-        self.x: Array = np.asarray(self.cos * u + self.sin * v + self.centre[0], F32)
-        self.tall = anatomy.tall
-        self.y: Array = np.asarray((self.cos * v - self.sin * u) / self.tall + self.centre[1], F32)
-
-    def splat(self, x: Floats, y: Floats, z: Floats | float, mass: Floats | float) -> Array:
-        """[H, W] cm of path length from points of matter (mass in cm^3), shared bilinearly."""
-        row, column = self.place((x + self.yaw * z).ravel(), y.ravel())
-        mass = np.broadcast_to(mass * self.tall / self.pixel**2, row.shape)
-        return self.deposit(row, column, mass)
-
-    def place(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Row and column of points of the body: [n] pixels, whole at a pixel's centre."""
-        x, y = x - self.centre[0], (y - self.centre[1]) * self.tall
-        column = (self.cos * x - self.sin * y) / self.pixel + (self.size - 1) / 2
-        row = (self.sin * x + self.cos * y) / self.pixel + (self.size - 1) / 2
-        return row, column
 
     def deposit(self, row: Floats, column: Floats, amount: Floats) -> Array:
         """[H, W] sums of the amounts, each shared by the four pixels around its point."""
@@ -77,6 +58,32 @@ class Canvas:
         grid = torch.from_numpy(rng.standard_normal((cells, cells)).astype(F32))
         # torch multiplies here because its threads are the caller's to set; numpy's are not
         return (rows @ grid @ columns.T).numpy()
+
+
+class Canvas(Plane):
+    """Maps body cm to pixels. The anatomy lives in cm, so any image size shows the same chest."""
+
+    def __init__(self, anatomy: Anatomy, size: int) -> None:
+        # cm of unscaled body
+        super().__init__(size, anatomy.view_width / anatomy.scale / size, anatomy.centre)
+        self.cos, self.sin = np.cos(anatomy.roll), np.sin(anatomy.roll)
+        self.yaw, self.tall = np.tan(anatomy.yaw), anatomy.tall
+        u, v = self.u[:1], self.v[:, :1]
+        self.x: Array = np.asarray(self.cos * u + self.sin * v + self.centre[0], F32)
+        self.y: Array = np.asarray((self.cos * v - self.sin * u) / self.tall + self.centre[1], F32)
+
+    def splat(self, x: Floats, y: Floats, z: Floats | float, mass: Floats | float) -> Array:
+        """[H, W] cm of path length from points of matter (mass in cm^3), shared bilinearly."""
+        row, column = self.place((x + self.yaw * z).ravel(), y.ravel())
+        mass = np.broadcast_to(mass * self.tall / self.pixel**2, row.shape)
+        return self.deposit(row, column, mass)
+
+    def place(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """Row and column of points of the body: [n] pixels, whole at a pixel's centre."""
+        x, y = x - self.centre[0], (y - self.centre[1]) * self.tall
+        column = (self.cos * x - self.sin * y) / self.pixel + (self.size - 1) / 2
+        row = (self.sin * x + self.cos * y) / self.pixel + (self.size - 1) / 2
+        return row, column
 
 
 def _bumps(at: Floats, knots: Floats, width: float) -> Tensor:

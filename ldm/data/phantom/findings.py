@@ -59,6 +59,12 @@ class Phantom:
     age: int
     findings: tuple[Finding, ...] = ()
     probe: Probe | None = None
+    region: str = "chest"  # of `views.REGIONS`
+    modality: str = "xray"  # "xray", "ct", "mr" or "ultrasound"
+    side: str = ""  # "left" or "right", where a region is paired
+    kind: str = ""  # CT: lung, soft tissue, bone; MR: t1, t2, flair
+    width: float = 0.0  # mm of body across the picture; 0: as the region has it
+    at: tuple[float, float, float] = (0.0, 0.0, 0.0)  # mm from the region's middle, in body axes
 
     def finding(self, name: str) -> Finding | None:
         """The finding of that name, if there is one."""

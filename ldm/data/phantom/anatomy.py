@@ -1,0 +1,31 @@
+"""The parts of a person by section, so that a picture builds only what it may show."""
+
+from collections.abc import Callable
+
+from ldm.data.phantom.person import Person
+from ldm.data.phantom.scene import Part
+
+SECTIONS: dict[str, Callable[[Person], list[Part]]] = {}
+LIMBS: dict[str, Callable[[Person, str], list[Part]]] = {}
+
+
+def parts_of(person: Person, names: tuple[str, ...], side: str) -> list[Part]:
+    """The parts of the named sections; fat first, then muscle, then all that lies in them.
+
+    names: "limb thigh" is that of one side, or of both where a region has no side
+    """
+    parts: list[Part] = []
+    for name in names:
+        if not name.startswith("limb "):
+            parts += SECTIONS[name](person)
+            continue
+        for one in [side] if side else ["left", "right"]:
+            part = name.removeprefix("limb ")
+            frame = person.frame(f"{one} {part}")
+            parts += [p.moved(frame.turn, frame.origin) for p in LIMBS[part](person, one)]
+    flesh, rest = [], [part for part in parts if part.within not in ("air", "fat") or part.name]
+    for pair in (("fat", "air"), ("muscle", "fat")):
+        # one body: where two limbs meet, what both cover counts once
+        groups = [g for part in parts if (part.material, part.within) == pair for g in part.groups]
+        flesh.append(Part("", pair[0], tuple(groups), pair[1]))
+    return flesh + rest

@@ -1,0 +1,43 @@
+"""What a body is made of, as X-rays, CT, MR and ultrasound see it."""
+
+from typing import NamedTuple
+
+
+class Material(NamedTuple):
+    """Constants of one tissue; those of MR at 1.5 T."""
+
+    mu: float  # 1/cm at about 60 keV (NIST XCOM: mu/rho times density)
+    hu: float  # CT number
+    t1: float  # ms
+    t2: float  # ms
+    protons: float  # density relative to water; what has no signal has 0
+    echo: float  # backscatter amplitude relative to liver
+    loss: float  # ultrasound attenuation, dB / (cm MHz)
+
+
+# T1, T2: Stanisz et al. 2005 (doi:10.1002/mrm.20605) and de Bazelaire et al. 2004
+# (doi:10.1148/radiol.2303021331), both at 1.5 T
+MATERIALS = {
+    "air": Material(0.0, -1000, 1, 1, 0.0, 0.0, 12.0),
+    "lung": Material(0.05, -820, 1200, 40, 0.15, 0.0, 12.0),
+    "fat": Material(0.187, -100, 343, 58, 0.95, 1.2, 0.6),
+    "water": Material(0.206, 5, 3000, 1500, 1.0, 0.0, 0.01),
+    "muscle": Material(0.215, 55, 1008, 44, 0.8, 0.7, 1.0),
+    "cartilage": Material(0.22, 80, 1024, 30, 0.75, 0.3, 1.0),
+    "blood": Material(0.216, 45, 1441, 290, 0.85, 0.02, 0.2),
+    "liver": Material(0.217, 62, 576, 46, 0.75, 1.0, 0.5),
+    "spleen": Material(0.216, 52, 1057, 79, 0.85, 0.9, 0.5),
+    "kidney": Material(0.214, 36, 690, 55, 0.85, 0.6, 0.6),
+    "bowel": Material(0.212, 35, 1000, 80, 0.8, 0.9, 0.8),
+    "grey matter": Material(0.215, 38, 1124, 95, 0.82, 0.5, 0.6),
+    "white matter": Material(0.214, 29, 884, 72, 0.7, 0.8, 0.6),
+    "marrow": Material(0.2, -30, 549, 49, 0.8, 0.3, 2.0),
+    "spongy bone": Material(0.3, 300, 549, 49, 0.6, 0.3, 9.0),
+    "compact bone": Material(0.55, 1300, 1, 1, 0.0, 3.0, 12.0),
+    "tooth": Material(0.9, 2200, 1, 1, 0.0, 3.0, 12.0),
+    "stone": Material(0.6, 900, 1, 1, 0.0, 4.0, 12.0),
+    "tumour": Material(0.216, 42, 1500, 150, 0.9, 0.5, 0.6),
+    "bleeding": Material(0.22, 70, 1000, 60, 0.85, 1.1, 0.5),
+    "metal": Material(4.0, 3000, 1, 1, 0.0, 4.0, 12.0),
+    "plaster": Material(0.35, 500, 1, 1, 0.0, 2.0, 12.0),
+}

@@ -1,0 +1,182 @@
+"""One person: lengths of the whole body, and where each limb lies. Real cm, unlike `Anatomy`.
+
+Axes as everywhere here: x to the patient's left, y downwards, z to the front; y = 0 a little below
+the carina. A limb's own frame has its origin at the joint that it hangs from, x away from the
+midline, y along it, z to the front: the right limb is the left one in a mirror.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ldm.data.phantom.body import Anatomy, draw_anatomy
+from ldm.data.phantom.detector import Floats
+from ldm.data.phantom.findings import Phantom, Rng, stream
+
+SIDES = ("left", "right")
+# stature = slope * bone + base, with its standard error, in cm: men, women (Trotter and Gleser
+# 1952, Am J Phys Anthropol 10:463, table 13)
+STATURE = {
+    "humerus": ((3.08, 70.45, 4.05), (3.36, 57.97, 4.45)),
+    "radius": ((3.78, 79.01, 4.32), (4.74, 54.93, 4.24)),
+    "ulna": ((3.70, 74.05, 4.32), (4.27, 57.76, 4.30)),
+    "femur": ((2.38, 61.41, 3.27), (2.47, 54.10, 3.72)),
+    "tibia": ((2.52, 78.62, 3.37), (2.90, 61.53, 3.66)),
+    "fibula": ((2.68, 71.78, 3.29), (2.93, 59.61, 3.57)),
+}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Local points p lie at turn p + origin of the body; turn [3, 3] is a mirror on the right."""
+
+    origin: Floats
+    turn: Floats
+
+    def at(self, point: tuple[float, float, float]) -> Floats:
+        return self.turn @ np.asarray(point, float) + self.origin
+
+    def bent(self, origin: tuple[float, float, float], turn: Floats) -> "Frame":
+        """The frame that hangs from a local point, turned in this one."""
+        return Frame(self.at(origin), self.turn @ turn)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Angles of one side in degrees; 0 everywhere: standing, arms down, palms to the front."""
+
+    arm_out: float = 12.0  # abduction of the shoulder
+    elbow: float = 5.0  # flexion
+    fingers: float = 8.0  # spread between neighbouring fingers
+    curl: float = 5.0  # flexion of each joint of the fingers
+    leg_out: float = 4.0  # abduction of the hip
+    knee: float = 3.0  # flexion
+    ankle: float = 0.0  # toes downwards
+
+
+@dataclass(frozen=True)
+class Person:
+    """Lengths in cm. `lengths` are of the bones of `STATURE`, joint to joint or end to end."""
+
+    seed: int
+    sex: str
+    age: int
+    anatomy: Anatomy  # the chest, in units of its own: times `scale`, in y times `tall`, too
+    height: float
+    build: float  # 0 thin .. 1 obese
+    mineral: float  # of bone, 1 = young adult
+    lengths: dict[str, float]
+    hand: float  # wrist to the tip of the middle finger
+    foot: float  # heel to toe
+    head: tuple[float, float, float]  # breadth, height (chin to vertex), length of the head
+    hips: float  # half the distance of the hip joints
+    pose: Pose = field(default_factory=Pose)
+
+    @property
+    def scale(self) -> Floats:
+        """[3] cm of the body for one unit of the chest's `Anatomy`."""
+        a = self.anatomy
+        return np.array([a.scale, a.scale * a.tall, a.scale])
+
+    def spine(self, level: float) -> Floats:
+        """[3] the middle of the vertebral bodies at a level: 0 the top of C1, 7 of T1, 19 of L1,
+        24 of the sacrum, 25 its end, 26 the coccyx's tip; between them a vertebra is 1.
+        """
+        a = self.anatomy
+        thoracic = a.apex + a.rib_step * (np.arange(13) + 0.012 * np.arange(13) ** 2)
+        y = np.concatenate(
+            [
+                thoracic[0] - 1.75 * np.arange(7, 0, -1),
+                thoracic,
+                thoracic[-1] + 3.45 * np.arange(1, 6),
+                thoracic[-1] + 17.25 + np.array([10.5, 14.0]),
+            ]
+        )
+        # lordosis of the neck, kyphosis of the chest, lordosis of the loins, the sacrum's bow
+        knots = [0, 3.5, 7, 13, 18.5, 21.5, 24, 24.6, 25, 26]
+        depth = np.array([2.6, 3.0, 0.6, -1.6, 0.0, 2.4, 0.4, -2.6, -3.6, -1.8])
+        z = np.interp(level, knots, depth) - 0.35 * a.depth
+        at = float(np.interp(level, np.arange(len(y)), y))
+        lean = a.scoliosis * np.sin(at / 9) * (5 < level < 24)
+        return np.array([lean, at, z]) * self.scale
+
+    def hip(self, side: str) -> Floats:
+        """[3] the middle of the head of the femur."""
+        base = self.spine(25)
+        return np.array([_sign(side) * self.hips, base[1] - 0.5, base[2] + 4.5])
+
+    def frame(self, limb: str) -> Frame:
+        """Of "left upper arm", "forearm", "hand", "thigh", "shank" or "foot" of either side."""
+        side, _, part = limb.partition(" ")
+        mirror = np.diag([_sign(side), 1.0, 1.0])
+        pose, length = self.pose, self.lengths
+        if part in ("upper arm", "forearm", "hand"):
+            joint = np.array([_sign(side) * 18.0, self.anatomy.shoulder + 0.5, 0.0]) * self.scale
+            frame = Frame(joint, mirror @ about(2, -pose.arm_out))
+            if part == "upper arm":
+                return frame
+            frame = frame.bent((0, length["humerus"], 0), about(0, pose.elbow) @ about(2, -8))
+            if part == "forearm":
+                return frame
+            return frame.bent((0, length["radius"] + 0.3, 0), about(2, 4))
+        # the shaft runs inwards from the hip to the knee, so that the feet are close together
+        frame = Frame(self.hip(side), mirror @ about(2, -pose.leg_out) @ about(2, 7))
+        if part == "thigh":
+            return frame
+        frame = frame.bent((0, length["femur"] - 2.0, 0.4), about(2, -6) @ about(0, -pose.knee))
+        if part == "shank":
+            return frame
+        if part != "foot":
+            raise ValueError(f"no such limb: {limb!r}")
+        return frame.bent((0, length["tibia"] + 0.3, -0.6), about(0, -pose.ankle))
+
+
+def about(axis: int, degrees: float) -> Floats:
+    """[3, 3] a turn about x, y or z; about x, what points down goes to the front."""
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    i, j = [(1, 2), (2, 0), (0, 1)][axis]
+    turn = np.eye(3)
+    turn[i, i], turn[j, j], turn[i, j], turn[j, i] = c, c, -s, s
+    return turn
+
+
+def _sign(side: str) -> float:
+    if side not in SIDES:
+        raise ValueError(f"a side is left or right, got {side!r}")
+    return 1.0 if side == "left" else -1.0
+
+
+def draw_person(phantom: Phantom, pose: Pose | None = None) -> Person:
+    """Deterministic per seed: the person of the chest film of that seed, from head to toe."""
+    a, rng = draw_anatomy(phantom), stream(phantom.seed, 100)
+    woman = phantom.sex == "F"
+    # men 176 cm, women 164 (a.scale is 0.93 there), standard deviation 4 %
+    height = 176.0 * a.scale
+    lengths = {name: _length(height, *STATURE[name][woman], rng) for name in STATURE}
+    stretch = height / 170
+    return Person(
+        seed=phantom.seed,
+        sex=phantom.sex,
+        age=phantom.age,
+        anatomy=a,
+        height=height,
+        build=a.fat,
+        mineral=a.bone,
+        lengths=lengths,
+        # breadths and lengths as shares of the height: Gordon et al., ANSUR 1988
+        hand=0.108 * height * rng.normal(1, 0.03),
+        foot=0.152 * height * rng.normal(1, 0.03),
+        head=(
+            15.2 * rng.normal(1, 0.03) * (0.96 if woman else 1),
+            22.8 * rng.normal(1, 0.03) * (0.95 if woman else 1),
+            19.6 * rng.normal(1, 0.03) * (0.95 if woman else 1),
+        ),
+        hips=8.7 * stretch**0.5 * rng.normal(1, 0.04) * (1.03 if woman else 1),
+        pose=pose or Pose(),
+    )
+
+
+def _length(height: float, slope: float, base: float, error: float, rng: Rng) -> float:
+    """Of a bone that predicts the height; the error is that of the prediction."""
+    noise = float(np.clip(rng.normal(), -2, 2)) * error * 0.6
+    return (height + noise - base) / slope

@@ -1,0 +1,229 @@
+"""Convex solids in 3D, and where the rays of a view enter and leave them.
+
+A picture, a slice and a mask all come from one thing: the interval [front, back] that a body part
+covers of each pixel's ray. A radiograph sums its length, a slice of thickness T takes the share of
+[-T/2, T/2] that it covers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ldm.data.phantom.body import F32, Array
+from ldm.data.phantom.detector import Floats, Plane
+
+AXES = np.eye(3)
+Box = tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class Solid:
+    """Points p with p'Ap + 2 b'p + c <= 0 and low <= n'p <= high: a quadric between two planes.
+
+    Lengths in cm.
+    hull: [k, 3] points whose convex hull, widened by `reach`, holds the solid
+    """
+
+    quadric: Floats  # A [3, 3], symmetric
+    linear: Floats  # b [3]
+    constant: float  # c
+    hull: Floats
+    spread: Floats
+    normal: Floats
+    low: float = -np.inf
+    high: float = np.inf
+
+    def moved(self, turn: Floats, shift: Floats) -> "Solid":
+        """The solid of the points turn p + shift; turn: [3, 3] orthogonal, a mirror too."""
+        a, b = turn @ self.quadric @ turn.T, turn @ self.linear
+        along = float((n := turn @ self.normal) @ shift)
+        return replace(
+            self,
+            quadric=a,
+            linear=b - a @ shift,
+            constant=float(self.constant - 2 * b @ shift + shift @ a @ shift),
+            hull=self.hull @ turn.T + shift,
+            spread=turn @ self.spread,
+            normal=n,
+            low=self.low + along,
+            high=self.high + along,
+        )
+
+    def cut(self, normal: Sequence[float], low: float = -np.inf, high: float = np.inf) -> "Solid":
+        """The part with low <= n'p <= high, in place of an earlier cut."""
+        return replace(self, normal=np.asarray(normal, float), low=low, high=high)
+
+
+def ellipsoid(centre: Sequence[float], half: Sequence[float], turn: Floats = AXES) -> Solid:
+    """|turn' (p - centre) / half| <= 1; turn: [3, 3], its columns are the three axes."""
+    at, long = np.asarray(centre, float), np.asarray(half, float)
+    a = turn @ np.diag(long**-2.0) @ turn.T
+    return Solid(a, -a @ at, float(at @ a @ at - 1), at[None], turn * long, AXES[0])
+
+
+def frustum(
+    p: Sequence[float],
+    q: Sequence[float],
+    start: float,
+    end: float,
+    flat: float = 1.0,
+    front: Sequence[float] = (0, 0, 1),
+) -> Solid:
+    """A cone's piece from p to q with radii `start` and `end` and flat ends.
+
+    flat: its depth along `front` (a direction across the axis) over its width
+    """
+    p, q = np.asarray(p, float), np.asarray(q, float)
+    length = float(np.linalg.norm(q - p))
+    u = (q - p) / length
+    w = np.asarray(front, float)
+    w = w - u * (w @ u)
+    if (size := np.linalg.norm(w)) < 1e-6:
+        w = np.cross(u, AXES[int(np.argmin(np.abs(u)))])
+        size = np.linalg.norm(w)
+    w = w / size
+    slope = (end - start) / length
+    # |p|^2 across the axis, shrunk along w, minus (start + slope s)^2, s = u'(x - p)
+    across = np.eye(3) - np.outer(u, u) + (flat**-2.0 - 1) * np.outer(w, w)
+    a = across - slope**2 * np.outer(u, u)
+    b = -a @ p - start * slope * u
+    c = float(p @ a @ p + 2 * start * slope * (u @ p) - start**2)
+    spread = AXES * max(start, end) * max(1.0, flat)
+    low = float(u @ p)
+    return Solid(a, b, c, np.stack([p, q]), spread, u, low, low + length)
+
+
+def chain(
+    curve: Floats, radius: Floats | float, flat: float = 1.0, front: Sequence[float] = (0, 0, 1)
+) -> list[Solid]:
+    """Frustums along the points [n, 3] with a ball at each joint between two of them."""
+    r = np.broadcast_to(np.asarray(radius, float), (len(curve),))
+    pieces = [
+        frustum(curve[i], curve[i + 1], float(r[i]), float(r[i + 1]), flat, front)
+        for i in range(len(curve) - 1)
+    ]
+    return pieces + [ball(curve[i], float(r[i]) * min(flat, 1)) for i in range(1, len(curve) - 1)]
+
+
+def ball(centre: Sequence[float], radius: float) -> Solid:
+    return ellipsoid(centre, (radius, radius, radius))
+
+
+class Groups:
+    """Groups of solids, stacked once so that each view turns all of them together.
+
+    A group is seen as one body: along a ray it covers all from its first to its last solid.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[Solid]]) -> None:
+        solids = [solid for group in groups for solid in group]
+        self.ends = np.cumsum([len(group) for group in groups])
+        self.quadric = np.stack([s.quadric for s in solids])
+        self.linear = np.stack([s.linear for s in solids])
+        self.constant = np.array([s.constant for s in solids])
+        # a quadric without a second point of its hull has that point twice
+        self.hull = np.stack([s.hull[[0, -1]] for s in solids])
+        self.spread = np.stack([s.spread for s in solids])
+        self.normal = np.stack([s.normal for s in solids])
+        self.planes = np.array([[s.low, s.high] for s in solids])
+
+
+Interval = tuple[Box, Array, Array]
+
+
+class View(Plane):
+    """Parallel rays through the body: `axes` [3, 3] holds right, down and away as rows.
+
+    middle: the point (cm) at the picture's middle, where depth along the rays is 0
+    """
+
+    def __init__(self, middle: Sequence[float], axes: Floats, width: float, size: int) -> None:
+        super().__init__(size, width / size)
+        self.middle, self.axes = np.asarray(middle, float), np.asarray(axes, float)
+
+    def see(self, points: Floats) -> Floats:
+        """[..., 3] body cm -> right, down and away from the picture's middle."""
+        return (points - self.middle) @ self.axes.T
+
+    def intervals(self, groups: Groups) -> list[Interval | None]:
+        """For each group the box of pixels it may cover, and there its first and last depth.
+
+        front > back where a ray misses it; None for a group outside the picture.
+        """
+        hull = self.see(groups.hull)  # [n, 2, 3]
+        reach = np.linalg.norm(np.einsum("ij,njk->nik", self.axes, groups.spread), axis=2)
+        edges = np.stack([hull.min(1) - reach, hull.max(1) + reach])[..., :2]
+        edges = edges / self.pixel + self.size / 2
+        low = np.clip(np.floor(edges[0]), 0, self.size).astype(int)
+        high = np.clip(np.ceil(edges[1]), 0, self.size).astype(int)
+        seen = (low < high).all(1)
+        # each solid from the middle of its own box, where float32 is finest
+        own = 0.5 * (low + high) - 0.5 * self.size
+        own = np.concatenate([own * self.pixel, hull[..., 2:].mean(1)], 1)
+        turned = np.einsum("ij,njk,lk->nil", self.axes, groups.quadric, self.axes)
+        shift = -(self.axes @ self.middle) - own
+        linear = groups.linear @ self.axes.T
+        constant = groups.constant - 2 * (linear * shift).sum(1)
+        constant += np.einsum("ni,nij,nj->n", shift, turned, shift)
+        linear = linear - np.einsum("nij,nj->ni", turned, shift)
+        normal = groups.normal @ self.axes.T
+        planes = groups.planes + (normal * shift).sum(1)[:, None]
+        found: list[Interval | None] = []
+        start = 0
+        for end in groups.ends:
+            these = [i for i in range(start, end) if seen[i]]
+            start = end
+            if not these:
+                found.append(None)
+                continue
+            (x0, y0), (x1, y1) = low[these].min(0), high[these].max(0)
+            front = np.full((y1 - y0, x1 - x0), np.inf, F32)
+            back = np.full((y1 - y0, x1 - x0), -np.inf, F32)
+            for i in these:
+                rows, columns = slice(low[i, 1], high[i, 1]), slice(low[i, 0], high[i, 0])
+                u = (self.at[columns] - own[i, 0]).astype(F32)[None]
+                v = (self.at[rows] - own[i, 1]).astype(F32)[:, None]
+                one, two = _crossing(turned[i], linear[i], constant[i], normal[i], planes[i], u, v)
+                hit, depth = two > one, F32(own[i, 2])
+                inner = (
+                    slice(rows.start - y0, rows.stop - y0),
+                    slice(columns.start - x0, columns.stop - x0),
+                )
+                np.minimum(front[inner], one + depth, out=front[inner], where=hit)
+                np.maximum(back[inner], two + depth, out=back[inner], where=hit)
+            found.append(((slice(y0, y1), slice(x0, x1)), front, back))
+        return found
+
+
+def _crossing(
+    q: Floats, b: Floats, c: float, normal: Floats, planes: Floats, u: Array, v: Array
+) -> tuple[Array, Array]:
+    """Depths at which the rays (u, v) enter and leave a solid; front >= back where they miss it.
+
+    a w^2 + 2 h w + k <= 0 of p = (u, v, w)
+    """
+    a = float(q[2, 2])
+    h = (F32(q[0, 2]) * u + F32(b[2])) + F32(q[1, 2]) * v
+    k = ((F32(q[0, 0]) * u + F32(2 * b[0])) * u + F32(c)) + (F32(q[1, 1]) * v + F32(2 * b[1])) * v
+    if abs(q[0, 1]) > 1e-9:
+        k = k + (F32(2 * q[0, 1]) * u) * v
+    if abs(a) < 1e-7:  # along a cylinder's axis
+        one, two = np.where(k <= 0, F32(-np.inf), F32(1)), np.where(k <= 0, F32(np.inf), F32(-1))
+    else:
+        # rays that miss the quadric get an empty interval: both roots fall together
+        root = np.sqrt(np.maximum(h * h - F32(a) * k, 0)) / F32(abs(a))
+        middle = h * F32(-1 / a)
+        one, two = middle - root, middle + root
+    if planes[0] == -np.inf and planes[1] == np.inf:
+        return one, two
+    across = F32(normal[0]) * u + F32(normal[1]) * v
+    if abs(normal[2]) < 1e-6:
+        inside = (across >= F32(planes[0])) & (across <= F32(planes[1]))
+        return np.where(inside, one, F32(1)), np.where(inside, two, F32(-1))
+    ends = [(F32(p) - across) / F32(normal[2]) for p in planes]
+    front, back = np.minimum(*ends), np.maximum(*ends)
+    if a < -1e-7:  # a cone met steeper than its side: beyond the roots, on the planes' nappe
+        far = 0.5 * (front + back) > middle
+        one, two = np.where(far, two, F32(-np.inf)), np.where(far, F32(np.inf), one)
+    return np.maximum(front, one), np.minimum(back, two)
