@@ -8,7 +8,17 @@ import numpy as np
 from ldm.data.phantom.body import F32, Array
 from ldm.data.phantom.detector import Floats
 from ldm.data.phantom.materials import MATERIALS
-from ldm.data.phantom.solids import AXES, Box, Groups, Interval, Solid, View, chain, ellipsoid
+from ldm.data.phantom.solids import (
+    AXES,
+    Box,
+    Groups,
+    Interval,
+    Point,
+    Solid,
+    View,
+    chain,
+    ellipsoid,
+)
 
 PLANES = 48  # at which a field is looked up along a ray
 
@@ -69,11 +79,11 @@ class Bone:
 
     def shaft(
         self,
-        curve: Sequence[Sequence[float]],
+        curve: Floats | Sequence[Point],
         radius: Floats | Sequence[float] | float,
         cortex: float,
         flat: float = 1.0,
-        front: Sequence[float] = (0, 0, 1),
+        front: Point = (0, 0, 1),
     ) -> "Bone":
         """A tube along the points [n, 3] with a radius at each; flat, front: as `frustum`."""
         line = np.asarray(curve, float)
@@ -84,8 +94,8 @@ class Bone:
 
     def end(
         self,
-        centre: Sequence[float],
-        half: Sequence[float] | float,
+        centre: Point,
+        half: Point | float,
         turn: Floats = AXES,
         cortex: float = 0.1,
     ) -> "Bone":

@@ -14,6 +14,7 @@ from ldm.data.phantom.body import F32, Array
 from ldm.data.phantom.detector import Floats, Plane
 
 AXES = np.eye(3)
+Point = Floats | Sequence[float]  # [3]
 Box = tuple[slice, slice]
 
 
@@ -50,12 +51,12 @@ class Solid:
             high=self.high + along,
         )
 
-    def cut(self, normal: Sequence[float], low: float = -np.inf, high: float = np.inf) -> "Solid":
+    def cut(self, normal: Point, low: float = -np.inf, high: float = np.inf) -> "Solid":
         """The part with low <= n'p <= high, in place of an earlier cut."""
         return replace(self, normal=np.asarray(normal, float), low=low, high=high)
 
 
-def ellipsoid(centre: Sequence[float], half: Sequence[float], turn: Floats = AXES) -> Solid:
+def ellipsoid(centre: Point, half: Point, turn: Floats = AXES) -> Solid:
     """|turn' (p - centre) / half| <= 1; turn: [3, 3], its columns are the three axes."""
     at, long = np.asarray(centre, float), np.asarray(half, float)
     a = turn @ np.diag(long**-2.0) @ turn.T
@@ -63,20 +64,15 @@ def ellipsoid(centre: Sequence[float], half: Sequence[float], turn: Floats = AXE
 
 
 def frustum(
-    p: Sequence[float],
-    q: Sequence[float],
-    start: float,
-    end: float,
-    flat: float = 1.0,
-    front: Sequence[float] = (0, 0, 1),
+    p: Point, q: Point, start: float, end: float, flat: float = 1.0, front: Point = (0, 0, 1)
 ) -> Solid:
     """A cone's piece from p to q with radii `start` and `end` and flat ends.
 
     flat: its depth along `front` (a direction across the axis) over its width
     """
-    p, q = np.asarray(p, float), np.asarray(q, float)
-    length = float(np.linalg.norm(q - p))
-    u = (q - p) / length
+    first, last = np.asarray(p, float), np.asarray(q, float)
+    length = float(np.linalg.norm(last - first))
+    u = (last - first) / length
     w = np.asarray(front, float)
     w = w - u * (w @ u)
     if (size := np.linalg.norm(w)) < 1e-6:
@@ -84,18 +80,18 @@ def frustum(
         size = np.linalg.norm(w)
     w = w / size
     slope = (end - start) / length
-    # |p|^2 across the axis, shrunk along w, minus (start + slope s)^2, s = u'(x - p)
+    # |x - p|^2 across the axis, shrunk along w, minus (start + slope s)^2, s = u'(x - p)
     across = np.eye(3) - np.outer(u, u) + (flat**-2.0 - 1) * np.outer(w, w)
     a = across - slope**2 * np.outer(u, u)
-    b = -a @ p - start * slope * u
-    c = float(p @ a @ p + 2 * start * slope * (u @ p) - start**2)
+    b = -a @ first - start * slope * u
+    c = float(first @ a @ first + 2 * start * slope * (u @ first) - start**2)
     spread = AXES * max(start, end) * max(1.0, flat)
-    low = float(u @ p)
-    return Solid(a, b, c, np.stack([p, q]), spread, u, low, low + length)
+    low = float(u @ first)
+    return Solid(a, b, c, np.stack([first, last]), spread, u, low, low + length)
 
 
 def chain(
-    curve: Floats, radius: Floats | float, flat: float = 1.0, front: Sequence[float] = (0, 0, 1)
+    curve: Floats, radius: Floats | float, flat: float = 1.0, front: Point = (0, 0, 1)
 ) -> list[Solid]:
     """Frustums along the points [n, 3] with a ball at each joint between two of them."""
     r = np.broadcast_to(np.asarray(radius, float), (len(curve),))
@@ -106,7 +102,7 @@ def chain(
     return pieces + [ball(curve[i], float(r[i]) * min(flat, 1)) for i in range(1, len(curve) - 1)]
 
 
-def ball(centre: Sequence[float], radius: float) -> Solid:
+def ball(centre: Point, radius: float) -> Solid:
     return ellipsoid(centre, (radius, radius, radius))
 
 
@@ -138,7 +134,7 @@ class View(Plane):
     middle: the point (cm) at the picture's middle, where depth along the rays is 0
     """
 
-    def __init__(self, middle: Sequence[float], axes: Floats, width: float, size: int) -> None:
+    def __init__(self, middle: Point, axes: Floats, width: float, size: int) -> None:
         super().__init__(size, width / size)
         self.middle, self.axes = np.asarray(middle, float), np.asarray(axes, float)
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ldm.data.phantom.detector import Floats
 from ldm.data.phantom.findings import Phantom, stream
 from ldm.data.phantom.person import Frame, Person, Pose, about
 from ldm.data.phantom.solids import View
