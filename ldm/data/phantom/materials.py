@@ -37,6 +37,7 @@ MATERIALS = {
     "tooth": Material(0.9, 2200, 1, 1, 0.0, 3.0, 12.0),
     "stone": Material(0.6, 900, 1, 1, 0.0, 4.0, 12.0),
     "tumour": Material(0.216, 42, 1500, 150, 0.9, 0.5, 0.6),
+    "oedema": Material(0.212, 22, 1150, 120, 0.85, 0.5, 0.6),
     "bleeding": Material(0.22, 70, 1000, 60, 0.85, 1.1, 0.5),
     "metal": Material(4.0, 3000, 1, 1, 0.0, 4.0, 12.0),
     "plaster": Material(0.35, 500, 1, 1, 0.0, 2.0, 12.0),

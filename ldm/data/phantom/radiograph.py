@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from ldm.data.phantom import exposure
 from ldm.data.phantom.body import F32, Array
-from ldm.data.phantom.findings import Rng
+from ldm.data.phantom.findings import Phantom, Rng
 from ldm.data.phantom.materials import MATERIALS
 from ldm.data.phantom.scene import Scene
 from ldm.data.phantom.solids import Box, View
@@ -20,17 +21,27 @@ def attenuation(scene: Scene, view: View) -> tuple[Array, dict[str, tuple[Box, A
     return np.maximum(path, 0), named
 
 
-def film(view: View, path: Array, rng: Rng) -> Array:
-    """[H, W] grey in [0, 1]: scatter, noise, the workstation's window."""
+def film(view: View, path: Array, phantom: Phantom, rng: Rng) -> Array:
+    """[H, W] grey in [0, 1]: scatter, noise, the workstation's window, shutters and a marker.
+
+    I = exp(-sum mu l) + scatter + noise, shown as -log I (Beer-Lambert)
+    """
     primary = np.exp(-path)
     share = rng.uniform(0.1, 0.3) * min(1.0, float(path.max()) / 3)
-    signal = (1 - share) * primary + share * view.blur(primary, 2.0)
-    dose = rng.uniform(3e4, 3e5)
+    signal = (1 - share) * primary + F32(share) * view.blur(primary, 2.0)
+    dose = rng.uniform(3e4, 3e5) * (view.pixel / 0.1) ** 2
     noise = rng.spawn(1)[0].standard_normal((view.size, view.size)).astype(F32)
-    signal = np.clip(signal + np.sqrt(signal / F32(dose)) * noise, 1e-4, None)
-    density = -np.log(signal)
+    density = -np.log(np.clip(signal + np.sqrt(signal / F32(dose)) * noise, 1e-4, None))
     density = density + F32(rng.uniform(0.3, 1.0)) * (density - view.blur(density, 0.4))
     inside = density[path > 0.15]
     high = float(np.quantile(inside, 0.995)) if inside.size > 20 else 1.0
-    gamma = rng.uniform(0.75, 1.25)
-    return np.clip(density / F32(high), 0, 1) ** F32(gamma) * F32(0.97)
+    grey = np.clip(density / F32(high), 0, 1) ** F32(rng.uniform(0.75, 1.25))
+    grey = F32(0.97) * grey + F32(max(0.0, rng.normal(0, 0.05))) * (1 - grey)
+    grey = exposure.collimate(view, np.asarray(grey, F32), rng)
+    if rng.random() < 0.6:
+        letter = {"left": "L", "right": "R"}.get(phantom.side) or str(rng.choice(["L", "R"]))
+        corner = 1 if letter == "L" else -1  # the patient's left is a frontal picture's right
+        if phantom.side or phantom.view == "lateral":
+            corner = int(rng.choice([-1, 1]))
+        grey = exposure.mark(view, grey, letter, corner, "", rng)
+    return grey

@@ -62,6 +62,10 @@ class Part:
             if name not in MATERIALS:
                 raise ValueError(f"no such material: {name!r}; there are {', '.join(MATERIALS)}")
 
+    @property
+    def is_bone(self) -> bool:
+        return bool(self.name) and self.material == "compact bone"
+
     def moved(self, turn: Floats, shift: Floats) -> "Part":
         """The part after a rotation (or mirror) and a shift; of solids alone."""
         groups = tuple(tuple(s.moved(turn, shift) for s in group) for group in self.groups)

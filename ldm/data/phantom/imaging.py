@@ -1,0 +1,86 @@
+"""Pictures of any region: the person's parts, seen by one modality, with masks and truth."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from ldm.data.phantom import injuries, radiograph, tomography, ultrasound
+from ldm.data.phantom.anatomy import parts_of
+from ldm.data.phantom.body import Array, Mask
+from ldm.data.phantom.findings import Phantom, stream
+from ldm.data.phantom.person import Person, draw_person
+from ldm.data.phantom.scene import Scene
+from ldm.data.phantom.solids import Box
+from ldm.data.phantom.views import REGIONS, pose_of, view_of
+
+Named = dict[str, tuple[Box, Array]]
+THICKNESS = 0.5  # cm of a slice
+PLASTER_SHARE, HARDWARE_SHARE = 0.12, 0.18  # of fractures
+RING_SHARE = 0.1  # of hands
+
+
+def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[str, object]]:
+    """Grey [H, W] in [0, 1], a mask for each bone, organ and finding in it, and the truth."""
+    rng = stream(phantom.seed, 105)
+    # the same body from every side and in every modality, so that it is built once
+    body = replace(phantom, view="PA", modality="xray", kind="", width=0.0, at=(0.0, 0.0, 0.0))
+    person, scene, found = _body(body)
+    view = view_of(phantom, person, size)
+    named: Named
+    covered = 0.5  # the share of a pixel from which on it belongs to a mask; of rays, cm
+    if phantom.modality == "xray":
+        covered = 0.03
+        path, named = radiograph.attenuation(scene, view)
+        grey = radiograph.film(view, path, phantom, rng)
+    elif phantom.modality == "ultrasound":
+        grey, named = ultrasound.scan(scene, view, rng)
+    elif phantom.modality == "ct":
+        grey, named = tomography.ct(scene, view, rng, phantom.kind, THICKNESS)
+    else:
+        grey, named = tomography.mr(scene, view, rng, phantom.kind, THICKNESS)
+    masks = {}
+    for name, (box, amount) in named.items():
+        mask = masks.setdefault(name, np.zeros((size, size), bool))
+        mask[box] |= amount > covered
+    masks = {name: mask for name, mask in masks.items() if mask.any()}
+    truth: dict[str, object] = {
+        "seed": phantom.seed,
+        "region": phantom.region,
+        "modality": phantom.modality,
+        "view": phantom.view,
+        "side": phantom.side,
+        "kind": phantom.kind,
+        "sex": phantom.sex,
+        "age": phantom.age,
+        "height_cm": person.height,
+        "mm_per_pixel": 10 * view.pixel,
+        "findings": [f.name for f in phantom.findings],
+        "sides": {f.name: f.side for f in phantom.findings if f.side},
+        "kinds": {f.name: f.kind for f in phantom.findings if f.kind},
+        "bones": [part.name for part in scene.parts if part.name in masks and part.is_bone],
+    }
+    return grey, masks, truth | found
+
+
+@lru_cache(maxsize=4)
+def _body(phantom: Phantom) -> tuple[Person, Scene, dict[str, object]]:
+    """The person, the parts that this region's pictures may show, and the findings' sizes."""
+    if phantom.region in ultrasound.SCANNED and phantom.region not in REGIONS:
+        parts, truth = ultrasound.fetal_head(phantom.seed)
+        return draw_person(phantom), Scene(parts), truth
+    region, rng = REGIONS[phantom.region], stream(phantom.seed, 106)
+    person = draw_person(phantom, pose_of(phantom))
+    parts = parts_of(person, region.sections, phantom.side)
+    middle = region.middle(person, phantom.side).origin
+    reach = 0.4 * region.width[0] * person.height / 170
+    parts, truth = injuries.apply(parts, phantom, middle, reach)
+    if broken := truth.get("fracture"):
+        treated = rng.random()
+        if treated < PLASTER_SHARE:
+            parts = injuries.cast(parts, broken)
+        elif treated < PLASTER_SHARE + HARDWARE_SHARE:
+            parts = injuries.plate(parts, broken, rng)
+    if phantom.region in ("hand", "wrist", "forearm") and rng.random() < RING_SHARE:
+        parts = injuries.ring(parts, phantom.side)
+    return person, Scene(parts), truth
