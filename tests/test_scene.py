@@ -1,4 +1,4 @@
-"""Claims about scenes: what overlaps counts once, slices take shares, the inside takes its place."""
+"""Claims about scenes: overlaps count once, slices take shares, the inside takes its place."""
 
 import numpy as np
 import pytest

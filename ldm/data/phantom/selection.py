@@ -30,7 +30,10 @@ USUAL = (
     "knee",
     "ankle",
 )
-SLICED = ("head", "chest", "abdomen", "pelvis", "spine", "knee")
+SLICED = {
+    "ct": ("head", "chest", "abdomen", "pelvis", "spine"),
+    "mr": ("head", "spine", "knee"),
+}
 LIMB_BONES = (
     *("shoulder", "arm", "elbow", "forearm", "wrist", "hand"),
     *("pelvis", "thigh", "knee", "leg", "ankle", "foot"),
@@ -41,7 +44,7 @@ FINDING_SHARE = 0.4
 def parse(text: str) -> dict[str, tuple[str, ...]]:
     """{setting: values} of "region=hand+knee,view=lateral"; ValueError lists what is known."""
     known: dict[str, Sequence[str]] = {
-        "region": (*REGIONS, *SCANNED),
+        "region": tuple(dict.fromkeys((*REGIONS, *SCANNED))),
         "modality": MODALITIES,
         "view": (*PROJECTIONS, *PLANES),
         "side": ("left", "right"),
@@ -101,17 +104,14 @@ def _select(seed: int, where: Mapping[str, Sequence[str]], exclude: Sequence[str
     rng = stream(seed, 104)
     region, modality = _pair(where, rng)
     views = _views(region, modality)
-    view = _one(rng, [v for v in where.get("view", views) if v in views], "view", region, modality)
-    names = where.get("finding")
+    what = f"of {modality} of the {region}"
+    view = _one(rng, where.get("view", views), views, f"view {what}")
     fitting = [n for n in possible(region, modality) if n not in exclude]
-    if names is None:
-        names = [_one(rng, fitting, "finding", region, modality)] if fitting else []
-        names = names if rng.random() < FINDING_SHARE else []
+    if asked := where.get("finding"):
+        names = [_one(rng, asked, [*fitting, "none"], f"finding {what}")]
     else:
-        fitting.append("none")
-        asked = [n for n in names if n in fitting]
-        names = [_one(rng, asked, "finding", region, modality)]
-        names = [] if names == ["none"] else names
+        names = [str(rng.choice(fitting))] if fitting and rng.random() < FINDING_SHARE else []
+    names = [name for name in names if name != "none"]
     if region == "chest" and modality == "xray" and view == "frontal":
         asked_for = None if "finding" not in where else names
         base = sample_phantoms([seed], asked_for, [n for n in exclude if n in FINDINGS])[0]
@@ -121,7 +121,7 @@ def _select(seed: int, where: Mapping[str, Sequence[str]], exclude: Sequence[str
     side = str(rng.choice(list(where.get("side", ("left", "right")))))
     kinds = where.get("window" if modality == "ct" else "sequence", ())
     if modality in ("ct", "mr"):
-        usual = {"chest": ("soft tissue", "lung"), "head": ("brain",)}
+        usual = {"chest": ("soft tissue", "lung"), "head": ("brain",), "spine": ("bone",)}
         if modality == "ct" and not kinds:
             kinds = usual.get(region, ("soft tissue",))
         kind = str(rng.choice(list(kinds or SEQUENCES)))
@@ -168,7 +168,7 @@ def _pair(where: Mapping[str, Sequence[str]], rng: Rng) -> tuple[str, str]:
 
 
 def _usual(modality: str) -> Sequence[str]:
-    return {"xray": USUAL, "ultrasound": SCANNED}.get(modality, SLICED)
+    return {"xray": USUAL, "ultrasound": SCANNED, **SLICED}[modality]
 
 
 def _views(region: str, modality: str) -> tuple[str, ...]:
@@ -177,9 +177,11 @@ def _views(region: str, modality: str) -> tuple[str, ...]:
     return tuple(PROJECTIONS if modality == "xray" else PLANES)
 
 
-def _one(rng: Rng, values: Sequence[str], what: str, region: str, modality: str) -> str:
+def _one(rng: Rng, asked: Sequence[str], known: Sequence[str], what: str) -> str:
+    """One of the values asked for that there are."""
+    values = [value for value in asked if value in known]
     if not values:
-        raise ValueError(f"no phantom of {modality} of the {region} has that {what}")
+        raise ValueError(f"no {what} is {' or '.join(asked)}; it is {' or '.join(known)}")
     return str(values[int(rng.integers(len(values)))])
 
 
