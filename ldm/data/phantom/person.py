@@ -70,6 +70,7 @@ class Person:
     foot: float  # heel to toe
     head: tuple[float, float, float]  # breadth, height (chin to vertex), length of the head
     hips: float  # half the distance of the hip joints
+    phantom: Phantom  # whose body it is: findings, view and modality change what lies in it
     pose: Pose = field(default_factory=Pose)
 
     @property
@@ -131,6 +132,16 @@ class Person:
         return frame.bent((0, length["tibia"] + 0.3, -0.6), about(0, -pose.ankle))
 
 
+def cranium(person: Person) -> tuple[Floats, Floats]:
+    """Middle and half axes [3] of the ellipsoid that the brain fills and the skull surrounds, cm.
+
+    Shares of the head's breadth, height and length chosen by eye; 1.3 to 1.7 l, as capacities are.
+    """
+    breadth, height, length = person.head
+    middle = person.spine(0) + np.array([0, -6.5, 3.5]) * height / 22.8
+    return middle, np.array([0.45 * breadth, 0.28 * height, 0.44 * length])
+
+
 def about(axis: int, degrees: float) -> Floats:
     """[3, 3] a turn about x, y or z; about x, what points down goes to the front."""
     c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
@@ -172,6 +183,7 @@ def draw_person(phantom: Phantom, pose: Pose | None = None) -> Person:
             19.6 * rng.normal(1, 0.03) * (0.95 if woman else 1),
         ),
         hips=8.7 * stretch**0.5 * rng.normal(1, 0.04) * (1.03 if woman else 1),
+        phantom=phantom,
         pose=pose or Pose(),
     )
 

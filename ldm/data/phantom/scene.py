@@ -25,9 +25,13 @@ PLANES = 48  # at which a field is looked up along a ray
 
 @dataclass(frozen=True)
 class Field:
-    """A shape given by a function of points [..., 3]: the share of it there, in [0, 1]."""
+    """A shape given by a function of points [..., 3]: the share of it there, in [0, 1].
 
-    share: Callable[[Floats], Array]
+    The function is told, too, over how many cm an edge may rise from 0 to 1: sums over planes
+    that lie so far apart then show no contour lines.
+    """
+
+    share: Callable[[Floats, float], Array]
     middle: Floats  # [3] of a ball that holds the shape
     reach: float  # its radius
 
@@ -225,7 +229,7 @@ def _field(view: View, shape: Field, thickness: float | None) -> tuple[Box, Arra
     grid = (view.middle + u * view.axes[0] + v * view.axes[1]).astype(F32)
     total = np.zeros((y1 - y0, x1 - x0), F32)
     for w in depths[0] + step * (np.arange(count) + 0.5):
-        total += shape.share(grid + (w * view.axes[2]).astype(F32))
+        total += shape.share(grid + (w * view.axes[2]).astype(F32), max(step, view.pixel))
     scale = step if thickness is None else 1 / count
     return (slice(y0, y1), slice(x0, x1)), total * F32(scale)
 
