@@ -56,7 +56,7 @@ def test_a_slice_holds_the_share_that_the_solid_covers() -> None:
 def test_a_field_and_solids_of_one_shape_have_one_picture() -> None:
     """A ball as a function of points, summed over planes, against its chord."""
     shape = Field(
-        lambda p: np.clip((2.5 - np.linalg.norm(p, axis=-1)) / 0.1 + 0.5, 0, 1).astype("f4"),
+        lambda p, soft: np.clip((2.5 - np.linalg.norm(p, axis=-1)) / soft + 0.5, 0, 1).astype("f4"),
         np.zeros(3),
         2.7,
     )
