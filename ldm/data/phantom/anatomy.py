@@ -2,10 +2,18 @@
 
 from collections.abc import Callable
 
+from ldm.data.phantom import axial_skeleton
 from ldm.data.phantom.person import Person
 from ldm.data.phantom.scene import Part
 
-SECTIONS: dict[str, Callable[[Person], list[Part]]] = {}
+SECTIONS: dict[str, Callable[[Person], list[Part]]] = {
+    "head": axial_skeleton.head,
+    "neck": axial_skeleton.neck,
+    "girdle": axial_skeleton.girdle,
+    "chest": axial_skeleton.chest,
+    "abdomen": axial_skeleton.abdomen,
+    "pelvis": axial_skeleton.pelvis,
+}
 LIMBS: dict[str, Callable[[Person, str], list[Part]]] = {}
 FLESH = (("fat", "air"), ("muscle", "fat"))  # material and within of parts without a name
 
