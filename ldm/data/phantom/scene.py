@@ -32,8 +32,8 @@ class Field:
     """
 
     share: Callable[[Floats, float], Array]
-    middle: Floats  # [3] of a ball that holds the shape
-    reach: float  # its radius
+    middle: Floats  # [3] of a box that holds the shape
+    reach: Floats  # [3] half its sides
 
 
 @dataclass(frozen=True)
@@ -216,8 +216,8 @@ def _placed(box: Box, interval: Interval) -> tuple[Array, Array]:
 
 def _field(view: View, shape: Field, thickness: float | None) -> tuple[Box, Array] | None:
     """Sums over planes across the rays, from the first that the shape can reach to the last."""
-    middle = view.see(shape.middle)
-    span = np.stack([middle - shape.reach, middle + shape.reach])
+    middle, reach = view.see(shape.middle), np.abs(view.axes) @ shape.reach
+    span = np.stack([middle - reach, middle + reach])
     low, high = np.clip(span[:, :2] / view.pixel + view.size / 2, 0, view.size)
     (x0, y0), (x1, y1) = np.floor(low).astype(int), np.ceil(high).astype(int)
     depths = span[:, 2] if thickness is None else np.array([-0.5, 0.5]) * thickness
