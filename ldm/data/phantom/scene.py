@@ -147,7 +147,8 @@ class Scene:
 
         That is cm along the ray, or the share of a slice of `thickness` cm at depth 0.
         """
-        intervals = view.intervals(self.groups) if self.groups else []
+        slab = np.inf if thickness is None else thickness
+        intervals = view.intervals(self.groups, slab) if self.groups else []
         found = []
         for part, (own, clip) in zip(self.parts, self.places, strict=True):
             if isinstance(part.other, Field):

@@ -142,10 +142,11 @@ class View(Plane):
         """[..., 3] body cm -> right, down and away from the picture's middle."""
         return (points - self.middle) @ self.axes.T
 
-    def intervals(self, groups: Groups) -> list[Interval | None]:
+    def intervals(self, groups: Groups, thickness: float = np.inf) -> list[Interval | None]:
         """For each group the box of pixels it may cover, and there its first and last depth.
 
-        front > back where a ray misses it; None for a group outside the picture.
+        front > back where a ray misses it; None for a group outside the picture or all of whose
+        solids end before, or begin behind, a slice of `thickness` cm at depth 0.
         """
         hull = self.see(groups.hull)  # [n, 2, 3]
         reach = np.linalg.norm(np.einsum("ij,njk->nik", self.axes, groups.spread), axis=2)
@@ -154,6 +155,9 @@ class View(Plane):
         low = np.clip(np.floor(edges[0]), 0, self.size).astype(int)
         high = np.clip(np.ceil(edges[1]), 0, self.size).astype(int)
         seen = (low < high).all(1)
+        starts = np.concatenate([[0], groups.ends[:-1]])
+        near = np.minimum.reduceat(hull[..., 2].min(1) - reach[:, 2], starts) < 0.5 * thickness
+        near &= np.maximum.reduceat(hull[..., 2].max(1) + reach[:, 2], starts) > -0.5 * thickness
         # each solid from the middle of its own box, where float32 is finest
         own = 0.5 * (low + high) - 0.5 * self.size
         own = np.concatenate([own * self.pixel, hull[..., 2:].mean(1)], 1)
@@ -167,8 +171,8 @@ class View(Plane):
         planes = groups.planes + (normal * shift).sum(1)[:, None]
         found: list[Interval | None] = []
         start = 0
-        for end in groups.ends:
-            these = [i for i in range(start, end) if seen[i]]
+        for end, close in zip(groups.ends, near, strict=True):
+            these = [i for i in range(start, end) if close and seen[i]]
             start = end
             if not these:
                 found.append(None)
