@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ldm.data.phantom import injuries, radiograph, tomography, ultrasound
+from ldm.data.phantom import limbs, injuries, radiograph, tomography, ultrasound
 from ldm.data.phantom.anatomy import parts_of
 from ldm.data.phantom.body import Array, Mask
 from ldm.data.phantom.findings import Phantom, stream

@@ -169,11 +169,7 @@ def _small_bone(digit: Digit, side: str, thick: float) -> list[Part]:
         group = outer if shell == 0 else inner
         for i in (0, 1):
             wide = r[2] * 0.85 if i else r[1]
-            group.append(
-                frustum(
-                    points[i], points[i + 1], r[i], wide, 0.88, digit.turn[:, 2]
-                )
-            )
+            group.append(frustum(points[i], points[i + 1], r[i], wide, 0.88, digit.turn[:, 2]))
         group.append(ellipsoid(points[2], (r[2], 0.8 * head - plate, 0.9 * r[2]), digit.turn))
     return _fill(f"{side} {digit.name}", {0: outer}, {0: inner})
 

@@ -32,11 +32,22 @@ def film(view: View, path: Array, phantom: Phantom, rng: Rng) -> Array:
     dose = rng.uniform(3e4, 3e5) * (view.pixel / 0.1) ** 2
     noise = rng.spawn(1)[0].standard_normal((view.size, view.size)).astype(F32)
     density = -np.log(np.clip(signal + np.sqrt(signal / F32(dose)) * noise, 1e-4, None))
-    density = density + F32(rng.uniform(0.3, 1.0)) * (density - view.blur(density, 0.4))
-    inside = density[path > 0.15]
-    high = float(np.quantile(inside, 0.995)) if inside.size > 20 else 1.0
-    grey = np.clip(density / F32(high), 0, 1) ** F32(rng.uniform(0.75, 1.25))
-    grey = F32(0.97) * grey + F32(max(0.0, rng.normal(0, 0.05))) * (1 - grey)
+    # the workstation takes back most of the broad differences, so that thin and thick parts show
+    width = view.size * view.pixel
+    body = np.clip(path / F32(0.25), 0, 1)  # bare film stays black
+    inside = path > 0.12
+    broad = view.blur(density * body, 0.07 * width) / np.maximum(
+        view.blur(body, 0.07 * width), 0.05
+    )
+    level = float(np.median(density[inside])) if inside.any() else 1.0
+    density = density - F32(rng.uniform(0.45, 0.75)) * body * (broad - level)
+    density = density + F32(rng.uniform(0.3, 1.0)) * (density - view.blur(density, 0.02 * width))
+    low, high = np.quantile(density[inside], [0.03, 0.995]) if inside.any() else (0.0, 1.0)
+    dark = rng.uniform(0.08, 0.3)  # grey of the thinnest flesh
+    grey = np.interp(density, [0, low, high], [0, dark, 0.97]).astype(F32)
+    grey = grey ** F32(rng.uniform(0.85, 1.2))
+    fog = F32(max(0.0, rng.normal(0, 0.05)))
+    grey = fog + (1 - fog) * grey
     grey = exposure.collimate(view, np.asarray(grey, F32), rng)
     if rng.random() < 0.6:
         letter = {"left": "L", "right": "R"}.get(phantom.side) or str(rng.choice(["L", "R"]))
