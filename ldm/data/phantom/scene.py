@@ -175,6 +175,9 @@ def _solids(
     seen = [group for group in groups if group is not None]
     if not seen:
         return None
+    if len(seen) == 1 and limit is None and thickness is None:
+        box, front, back = seen[0]
+        return box, np.maximum(back - front, 0)
     rows = slice(min(b[0].start for b, _, _ in seen), max(b[0].stop for b, _, _ in seen))
     columns = slice(min(b[1].start for b, _, _ in seen), max(b[1].stop for b, _, _ in seen))
     box = rows, columns
