@@ -41,6 +41,10 @@ MATERIALS = {
     "tumour": Material(0.216, 42, 1500, 150, 0.9, 0.5, 0.6),
     "oedema": Material(0.212, 22, 1150, 120, 0.85, 0.5, 0.6),
     "bleeding": Material(0.22, 70, 1000, 60, 0.85, 1.1, 0.5),
+    "fetal brain": Material(0.21, 25, 2000, 200, 0.95, 0.15, 0.3),
+    "fetal skull": Material(0.35, 500, 1, 1, 0.0, 3.0, 5.0),
+    "choroid plexus": Material(0.21, 35, 1500, 150, 0.9, 1.6, 0.4),
+    "membrane": Material(0.215, 40, 1000, 40, 0.7, 1.8, 0.6),
     "metal": Material(4.0, 3000, 1, 1, 0.0, 4.0, 12.0),
     "plaster": Material(0.35, 500, 1, 1, 0.0, 2.0, 12.0),
 }

@@ -52,11 +52,11 @@ def painted(
         if part.name:
             box = tuple(slice(s.start // 2, -(-s.stop // 2)) for s in (rows, columns))
             pad = [(s.start % 2, s.stop % 2) for s in (rows, columns)]
-            named[part.name] = ((box[0], box[1]), _halved(np.pad(share, pad)))
-    return _halved(total), named
+            named[part.name] = ((box[0], box[1]), halved(np.pad(share, pad)))
+    return halved(total), named
 
 
-def _halved(fine: Array) -> Array:
+def halved(fine: Array) -> Array:
     """[..., 2H, 2W] -> [..., H, W] means."""
     rows = fine[..., ::2, :] + fine[..., 1::2, :]
     return np.asarray((rows[..., ::2] + rows[..., 1::2]) * F32(0.25), F32)
