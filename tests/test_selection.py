@@ -88,7 +88,7 @@ def test_captions_say_region_modality_side_and_finding() -> None:
     assert all("phantom" in text and "left wrist" in text and "fracture" in text for text in texts)
     assert any("lateral" in text for text in texts)
     assert any("year old" in text for text in texts)
-    scan = select([3], parse("region=head,modality=mr,sequence=flair,finding=none"))[0]
+    scan = select([3], parse("region=head,modality=mr,sequence=FLAIR,finding=none"))[0]
     texts = [caption(scan, index) for index in range(60)]
     assert all("MR" in text and "head" in text for text in texts)
     assert any("FLAIR" in text for text in texts)

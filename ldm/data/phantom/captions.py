@@ -67,7 +67,7 @@ def _picture(phantom: Phantom, details: Sequence[str], index: int) -> str:
     return (form + who + what[rest % len(what)]).format(
         where=f"{phantom.side} {phantom.region}".strip(),
         view=phantom.view,
-        kind=phantom.kind.upper() if phantom.modality == "mr" else phantom.kind,
+        kind=phantom.kind,
         who=_article(person),
         findings=_join(details) if details else "",
     )

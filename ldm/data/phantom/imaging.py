@@ -5,19 +5,20 @@ from functools import lru_cache
 
 import numpy as np
 
-from ldm.data.phantom import limbs, injuries, radiograph, tomography, ultrasound
+from ldm.data.phantom import fetus, injuries, radiograph, tomography, ultrasound
 from ldm.data.phantom.anatomy import parts_of
 from ldm.data.phantom.body import Array, Mask
 from ldm.data.phantom.findings import Phantom, stream
 from ldm.data.phantom.person import Person, draw_person
 from ldm.data.phantom.scene import Scene
-from ldm.data.phantom.solids import Box
-from ldm.data.phantom.views import REGIONS, pose_of, view_of
+from ldm.data.phantom.solids import Box, View
+from ldm.data.phantom.views import AXIAL, REGIONS, pose_of, view_of
 
 Named = dict[str, tuple[Box, Array]]
 THICKNESS = 0.5  # cm of a slice
 PLASTER_SHARE, HARDWARE_SHARE = 0.12, 0.18  # of fractures
 RING_SHARE = 0.1  # of hands
+CONTRAST_SHARE = 0.6  # of CT, with contrast agent
 
 
 def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[str, object]]:
@@ -26,7 +27,11 @@ def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[s
     # the same body from every side and in every modality, so that it is built once
     body = replace(phantom, view="PA", modality="xray", kind="", width=0.0, at=(0.0, 0.0, 0.0))
     person, scene, found = _body(body)
-    view = view_of(phantom, person, size)
+    if phantom.region == "fetal head":
+        width = phantom.width / 10 or found["view_width_cm"]
+        view = View(np.asarray(phantom.at) / 10, AXIAL, width, size)
+    else:
+        view = view_of(phantom, person, size)
     named: Named
     covered = 0.5  # the share of a pixel from which on it belongs to a mask; of rays, cm
     if phantom.modality == "xray":
@@ -36,7 +41,8 @@ def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[s
     elif phantom.modality == "ultrasound":
         grey, named = ultrasound.scan(scene, view, rng)
     elif phantom.modality == "ct":
-        grey, named = tomography.ct(scene, view, rng, phantom.kind, THICKNESS)
+        contrast = rng.uniform(0.6, 1) if rng.random() < CONTRAST_SHARE else 0.0
+        grey, named = tomography.ct(scene, view, rng, phantom.kind, THICKNESS, contrast)
     else:
         grey, named = tomography.mr(scene, view, rng, phantom.kind, THICKNESS)
     masks = {}
@@ -66,9 +72,9 @@ def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[s
 @lru_cache(maxsize=4)
 def _body(phantom: Phantom) -> tuple[Person, Scene, dict[str, object]]:
     """The person, the parts that this region's pictures may show, and the findings' sizes."""
-    if phantom.region in ultrasound.SCANNED and phantom.region not in REGIONS:
-        parts, truth = ultrasound.fetal_head(phantom.seed)
-        return draw_person(phantom), Scene(parts), truth
+    if phantom.region == "fetal head":
+        fetal, size = fetus.fetal_head(phantom.seed)
+        return draw_person(phantom), Scene(fetal), {**size}
     region, rng = REGIONS[phantom.region], stream(phantom.seed, 106)
     person = draw_person(phantom, pose_of(phantom))
     parts = parts_of(person, region.sections, phantom.side)

@@ -13,10 +13,10 @@ from ldm.data.phantom.findings import (
     stream,
 )
 from ldm.data.phantom.tomography import SEQUENCES, WINDOWS
-from ldm.data.phantom.ultrasound import SCANNED
 from ldm.data.phantom.views import PLANES, PROJECTIONS, REGIONS
 
 MODALITIES = ("xray", "ct", "mr", "ultrasound")
+SCANNED = ("abdomen", "fetal head")  # by ultrasound
 # what is drawn where nothing is asked for: the regions of Adams et al. (arXiv:2211.02884)
 USUAL = (
     "head",
