@@ -1,11 +1,12 @@
-"""A fetal head in the plane in which it is measured: thalami, cavum and midline, seen from above."""
+"""A fetal head in the plane in which it is measured, by thalami, cavum and midline."""
 
 import numpy as np
 
 from ldm.data.phantom.findings import Rng, stream
 from ldm.data.phantom.person import about
 from ldm.data.phantom.scene import Part
-from ldm.data.phantom.solids import Solid, ellipsoid
+from ldm.data.phantom.solids import Solid, View, ellipsoid
+from ldm.data.phantom.views import AXIAL
 
 
 def biparietal(weeks: float) -> float:
@@ -67,6 +68,10 @@ def fetal_head(seed: int) -> tuple[list[Part], dict[str, float]]:
         "view_width_cm": 2 * size,
     }
     return parts, truth
+
+
+def fetal_view(truth: dict[str, float], size: int) -> View:
+    return View((0, 0, 0), AXIAL, truth["view_width_cm"], size)
 
 
 def _brain(a: float, b: float, bone: float, rng: Rng) -> list[Part]:

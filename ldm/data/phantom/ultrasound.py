@@ -5,11 +5,13 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates
 
 from ldm.data.phantom.body import F32, Array
 from ldm.data.phantom.detector import Floats
+from ldm.data.phantom.fetus import fetal_head as fetal_head
+from ldm.data.phantom.fetus import fetal_view as fetal_view
 from ldm.data.phantom.findings import Rng
 from ldm.data.phantom.materials import MATERIALS
 from ldm.data.phantom.scene import Scene
-from ldm.data.phantom.solids import Box, View
-from ldm.data.phantom.tomography import halved, painted
+from ldm.data.phantom.solids import View
+from ldm.data.phantom.tomography import Shares, halved, painted
 
 # acoustic impedance in MRayl (Szabo 2014, Diagnostic Ultrasound Imaging, appendix B); else 1.65
 IMPEDANCE = {"air": 0.0004, "lung": 0.2, "fat": 1.38, "water": 1.5, "compact bone": 6.4,
@@ -18,6 +20,8 @@ IMPEDANCE = {"air": 0.0004, "lung": 0.2, "fat": 1.38, "water": 1.5, "compact bon
              "membrane": 2.0}  # fmt: skip
 SPEED = 0.154  # cm / microsecond
 SPECULAR = 60.0  # a perfect mirror across the beam, relative to the liver's backscatter; by eye
+TARGETS = ("liver", "right kidney")  # of the abdomen
+SCANNED = ("abdomen", "fetal head")
 RAYS, SAMPLES = 192, 512
 
 
@@ -35,7 +39,7 @@ def speckle(shape: tuple[int, int], axial: float, lateral: float, rng: Rng) -> A
 
 
 def attenuation(loss: Array, step: float, frequency: float) -> Array:
-    """[r, theta] dB lost to and fro: 2 f integral of loss dr, loss in dB / (cm MHz), steps in cm."""
+    """[r, theta] dB lost to and fro: 2 f integral of loss dr; loss: dB / (cm MHz), step: cm."""
     return np.asarray(2 * frequency * step * np.cumsum(loss, 0), F32)
 
 
@@ -63,42 +67,59 @@ def envelope(
     return np.asarray(np.abs(wave + SPECULAR * mirror) * 10 ** (-lost / 20), F32)
 
 
-def aimed(scene: Scene, view: View, rng: Rng) -> tuple[View, float]:
-    """The picture, front side up, and where its middle column meets the skin: cm down the picture.
+def aimed(scene: Scene, view: View, rng: Rng) -> View:
+    """The picture that a probe gives: turned so that its front side is up, from the skin on.
 
-    A whole abdomen's view is narrowed to liver and right kidney; no picture begins above the skin.
+    A whole abdomen becomes the view along the right kidney, through the liver, from the flank;
+    a picture that is aimed already stays.
     """
-    away = view.axes[2]
+    middle, width, away = view.middle, view.size * view.pixel, view.axes[2]
     down = np.array([0, 0, -1.0]) + away * away[2]
-    if np.linalg.norm(down) < 0.3:  # coronal: a scan from above
+    organs = {p.name: p.groups[0][0].hull.mean(0) for p in scene.parts if p.name in TARGETS}
+    whole = width > 24 and len(organs) == 2
+    if whole:
+        slant, share = rng.uniform(0.7, 1.2), rng.uniform(0.5, 0.9)
+        down, away = np.array(
+            [[np.sin(slant), 0, -np.cos(slant)], [np.cos(slant), 0, np.sin(slant)]]
+        )
+        middle = organs["liver"] + (organs["right kidney"] - organs["liver"]) * share
+    elif np.linalg.norm(down) < 0.3:  # coronal: a scan from above
         down = view.axes[1]
     down = down / np.linalg.norm(down)
     right = np.cross(away, down)  # the body's axes are left-handed
     if right[0] + right[1] < 0:  # patient's left or feet on the right
         right, away = -right, -away
-    middle, width = view.middle, view.size * view.pixel
-    seen = [p for p in scene.parts if p.name in ("liver", "right kidney") and p.groups]
-    if width > 24 and seen:
-        middle = np.mean([p.groups[0][0].hull.mean(0) for p in seen], 0) + rng.normal(0, 0.8, 3)
-        width = rng.uniform(14, 19)
-    along = View(middle, np.stack([right, away, down]), 0.1, 1).intervals(scene.groups)
-    hits = [
-        float(found[1].min())
+    axes = np.stack([right, down, away])
+    skin = _skin(scene, View(middle, axes, width, view.size))
+    if whole:
+        width = max(rng.uniform(4, 6) - skin, 12)
+    lower = skin - 0.3 + width / 2
+    return View(middle + (lower if whole else max(lower, 0)) * down, axes, width, view.size)
+
+
+def _skin(scene: Scene, view: View) -> float:
+    """cm down the picture from its middle to where the middle column enters the body."""
+    if scene.groups is None:
+        raise ValueError("an ultrasound needs a body: the scene has no solids")
+    right, down, away = view.axes
+    along = View(view.middle, np.stack([right, away, down]), 0.1, 1).intervals(scene.groups)
+    skins = (
+        found[1].min()
         for part, (own, _) in zip(scene.parts, scene.places, strict=True)
-        for found in [along[i] for i in own]
-        if part.within == "air" and found is not None
-    ]
-    skin = min([hit for hit in hits if np.isfinite(hit)], default=-width / 2)
-    lower = max(0.0, skin - 0.4 + width / 2)
-    return View(middle + lower * down, np.stack([right, down, away]), width, view.size), skin - lower
+        for found in [along[i] for i in own if part.within == "air"]
+        if found is not None
+    )
+    first = float(min(skins, default=np.inf))
+    return first if np.isfinite(first) else -0.5 * view.size * view.pixel
 
 
-def scan(scene: Scene, view: View, rng: Rng) -> tuple[Array, dict[str, tuple[Box, Array]]]:
+def scan(scene: Scene, view: View, rng: Rng) -> tuple[Array, Shares]:
     """[H, W] grey in [0, 1], black outside the sector, and {name: (box, share of the slice)}.
 
-    20 lg(envelope) + time-gain compensation 2 f 0.5 r, of which 50-60 dB are shown
+    Of the view `aimed`. 20 lg(envelope) + time-gain compensation 2 f 0.5 r, of it 50-60 dB
     """
-    view, skin = aimed(scene, view, rng)
+    view = aimed(scene, view, rng)
+    skin = _skin(scene, view)
     bottom = 0.5 * view.size * view.pixel
     frequency, array, half = rng.uniform(2.5, 4.5), rng.uniform(4.0, 6.5), rng.uniform(0.5, 0.65)
     gain, span = rng.uniform(18, 28), rng.uniform(50, 60)
