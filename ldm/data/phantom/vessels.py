@@ -7,7 +7,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from ldm.data.phantom.body import F32, Anatomy, Array, rise
-from ldm.data.phantom.detector import Canvas, ellipsoid_at
+from ldm.data.phantom.detector import Canvas, Floats, ellipsoid_at
 from ldm.data.phantom.findings import Rng
 
 GENERATIONS = 6
@@ -76,7 +76,7 @@ def mediastinum(
 
 def vessels(canvas: Canvas, anatomy: Anatomy, rng: Rng) -> Array:
     """Path length in blood of the branches of both lungs, as if they filled the whole picture."""
-    x, y, radius, mass = _trees(anatomy, rng)
+    x, y, radius, mass = trees(anatomy, rng)
     total = np.zeros((canvas.size, canvas.size), F32)
     kind = np.digitize(radius, [0.1, 0.22])
     for i, width in enumerate(WIDTHS):
@@ -85,7 +85,7 @@ def vessels(canvas: Canvas, anatomy: Anatomy, rng: Rng) -> Array:
     return total
 
 
-def _trees(a: Anatomy, rng: Rng) -> tuple[np.ndarray, ...]:
+def trees(a: Anatomy, rng: Rng) -> tuple[np.ndarray, ...]:
     """Points along the trees of both lungs: x, y, radius in cm and mass in cm^3."""
     count = 2 * len(DIRECTIONS)
     side = np.repeat([-1.0, 1.0], len(DIRECTIONS))
@@ -114,3 +114,16 @@ def _trees(a: Anatomy, rng: Rng) -> tuple[np.ndarray, ...]:
         radius = (r[:, -1][:, None] * rng.uniform(0.62, 0.9, (len(r), 2))).ravel()
         slant = np.clip(np.repeat(slant, 2) + rng.normal(0, 0.12, len(radius)), 0.45, 1)
     return tuple(np.concatenate([part[i].ravel() for part in points]) for i in range(4))
+
+
+def tree_depths(rng: Rng) -> Floats:
+    """cm of each point of `trees` before (or behind) the hilum, in their order."""
+    start = np.zeros(2 * len(DIRECTIONS))
+    slope = rng.normal(0, 0.8, len(start))
+    t, depths = np.linspace(0, 1, 14), []
+    for generation in range(GENERATIONS):
+        z = start[:, None] + (slope * 2.2 * 0.84**generation)[:, None] * t
+        depths.append(z.ravel())
+        start, slope = np.repeat(z[:, -1], 2), 0.8 * np.repeat(slope, 2)
+        slope = slope + rng.normal(0, 0.5, len(slope))
+    return np.concatenate(depths)
