@@ -6,13 +6,14 @@ from functools import lru_cache
 import numpy as np
 
 from ldm.data.phantom import fetus, injuries, radiograph, tomography, ultrasound
+from ldm.data.phantom import limbs as limbs
 from ldm.data.phantom.anatomy import parts_of
 from ldm.data.phantom.body import Array, Mask
-from ldm.data.phantom.findings import Phantom, stream
+from ldm.data.phantom.findings import Phantom, Rng, stream
 from ldm.data.phantom.person import Person, draw_person
-from ldm.data.phantom.scene import Scene
+from ldm.data.phantom.scene import Field, Scene
 from ldm.data.phantom.solids import Box, View
-from ldm.data.phantom.views import AXIAL, REGIONS, pose_of, view_of
+from ldm.data.phantom.views import AXIAL, PLANES, REGIONS, pose_of, view_of
 
 Named = dict[str, tuple[Box, Array]]
 THICKNESS = 0.5  # cm of a slice
@@ -32,6 +33,8 @@ def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[s
         view = View(np.asarray(phantom.at) / 10, AXIAL, width, size)
     else:
         view = view_of(phantom, person, size)
+        if phantom.view in PLANES:
+            _meet(view, scene, [f.name for f in phantom.findings], rng)
     named: Named
     covered = 0.5  # the share of a pixel from which on it belongs to a mask; of rays, cm
     if phantom.modality == "xray":
@@ -42,7 +45,9 @@ def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[s
         grey, named = ultrasound.scan(scene, view, rng)
     elif phantom.modality == "ct":
         contrast = rng.uniform(0.6, 1) if rng.random() < CONTRAST_SHARE else 0.0
-        grey, named = tomography.ct(scene, view, rng, phantom.kind, THICKNESS, contrast)
+        # a head is scanned with more dose: 4 HU of noise
+        sigma = 4.0 if phantom.kind == "brain" else None
+        grey, named = tomography.ct(scene, view, rng, phantom.kind, THICKNESS, contrast, sigma)
     else:
         grey, named = tomography.mr(scene, view, rng, phantom.kind, THICKNESS)
     masks = {}
@@ -69,6 +74,22 @@ def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[s
     return grey, masks, truth | found
 
 
+def _meet(view: View, scene: Scene, names: list[str], rng: Rng) -> None:
+    """Moves a slice to a finding, if there is one, as a radiologist who shows it does."""
+    found = [part for part in scene.parts if part.name in names]
+    if not found:
+        return
+    if found[0].groups:
+        middle = found[0].groups[0][0].hull.mean(0)
+    elif isinstance(found[0].other, Field):
+        middle = found[0].other.middle
+    else:
+        return
+    # a little nearer to the middle: what lies under the skull is cut, not the skull
+    depth = 0.92 * float(view.see(middle)[2]) + rng.normal(0, 0.15)
+    view.middle = view.middle + depth * view.axes[2]
+
+
 @lru_cache(maxsize=4)
 def _body(phantom: Phantom) -> tuple[Person, Scene, dict[str, object]]:
     """The person, the parts that this region's pictures may show, and the findings' sizes."""
@@ -83,7 +104,7 @@ def _body(phantom: Phantom) -> tuple[Person, Scene, dict[str, object]]:
     parts, truth = injuries.apply(parts, phantom, middle, reach)
     if broken := truth.get("fracture"):
         treated = rng.random()
-        if treated < PLASTER_SHARE:
+        if treated < PLASTER_SHARE and broken["bone"].split()[-1] in injuries.IN_PLASTER:
             parts = injuries.cast(parts, broken)
         elif treated < PLASTER_SHARE + HARDWARE_SHARE:
             parts = injuries.plate(parts, broken, rng)

@@ -9,6 +9,7 @@ from ldm.data.phantom.solids import AXES, Solid, ball, ellipsoid, frustum
 
 LONG = ("humerus", "radius", "ulna", "femur", "tibia", "fibula", "clavicle", "rib")
 LONG += ("metacarpal", "metatarsal", "phalanx")
+IN_PLASTER = LONG[:6]
 EVERYWHERE = 1e3  # cm
 Truth = dict[str, object]
 
@@ -53,7 +54,7 @@ def _fracture(
     across /= np.linalg.norm(across)
     angle = rng.uniform(25, 50) if found.kind == "oblique" else rng.uniform(0, 12)
     normal = np.cos(np.deg2rad(angle)) * along + np.sin(np.deg2rad(angle)) * across
-    width = 2 * float(np.median([s.spread[0, 0] for s in parts[number].groups[0]]))
+    width = 2 * float(np.median([_radius(s) for s in parts[number].groups[0]]))
     far = found.kind == "displaced"
     shift = width * (rng.uniform(0.3, 0.7) if far else rng.uniform(0.02, 0.1)) * (0.5 + found.size)
     bend = rng.uniform(5, 20) * found.size if far else rng.uniform(0, 4)
@@ -181,11 +182,13 @@ def plate(parts: list[Part], truth: Truth, rng: Rng) -> list[Part]:
 
 
 def cast(parts: list[Part], truth: Truth) -> list[Part]:
-    """With plaster round the broken limb."""
+    """With plaster round the broken limb, of which it is a cone."""
     at = np.asarray(truth["at_cm"])
-    limb = [s for group in parts[0].groups for s in group if len(s.hull) > 1]
-    near = [s for s in limb if np.linalg.norm(s.hull.mean(0) - at) < 14]
-    return [*_sleeve(near, "cast", "plaster", 0.5), *parts]
+    limbs = [[s for s in group if len(s.hull) > 1] for group in parts[0].groups]
+    limb = min(limbs, key=lambda g: min(float(np.linalg.norm(s.hull.mean(0) - at)) for s in g))
+    near = [s for s in limb if np.linalg.norm(s.hull.mean(0) - at) < 12]
+    ends = [near[0].hull[0], near[-1].hull[-1]]
+    return [*_sleeve(*ends, max(_radius(s) for s in near), "cast", "plaster", 0.5), *parts]
 
 
 def ring(parts: list[Part], side: str) -> list[Part]:
@@ -193,21 +196,20 @@ def ring(parts: list[Part], side: str) -> list[Part]:
     bone = _named(parts, f"{side} proximal phalanx 4 of the hand").groups[0]
     p, q = max((s.hull for s in bone if len(s.hull) > 1), key=lambda h: np.ptp(h, 0).max())
     middle, along = 0.4 * p + 0.6 * q, (q - p) / np.linalg.norm(q - p)
-    finger = frustum(middle - 0.15 * along, middle + 0.15 * along, 0.85, 0.85)
-    return [*_sleeve([finger], "ring", "metal", 0.12), *parts]
+    ends = middle - 0.15 * along, middle + 0.15 * along
+    return [*_sleeve(*ends, 0.85, "ring", "metal", 0.12), *parts]
 
 
-def _sleeve(inner: list[Solid], name: str, material: str, thick: float) -> list[Part]:
-    """A shell round frustums, in air: parts that come before the flesh in it."""
+def _sleeve(
+    p: Floats, q: Floats, radius: float, name: str, material: str, thick: float
+) -> list[Part]:
+    """A tube in the air: parts that come before the flesh in it."""
+    outer, inner = (frustum(p, q, radius + more, radius + more) for more in (thick, 0))
+    return [Part(name, material, ((outer,),), "air"), Part("", "air", ((inner,),), material)]
 
-    def around(more: float) -> tuple[Solid, ...]:
-        size = [float(np.abs(s.spread).max()) + more for s in inner]
-        return tuple(frustum(*s.hull, r, r) for s, r in zip(inner, size, strict=True))
 
-    return [
-        Part(name, material, (around(thick),), "air"),
-        Part("", "air", (around(0.0),), material),
-    ]
+def _radius(solid: Solid) -> float:
+    return float(np.abs(solid.spread).max())
 
 
 ACTIONS = {
