@@ -11,7 +11,7 @@ import numpy as np
 
 from ldm.data.phantom.body import Anatomy, draw_anatomy
 from ldm.data.phantom.detector import Floats
-from ldm.data.phantom.findings import Phantom, stream
+from ldm.data.phantom.findings import Phantom, Rng, stream
 
 SIDES = ("left", "right")
 # stature = slope * bone + base, with its standard error, in cm: men, women (Trotter and Gleser
@@ -197,12 +197,7 @@ def draw_person(phantom: Phantom, pose: Pose | None = None) -> Person:
         hips=8.7 * stretch**0.5 * rng.normal(1, 0.04) * (1.03 if woman else 1),
         phantom=phantom,
         girth=height / 176 * rng.normal(1, 0.03) * (0.96 if woman else 1),
-        # 4 to 5 mm in adults, less in the old: chosen by eye on films of standing knees
-        joint_space={
-            f"{side} {half}": float(rng.normal(0.5, 0.04)) - 0.002 * max(phantom.age - 40, 0)
-            for side in SIDES
-            for half in ("medial", "lateral")
-        },
+        joint_space=_joint_space(phantom, rng),
         pose=pose or Pose(),
     )
 
@@ -210,3 +205,18 @@ def draw_person(phantom: Phantom, pose: Pose | None = None) -> Person:
 def _length(height: float, slope: float, base: float, error: float, noise: float) -> float:
     """Of a bone that predicts the height, off by `noise` of the prediction's errors."""
     return float(height + noise * error - base) / slope
+
+
+def _joint_space(phantom: Phantom, rng: Rng) -> dict[str, float]:
+    """cm of cartilage: 4 to 5 mm in adults, less in the old; arthrosis takes most of one half.
+
+    Chosen by eye on films of standing knees.
+    """
+    space = {
+        f"{side} {half}": float(rng.normal(0.5, 0.04)) - 0.002 * max(phantom.age - 40, 0)
+        for side in SIDES
+        for half in ("medial", "lateral")
+    }
+    if worn := phantom.finding("arthrosis"):
+        space[f"{worn.side} {worn.kind}"] *= 0.55 - 0.5 * worn.size
+    return space

@@ -10,12 +10,22 @@ from ldm.data.phantom.scene import Scene
 from ldm.data.phantom.solids import Box, View
 
 
-def attenuation(scene: Scene, view: View) -> tuple[Array, dict[str, tuple[Box, Array]]]:
-    """[H, W] sum of mu l along the rays (Beer-Lambert), and {name: (box, cm)} of the named."""
+def attenuation(
+    scene: Scene, view: View, thickness: float | None = None
+) -> tuple[Array, dict[str, tuple[Box, Array]]]:
+    """[H, W] sum of mu l along the rays (Beer-Lambert), and {name: (box, cm)} of the named.
+
+    thickness: cm; then mean mu in a slice, and the share of each
+    """
     path, named = np.zeros((view.size, view.size), F32), {}
-    for part, box, amount in scene.amounts(view):
+    for part, box, amount in scene.amounts(view, thickness):
         mu = MATERIALS[part.material].mu - MATERIALS[part.within].mu
         path[box] += F32(mu) * amount
+        if part.name and part.name in named:  # the pieces of a broken bone
+            whole = np.zeros_like(path)
+            for where, much in (named[part.name], (box, amount)):
+                whole[where] += much
+            box, amount = (slice(None), slice(None)), whole
         if part.name:
             named[part.name] = (box, amount)
     return np.maximum(path, 0), named
