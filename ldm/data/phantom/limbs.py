@@ -72,18 +72,20 @@ def _fill(name: str, outer: dict[int, list[Solid]], inner: dict[int, list[Solid]
 def _long_bone(person: Person, side: str, name: str) -> list[Part]:
     """The bone and its marrow; the first tube of the table is the shaft."""
     table = _table()["long"][name]
-    fit = _fit(person, table["length"], name, table["stretch"])
+    fit = _fit(person, table["length"], table.get("like", name), table["stretch"])
     outer: dict[int, list[Solid]] = {}
     inner: dict[int, list[Solid]] = {}
     marrow: list[Solid] = []
     for tube in table["tubes"]:
-        line, cortex = np.array(tube["line"]), tube["cortex"] * fit.girth * fit.thick
+        line = np.array(tube["line"])
+        cortex = np.array(tube["cortex"]) * fit.girth * fit.thick
         curve, radius = fit.at(line[:, :3]), fit.girth * line[:, 3]
         group = tube["group"]
         outer.setdefault(group, []).extend(chain(curve, radius, tube["flat"]))
         inside = np.maximum(radius - cortex, 0.2 * radius)
         if not marrow:
-            marrow = chain(curve[1:-1], 0.9 * inside[1:-1], tube["flat"])
+            taper = np.array([0.3, *[0.92] * (len(curve) - 2), 0.3])
+            marrow = chain(curve, taper * inside, tube["flat"])
         for end, beside in ((0, 1), (-1, -2)):  # the plate of an end that bears cartilage
             along = curve[beside] - curve[end]
             curve[end] += tube["plate"][end] * fit.thick * along / np.linalg.norm(along)
@@ -197,15 +199,18 @@ def _flesh(person: Person, part: str, fit: _Fit) -> list[Part]:
             solids += [ball(curve[i], float(r[i]) * min(tube["flat"], 1)) for i in (0, -1)]
             group.append(solids)
     if part in SPAN:
-        for ray in _digits(person, part):
-            joints = [digit.base for digit in ray[not (part == "hand" and ray is ray) :]]
-            tip = ray[-1].base + (ray[-1].length + 0.1) * ray[-1].turn[:, 1]
-            size = ray[0].radii[0] / fit.girth / 0.75
-            radius = np.array(_table()["ray_flesh"][part])[4 - len(joints) :] * fit.girth * size
-            curve = np.stack([*joints[1:], tip])
-            radius = radius[: len(curve)]
+        for ray in (rays := _digits(person, part)):
+            thumb = part == "hand" and ray is rays[0]
+            points = [digit.base for digit in ray[not thumb :]]
+            points.append(ray[-1].base + (ray[-1].length + 0.1) * ray[-1].turn[:, 1])
+            if part == "hand" and not thumb:
+                points.insert(0, ray[0].base + 0.6 * ray[0].length * ray[0].turn[:, 1])
+            curve = np.stack(points)
+            radius = np.array(_table()["ray_flesh"]["thumb" if thumb else part])
+            radius = radius[-len(curve) :] * ray[0].radii[0] / 0.75
             for group, r in ((lean, radius), (skin, radius + 0.1 + 0.08 * person.build)):
-                group.append([*chain(curve, r), ball(tip, float(r[-1]))])
+                ends = [ball(curve[i], float(r[i])) for i in (0, -1)]
+                group.append([*chain(curve, r), *ends])
     parts = flesh(skin, lean)
     for pad in _table()["pads"].get(part, []):
         solid = ellipsoid(fit.at(np.array(pad[:3])), fit.girth * np.array(pad[3:]))

@@ -73,12 +73,7 @@ def frustum(
     first, last = np.asarray(p, float), np.asarray(q, float)
     length = float(np.linalg.norm(last - first))
     u = (last - first) / length
-    w = np.asarray(front, float)
-    w = w - u * (w @ u)
-    if (size := np.linalg.norm(w)) < 1e-6:
-        w = np.cross(u, AXES[int(np.argmin(np.abs(u)))])
-        size = np.linalg.norm(w)
-    w = w / size
+    w = _across(u, front)
     slope = (end - start) / length
     # |x - p|^2 across the axis, shrunk along w, minus (start + slope s)^2, s = u'(x - p)
     across = np.eye(3) - np.outer(u, u) + (flat**-2.0 - 1) * np.outer(w, w)
@@ -90,16 +85,35 @@ def frustum(
     return Solid(a, b, c, np.stack([first, last]), spread, u, low, low + length)
 
 
+def _across(u: Floats, front: Point) -> Floats:
+    """The unit vector across the unit vector u that is nearest to `front`; any if front is u."""
+    w = np.asarray(front, float)
+    w = w - u * (w @ u)
+    if (size := np.linalg.norm(w)) < 1e-6:
+        w = np.cross(u, AXES[int(np.argmin(np.abs(u)))])
+        size = np.linalg.norm(w)
+    return np.asarray(w / size)
+
+
 def chain(
     curve: Floats, radius: Floats | float, flat: float = 1.0, front: Point = (0, 0, 1)
 ) -> list[Solid]:
-    """Frustums along the points [n, 3] with a ball at each joint between two of them."""
+    """Frustums along the points [n, 3]; where they bend, what fills the wedge between two."""
     r = np.broadcast_to(np.asarray(radius, float), (len(curve),))
-    pieces = [
+    solids = [
         frustum(curve[i], curve[i + 1], float(r[i]), float(r[i + 1]), flat, front)
         for i in range(len(curve) - 1)
     ]
-    return pieces + [ball(curve[i], float(r[i]) * min(flat, 1)) for i in range(1, len(curve) - 1)]
+    for i in range(1, len(curve) - 1):
+        one, two = solids[i - 1].normal, solids[i].normal
+        if (bend := float(np.arccos(np.clip(one @ two, -1, 1)))) > 0.01:
+            u = (one + two) / np.linalg.norm(one + two)
+            w = _across(u, front)
+            near = 0.9 * min(solids[k].high - solids[k].low for k in (i - 1, i))
+            along = min(r[i] * min(1.0, flat, 8 * np.tan(bend / 2)), near)
+            half = np.array([r[i], along, r[i] * flat])
+            solids.append(ellipsoid(curve[i], half, np.stack([np.cross(u, w), u, w], 1)))
+    return solids
 
 
 def ball(centre: Point, radius: float) -> Solid:
