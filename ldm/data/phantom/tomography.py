@@ -11,9 +11,9 @@ from ldm.data.phantom.scene import Scene
 from ldm.data.phantom.solids import Box, View
 
 Shares = dict[str, tuple[Box, Array]]  # of each named part: the share of the slice that it fills
-# level and width in HU; "narrow": as chest slices of 8 bit that circulate on the web look
-WINDOWS = {"lung": (-600, 1500), "soft tissue": (40, 400), "bone": (400, 1800), "brain": (35, 80),
-           "narrow": (90, 200)}  # fmt: skip
+# level, width and usual noise in HU; "narrow": as chest slices of 8 bit on the web look
+WINDOWS = {"lung": (-600, 1500, 30), "soft tissue": (40, 400, 12), "bone": (400, 1800, 30),
+           "brain": (35, 80, 4), "narrow": (90, 200, 40)}  # fmt: skip
 # TR, TE, TI in ms (0: no inversion), contrast agent in the blood in mmol / l
 SEQUENCES = {"T1": (500, 14, 0, 0), "T1 contrast": (500, 14, 0, 0.7), "T2": (4000, 90, 0, 0),
              "FLAIR": (9000, 100, 2350, 0)}  # fmt: skip
@@ -62,8 +62,8 @@ def grain(view: View, sigma: float, rng: Rng) -> Array:
     radii = CUTOFF * (np.arange(500) + 0.5) / 500
     power, ring = (r * np.cos(0.5 * np.pi * np.minimum(r / CUTOFF, 1)) ** 4 for r in (f, radii))
     whole = 2 * np.pi * (radii * ring).sum() * CUTOFF / 500  # the integral of P over the plane
-    white = np.fft.rfft2(rng.standard_normal((view.size, view.size)))
-    shaped = np.fft.irfft2(white * np.sqrt(power / whole) / view.pixel, s=(view.size, view.size))
+    white = np.fft.rfft2(rng.standard_normal((view.size,) * 2))
+    shaped = np.fft.irfft2(white * np.sqrt(power / whole) / view.pixel, s=(view.size,) * 2)
     return (sigma * shaped).astype(F32)
 
 
@@ -75,10 +75,14 @@ def ct(
 
     contrast: 1 = portal venous phase;  sigma: noise in HU of a slice of 0.5 cm, None draws it
     """
-    level, width = _known(WINDOWS, window, "window")
+    level, width, usual = _known(WINDOWS, window, "window")
     hu = {k: [m.hu + contrast * UPTAKE.get(k, (0, 0))[1]] for k, m in MATERIALS.items()}
     (slab,), named = painted(scene, view, thickness_cm, hu)
-    drawn, round_field, dose = np.exp(rng.normal(2.6, 0.4)), rng.random() < 0.5, rng.spawn(1)[0]
+    drawn, round_field, dose = (
+        usual * np.exp(rng.normal(0, 0.3)),
+        rng.random() < 0.5,
+        rng.spawn(1)[0],
+    )
     if abs(view.axes[2, 1]) > 0.8:  # across a body that lies on its back
         slab = np.maximum(slab, _couch(view, slab > -400, rng))
     slab = view.blur(slab, 0.05)  # focal spot, detector, kernel
