@@ -25,25 +25,25 @@ CUTOFF = 6.0  # cycles / cm, at which a soft kernel of CT has fallen to 0
 
 
 def painted(
-    scene: Scene, view: View, thickness: float, values: Mapping[str, Sequence[float]]
+    scene: Scene, view: View, thickness: float, values: Mapping[str, Sequence[float]], fine: int = 2
 ) -> tuple[Array, Shares]:
     """[C, H, W] values of materials, mixed by their share of each voxel, and the named shares.
 
-    value = value (1 - share) + values[material] share, part after part, from air on. Two samples
-    a side per pixel, so that edges are no stairs.
+    value = value (1 - share) + values[material] share, part after part, from air on
+    fine: samples a side per pixel, 1 or 2: with 2, edges are no stairs
     """
-    fine = View(view.middle, view.axes, view.size * view.pixel, 2 * view.size)
+    grid = View(view.middle, view.axes, view.size * view.pixel, fine * view.size)
     table = {name: np.asarray(value, F32)[:, None, None] for name, value in values.items()}
-    total = np.tile(table["air"], (1, fine.size, fine.size))
+    total = np.tile(table["air"], (1, grid.size, grid.size))
     named: Shares = {}
-    for part, box, share in scene.amounts(fine, thickness):
+    for part, box, share in scene.amounts(grid, thickness):
         area = total[(slice(None), *box)]
         area += (table[part.material] - area) * share
-        if part.name:
+        if part.name and fine == 2:
             rows, columns = (slice(s.start // 2, -(-s.stop // 2)) for s in box)
             even = np.pad(share, [(s.start % 2, s.stop % 2) for s in box])
             named[part.name] = (rows, columns), halved(even)
-    return halved(total), named
+    return halved(total) if fine == 2 else total, named
 
 
 def halved(fine: Array) -> Array:
@@ -134,10 +134,10 @@ def mr(
     (clean,), named = painted(scene, view, thickness_cm, values)
     # coils around the body hear its surface best
     near = 1 + (view.u**2 + view.v**2) * F32(rng.uniform(0.8, 3.6) / (view.size * view.pixel) ** 2)
-    clean = clean * near * np.exp(F32(0.12) * view.texture(rng.spawn(1)[0], 14.0))
-    clean = np.abs(view.blur(clean, 0.05))
-    full = float(np.quantile(clean, 0.995)) * rng.uniform(1.0, 1.3) or 1.0
-    return np.minimum(rician(clean / F32(full), 1 / rng.uniform(30, 80), rng), 1), named
+    near = near * np.exp(F32(0.12) * view.texture(rng.spawn(1)[0], 14.0))
+    clean = np.abs(view.blur(clean * near, 0.05))
+    full = F32(np.quantile(clean, 0.995) * rng.uniform(1.0, 1.3) or 1.0)
+    return np.minimum(rician(clean / full, 1 / rng.uniform(30, 80), rng), 1), named
 
 
 def rician(clean: Array, sigma: float, rng: Rng) -> Array:

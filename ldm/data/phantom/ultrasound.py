@@ -117,12 +117,12 @@ def scan(scene: Scene, view: View, rng: Rng) -> tuple[Array, Shares]:
     angle = np.linspace(-half, half, RAYS)
     x, y = radius[:, None] * np.sin(angle), radius[:, None] * np.cos(angle) + skin - array
     middle, reach = 0.5 * (skin + y.max()), max(x.max(), 0.5 * (y.max() - skin)) + 0.2
-    around = View(view.middle + middle * view.axes[1], view.axes, 2 * reach, 192)
+    around = View(view.middle + middle * view.axes[1], view.axes, 2 * reach, 240)
     values = {
         k: (m.echo, m.loss, np.log(IMPEDANCE.get(k, 1.65)), k != "air")
         for k, m in MATERIALS.items()
     }
-    maps, _ = painted(scene, around, 0.3, values)
+    maps, _ = painted(scene, around, 0.3, values, fine=1)
     maps[0] *= np.exp(F32(0.25) * around.texture(rng, 0.5))  # no tissue is all even
     at = [(v + reach) / around.pixel - 0.5 for v in (y - middle, x)]
     echo, loss, log_z, matter = (map_coordinates(m, at, order=1, mode="nearest") for m in maps)
