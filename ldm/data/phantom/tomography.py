@@ -11,9 +11,9 @@ from ldm.data.phantom.scene import Scene
 from ldm.data.phantom.solids import Box, View
 
 Shares = dict[str, tuple[Box, Array]]  # of each named part: the share of the slice that it fills
-# level and width in HU; "narrow": as chest slices of 8 bit that circulate on the web look
-WINDOWS = {"lung": (-600, 1500), "soft tissue": (40, 400), "bone": (400, 1800), "brain": (35, 80),
-           "narrow": (90, 200)}  # fmt: skip
+# level, width and usual noise in HU; "narrow": as chest slices of 8 bit on the web look
+WINDOWS = {"lung": (-600, 1500, 30), "soft tissue": (40, 400, 12), "bone": (400, 1800, 30),
+           "brain": (35, 80, 4), "narrow": (90, 200, 40)}  # fmt: skip
 # TR, TE, TI in ms (0: no inversion), contrast agent in the blood in mmol / l
 SEQUENCES = {"T1": (500, 14, 0, 0), "T1 contrast": (500, 14, 0, 0.7), "T2": (4000, 90, 0, 0),
              "FLAIR": (9000, 100, 2350, 0)}  # fmt: skip
@@ -25,25 +25,25 @@ CUTOFF = 6.0  # cycles / cm, at which a soft kernel of CT has fallen to 0
 
 
 def painted(
-    scene: Scene, view: View, thickness: float, values: Mapping[str, Sequence[float]]
+    scene: Scene, view: View, thickness: float, values: Mapping[str, Sequence[float]], fine: int = 2
 ) -> tuple[Array, Shares]:
     """[C, H, W] values of materials, mixed by their share of each voxel, and the named shares.
 
-    value = value (1 - share) + values[material] share, part after part, from air on. Two samples
-    a side per pixel, so that edges are no stairs.
+    value = value (1 - share) + values[material] share, part after part, from air on
+    fine: samples a side per pixel, 1 or 2: with 2, edges are no stairs
     """
-    fine = View(view.middle, view.axes, view.size * view.pixel, 2 * view.size)
+    grid = View(view.middle, view.axes, view.size * view.pixel, fine * view.size)
     table = {name: np.asarray(value, F32)[:, None, None] for name, value in values.items()}
-    total = np.tile(table["air"], (1, fine.size, fine.size))
+    total = np.tile(table["air"], (1, grid.size, grid.size))
     named: Shares = {}
-    for part, box, share in scene.amounts(fine, thickness):
+    for part, box, share in scene.amounts(grid, thickness):
         area = total[(slice(None), *box)]
         area += (table[part.material] - area) * share
-        if part.name:
+        if part.name and fine == 2:
             rows, columns = (slice(s.start // 2, -(-s.stop // 2)) for s in box)
             even = np.pad(share, [(s.start % 2, s.stop % 2) for s in box])
             named[part.name] = (rows, columns), halved(even)
-    return halved(total), named
+    return halved(total) if fine == 2 else total, named
 
 
 def halved(fine: Array) -> Array:
@@ -62,8 +62,8 @@ def grain(view: View, sigma: float, rng: Rng) -> Array:
     radii = CUTOFF * (np.arange(500) + 0.5) / 500
     power, ring = (r * np.cos(0.5 * np.pi * np.minimum(r / CUTOFF, 1)) ** 4 for r in (f, radii))
     whole = 2 * np.pi * (radii * ring).sum() * CUTOFF / 500  # the integral of P over the plane
-    white = np.fft.rfft2(rng.standard_normal((view.size, view.size)))
-    shaped = np.fft.irfft2(white * np.sqrt(power / whole) / view.pixel, s=(view.size, view.size))
+    white = np.fft.rfft2(rng.standard_normal((view.size,) * 2))
+    shaped = np.fft.irfft2(white * np.sqrt(power / whole) / view.pixel, s=(view.size,) * 2)
     return (sigma * shaped).astype(F32)
 
 
@@ -75,10 +75,14 @@ def ct(
 
     contrast: 1 = portal venous phase;  sigma: noise in HU of a slice of 0.5 cm, None draws it
     """
-    level, width = _known(WINDOWS, window, "window")
+    level, width, usual = _known(WINDOWS, window, "window")
     hu = {k: [m.hu + contrast * UPTAKE.get(k, (0, 0))[1]] for k, m in MATERIALS.items()}
     (slab,), named = painted(scene, view, thickness_cm, hu)
-    drawn, round_field, dose = np.exp(rng.normal(2.6, 0.4)), rng.random() < 0.5, rng.spawn(1)[0]
+    drawn, round_field, dose = (
+        usual * np.exp(rng.normal(0, 0.3)),
+        rng.random() < 0.5,
+        rng.spawn(1)[0],
+    )
     if abs(view.axes[2, 1]) > 0.8:  # across a body that lies on its back
         slab = np.maximum(slab, _couch(view, slab > -400, rng))
     slab = view.blur(slab, 0.05)  # focal spot, detector, kernel
@@ -130,10 +134,10 @@ def mr(
     (clean,), named = painted(scene, view, thickness_cm, values)
     # coils around the body hear its surface best
     near = 1 + (view.u**2 + view.v**2) * F32(rng.uniform(0.8, 3.6) / (view.size * view.pixel) ** 2)
-    clean = clean * near * np.exp(F32(0.12) * view.texture(rng.spawn(1)[0], 14.0))
-    clean = np.abs(view.blur(clean, 0.05))
-    full = float(np.quantile(clean, 0.995)) * rng.uniform(1.0, 1.3) or 1.0
-    return np.minimum(rician(clean / F32(full), 1 / rng.uniform(30, 80), rng), 1), named
+    near = near * np.exp(F32(0.12) * view.texture(rng.spawn(1)[0], 14.0))
+    clean = np.abs(view.blur(clean * near, 0.05))
+    full = F32(np.quantile(clean, 0.995) * rng.uniform(1.0, 1.3) or 1.0)
+    return np.minimum(rician(clean / full, 1 / rng.uniform(30, 80), rng), 1), named
 
 
 def rician(clean: Array, sigma: float, rng: Rng) -> Array:

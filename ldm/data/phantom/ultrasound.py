@@ -10,7 +10,7 @@ from ldm.data.phantom.fetus import fetal_view as fetal_view
 from ldm.data.phantom.findings import Rng
 from ldm.data.phantom.materials import MATERIALS
 from ldm.data.phantom.scene import Scene
-from ldm.data.phantom.solids import View
+from ldm.data.phantom.solids import Groups, View
 from ldm.data.phantom.tomography import Shares, halved, painted
 
 # acoustic impedance in MRayl (Szabo 2014, Diagnostic Ultrasound Imaging, appendix B); else 1.65
@@ -75,14 +75,11 @@ def aimed(scene: Scene, view: View, rng: Rng) -> View:
     """
     middle, width, away = view.middle, view.size * view.pixel, view.axes[2]
     down = np.array([0, 0, -1.0]) + away * away[2]
-    organs = {p.name: p.groups[0][0].hull.mean(0) for p in scene.parts if p.name in TARGETS}
-    whole = width > 24 and len(organs) == 2
-    if whole:
-        slant, share = rng.uniform(0.7, 1.2), rng.uniform(0.5, 0.9)
-        down, away = np.array(
-            [[np.sin(slant), 0, -np.cos(slant)], [np.cos(slant), 0, np.sin(slant)]]
-        )
-        middle = organs["liver"] + (organs["right kidney"] - organs["liver"]) * share
+    organs = [p.groups[0][0].hull.mean(0) for n in TARGETS for p in scene.parts if p.name == n][:2]
+    if (whole := width > 24) and len(organs) == 2:
+        middle = organs[0] + (organs[1] - organs[0]) * rng.uniform(0.5, 0.9)
+        c, s = np.cos(slant := rng.uniform(0.7, 1.2)), np.sin(slant)
+        down, away = np.array([[s, 0, -c], [c, 0, s]])
     elif np.linalg.norm(down) < 0.3:  # coronal: a scan from above
         down = view.axes[1]
     down = down / np.linalg.norm(down)
@@ -92,24 +89,17 @@ def aimed(scene: Scene, view: View, rng: Rng) -> View:
     axes = np.stack([right, down, away])
     skin = _skin(scene, View(middle, axes, width, view.size))
     if whole:
-        width = max(rng.uniform(4, 6) - skin, 12)
+        width = float(np.clip(rng.uniform(4, 6) - skin, 12, 23))
     lower = skin - 0.3 + width / 2
     return View(middle + (lower if whole else max(lower, 0)) * down, axes, width, view.size)
 
 
 def _skin(scene: Scene, view: View) -> float:
     """cm down the picture from its middle to where the middle column enters the body."""
-    if scene.groups is None:
-        raise ValueError("an ultrasound needs a body: the scene has no solids")
+    bodies = [group for part in scene.parts if part.within == "air" for group in part.groups]
     right, down, away = view.axes
-    along = View(view.middle, np.stack([right, away, down]), 0.1, 1).intervals(scene.groups)
-    skins = (
-        found[1].min()
-        for part, (own, _) in zip(scene.parts, scene.places, strict=True)
-        for found in [along[i] for i in own if part.within == "air"]
-        if found is not None
-    )
-    first = float(min(skins, default=np.inf))
+    along = View(view.middle, np.stack([right, away, down]), 0.1, 1).intervals(Groups(bodies))
+    first = min((float(found[1].min()) for found in along if found), default=np.inf)
     return first if np.isfinite(first) else -0.5 * view.size * view.pixel
 
 
@@ -126,14 +116,13 @@ def scan(scene: Scene, view: View, rng: Rng) -> tuple[Array, Shares]:
     radius = array + np.linspace(0, (bottom - skin) * rng.uniform(0.97, 1.1), SAMPLES)
     angle = np.linspace(-half, half, RAYS)
     x, y = radius[:, None] * np.sin(angle), radius[:, None] * np.cos(angle) + skin - array
-    reach = max(radius[-1] * np.sin(half), 0.5 * (y.max() - skin)) + 0.2
-    middle = 0.5 * (skin + y.max())
-    around = View(view.middle + middle * view.axes[1], view.axes, 2 * reach, 224)
+    middle, reach = 0.5 * (skin + y.max()), max(x.max(), 0.5 * (y.max() - skin)) + 0.2
+    around = View(view.middle + middle * view.axes[1], view.axes, 2 * reach, 240)
     values = {
-        k: (m.echo, m.loss, np.log(IMPEDANCE.get(k, 1.65)), float(k != "air"))
+        k: (m.echo, m.loss, np.log(IMPEDANCE.get(k, 1.65)), k != "air")
         for k, m in MATERIALS.items()
     }
-    maps, _ = painted(scene, around, 0.3, values)
+    maps, _ = painted(scene, around, 0.3, values, fine=1)
     maps[0] *= np.exp(F32(0.25) * around.texture(rng, 0.5))  # no tissue is all even
     at = [(v + reach) / around.pixel - 0.5 for v in (y - middle, x)]
     echo, loss, log_z, matter = (map_coordinates(m, at, order=1, mode="nearest") for m in maps)
@@ -141,10 +130,14 @@ def scan(scene: Scene, view: View, rng: Rng) -> tuple[Array, Shares]:
     wet = np.maximum.accumulate(matter > 0.5, axis=0)
     echo, loss, log_z = np.where(wet, echo, 0), np.where(wet, loss, 0), np.where(wet, log_z, 0.4)
     sound = envelope(echo, loss, log_z, radius, angle, frequency, rng)
-    decibel = 20 * np.log10(sound + F32(1e-5)) + frequency * (radius[:, None] - array)
+    decibel = 20 * np.log10(sound + F32(1e-5)) + frequency * np.minimum(radius[:, None] - array, 15)
     grey = np.clip((decibel + gain) / span, 0, 1).astype(F32)
     fine = View(view.middle, view.axes, 2 * bottom, 2 * view.size)
-    r, turn = np.hypot(fine.u, fine.v - (skin - array)), np.arctan2(fine.u, fine.v - (skin - array))
-    at = [(r - array) / (radius[1] - radius[0]), (turn + half) / (angle[1] - angle[0])]
-    picture = halved(map_coordinates(grey, at, order=1, cval=0.0))
-    return picture, painted(scene, view, 0.3, {k: [0.0] for k in MATERIALS})[1]
+    deep = fine.v - F32(skin - array)
+    at = [
+        (np.hypot(fine.u, deep) - array) / (radius[1] - radius[0]),
+        (np.arctan2(fine.u, deep) + half) / (angle[1] - angle[0]),
+    ]
+    picture, seen = (halved(map_coordinates(m, at, order=1)) for m in (grey, np.ones_like(grey)))
+    shares = scene.amounts(view, 0.3)
+    return picture, {p.name: (box, share * seen[box]) for p, box, share in shares if p.name}
