@@ -12,7 +12,7 @@ from ldm.data.phantom.body import Array, Mask
 from ldm.data.phantom.detector import Floats
 from ldm.data.phantom.findings import Phantom, Rng, stream
 from ldm.data.phantom.person import Person, draw_person
-from ldm.data.phantom.scene import Field, Scene
+from ldm.data.phantom.scene import Scene
 from ldm.data.phantom.solids import Box, View
 from ldm.data.phantom.views import AXIAL, PLANES, REGIONS, pose_of, view_of
 
@@ -38,7 +38,8 @@ def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[s
     else:
         view = view_of(phantom, person, size)
         if phantom.view in PLANES:
-            _meet(view, scene, [f.name for f in phantom.findings], rng)
+            places = [at for _, _, at, _ in change.values()]
+            _meet(view, [*places, *scene.middles(f.name for f in phantom.findings)], rng)
     named: Named
     covered = 0.5  # the share of a pixel from which on it belongs to a mask; of rays, cm
     if phantom.modality == "xray":
@@ -84,20 +85,12 @@ def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[s
     return grey, masks, truth | found
 
 
-def _meet(view: View, scene: Scene, names: list[str], rng: Rng) -> None:
-    """Moves a slice to a finding, if there is one, as a radiologist who shows it does."""
-    found = [part for part in scene.parts if part.name in names]
-    if not found:
-        return
-    if found[0].groups:
-        middle = found[0].groups[0][0].hull.mean(0)
-    elif isinstance(found[0].other, Field):
-        middle = found[0].other.middle
-    else:
-        return
-    # a little nearer to the middle: what lies under the skull is cut, not the skull
-    depth = 0.92 * float(view.see(middle)[2]) + rng.normal(0, 0.15)
-    view.middle = view.middle + depth * view.axes[2]
+def _meet(view: View, places: list[Floats], rng: Rng) -> None:
+    """Moves a slice to the first finding, if there is one, as a radiologist who shows it does."""
+    if places:
+        # a little nearer to the middle: what lies under the skull is cut, not the skull
+        depth = 0.92 * float(view.see(places[0])[2]) + rng.normal(0, 0.15)
+        view.middle = view.middle + depth * view.axes[2]
 
 
 @lru_cache(maxsize=4)

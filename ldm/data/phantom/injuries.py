@@ -33,30 +33,28 @@ def _fracture(
     parts: list[Part], found: Finding, middle: Floats, reach: float, rng: Rng
 ) -> tuple[list[Part], Truth]:
     """A long bone cut by a plane; what lies beyond is shifted, turned and set apart a little."""
-    places = []
-    for number, part in enumerate(parts):
-        words = part.name.split()
-        if part.material != "compact bone" or not set(words) & set(LONG):
-            continue
-        for solid in part.groups[0]:
-            p, q = solid.hull[0], solid.hull[-1]
-            point = p + rng.uniform(0.3, 0.7) * (q - p)
-            if np.linalg.norm(q - p) > 0.8 and np.linalg.norm(point - middle) < reach:
-                places.append((number, point, (q - p) / np.linalg.norm(q - p)))
+    places: dict[str, list[tuple[Floats, Floats, float]]] = {}  # a bone's: point, axis, radius
+    for part in parts:
+        if part.material == "compact bone" and set(part.name.split()) & set(LONG):
+            for solid in part.groups[0]:
+                p, q = solid.hull[0], solid.hull[-1]
+                point = p + rng.uniform(0.3, 0.7) * (q - p)
+                if np.linalg.norm(q - p) > 0.8 and np.linalg.norm(point - middle) < reach:
+                    along = (q - p) / np.linalg.norm(q - p)
+                    places.setdefault(part.name, []).append((point, along, _radius(solid)))
     if not places:
         raise ValueError("no long bone of this picture can break; choose another region")
     # every bone in reach is as likely as any other, whatever the number of its pieces
-    number = int(rng.choice(sorted({place[0] for place in places})))
-    _, point, along = [p for p in places if p[0] == number][
-        int(rng.integers(sum(p[0] == number for p in places)))
-    ]
+    bone = str(rng.choice(sorted(places)))
+    point, along, radius = places[bone][int(rng.integers(len(places[bone])))]
+    number = [part.name for part in parts].index(bone)
     across = np.cross(along, rng.normal(size=3))
     across /= np.linalg.norm(across)
     angle = rng.uniform(25, 50) if found.kind == "oblique" else rng.uniform(0, 12)
     normal = np.cos(np.deg2rad(angle)) * along + np.sin(np.deg2rad(angle)) * across
-    width = 2 * float(np.median([_radius(s) for s in parts[number].groups[0]]))
     far = found.kind == "displaced"
-    shift = width * (rng.uniform(0.3, 0.7) if far else rng.uniform(0.02, 0.1)) * (0.5 + found.size)
+    shift = radius * (rng.uniform(0.4, 0.7) if far else rng.uniform(0.04, 0.15))
+    shift *= 0.5 + found.size
     bend = rng.uniform(5, 20) * found.size if far else rng.uniform(0, 4)
     gap = 0.05 + 0.1 * found.size
     turn = _about_line(np.cross(along, across), bend)
@@ -72,13 +70,13 @@ def _fracture(
         ]
     broken = [broken[0], broken[2], broken[1], broken[3]]
     truth: Truth = {
-        "bone": parts[number].name,
+        "bone": bone,
         "kind": found.kind,
         "displacement_mm": 10 * shift,
         "gap_mm": 10 * gap,
         "angle_deg": bend,
         "at_cm": point.tolist(),
-        "width_mm": 10 * width,
+        "width_mm": 20 * radius,
     }
     return [*parts[:number], *broken, *parts[number + 2 :]], truth
 

@@ -1,6 +1,6 @@
 """A scene: body parts in the order in which each takes the place of what is there already."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -141,6 +141,15 @@ class Scene:
             own = list(range(first, first + len(part.groups)))
             self.places.append((own, len(groups) - 1 if part.clip else None))
         self.groups = Groups(groups) if groups else None
+
+    def middles(self, names: Iterable[str]) -> list[Floats]:
+        """[3] the middle of each part of one of these names."""
+        wanted = set(names)
+        return [
+            part.other.middle if isinstance(part.other, Field) else part.groups[0][0].hull.mean(0)
+            for part in self.parts
+            if part.name in wanted and (part.groups or isinstance(part.other, Field))
+        ]
 
     def amounts(self, view: View, thickness: float | None = None) -> list[tuple[Part, Box, Array]]:
         """Each visible part, the box of pixels around it and how much of it is in each.
