@@ -11,7 +11,7 @@ import numpy as np
 
 from ldm.data.phantom.body import Anatomy, draw_anatomy
 from ldm.data.phantom.detector import Floats
-from ldm.data.phantom.findings import Phantom, stream
+from ldm.data.phantom.findings import Phantom, Rng, stream
 
 SIDES = ("left", "right")
 # stature = slope * bone + base, with its standard error, in cm: men, women (Trotter and Gleser
@@ -70,6 +70,7 @@ class Person:
     foot: float  # heel to toe
     head: tuple[float, float, float]  # breadth, height (chin to vertex), length of the head
     hips: float  # half the distance of the hip joints
+    phantom: Phantom  # whose body it is: findings, view and modality change what lies in it
     girth: float  # breadth of the bones' ends, 1 = a man of 176 cm
     joint_space: dict[str, float]  # of the knees: "left medial", "left lateral", right too
     pose: Pose = field(default_factory=Pose)
@@ -140,6 +141,16 @@ class Person:
         return frame.bent(talus, about(0, -pose.ankle)).bent((0, -1.95 * wide, 0), np.eye(3))
 
 
+def cranium(person: Person) -> tuple[Floats, Floats]:
+    """Middle and half axes [3] of the ellipsoid that the brain fills and the skull surrounds, cm.
+
+    Shares of the head's breadth, height and length chosen by eye; 1.3 to 1.7 l, as capacities are.
+    """
+    breadth, height, length = person.head
+    middle = person.spine(0) + np.array([0, -6.5, 3.5]) * height / 22.8
+    return middle, np.array([0.45 * breadth, 0.28 * height, 0.44 * length])
+
+
 def about(axis: int, degrees: float) -> Floats:
     """[3, 3] a turn about x, y or z; about x, what points down goes to the front."""
     c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
@@ -184,13 +195,9 @@ def draw_person(phantom: Phantom, pose: Pose | None = None) -> Person:
             19.6 * rng.normal(1, 0.03) * (0.95 if woman else 1),
         ),
         hips=8.7 * stretch**0.5 * rng.normal(1, 0.04) * (1.03 if woman else 1),
+        phantom=phantom,
         girth=height / 176 * rng.normal(1, 0.03) * (0.96 if woman else 1),
-        # 4 to 5 mm in adults, less in the old: chosen by eye on films of standing knees
-        joint_space={
-            f"{side} {half}": float(rng.normal(0.5, 0.04)) - 0.002 * max(phantom.age - 40, 0)
-            for side in SIDES
-            for half in ("medial", "lateral")
-        },
+        joint_space=_joint_space(phantom, rng),
         pose=pose or Pose(),
     )
 
@@ -198,3 +205,18 @@ def draw_person(phantom: Phantom, pose: Pose | None = None) -> Person:
 def _length(height: float, slope: float, base: float, error: float, noise: float) -> float:
     """Of a bone that predicts the height, off by `noise` of the prediction's errors."""
     return float(height + noise * error - base) / slope
+
+
+def _joint_space(phantom: Phantom, rng: Rng) -> dict[str, float]:
+    """cm of cartilage: 4 to 5 mm in adults, less in the old; arthrosis takes most of one half.
+
+    Chosen by eye on films of standing knees.
+    """
+    space = {
+        f"{side} {half}": float(rng.normal(0.5, 0.04)) - 0.002 * max(phantom.age - 40, 0)
+        for side in SIDES
+        for half in ("medial", "lateral")
+    }
+    if worn := phantom.finding("arthrosis"):
+        space[f"{worn.side} {worn.kind}"] *= 0.55 - 0.5 * worn.size
+    return space
