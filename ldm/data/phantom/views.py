@@ -107,11 +107,11 @@ REGIONS = {
     ),
     "ankle": Region(
         _limb("shank", 0.97, "tibia"), (17, 30), ("limb shank", "limb foot"), True,
-        bend=("ankle", -5, 25),
+        bend=("ankle", -5, 45),
     ),
     "foot": Region(
         _limb("foot", 0.35), (26, 32), ("limb shank", "limb foot"), True,
-        from_above=True, bend=("ankle", -5, 15),
+        from_above=True, bend=("ankle", 15, 40),
     ),
     "body": Region(
         _trunk(22.5, 6.0), (186, 192),
