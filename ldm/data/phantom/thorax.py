@@ -42,7 +42,8 @@ class Chest:
         rear = self.back + np.minimum(back, full - self.air)
         self.rear = rear, rear + (1 - share) * self.air
         self.fore = self.front - share * self.air, self.front
-        wide = np.minimum(front, self.fore[0] - self.rear[1]) * (heart > 0)
+        # behind the heart lie fat, oesophagus and aorta
+        wide = np.minimum(0.66 * front, self.fore[0] - self.rear[1]) * (heart > 0)
         self.heart = self.fore[0] - np.clip(wide, 0, None), self.fore[0]
 
     def field(self, spans: Sequence[Span], where: Mask, share: Array | float = 1.0) -> Field:
