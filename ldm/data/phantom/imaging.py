@@ -88,8 +88,7 @@ def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[s
 def _meet(view: View, places: list[Floats], rng: Rng) -> None:
     """Moves a slice to the first finding, if there is one, as a radiologist who shows it does."""
     if places:
-        # a little nearer to the middle: what lies under the skull is cut, not the skull
-        depth = 0.92 * float(view.see(places[0])[2]) + rng.normal(0, 0.15)
+        depth = float(view.see(places[0])[2]) + float(np.clip(rng.normal(0, 0.08), -0.2, 0.2))
         view.middle = view.middle + depth * view.axes[2]
 
 
@@ -112,7 +111,7 @@ def _body(phantom: Phantom) -> tuple[Person, Scene, dict[str, object], dict[str,
         treated = rng.random()
         if treated < PLASTER_SHARE and broken["bone"].split()[-1] in injuries.IN_PLASTER:
             parts = injuries.cast(parts, broken)
-        elif treated < PLASTER_SHARE + HARDWARE_SHARE:
+        elif treated < PLASTER_SHARE + HARDWARE_SHARE and " rib " not in broken["bone"]:
             parts = injuries.plate(parts, broken, rng)
     if worn := phantom.finding("arthrosis"):
         others = tuple(f for f in phantom.findings if f is not worn)

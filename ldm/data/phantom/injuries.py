@@ -139,10 +139,10 @@ def _haemorrhage(
         ]
         solids, clip = (ellipsoid(at, thick * rng.uniform(0.7, 1.1, 3)),), (vault,)
     elif found.kind == "epidural":
-        at = centre + half * [sign * 0.98, rng.uniform(-0.25, 0.1), rng.uniform(-0.3, 0.3)]
+        at = centre + half * [sign * 0.93, rng.uniform(-0.25, 0.1), rng.uniform(-0.3, 0.3)]
         solids, clip = (ellipsoid(at, (thick, 2.6 + found.size, 3 + found.size)),), (vault,)
     else:
-        at = centre + half * [sign * 0.98, -0.1, 0]
+        at = centre + half * [sign * 0.95, -0.1, 0]
         solids, clip = (ellipsoid(at, (0.6 * thick, 0.75 * half[1], 0.85 * half[2])),), (vault,)
     blood = Part("brain haemorrhage", "bleeding", (solids,), "grey matter", clip)
     return [*parts, blood], {"side": found.side, "kind": found.kind, "thickness_mm": 10 * thick}
