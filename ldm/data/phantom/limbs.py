@@ -58,7 +58,7 @@ class _Fit(NamedTuple):
         moved[..., 2] += 4 * self.bow * share * (1 - share)
         return moved
 
-    def knob(self, bone: Bone, centre: Any, half: Any, turn: Any = (), cortex: float = 0.1) -> None:
+    def knob(self, bone: Bone, cortex: float, centre: Any, half: Any, turn: Any = ()) -> None:
         """Adds an ellipsoid; turn: degrees about x, y and z."""
         axes = about(2, turn[2]) @ about(1, turn[1]) @ about(0, turn[0]) if any(turn) else AXES
         bone.end(self.at(centre), self.girth * np.asarray(half), axes, cortex * self.thick)
@@ -135,11 +135,11 @@ def _long_bone(person: Person, side: str, name: str) -> list[Part]:
             curve[end] += tube["plate"][end] * fit.thick * along / np.linalg.norm(along)
         bone.inner += chain(curve, inside, tube["flat"])
     for group, cortex, centre, half, *turn in table["knobs"]:
-        fit.knob(groups[group], centre, half, *turn, cortex=cortex)
+        fit.knob(groups[group], cortex, centre, half, *turn)
     for half, margin in zip(("medial", "lateral"), table.get("spurs", []), strict=False):
         worn = 1 - person.joint_space[f"{side} {half}"] / WORN
         if worn > 0:
-            fit.knob(groups[0], margin, (0.3 + 0.6 * worn, 0.15 + 0.3 * worn, 0.9))
+            fit.knob(groups[0], 0.1, margin, (0.3 + 0.6 * worn, 0.15 + 0.3 * worn, 0.9))
     parts = _parts(f"{side} {name}", list(groups.values()))
     if name == "patella":  # held by its ligament, it glides over the condyles as the knee bends
         pivot, turn = fit.at((0, 40.45, -1.2)), about(0, -0.65 * person.pose.knee)
@@ -207,7 +207,7 @@ def _short_bones(person: Person, side: str, part: str) -> list[Part]:
     for name, knobs in _table()["short"][part].items():
         bone = Bone(name)
         for knob in knobs:
-            fit.knob(bone, knob[:3], knob[3:6], knob[6:], 0.09)
+            fit.knob(bone, 0.09, knob[:3], knob[3:6], knob[6:])
         parts += _parts(f"{side} {name}", [bone])
     return parts
 
