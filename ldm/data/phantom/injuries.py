@@ -1,5 +1,7 @@
 """Findings of bones and organs: parts broken, worn or added, and their truth in mm."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from ldm.data.phantom.detector import Floats
@@ -61,14 +63,13 @@ def _fracture(
     move = shift * across + gap * along
     near = _half_space(normal, high=float(normal @ point))
     beyond = _half_space(normal, low=float(normal @ point)).moved(turn, point - turn @ point + move)
-    broken: list[Part] = []
-    for part in parts[number : number + 2]:  # compact bone, and the spongy bone in it
+    end = number + 1
+    while end < len(parts) and not parts[end].name and "bone" in parts[end].within:
+        end += 1  # the spongy bone and the marrow in it
+    broken = [replace(part, clip=(near,)) for part in parts[number:end]]
+    for part in parts[number:end]:
         rest = part.moved(turn, point - turn @ point + move)
-        broken += [
-            Part(part.name, part.material, part.groups, part.within, (near,)),
-            Part(part.name, part.material, rest.groups, part.within, (beyond,)),
-        ]
-    broken = [broken[0], broken[2], broken[1], broken[3]]
+        broken.append(replace(rest, clip=(beyond,)))
     truth: Truth = {
         "bone": bone,
         "kind": found.kind,
@@ -78,7 +79,7 @@ def _fracture(
         "at_cm": point.tolist(),
         "width_mm": 20 * radius,
     }
-    return [*parts[:number], *broken, *parts[number + 2 :]], truth
+    return [*parts[:number], *broken, *parts[end:]], truth
 
 
 def _half_space(normal: Floats, low: float = -np.inf, high: float = np.inf) -> Solid:
