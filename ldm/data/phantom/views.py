@@ -41,9 +41,9 @@ class Region:
     bend: tuple[str, float, float] | None = None  # a joint of the pose and its range in degrees
 
 
-def _trunk(level: float, forward: float) -> Callable[[Person, str], Frame]:
+def _trunk(level: float, forward: float, up: float = 0.0) -> Callable[[Person, str], Frame]:
     def middle(person: Person, side: str) -> Frame:
-        return Frame(person.spine(level) + np.array([0, 0, forward]), np.eye(3))
+        return Frame(person.spine(level) + np.array([0, -up, forward]), np.eye(3))
 
     return middle
 
@@ -61,7 +61,7 @@ def _limb(part: str, share: float, bone: str = "", across: float = 0.0) -> Calla
 
 
 REGIONS = {
-    "head": Region(_trunk(-1.5, 6.0), (25, 31), ("head", "neck")),
+    "head": Region(_trunk(0.0, 2.0, 6.0), (25, 31), ("head", "neck")),
     "neck": Region(_trunk(4.0, 4.0), (19, 25), ("head", "neck", "girdle", "chest")),
     "chest": Region(_trunk(12.5, 7.0), (36, 42), ("chest", "girdle", "abdomen")),
     "abdomen": Region(_trunk(21.0, 7.0), (36, 44), ("abdomen", "pelvis", "chest")),
