@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from ldm.data.phantom import axial_skeleton
+from ldm.data.phantom.organs import ORGANS
 from ldm.data.phantom.person import Person
 from ldm.data.phantom.scene import Part
 
@@ -15,6 +16,8 @@ SECTIONS: dict[str, Callable[[Person], list[Part]]] = {
     "pelvis": axial_skeleton.pelvis,
 }
 LIMBS: dict[str, Callable[[Person, str], list[Part]]] = {}
+# material and within of parts without a name; the last is the fat around the organs
+FLESH = (("fat", "air"), ("muscle", "fat"), ("fat", "muscle"))
 
 
 def parts_of(person: Person, names: tuple[str, ...], side: str) -> list[Part]:
@@ -31,9 +34,14 @@ def parts_of(person: Person, names: tuple[str, ...], side: str) -> list[Part]:
             part = name.removeprefix("limb ")
             frame = person.frame(f"{one} {part}")
             parts += [p.moved(frame.turn, frame.origin) for p in LIMBS[part](person, one)]
-    flesh, rest = [], [part for part in parts if part.within not in ("air", "fat") or part.name]
-    for pair in (("fat", "air"), ("muscle", "fat")):
+    parts += [part for name in names if name in ORGANS for part in ORGANS[name](person)]
+    flesh, rest = [], [part for part in parts if part.name or _kind(part) not in FLESH]
+    for kind in FLESH:
         # one body: where two limbs meet, what both cover counts once
-        groups = [g for part in parts if (part.material, part.within) == pair for g in part.groups]
-        flesh.append(Part("", pair[0], tuple(groups), pair[1]))
+        bodies = [part for part in parts if not part.name and _kind(part) == kind]
+        flesh.append(Part("", kind[0], tuple(g for p in bodies for g in p.groups), kind[1]))
     return flesh + rest
+
+
+def _kind(part: Part) -> tuple[str, str]:
+    return ("", "") if part.name or part.other else (part.material, part.within)

@@ -161,3 +161,9 @@ class Cavity:
 
         over = (integral(t + half_pixel) - integral(t - half_pixel)) / F32(soft)
         return np.asarray(full, F32), np.asarray(full * over, F32)
+
+
+def rise(y: Array, start: float | F32, end: float | F32) -> Array:
+    """0 above `start`, 1 below `end`, smooth between."""
+    t = np.clip((y - F32(start)) / F32(end - start), 0, 1)
+    return np.asarray(t * t * (3 - 2 * t), F32)

@@ -110,7 +110,14 @@ def ellipsoid(
     canvas: Canvas, x: float, y: float, a: float, b: float, deep: float, turn: float = 0.0
 ) -> Array:
     """Path length through an ellipsoid with half axes a, b in the picture, `deep` cm thick."""
-    dx, dy = canvas.x - F32(x), canvas.y - F32(y)
+    return ellipsoid_at(canvas.x, canvas.y, x, y, a, b, deep, turn)
+
+
+def ellipsoid_at(
+    at_x: Array, at_y: Array, x: float, y: float, a: float, b: float, deep: float, turn: float = 0.0
+) -> Array:
+    """The same for rays through given x and y."""
+    dx, dy = at_x - F32(x), at_y - F32(y)
     c, s = F32(np.cos(turn)), F32(np.sin(turn))
     r = ((c * dx + s * dy) / F32(a)) ** 2 + ((c * dy - s * dx) / F32(b)) ** 2
     return np.asarray(F32(deep) * np.sqrt(np.clip(1 - r, 0, None)), F32)

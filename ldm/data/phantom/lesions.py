@@ -56,12 +56,9 @@ def _effusion(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng
     for side in ("right", "left"):
         if found.side not in (side, "bilateral"):
             continue
-        size = float(np.clip(found.size * rng.uniform(0.75, 1.1), 0, 1))
-        base = a.dome[0 if side == "right" else 1] + a.angle
-        lying = found.kind == "layering"
-        level = base - 1.7 - (7.0 if lying else 11.5) * size**1.1
-        rise = rng.uniform(4.2, 6.5) + 0.5 * size
-        at_wall = rise * np.exp(-wall / F32(rng.uniform(2.2, 3.6)))
+        base, lying = a.dome[0 if side == "right" else 1] + a.angle, found.kind == "layering"
+        size, level, rise, reach = meniscus(a, found, side, rng)
+        at_wall = rise * np.exp(-wall / F32(reach))
         at_heart = 0.45 * rise * np.exp(-lungs.x / F32(3.5))
         top = level - at_wall - at_heart
         top += F32(0.15) * canvas.texture(rng, 2.5)
@@ -78,6 +75,14 @@ def _effusion(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng
     both = [m for k, m in lungs.masks.items() if k.startswith("pleural effusion ")]
     lungs.masks["pleural effusion"] = np.maximum.reduce(both)
     lungs.fill(np.clip(share, 0, 1))
+
+
+def meniscus(a: Anatomy, found: Finding, side: str, rng: Rng) -> tuple[float, float, float, float]:
+    """Of an effusion: its size, its level in y, how high it climbs at a wall, how far from it."""
+    size = float(np.clip(found.size * rng.uniform(0.75, 1.1), 0, 1))
+    base = a.dome[0 if side == "right" else 1] + a.angle
+    level = base - 1.7 - (7.0 if found.kind == "layering" else 11.5) * size**1.1
+    return size, level, rng.uniform(4.2, 6.5) + 0.5 * size, rng.uniform(2.2, 3.6)
 
 
 def _pneumothorax(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) -> None:
@@ -100,13 +105,10 @@ def _pneumothorax(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng:
 
 def _consolidation(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) -> None:
     """One to three patches with ragged soft edges; branches of air stay visible in them."""
-    on, sign = _on(lungs, found.side), -1 if found.side == "right" else 1
+    on = _on(lungs, found.side)
     ragged = canvas.texture(rng, 2.2) * F32(0.18) + canvas.texture(rng, 0.9) * F32(0.08)
-    x0, y0 = rng.uniform(5, 10), rng.uniform(-6, 6.5)
     share = np.zeros_like(lungs.air)
-    for _ in range(int(rng.integers(1, 4))):
-        x, y = sign * (x0 + rng.normal(0, 1.5)), y0 + rng.normal(0, 1.8)
-        radius = (2.4 + 3.0 * found.size) * rng.uniform(0.8, 1.2)
+    for x, y, radius in patches(found, rng):
         dx, dy = (canvas.x - F32(x)) / F32(radius), (canvas.y - F32(y)) / F32(radius * 0.85)
         reach = np.sqrt(dx * dx + dy * dy) + ragged
         share = np.maximum(share, 1 / (1 + np.exp(np.minimum((reach - 1) / F32(0.2), 30))))
@@ -116,27 +118,44 @@ def _consolidation(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng
     lungs.fill(np.asarray(share, F32))
 
 
+def patches(found: Finding, rng: Rng) -> list[tuple[float, float, float]]:
+    """x, y and radius of each patch of a consolidation."""
+    sign = -1 if found.side == "right" else 1
+    x0, y0 = rng.uniform(5, 10), rng.uniform(-6, 6.5)
+    return [
+        (
+            sign * (x0 + rng.normal(0, 1.5)),
+            y0 + rng.normal(0, 1.8),
+            (2.4 + 3.0 * found.size) * rng.uniform(0.8, 1.2),
+        )
+        for _ in range(int(rng.integers(1, 4)))
+    ]
+
+
 def _nodule(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) -> None:
     """One to three balls of soft tissue inside the lung."""
-    sign = -1 if found.side == "right" else 1
     balls = np.zeros_like(lungs.air)
-    for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))):
-        radius = (1.0 + 1.3 * found.size) * rng.uniform(0.9, 1.1)
-        x, y = sign * rng.uniform(6.0, 10.2), rng.uniform(-6.5, 5)
-        long, turn = rng.uniform(1, 1.25), rng.uniform(0, 3)
+    for x, y, radius, long, turn in nodules(found, rng):
         balls += ellipsoid(canvas, x, y, radius * long, radius / long, 3 * radius, turn)
     balls = np.minimum(canvas.blur(balls, 0.12), lungs.air)
     lungs.masks["nodule"] = np.asarray(balls > 0.25, F32)
     lungs.insert(balls)
 
 
+def nodules(found: Finding, rng: Rng) -> list[tuple[float, float, float, float, float]]:
+    """x, y, radius, stretch and turn of each nodule."""
+    sign = -1 if found.side == "right" else 1
+    drawn = []
+    for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))):
+        radius = (1.0 + 1.3 * found.size) * rng.uniform(0.9, 1.1)
+        x, y = sign * rng.uniform(6.0, 10.2), rng.uniform(-6.5, 5)
+        drawn.append((x, y, radius, rng.uniform(1, 1.25), rng.uniform(0, 3)))
+    return drawn
+
+
 def _edema(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) -> None:
     """Haze about both hila and at the bases, blurred vessels, short septal lines at the sides."""
-    haze = np.zeros_like(lungs.air)
-    for s in (-1, 1):
-        hx, hy = hilum(a, s)
-        dx, dy = (canvas.x - F32(hx + 1.8 * s)) / F32(5.0), (canvas.y - F32(hy + 3.0)) / F32(7.0)
-        haze += np.exp(-(dx * dx + dy * dy))
+    haze = hilar_haze(canvas.x, canvas.y, a)
     clumps = 1 + F32(0.22) * canvas.texture(rng, 1.8) + F32(0.1) * canvas.texture(rng, 0.7)
     share = np.clip(F32(0.16 + 0.4 * found.size) * (haze + F32(0.12)) * clumps, 0, 0.85)
     lungs.masks["edema"] = (share > 0.12) * np.asarray(lungs.air > 0.3, F32)
@@ -151,6 +170,16 @@ def _edema(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) -
     py = y[:, None] + t * rng.normal(0, 0.1, (count, 1))
     lines = canvas.splat(px, py, 0.0, 0.012 * (0.5 + found.size))
     lungs.extra += canvas.blur(lines, 0.08) * (lungs.air > 0.3)
+
+
+def hilar_haze(x: Array, y: Array, a: Anatomy) -> Array:
+    """About 1 beside the hila, falling off to all sides: where the fluid of an edema collects."""
+    haze = np.zeros_like(x)
+    for s in (-1, 1):
+        hx, hy = hilum(a, s)
+        dx, dy = (x - F32(hx + 1.8 * s)) / F32(5.0), (y - F32(hy + 3.0)) / F32(7.0)
+        haze += np.exp(-(dx * dx + dy * dy))
+    return haze
 
 
 ACTIONS = {

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from ldm.data.phantom import exposure, lesions, medical_devices, probes
-from ldm.data.phantom.body import F32, Anatomy, Array, Cavity, Mask, draw_anatomy
+from ldm.data.phantom.body import F32, Anatomy, Array, Cavity, Mask, draw_anatomy, rise
 from ldm.data.phantom.detector import Canvas, capsule, ellipsoid
 from ldm.data.phantom.findings import Phantom, Rng, stream
+from ldm.data.phantom.imaging import picture
 from ldm.data.phantom.skeleton import bones
-from ldm.data.phantom.vessels import hilum, vessels
+from ldm.data.phantom.vessels import mediastinum, vessels
 
 # attenuation per cm at about 75 keV effective; lung is soft tissue of a quarter of the density
 MU_SOFT, MU_BONE, MU_METAL = 0.19, 0.45, 2.5
@@ -40,16 +40,17 @@ def render(phantoms: Sequence[Phantom], size: int = 128) -> Rendered:
         raise ValueError(f"a phantom needs at least 32 pixels a side, got size={size}")
     if not phantoms:
         raise ValueError("render needs at least one phantom; sample_phantoms(range(4)) makes four")
-    drawn = [_render_one(phantom, size) for phantom in phantoms]
+    drawn = [(_chest_film if p.is_chest_film else picture)(p, size) for p in phantoms]
     images, maps, truth = zip(*drawn, strict=True)
-    names = list(MASKS) + sorted(set().union(*maps) - set(MASKS))
+    of_chest = list(MASKS) if any(phantom.is_chest_film for phantom in phantoms) else []
+    names = of_chest + sorted(set().union(*maps) - set(of_chest))
     none = np.zeros((size, size), bool)
     masks = {k: torch.from_numpy(np.stack([m.get(k, none) for m in maps])) for k in names}
     batch = np.stack(images)[:, None] * 2 - 1
     return Rendered(torch.from_numpy(batch.astype(F32)), masks, list(truth))
 
 
-def _render_one(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[str, object]]:
+def _chest_film(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[str, object]]:
     a = draw_anatomy(phantom)
     canvas = Canvas(a, size)
     midline = canvas.x - F32(a.scoliosis) * np.sin(canvas.y / F32(9))
@@ -119,18 +120,18 @@ def _trunk(canvas: Canvas, a: Anatomy) -> Array:
     low = np.maximum(y, F32(-1.0))
     belly = F32(0.06 + 0.1 * a.fat) * np.clip(y - 8, 0, None)
     wide = Cavity(a).lateral(low) + F32(a.wall + 2.2) + belly
-    deep = F32(a.depth + 3.2 + 4.5 * a.fat) * (0.62 + 0.38 * _rise(y, -13, 0))
-    trunk = deep * np.sqrt(np.clip(1 - (x / wide) ** 4, 0, None)) * _rise(y, -18, -11)
+    deep = F32(a.depth + 3.2 + 4.5 * a.fat) * (0.62 + 0.38 * rise(y, -13, 0))
+    trunk = deep * np.sqrt(np.clip(1 - (x / wide) ** 4, 0, None)) * rise(y, -18, -11)
     # the shoulders: a wedge whose upper edge falls from the neck to the arms
     edge = F32(a.shoulder - 3.2) - F32(6.3) * np.exp(-((x / F32(8.5)) ** 2)) - F32(0.8 * a.fat)
     edge = edge + F32(0.012) * np.clip(x - 8, 0, None) ** 2
     inside = np.clip(y - edge, 0, None)
     arms_end = F32(a.shoulder + 1.0)
     wedge = F32(16 + 4 * a.fat) * np.sqrt(1 - np.exp(-inside / F32(1.6)))
-    fall = 1 - _rise(y, arms_end, arms_end + 9)
+    fall = 1 - rise(y, arms_end, arms_end + 9)
     wedge *= np.sqrt(np.clip(1 - (x / F32(20.5 + a.fat)) ** 6, 0, None)) * fall
     neck = F32(11.0) * np.sqrt(np.clip(1 - (x / F32(5.6 + 1.2 * a.fat)) ** 2, 0, None))
-    neck *= 1 - _rise(y, -13, -7)
+    neck *= 1 - rise(y, -13, -7)
     total = _union(trunk, wedge, neck)
     for s in (-1, 1):
         joint, elbow = (s * 17.6, a.shoulder + 1.0), (s * a.elbow[0], a.elbow[1])
@@ -144,12 +145,6 @@ def _trunk(canvas: Canvas, a: Anatomy) -> Array:
     return total + ellipsoid(canvas, 0, a.chin - 6, 5.8, 6.0, 9.0)
 
 
-def _rise(y: Array, start: float | F32, end: float | F32) -> Array:
-    """0 above `start`, 1 below `end`, smooth between."""
-    t = np.clip((y - F32(start)) / F32(end - start), 0, 1)
-    return np.asarray(t * t * (3 - 2 * t), F32)
-
-
 def _union(*paths: Array) -> Array:
     """Smooth maximum of path lengths: bodies that overlap count once."""
     total = sum(p**4 for p in paths)
@@ -157,50 +152,9 @@ def _union(*paths: Array) -> Array:
 
 
 def _mediastinum(canvas: Canvas, a: Anatomy, rng: Rng) -> tuple[Array, Array]:
-    """Soft tissue between the lungs along the ray, and the heart's own part of it.
-
-    Between a right and a left border that run down through the landmarks every reader knows:
-    great veins and aortic knob, pulmonary trunk, left atrium, ventricle; right atrium.
-    """
-    floor = 0.5 * (a.dome[0] + a.dome[1]) + a.apex_down
-    h, knob, y = a.heart, a.arch - 1.5, canvas.y
-    part = floor / 9.5  # a high diaphragm squeezes the heart upwards, not the vessels
-    levels, left, right = np.array(
-        [  # y, and how far to the left and to the right of the midline the borders lie
-            (-24, 2.8, 2.6),
-            (-10, 2.5, 2.4),
-            (-7.2, 2.7 + knob, 2.5),
-            (-5.6, 3.4 + knob, 2.4),
-            (-4.0, 2.9 + 0.5 * knob, 2.5 + 0.5 * knob),
-            (-2.2, 3.5, 2.6 + 0.4 * knob),
-            (0.4, 4.4 * h, 3.2),
-            (3.2, 6.0 * h, 4.0 * h),
-            (6.2, 7.9 * h, 4.4 * h),
-            (8.6, 8.7 * h, 4.2 * h),
-            (10.6, 8.2 * h, 3.4 * h),
-            (13.5, 5.0, 2.2),
-        ]
-    ).T
-    levels = np.where(levels > -3, -3 + (levels + 3) * (floor + 3) / 12.5, levels)
-    left = left * (1 + rng.normal(0, 0.035, 12)) + F32(0.35 * a.fat)
-    right = right * (1 + rng.normal(0, 0.035, 12)) + F32(0.35 * a.fat)
-    rows = np.linspace(-26, 26, 261)
-    curves = PchipInterpolator(levels, np.stack([left, right], 1))(rows.clip(-24, levels[-1]))
-    edges = [np.interp(y, rows, curve).astype(F32) for curve in curves.T]
-    middle, half = 0.5 * (edges[0] - edges[1]), 0.5 * (edges[0] + edges[1])
-    deep = F32(12) + F32(5.5 * h) * _rise(y, -2, 5)
-    across = np.clip(1 - ((canvas.x - middle) / half) ** 2, 0, None)
-    body = deep * np.sqrt(across)
-    heart = across * (y > -1.5 * part) * (y < floor + 2.0)
-    bow = F32(0.9 * a.unfold)
-    aorta_x = F32(2.0) + bow * np.sin(np.clip((y + 5) / 14, 0, 1) * F32(np.pi))
-    down = F32(5) * np.sqrt(np.clip(1 - ((canvas.x - aorta_x) / F32(1.4)) ** 2, 0, None))
-    back = F32(5.5) * np.clip(1 - (canvas.x / F32(4.2)) ** 2, 0, None)
-    total = np.maximum(body, down * _rise(y, -6, -4)) + back
-    for side in (-1, 1):  # the hila's great vessels
-        hx, hy = hilum(a, side)
-        total += ellipsoid(canvas, hx * 0.95, hy + 0.8, 1.4, 2.4, 3.2 * a.vessel, -0.35 * side)
-    return canvas.blur(np.asarray(total, F32), 0.2), np.asarray(heart, F32)
+    """Soft tissue between the lungs along the ray, and the heart's own part of it."""
+    front, back, hila, heart = mediastinum(canvas.x, canvas.y, a, rng)
+    return canvas.blur(front + back + hila[0] + hila[1], 0.2), heart
 
 
 def _airways(canvas: Canvas, a: Anatomy) -> Array:

@@ -1,6 +1,6 @@
 """A scene: body parts in the order in which each takes the place of what is there already."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,18 +8,32 @@ import numpy as np
 from ldm.data.phantom.body import F32, Array
 from ldm.data.phantom.detector import Floats
 from ldm.data.phantom.materials import MATERIALS
-from ldm.data.phantom.solids import AXES, Box, Groups, Interval, Solid, View, chain, ellipsoid
+from ldm.data.phantom.solids import (
+    AXES,
+    Box,
+    Groups,
+    Interval,
+    Point,
+    Solid,
+    View,
+    chain,
+    ellipsoid,
+)
 
 PLANES = 48  # at which a field is looked up along a ray
 
 
 @dataclass(frozen=True)
 class Field:
-    """A shape given by a function of points [..., 3]: the share of it there, in [0, 1]."""
+    """A shape given by a function of points [..., 3]: the share of it there, in [0, 1].
 
-    share: Callable[[Floats], Array]
-    middle: Floats  # [3] of a ball that holds the shape
-    reach: float  # its radius
+    The function is told, too, over how many cm an edge may rise from 0 to 1: sums over planes
+    that lie so far apart then show no contour lines.
+    """
+
+    share: Callable[[Floats, float], Array]
+    middle: Floats  # [3] of a box that holds the shape
+    reach: Floats  # [3] half its sides
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,10 @@ class Part:
             if name not in MATERIALS:
                 raise ValueError(f"no such material: {name!r}; there are {', '.join(MATERIALS)}")
 
+    @property
+    def is_bone(self) -> bool:
+        return bool(self.name) and self.material == "compact bone"
+
     def moved(self, turn: Floats, shift: Floats) -> "Part":
         """The part after a rotation (or mirror) and a shift; of solids alone."""
         groups = tuple(tuple(s.moved(turn, shift) for s in group) for group in self.groups)
@@ -69,11 +87,11 @@ class Bone:
 
     def shaft(
         self,
-        curve: Sequence[Sequence[float]],
+        curve: Floats | Sequence[Point],
         radius: Floats | Sequence[float] | float,
         cortex: float,
         flat: float = 1.0,
-        front: Sequence[float] = (0, 0, 1),
+        front: Point = (0, 0, 1),
     ) -> "Bone":
         """A tube along the points [n, 3] with a radius at each; flat, front: as `frustum`."""
         line = np.asarray(curve, float)
@@ -84,8 +102,8 @@ class Bone:
 
     def end(
         self,
-        centre: Sequence[float],
-        half: Sequence[float] | float,
+        centre: Point,
+        half: Point | float,
         turn: Floats = AXES,
         cortex: float = 0.1,
     ) -> "Bone":
@@ -124,12 +142,22 @@ class Scene:
             self.places.append((own, len(groups) - 1 if part.clip else None))
         self.groups = Groups(groups) if groups else None
 
+    def middles(self, names: Iterable[str]) -> list[Floats]:
+        """[3] the middle of each part of one of these names."""
+        wanted = set(names)
+        return [
+            part.other.middle if isinstance(part.other, Field) else part.groups[0][0].hull.mean(0)
+            for part in self.parts
+            if part.name in wanted and (part.groups or isinstance(part.other, Field))
+        ]
+
     def amounts(self, view: View, thickness: float | None = None) -> list[tuple[Part, Box, Array]]:
         """Each visible part, the box of pixels around it and how much of it is in each.
 
         That is cm along the ray, or the share of a slice of `thickness` cm at depth 0.
         """
-        intervals = view.intervals(self.groups) if self.groups else []
+        slab = np.inf if thickness is None else thickness
+        intervals = view.intervals(self.groups, slab) if self.groups else []
         found = []
         for part, (own, clip) in zip(self.parts, self.places, strict=True):
             if isinstance(part.other, Field):
@@ -156,6 +184,9 @@ def _solids(
     seen = [group for group in groups if group is not None]
     if not seen:
         return None
+    if len(seen) == 1 and limit is None and thickness is None:
+        box, front, back = seen[0]
+        return box, np.maximum(back - front, 0)
     rows = slice(min(b[0].start for b, _, _ in seen), max(b[0].stop for b, _, _ in seen))
     columns = slice(min(b[1].start for b, _, _ in seen), max(b[1].stop for b, _, _ in seen))
     box = rows, columns
@@ -198,8 +229,8 @@ def _placed(box: Box, interval: Interval) -> tuple[Array, Array]:
 
 def _field(view: View, shape: Field, thickness: float | None) -> tuple[Box, Array] | None:
     """Sums over planes across the rays, from the first that the shape can reach to the last."""
-    middle = view.see(shape.middle)
-    span = np.stack([middle - shape.reach, middle + shape.reach])
+    middle, reach = view.see(shape.middle), np.abs(view.axes) @ shape.reach
+    span = np.stack([middle - reach, middle + reach])
     low, high = np.clip(span[:, :2] / view.pixel + view.size / 2, 0, view.size)
     (x0, y0), (x1, y1) = np.floor(low).astype(int), np.ceil(high).astype(int)
     depths = span[:, 2] if thickness is None else np.array([-0.5, 0.5]) * thickness
@@ -211,7 +242,7 @@ def _field(view: View, shape: Field, thickness: float | None) -> tuple[Box, Arra
     grid = (view.middle + u * view.axes[0] + v * view.axes[1]).astype(F32)
     total = np.zeros((y1 - y0, x1 - x0), F32)
     for w in depths[0] + step * (np.arange(count) + 0.5):
-        total += shape.share(grid + (w * view.axes[2]).astype(F32))
+        total += shape.share(grid + (w * view.axes[2]).astype(F32), max(step, view.pixel))
     scale = step if thickness is None else 1 / count
     return (slice(y0, y1), slice(x0, x1)), total * F32(scale)
 

@@ -1,9 +1,13 @@
-"""Pulmonary vessels: trees of short straight pieces that fork and taper from the hila outwards."""
+"""Pulmonary vessels: trees of short straight pieces that fork and taper from the hila outwards.
+
+And the mediastinum between the lungs, from which they come.
+"""
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
-from ldm.data.phantom.body import F32, Anatomy, Array
-from ldm.data.phantom.detector import Canvas
+from ldm.data.phantom.body import F32, Anatomy, Array, rise
+from ldm.data.phantom.detector import Canvas, Floats, ellipsoid_at
 from ldm.data.phantom.findings import Rng
 
 GENERATIONS = 6
@@ -18,9 +22,61 @@ def hilum(anatomy: Anatomy, side: int) -> tuple[float, float]:
     return side * (3.9 if side < 0 else 4.1), -1.0 if side < 0 else -2.2
 
 
+def mediastinum(
+    x: Array, y: Array, a: Anatomy, rng: Rng
+) -> tuple[Array, Array, list[Array], Array]:
+    """Soft tissue between the lungs along rays through x, y: front, back, both hila; the heart.
+
+    Between a right and a left border that run down through the landmarks every reader knows:
+    great veins and aortic knob, pulmonary trunk, left atrium, ventricle; right atrium. The heart
+    is the share of its depth at its middle, squared.
+    """
+    floor = 0.5 * (a.dome[0] + a.dome[1]) + a.apex_down
+    h, knob = a.heart, a.arch - 1.5
+    part = floor / 9.5  # a high diaphragm squeezes the heart upwards, not the vessels
+    levels, left, right = np.array(
+        [  # y, and how far to the left and to the right of the midline the borders lie
+            (-24, 2.8, 2.6),
+            (-10, 2.5, 2.4),
+            (-7.2, 2.7 + knob, 2.5),
+            (-5.6, 3.4 + knob, 2.4),
+            (-4.0, 2.9 + 0.5 * knob, 2.5 + 0.5 * knob),
+            (-2.2, 3.5, 2.6 + 0.4 * knob),
+            (0.4, 4.4 * h, 3.2),
+            (3.2, 6.0 * h, 4.0 * h),
+            (6.2, 7.9 * h, 4.4 * h),
+            (8.6, 8.7 * h, 4.2 * h),
+            (10.6, 8.2 * h, 3.4 * h),
+            (13.5, 5.0, 2.2),
+        ]
+    ).T
+    levels = np.where(levels > -3, -3 + (levels + 3) * (floor + 3) / 12.5, levels)
+    left = left * (1 + rng.normal(0, 0.035, 12)) + F32(0.35 * a.fat)
+    right = right * (1 + rng.normal(0, 0.035, 12)) + F32(0.35 * a.fat)
+    rows = np.linspace(-26, 26, 261)
+    curves = PchipInterpolator(levels, np.stack([left, right], 1))(rows.clip(-24, levels[-1]))
+    edges = [np.interp(y, rows, curve).astype(F32) for curve in curves.T]
+    middle, half = 0.5 * (edges[0] - edges[1]), 0.5 * (edges[0] + edges[1])
+    deep = F32(12) + F32(5.5 * h) * rise(y, -2, 5)
+    across = np.clip(1 - ((x - middle) / half) ** 2, 0, None)
+    body = deep * np.sqrt(across)
+    heart = across * (y > -1.5 * part) * (y < floor + 2.0)
+    bow = F32(0.9 * a.unfold)
+    aorta_x = F32(2.0) + bow * np.sin(np.clip((y + 5) / 14, 0, 1) * F32(np.pi))
+    down = F32(5) * np.sqrt(np.clip(1 - ((x - aorta_x) / F32(1.4)) ** 2, 0, None))
+    front = np.maximum(body, down * rise(y, -6, -4))
+    back = F32(5.5) * np.clip(1 - (x / F32(4.2)) ** 2, 0, None)
+    hila = []
+    for side in (-1, 1):  # their great vessels
+        hx, hy = hilum(a, side)
+        half_axes = (1.4, 2.4, 3.2 * a.vessel)
+        hila.append(ellipsoid_at(x, y, hx * 0.95, hy + 0.8, *half_axes, -0.35 * side))
+    return front, back, hila, np.asarray(heart, F32)
+
+
 def vessels(canvas: Canvas, anatomy: Anatomy, rng: Rng) -> Array:
     """Path length in blood of the branches of both lungs, as if they filled the whole picture."""
-    x, y, radius, mass = _trees(anatomy, rng)
+    x, y, radius, mass = trees(anatomy, rng)
     total = np.zeros((canvas.size, canvas.size), F32)
     kind = np.digitize(radius, [0.1, 0.22])
     for i, width in enumerate(WIDTHS):
@@ -29,7 +85,7 @@ def vessels(canvas: Canvas, anatomy: Anatomy, rng: Rng) -> Array:
     return total
 
 
-def _trees(a: Anatomy, rng: Rng) -> tuple[np.ndarray, ...]:
+def trees(a: Anatomy, rng: Rng) -> tuple[np.ndarray, ...]:
     """Points along the trees of both lungs: x, y, radius in cm and mass in cm^3."""
     count = 2 * len(DIRECTIONS)
     side = np.repeat([-1.0, 1.0], len(DIRECTIONS))
@@ -58,3 +114,16 @@ def _trees(a: Anatomy, rng: Rng) -> tuple[np.ndarray, ...]:
         radius = (r[:, -1][:, None] * rng.uniform(0.62, 0.9, (len(r), 2))).ravel()
         slant = np.clip(np.repeat(slant, 2) + rng.normal(0, 0.12, len(radius)), 0.45, 1)
     return tuple(np.concatenate([part[i].ravel() for part in points]) for i in range(4))
+
+
+def tree_depths(rng: Rng) -> Floats:
+    """cm of each point of `trees` before (or behind) the hilum, in their order."""
+    start = np.zeros(2 * len(DIRECTIONS))
+    slope = rng.normal(0, 0.8, len(start))
+    t, depths = np.linspace(0, 1, 14), []
+    for generation in range(GENERATIONS):
+        z = start[:, None] + (slope * 2.2 * 0.84**generation)[:, None] * t
+        depths.append(z.ravel())
+        start, slope = np.repeat(z[:, -1], 2), 0.8 * np.repeat(slope, 2)
+        slope = slope + rng.normal(0, 0.5, len(slope))
+    return np.concatenate(depths)
