@@ -18,7 +18,7 @@ from ldm.data.phantom.detector import Floats, spline
 from ldm.data.phantom.findings import stream
 from ldm.data.phantom.person import Person, about, cranium
 from ldm.data.phantom.scene import Cloud, Field, Part
-from ldm.data.phantom.solids import Solid, chain, ellipsoid
+from ldm.data.phantom.solids import Point, Solid, chain, ellipsoid
 from ldm.data.phantom.thorax import chest_organs
 
 
@@ -93,7 +93,7 @@ def _lying(person: Person) -> bool:
 
 
 def _stomach_gas(person: Person) -> list[Part]:
-    """The film's bubble under the left dome: the upper part of the standing, the front of others."""
+    """The film's bubble under the left dome: its upper part, or its front in those who lie."""
     a, size, rng = person.anatomy, person.scale, stream(person.seed, 6)  # as the film's
     g = a.gas
     at = np.array([rng.normal(7.0, 1.0) - 0.8, a.dome[1] + 1.6 + 1.2 * g, 0.5])
@@ -188,11 +188,11 @@ def head_organs(person: Person) -> list[Part]:
     old = float(np.clip((person.age - 50) / 35, 0, 1))
     shrunk = 0.15 + 0.3 * old + 0.05 * rng.random()  # cm of fluid around the brain
 
-    def blob(sign: int, at: Sequence[float], long: Sequence[float], less: float = 0.0) -> Solid:
+    def blob(sign: int, at: Point, long: Point, less: float = 0.0) -> Solid:
         return ellipsoid(top + size * at * [sign, 1, 1], np.array(long) * size - less)
 
-    def both(kind: str, within: str, *shape: Sequence[float], name: str = "") -> list[Part]:
-        return [Part(name, kind, ((blob(sign, *shape),),), within) for sign in (1, -1)]
+    def both(kind: str, within: str, at: Point, long: Point, name: str = "") -> list[Part]:
+        return [Part(name, kind, ((blob(sign, at, long),),), within) for sign in (1, -1)]
 
     lobes = [((3.9, -5.4, 2.4), (2.72, 2.5, 3.7))]  # temporal
     groups = [(ellipsoid(middle, half - shrunk, turn),)]
@@ -221,7 +221,7 @@ def head_organs(person: Person) -> list[Part]:
         curve = top + size * np.array(horns) * [sign, 1, 1]
         for i in range(3):
             tube = tuple(chain(curve[i : i + 2], wide[i : i + 2], 1.5, (0, 1, 0)))
-            parts.append(Part(f"{side} ventricle", "water", (tube,), "white matter"))
+            parts.append(Part(f"{side} lateral ventricle", "water", (tube,), "white matter"))
     parts += both("water", "grey matter", (0, -7.9, -0.1), (0.15 + 0.2 * old, 1.1, 1.4))
     parts += both("water", "grey matter", (2.4, -4.4, -4.2), (3.0, 2.6, 3.4))
     parts += both("grey matter", "water", (2.4, -4.4, -4.2), (2.8, 2.4, 3.2), name="cerebellum")
@@ -238,7 +238,7 @@ def head_organs(person: Person) -> list[Part]:
 
 
 def _folds(shapes: Sequence[tuple[Floats, Solid]], waves: Floats, out: float) -> Field:
-    """White matter under a folded cortex (out < 0: its depth below it), or the fluid in its furrows.
+    """White matter below a folded cortex (as deep as out < 0 says), or fluid in its furrows.
 
     shapes: the middles and the ellipsoids of the brain
     """
@@ -267,7 +267,7 @@ def _folds(shapes: Sequence[tuple[Floats, Solid]], waves: Floats, out: float) ->
             share = (np.minimum(depth, fold) + F32(out)) / width + F32(0.5)
         return np.asarray(np.clip(share, 0, 1), F32)
 
-    return Field(inside, middle, half + [0, 2, 0])
+    return Field(inside, middle, half + np.array([0, 2, 0]))
 
 
 ORGANS: dict[str, Callable[[Person], list[Part]]] = {

@@ -43,7 +43,7 @@ class Chest:
         self.rear = rear, rear + (1 - share) * self.air
         self.fore = self.front - share * self.air, self.front
         # behind the heart lie fat, oesophagus and aorta
-        wide = np.minimum(0.66 * front, self.fore[0] - self.rear[1]) * (heart > 0)
+        wide = np.minimum(0.52 * front, self.fore[0] - self.rear[1]) * (heart > 0)
         self.heart = self.fore[0] - np.clip(wide, 0, None), self.fore[0]
 
     def field(self, spans: Sequence[Span], where: Mask, share: Array | float = 1.0) -> Field:
