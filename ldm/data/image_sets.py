@@ -14,6 +14,7 @@ from ldm.config import ConfigError
 from ldm.data import DataConfig, phantom
 from ldm.data.csv_tables import read_table
 from ldm.data.phantom import FINDINGS, captions
+from ldm.data.phantom.selection import parse, possible, select
 from ldm.pictures import image_files
 
 log = logging.getLogger(__name__)
@@ -86,11 +87,16 @@ class FileSet(NumberedImages):
 
 
 class PhantomSet(NumberedImages):
-    """Phantoms, of which all findings are known."""
+    """Phantoms, of which each finding that their picture can show is known."""
 
     def __init__(self, phantoms: list[phantom.Phantom], size: int, name: str = "") -> None:
-        words = {finding: captions.readable(finding) for finding in FINDINGS}
-        known = [{words[f]: p.finding(f) is not None for f in FINDINGS} for p in phantoms]
+        known = [
+            {
+                captions.readable(finding): p.finding(finding) is not None
+                for finding in possible(p.region, p.modality)
+            }
+            for p in phantoms
+        ]
         super().__init__(name, [f"phantom-{p.seed}" for p in phantoms], known)
         self.phantoms, self.size = phantoms, size
 
@@ -107,16 +113,12 @@ class PhantomSet(NumberedImages):
 def open_set(source: str, size: int = 128) -> ImageSet:
     """A folder and its folders, a CSV, CSV@SPLIT (the rows whose `split` is that), or phantoms:N.
 
-    phantoms:N:FIRST_SEED names other phantoms than the N that nothing was trained on. The sheets
-    that sample.py writes into a folder are left out. Raises ConfigError for anything else.
+    phantoms: see `named_phantoms`. The sheets that sample.py writes into a folder are left out.
+    Raises ConfigError for anything else.
     size: pixels at which phantoms are drawn; files are as they are
     """
     if source.startswith("phantoms:"):
-        if not (match := re.fullmatch(r"phantoms:0*([1-9]\d*)(?::(\d+))?", source)):
-            raise ConfigError(f"expected phantoms:N or phantoms:N:FIRST_SEED, got {source!r}")
-        first = int(match[2] or UNSEEN)
-        seeds = range(first, first + int(match[1]))
-        return PhantomSet(phantom.sample_phantoms(seeds), size, source)
+        return PhantomSet(named_phantoms(source), size, source)
     before, table, split = source.rpartition(".csv@")
     path = Path(f"{before}.csv" if table else source)
     if not path.exists():
@@ -129,6 +131,25 @@ def open_set(source: str, size: int = 128) -> ImageSet:
         what = f"row whose column `split` is {split!r}" if table else "image beside sample sheets"
         raise ConfigError(f"{path} has no {what}")
     return FileSet(rows, path, source)
+
+
+def named_phantoms(source: str) -> list[phantom.Phantom]:
+    """phantoms:N are chests that nothing was trained on, phantoms:N:FIRST_SEED others.
+
+    phantoms:N:FIRST_SEED:region=hand+knee,view=lateral are pictures of those regions from that
+    side; `phantom.selection` has the settings. Raises ConfigError.
+    """
+    match = re.fullmatch(r"phantoms:0*([1-9]\d*)(?::(\d*))?(?::(.+))?", source)
+    if not match:
+        raise ConfigError(
+            "expected phantoms:N, phantoms:N:FIRST_SEED or phantoms:N:FIRST_SEED:region=hand+knee, "
+            f"got {source!r}"
+        )
+    first = int(match[2] or UNSEEN)
+    try:
+        return select(range(first, first + int(match[1])), parse(match[3] or ""))
+    except ValueError as e:
+        raise ConfigError(f"{source}: {e}") from e
 
 
 def patients(asked: ImageSet, indices: Iterable[int]) -> tuple[list[str], int]:

@@ -2,11 +2,19 @@
 
 from collections.abc import Callable
 
+from ldm.data.phantom import axial_skeleton
 from ldm.data.phantom.organs import ORGANS
 from ldm.data.phantom.person import Person
 from ldm.data.phantom.scene import Part
 
-SECTIONS: dict[str, Callable[[Person], list[Part]]] = {}
+SECTIONS: dict[str, Callable[[Person], list[Part]]] = {
+    "head": axial_skeleton.head,
+    "neck": axial_skeleton.neck,
+    "girdle": axial_skeleton.girdle,
+    "chest": axial_skeleton.chest,
+    "abdomen": axial_skeleton.abdomen,
+    "pelvis": axial_skeleton.pelvis,
+}
 LIMBS: dict[str, Callable[[Person, str], list[Part]]] = {}
 # material and within of parts without a name; the last is the fat around the organs
 FLESH = (("fat", "air"), ("muscle", "fat"), ("fat", "muscle"))
@@ -27,10 +35,10 @@ def parts_of(person: Person, names: tuple[str, ...], side: str) -> list[Part]:
             frame = person.frame(f"{one} {part}")
             parts += [p.moved(frame.turn, frame.origin) for p in LIMBS[part](person, one)]
     parts += [part for name in names if name in ORGANS for part in ORGANS[name](person)]
-    flesh, rest = [], [part for part in parts if _kind(part) not in FLESH]
+    flesh, rest = [], [part for part in parts if part.name or _kind(part) not in FLESH]
     for kind in FLESH:
         # one body: where two limbs meet, what both cover counts once
-        bodies = [part for part in parts if _kind(part) == kind]
+        bodies = [part for part in parts if not part.name and _kind(part) == kind]
         flesh.append(Part("", kind[0], tuple(g for p in bodies for g in p.groups), kind[1]))
     return flesh + rest
 

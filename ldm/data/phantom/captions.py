@@ -48,8 +48,28 @@ def caption_from_labels(
 def caption(phantom: Phantom, index: int = 0) -> str:
     """The wording number `index` of the phantom's caption; it always says "phantom"."""
     labels, details = [f.name for f in phantom.findings], [*map(_detail, phantom.findings)]
+    if not phantom.is_chest_film:
+        return _name_phantom(_picture(phantom, details, index))
     return caption_from_labels(
         labels, phantom.view, phantom.sex, phantom.age, index, phantom=True, details=details
+    )
+
+
+def _picture(phantom: Phantom, details: Sequence[str], index: int) -> str:
+    """Of any other picture: one of the forms of its modality, with or without the patient."""
+    forms = WORDS["pictures"][phantom.modality]
+    form = forms[index % len(forms)]
+    rest = index // len(forms)
+    who = WORDS["patients"][rest % len(WORDS["patients"])]
+    rest //= len(WORDS["patients"])
+    what = WORDS["present" if details else "absent"]
+    person = f"{phantom.age} year old {'man' if phantom.sex == 'M' else 'woman'}"
+    return (form + who + what[rest % len(what)]).format(
+        where=f"{phantom.side} {phantom.region}".strip(),
+        view=phantom.view,
+        kind=phantom.kind,
+        who=_article(person),
+        findings=_join(details) if details else "",
     )
 
 
@@ -81,6 +101,10 @@ def _detail(found: Finding) -> str:
     """ "large left pleural effusion", "pacemaker", "mild pulmonary edema" """
     if found.name == "support device" and found.kind:
         return found.kind
+    if found.name == "fracture":
+        return f"{found.kind} fracture"
+    if found.name == "arthrosis":
+        return f"{found.kind} arthrosis"
     grades = {EFFUSION: ("small", "moderate", "large"), "edema": ("mild", "moderate", "severe")}
     grade = grades.get(found.name, ("", "", ""))[min(int(found.size * 3), 2)]
     side = found.side if found.name != "edema" else ""

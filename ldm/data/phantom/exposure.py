@@ -4,7 +4,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
 from ldm.data.phantom.body import F32, Array
-from ldm.data.phantom.detector import Canvas
+from ldm.data.phantom.detector import Plane
 from ldm.data.phantom.findings import Rng
 
 GLYPHS = {  # strokes on a 4 x 6 raster
@@ -15,7 +15,7 @@ GLYPHS = {  # strokes on a 4 x 6 raster
 }
 
 
-def expose(canvas: Canvas, attenuation: Array, lung: Array, view: str, rng: Rng) -> Array:
+def expose(canvas: Plane, attenuation: Array, lung: Array, view: str, rng: Rng) -> Array:
     """[H, W] grey in [0, 1], bright where little arrives, like a film on a light box.
 
     I = exp(-sum mu_i l_i) + scatter + noise (Beer-Lambert); lung: [H, W] cm of air, for the window
@@ -34,14 +34,14 @@ def expose(canvas: Canvas, attenuation: Array, lung: Array, view: str, rng: Rng)
     return _window(density, lung, view, rng)
 
 
-def _equalise(canvas: Canvas, density: Array, share: float) -> Array:
+def _equalise(canvas: Plane, density: Array, share: float) -> Array:
     """Takes back a share of the broad differences, as every digital workstation does."""
     broad = _broad(canvas, density, 4.5)
     body = np.clip(density / F32(0.5), 0, 1)  # bare film stays black
     return np.asarray(density - body * F32(share) * (broad - np.median(density)), F32)
 
 
-def _broad(canvas: Canvas, source: Array, cm: float) -> Array:
+def _broad(canvas: Plane, source: Array, cm: float) -> Array:
     """Gaussian blur over that many cm, done on a coarse grid because it is broad."""
     cells = 32
     block = canvas.size // cells
@@ -68,8 +68,16 @@ def _window(density: Array, lung: Array, view: str, rng: Rng) -> Array:
     return np.asarray(fog + (1 - fog) * grey, F32)
 
 
-def finish(canvas: Canvas, grey: Array, view: str, rng: Rng) -> Array:
+def finish(canvas: Plane, grey: Array, view: str, rng: Rng) -> Array:
     """Burns in the side marker and sometimes the view, and the collimator's black border."""
+    grey = collimate(canvas, grey, rng)
+    letter = "L" if rng.random() < 0.75 else "R"
+    side = 1 if letter == "L" else -1  # the patient's left is the image's right
+    return mark(canvas, grey, letter, side, view, rng)
+
+
+def collimate(canvas: Plane, grey: Array, rng: Rng) -> Array:
+    """A third of all films with the shutters in the picture."""
     half = 0.5 * canvas.size * canvas.pixel
     if rng.random() < 0.3:
         edges = half * (1 - np.where(rng.random(4) < 0.5, rng.uniform(0, 0.12, 4), -0.1))
@@ -79,9 +87,13 @@ def finish(canvas: Canvas, grey: Array, view: str, rng: Rng) -> Array:
         inside *= canvas.edge(F32(edges[2]) - v) * canvas.edge(F32(edges[3]) + v)
         blank = 0.0 if rng.random() < 0.75 else 0.93  # beyond the shutters: black, or clear film
         grey = F32(blank) + (grey - F32(blank)) * inside
-    letter = "L" if rng.random() < 0.75 else "R"
-    side = 1 if letter == "L" else -1  # the patient's left is the image's right
-    height = rng.uniform(1.1, 1.8)
+    return grey
+
+
+def mark(canvas: Plane, grey: Array, letter: str, side: int, view: str, rng: Rng) -> Array:
+    """With the letter near an upper corner: that on the right for side 1, on the left for -1."""
+    half = 0.5 * canvas.size * canvas.pixel
+    height = half * rng.uniform(0.06, 0.1) if view == "" else rng.uniform(1.1, 1.8)
     at = (side * half * rng.uniform(0.76, 0.9), -half * rng.uniform(0.7, 0.92))
     ink = write(canvas, letter, at, height, rng.normal(0, 0.1))
     if view == "AP" and rng.random() < 0.4:
@@ -94,7 +106,7 @@ def burn_in(grey: Array, ink: Array) -> Array:
     return np.asarray(np.clip(grey + np.clip(ink, 0, 1) * (0.97 - grey), 0, 1), F32)
 
 
-def write(canvas: Canvas, text: str, at: tuple[float, float], height: float, tilt: float) -> Array:
+def write(canvas: Plane, text: str, at: tuple[float, float], height: float, tilt: float) -> Array:
     """[H, W] ink of letters that stand upright in the image, whatever the body does."""
     lines = [
         (x0 + 5.5 * i, y0, x1 + 5.5 * i, y1)

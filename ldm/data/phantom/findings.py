@@ -15,6 +15,7 @@ FINDINGS = (
     "edema",
     "support device",
 )
+BODY_FINDINGS = ("fracture", "arthrosis", "kidney stone", "brain tumour", "brain haemorrhage")
 NONE_SHARE, EFFUSION_SHARE, SECOND_SHARE = 0.4, 0.3, 0.3
 LETTERS = ("L", "R", "A", "P")  # as the film has them
 PROBES = ("nodule", "wire", *LETTERS)
@@ -65,6 +66,11 @@ class Phantom:
     kind: str = ""  # CT: lung, soft tissue, bone; MR: t1, t2, flair
     width: float = 0.0  # mm of body across the picture; 0: as the region has it
     at: tuple[float, float, float] = (0.0, 0.0, 0.0)  # mm from the region's middle, in body axes
+
+    @property
+    def is_chest_film(self) -> bool:
+        """A frontal film of the chest, with the findings that only such a film can have."""
+        return (self.region, self.modality) == ("chest", "xray") and self.view in ("PA", "AP")
 
     def finding(self, name: str) -> Finding | None:
         """The finding of that name, if there is one."""

@@ -71,6 +71,8 @@ class Person:
     head: tuple[float, float, float]  # breadth, height (chin to vertex), length of the head
     hips: float  # half the distance of the hip joints
     phantom: Phantom  # whose body it is: findings, view and modality change what lies in it
+    girth: float  # breadth of the bones' ends, 1 = a man of 176 cm
+    joint_space: dict[str, float]  # of the knees: "left medial", "left lateral", right too
     pose: Pose = field(default_factory=Pose)
 
     @property
@@ -110,26 +112,33 @@ class Person:
         """Of "left upper arm", "forearm", "hand", "thigh", "shank" or "foot" of either side."""
         side, _, part = limb.partition(" ")
         mirror = np.diag([_sign(side), 1.0, 1.0])
-        pose, length = self.pose, self.lengths
+        pose, length, wide = self.pose, self.lengths, self.girth
         if part in ("upper arm", "forearm", "hand"):
             joint = np.array([_sign(side) * 18.0, self.anatomy.shoulder + 0.5, 0.0]) * self.scale
             frame = Frame(joint, mirror @ about(2, -pose.arm_out))
             if part == "upper arm":
                 return frame
-            frame = frame.bent((0, length["humerus"], 0), about(0, pose.elbow) @ about(2, -8))
+            # the ends are built around these pivots: limbs.py
+            elbow = (0.0, length["humerus"] - 3.65 * wide, 0.0)
+            frame = frame.bent(elbow, about(0, pose.elbow) @ about(2, -8))
             if part == "forearm":
                 return frame
-            return frame.bent((0, length["radius"] + 0.3, 0), about(2, 4))
-        # the shaft runs inwards from the hip to the knee, so that the feet are close together
+            return frame.bent((0, length["radius"] + 0.3 * wide, 0), about(2, 4))
+        # y is the line from the hip to the knee; the feet are closer together than the hips
         frame = Frame(self.hip(side), mirror @ about(2, -pose.leg_out) @ about(2, 7))
         if part == "thigh":
             return frame
-        frame = frame.bent((0, length["femur"] - 2.0, 0.4), about(2, -6) @ about(0, -pose.knee))
+        # turns about the middle of the condyles, then down to the tibia, tilted by its joint space
+        frame = frame.bent((0, length["femur"] - 4.55 * wide, -1.2 * wide), about(0, -pose.knee))
+        inner, outer = (self.joint_space[f"{side} {half}"] for half in ("medial", "lateral"))
+        tilt = about(2, float(np.rad2deg(np.arctan((outer - inner) / (4.6 * wide)))))
+        frame = frame.bent((0, 2.15 * wide + (inner + outer) / 2, 1.2 * wide), tilt)
         if part == "shank":
             return frame
         if part != "foot":
             raise ValueError(f"no such limb: {limb!r}")
-        return frame.bent((0, length["tibia"] + 0.3, -0.6), about(0, -pose.ankle))
+        talus = (0.0, length["tibia"] + 2.3 * wide, -0.6 * wide)
+        return frame.bent(talus, about(0, -pose.ankle)).bent((0, -1.95 * wide, 0), np.eye(3))
 
 
 def cranium(person: Person) -> tuple[Floats, Floats]:
@@ -163,7 +172,10 @@ def draw_person(phantom: Phantom, pose: Pose | None = None) -> Person:
     woman = phantom.sex == "F"
     # men 176 cm, women 164 (a.scale is 0.93 there), standard deviation 4 %
     height = 176.0 * a.scale
-    lengths = {name: _length(height, *STATURE[name][woman], rng) for name in STATURE}
+    # bones side by side err together: else one of them would overhang its joint by a cm
+    errors = dict(zip(STATURE, 0.6 * np.clip(rng.normal(size=6), -2, 2), strict=True))
+    errors |= {"ulna": errors["radius"], "fibula": errors["tibia"]}
+    lengths = {name: _length(height, *STATURE[name][woman], errors[name]) for name in STATURE}
     stretch = height / 170
     return Person(
         seed=phantom.seed,
@@ -184,11 +196,27 @@ def draw_person(phantom: Phantom, pose: Pose | None = None) -> Person:
         ),
         hips=8.7 * stretch**0.5 * rng.normal(1, 0.04) * (1.03 if woman else 1),
         phantom=phantom,
+        girth=height / 176 * rng.normal(1, 0.03) * (0.96 if woman else 1),
+        joint_space=_joint_space(phantom, rng),
         pose=pose or Pose(),
     )
 
 
-def _length(height: float, slope: float, base: float, error: float, rng: Rng) -> float:
-    """Of a bone that predicts the height; the error is that of the prediction."""
-    noise = float(np.clip(rng.normal(), -2, 2)) * error * 0.6
-    return (height + noise - base) / slope
+def _length(height: float, slope: float, base: float, error: float, noise: float) -> float:
+    """Of a bone that predicts the height, off by `noise` of the prediction's errors."""
+    return float(height + noise * error - base) / slope
+
+
+def _joint_space(phantom: Phantom, rng: Rng) -> dict[str, float]:
+    """cm of cartilage: 4 to 5 mm in adults, less in the old; arthrosis takes most of one half.
+
+    Chosen by eye on films of standing knees.
+    """
+    space = {
+        f"{side} {half}": float(rng.normal(0.5, 0.04)) - 0.002 * max(phantom.age - 40, 0)
+        for side in SIDES
+        for half in ("medial", "lateral")
+    }
+    if worn := phantom.finding("arthrosis"):
+        space[f"{worn.side} {worn.kind}"] *= 0.55 - 0.5 * worn.size
+    return space

@@ -15,6 +15,7 @@ from ldm.data.phantom import exposure, lesions, medical_devices, probes
 from ldm.data.phantom.body import F32, Anatomy, Array, Cavity, Mask, draw_anatomy, rise
 from ldm.data.phantom.detector import Canvas, capsule, ellipsoid
 from ldm.data.phantom.findings import Phantom, Rng, stream
+from ldm.data.phantom.imaging import picture
 from ldm.data.phantom.skeleton import bones
 from ldm.data.phantom.vessels import mediastinum, vessels
 
@@ -39,16 +40,17 @@ def render(phantoms: Sequence[Phantom], size: int = 128) -> Rendered:
         raise ValueError(f"a phantom needs at least 32 pixels a side, got size={size}")
     if not phantoms:
         raise ValueError("render needs at least one phantom; sample_phantoms(range(4)) makes four")
-    drawn = [_render_one(phantom, size) for phantom in phantoms]
+    drawn = [(_chest_film if p.is_chest_film else picture)(p, size) for p in phantoms]
     images, maps, truth = zip(*drawn, strict=True)
-    names = list(MASKS) + sorted(set().union(*maps) - set(MASKS))
+    of_chest = list(MASKS) if any(phantom.is_chest_film for phantom in phantoms) else []
+    names = of_chest + sorted(set().union(*maps) - set(of_chest))
     none = np.zeros((size, size), bool)
     masks = {k: torch.from_numpy(np.stack([m.get(k, none) for m in maps])) for k in names}
     batch = np.stack(images)[:, None] * 2 - 1
     return Rendered(torch.from_numpy(batch.astype(F32)), masks, list(truth))
 
 
-def _render_one(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[str, object]]:
+def _chest_film(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[str, object]]:
     a = draw_anatomy(phantom)
     canvas = Canvas(a, size)
     midline = canvas.x - F32(a.scoliosis) * np.sin(canvas.y / F32(9))

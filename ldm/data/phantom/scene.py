@@ -1,6 +1,6 @@
 """A scene: body parts in the order in which each takes the place of what is there already."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,7 +8,17 @@ import numpy as np
 from ldm.data.phantom.body import F32, Array
 from ldm.data.phantom.detector import Floats
 from ldm.data.phantom.materials import MATERIALS
-from ldm.data.phantom.solids import AXES, Box, Groups, Interval, Solid, View, chain, ellipsoid
+from ldm.data.phantom.solids import (
+    AXES,
+    Box,
+    Groups,
+    Interval,
+    Point,
+    Solid,
+    View,
+    chain,
+    ellipsoid,
+)
 
 PLANES = 48  # at which a field is looked up along a ray
 
@@ -56,6 +66,10 @@ class Part:
             if name not in MATERIALS:
                 raise ValueError(f"no such material: {name!r}; there are {', '.join(MATERIALS)}")
 
+    @property
+    def is_bone(self) -> bool:
+        return bool(self.name) and self.material == "compact bone"
+
     def moved(self, turn: Floats, shift: Floats) -> "Part":
         """The part after a rotation (or mirror) and a shift; of solids alone."""
         groups = tuple(tuple(s.moved(turn, shift) for s in group) for group in self.groups)
@@ -73,11 +87,11 @@ class Bone:
 
     def shaft(
         self,
-        curve: Sequence[Sequence[float]],
+        curve: Floats | Sequence[Point],
         radius: Floats | Sequence[float] | float,
         cortex: float,
         flat: float = 1.0,
-        front: Sequence[float] = (0, 0, 1),
+        front: Point = (0, 0, 1),
     ) -> "Bone":
         """A tube along the points [n, 3] with a radius at each; flat, front: as `frustum`."""
         line = np.asarray(curve, float)
@@ -88,8 +102,8 @@ class Bone:
 
     def end(
         self,
-        centre: Sequence[float],
-        half: Sequence[float] | float,
+        centre: Point,
+        half: Point | float,
         turn: Floats = AXES,
         cortex: float = 0.1,
     ) -> "Bone":
@@ -128,12 +142,22 @@ class Scene:
             self.places.append((own, len(groups) - 1 if part.clip else None))
         self.groups = Groups(groups) if groups else None
 
+    def middles(self, names: Iterable[str]) -> list[Floats]:
+        """[3] the middle of each part of one of these names."""
+        wanted = set(names)
+        return [
+            part.other.middle if isinstance(part.other, Field) else part.groups[0][0].hull.mean(0)
+            for part in self.parts
+            if part.name in wanted and (part.groups or isinstance(part.other, Field))
+        ]
+
     def amounts(self, view: View, thickness: float | None = None) -> list[tuple[Part, Box, Array]]:
         """Each visible part, the box of pixels around it and how much of it is in each.
 
         That is cm along the ray, or the share of a slice of `thickness` cm at depth 0.
         """
-        intervals = view.intervals(self.groups) if self.groups else []
+        slab = np.inf if thickness is None else thickness
+        intervals = view.intervals(self.groups, slab) if self.groups else []
         found = []
         for part, (own, clip) in zip(self.parts, self.places, strict=True):
             if isinstance(part.other, Field):
@@ -160,6 +184,9 @@ def _solids(
     seen = [group for group in groups if group is not None]
     if not seen:
         return None
+    if len(seen) == 1 and limit is None and thickness is None:
+        box, front, back = seen[0]
+        return box, np.maximum(back - front, 0)
     rows = slice(min(b[0].start for b, _, _ in seen), max(b[0].stop for b, _, _ in seen))
     columns = slice(min(b[1].start for b, _, _ in seen), max(b[1].stop for b, _, _ in seen))
     box = rows, columns

@@ -51,35 +51,46 @@ def _splat(canvas: Canvas, clouds: list[Cloud]) -> Array:
     return canvas.splat(x, y, z, np.concatenate(mass))
 
 
+def rib_curves(a: Anatomy, side: int, jitter: Floats, count: int) -> tuple[Floats, Floats, Floats]:
+    """The 12 ribs of one side on the chest's wall: from the spine round the side to the front,
+    always falling.
+
+    side: -1 is the patient's right;  jitter: [12] cm by which each begins lower
+    returns the curves [12, count, 3], the angle around the chest [12, count] (0 spine, pi/2 side,
+    pi sternum) and half the ribs' height [12, count]; in units of the anatomy
+    """
+    cavity, number = Cavity(a), np.arange(12)
+    start = a.apex - 0.2 + a.rib_step * number + 0.012 * a.rib_step * number**2 + jitter
+    drop = a.rib_drop * np.interp(number, [0, 1, 3, 8, 11], [0.55, 0.75, 1, 1.1, 0.9])
+    # the bony part ends ever farther from the sternum; 11 and 12 float
+    end = np.interp(number, [0, 1, 5, 8, 9, 10, 11], [2.75, 2.62, 2.5, 2.2, 2.0, 1.45, 1.1])
+    angle = np.linspace(0.1, 1, count)[None] * end[:, None]
+    y = start[:, None] + drop[:, None] * (0.5 - 0.5 * np.cos(angle)) ** 1.15
+    wide = cavity.lateral((start + 0.55 * drop).astype(F32), 0.2)[:, None]
+    deep = 0.52 * a.depth * np.interp(number, [0, 3, 11], [0.55, 0.9, 1.0])[:, None]
+    bulge = np.abs(np.sin(angle)) ** 0.85  # fuller than an ellipse towards the spine
+    x, z = wide * bulge, -deep * np.cos(angle)
+    curve = np.stack([side * x + a.scoliosis * np.sin(y / 9), y, z], -1)
+    height = 0.5 * a.rib_height * np.interp(number, [0, 2, 7, 11], [1.0, 0.95, 1.05, 0.75])
+    along = np.interp(angle / end[:, None], [0, 0.2, 0.6, 1], [0.8, 1.0, 1.0, 0.95])
+    return curve, angle, height[:, None] * along
+
+
 def _ribs(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
-    """24 ribs on the chest's wall: from the spine round the side to the front, always falling."""
-    cavity, clouds = Cavity(a), []
-    number = np.arange(12)
+    """24 ribs."""
+    clouds, number = [], np.arange(12)
     count = int(np.clip(60 / canvas.pixel, 60, 400))
     for side in (-1, 1):
-        jitter = rng.normal(0, 0.08, 12)
-        start = a.apex - 0.2 + a.rib_step * number + 0.012 * a.rib_step * number**2 + jitter
-        drop = a.rib_drop * np.interp(number, [0, 1, 3, 8, 11], [0.55, 0.75, 1, 1.1, 0.9])
-        # the bony part ends ever farther from the sternum; 11 and 12 float
-        end = np.interp(number, [0, 1, 5, 8, 9, 10, 11], [2.75, 2.62, 2.5, 2.2, 2.0, 1.45, 1.1])
-        angle = np.linspace(0.1, 1, count)[None] * end[:, None]  # 0 spine, pi/2 side, pi sternum
-        y = start[:, None] + drop[:, None] * (0.5 - 0.5 * np.cos(angle)) ** 1.15
-        wide = cavity.lateral((start + 0.55 * drop).astype(F32), 0.2)[:, None]
-        deep = 0.52 * a.depth * np.interp(number, [0, 3, 11], [0.55, 0.9, 1.0])[:, None]
-        bulge = np.abs(np.sin(angle)) ** 0.85  # fuller than an ellipse towards the spine
-        x, z = wide * bulge, -deep * np.cos(angle)
-        curve = np.stack([side * x + a.scoliosis * np.sin(y / 9), y, z], -1)
+        curve, angle, half = rib_curves(a, side, rng.normal(0, 0.08, 12), count)
         tangent = np.gradient(curve, axis=1)
         tangent /= np.linalg.norm(tangent, axis=-1, keepdims=True)
-        outward = np.stack([side * np.sin(angle), 0 * y, -np.cos(angle)], -1)
+        outward = np.stack([side * np.sin(angle), 0 * angle, -np.cos(angle)], -1)
         # the front of a rib is thinner and less dense; at the sides its depth spreads the mass
         share = np.interp(angle, [0, 1.1, 1.5, 1.9, 3], [1, 1, 0.5, 0.7, 0.6])
         share = share * np.interp(number, [8, 9, 11], [1, 0.7, 0.6])[:, None]
         across = np.cross(tangent, outward)
         across /= np.linalg.norm(across, axis=-1, keepdims=True)
-        height = 0.5 * a.rib_height * np.interp(number, [0, 2, 7, 11], [1.0, 0.95, 1.05, 0.75])
-        along = np.interp(angle / end[:, None], [0, 0.2, 0.6, 1], [0.8, 1.0, 1.0, 0.95])
-        clouds.append(rod(canvas, curve, across, height[:, None] * along, 0.55, share))
+        clouds.append(rod(canvas, curve, across, half, 0.55, share))
     return _splat(canvas, clouds)
 
 

@@ -14,6 +14,7 @@ from ldm.data.phantom.body import F32, Array
 from ldm.data.phantom.detector import Floats, Plane
 
 AXES = np.eye(3)
+Point = Floats | Sequence[float]  # [3]
 Box = tuple[slice, slice]
 
 
@@ -50,12 +51,12 @@ class Solid:
             high=self.high + along,
         )
 
-    def cut(self, normal: Sequence[float], low: float = -np.inf, high: float = np.inf) -> "Solid":
+    def cut(self, normal: Point, low: float = -np.inf, high: float = np.inf) -> "Solid":
         """The part with low <= n'p <= high, in place of an earlier cut."""
         return replace(self, normal=np.asarray(normal, float), low=low, high=high)
 
 
-def ellipsoid(centre: Sequence[float], half: Sequence[float], turn: Floats = AXES) -> Solid:
+def ellipsoid(centre: Point, half: Point, turn: Floats = AXES) -> Solid:
     """|turn' (p - centre) / half| <= 1; turn: [3, 3], its columns are the three axes."""
     at, long = np.asarray(centre, float), np.asarray(half, float)
     a = turn @ np.diag(long**-2.0) @ turn.T
@@ -63,50 +64,59 @@ def ellipsoid(centre: Sequence[float], half: Sequence[float], turn: Floats = AXE
 
 
 def frustum(
-    p: Sequence[float],
-    q: Sequence[float],
-    start: float,
-    end: float,
-    flat: float = 1.0,
-    front: Sequence[float] = (0, 0, 1),
+    p: Point, q: Point, start: float, end: float, flat: float = 1.0, front: Point = (0, 0, 1)
 ) -> Solid:
     """A cone's piece from p to q with radii `start` and `end` and flat ends.
 
     flat: its depth along `front` (a direction across the axis) over its width
     """
-    p, q = np.asarray(p, float), np.asarray(q, float)
-    length = float(np.linalg.norm(q - p))
-    u = (q - p) / length
+    first, last = np.asarray(p, float), np.asarray(q, float)
+    length = float(np.linalg.norm(last - first))
+    u = (last - first) / length
+    w = _across(u, front)
+    slope = (end - start) / length
+    # |x - p|^2 across the axis, shrunk along w, minus (start + slope s)^2, s = u'(x - p)
+    across = np.eye(3) - np.outer(u, u) + (flat**-2.0 - 1) * np.outer(w, w)
+    a = across - slope**2 * np.outer(u, u)
+    b = -a @ first - start * slope * u
+    c = float(first @ a @ first + 2 * start * slope * (u @ first) - start**2)
+    spread = AXES * max(start, end) * max(1.0, flat)
+    low = float(u @ first)
+    return Solid(a, b, c, np.stack([first, last]), spread, u, low, low + length)
+
+
+def _across(u: Floats, front: Point) -> Floats:
+    """The unit vector across the unit vector u that is nearest to `front`; any if front is u."""
     w = np.asarray(front, float)
     w = w - u * (w @ u)
     if (size := np.linalg.norm(w)) < 1e-6:
         w = np.cross(u, AXES[int(np.argmin(np.abs(u)))])
         size = np.linalg.norm(w)
-    w = w / size
-    slope = (end - start) / length
-    # |p|^2 across the axis, shrunk along w, minus (start + slope s)^2, s = u'(x - p)
-    across = np.eye(3) - np.outer(u, u) + (flat**-2.0 - 1) * np.outer(w, w)
-    a = across - slope**2 * np.outer(u, u)
-    b = -a @ p - start * slope * u
-    c = float(p @ a @ p + 2 * start * slope * (u @ p) - start**2)
-    spread = AXES * max(start, end) * max(1.0, flat)
-    low = float(u @ p)
-    return Solid(a, b, c, np.stack([p, q]), spread, u, low, low + length)
+    return np.asarray(w / size)
 
 
 def chain(
-    curve: Floats, radius: Floats | float, flat: float = 1.0, front: Sequence[float] = (0, 0, 1)
+    curve: Floats, radius: Floats | float, flat: float = 1.0, front: Point = (0, 0, 1)
 ) -> list[Solid]:
-    """Frustums along the points [n, 3] with a ball at each joint between two of them."""
+    """Frustums along the points [n, 3]; where they bend, what fills the wedge between two."""
     r = np.broadcast_to(np.asarray(radius, float), (len(curve),))
-    pieces = [
+    solids = [
         frustum(curve[i], curve[i + 1], float(r[i]), float(r[i + 1]), flat, front)
         for i in range(len(curve) - 1)
     ]
-    return pieces + [ball(curve[i], float(r[i]) * min(flat, 1)) for i in range(1, len(curve) - 1)]
+    for i in range(1, len(curve) - 1):
+        one, two = solids[i - 1].normal, solids[i].normal
+        if (bend := float(np.arccos(np.clip(one @ two, -1, 1)))) > 0.01:
+            u = (one + two) / np.linalg.norm(one + two)
+            w = _across(u, front)
+            near = 0.9 * min(solids[k].high - solids[k].low for k in (i - 1, i))
+            along = min(r[i] * min(1.0, flat, 8 * np.tan(bend / 2)), near)
+            half = np.array([r[i], along, r[i] * flat])
+            solids.append(ellipsoid(curve[i], half, np.stack([np.cross(u, w), u, w], 1)))
+    return solids
 
 
-def ball(centre: Sequence[float], radius: float) -> Solid:
+def ball(centre: Point, radius: float) -> Solid:
     return ellipsoid(centre, (radius, radius, radius))
 
 
@@ -138,7 +148,7 @@ class View(Plane):
     middle: the point (cm) at the picture's middle, where depth along the rays is 0
     """
 
-    def __init__(self, middle: Sequence[float], axes: Floats, width: float, size: int) -> None:
+    def __init__(self, middle: Point, axes: Floats, width: float, size: int) -> None:
         super().__init__(size, width / size)
         self.middle, self.axes = np.asarray(middle, float), np.asarray(axes, float)
 
@@ -146,10 +156,11 @@ class View(Plane):
         """[..., 3] body cm -> right, down and away from the picture's middle."""
         return (points - self.middle) @ self.axes.T
 
-    def intervals(self, groups: Groups) -> list[Interval | None]:
+    def intervals(self, groups: Groups, thickness: float = np.inf) -> list[Interval | None]:
         """For each group the box of pixels it may cover, and there its first and last depth.
 
-        front > back where a ray misses it; None for a group outside the picture.
+        front > back where a ray misses it; None for a group outside the picture or all of whose
+        solids end before, or begin behind, a slice of `thickness` cm at depth 0.
         """
         hull = self.see(groups.hull)  # [n, 2, 3]
         reach = np.linalg.norm(np.einsum("ij,njk->nik", self.axes, groups.spread), axis=2)
@@ -158,6 +169,9 @@ class View(Plane):
         low = np.clip(np.floor(edges[0]), 0, self.size).astype(int)
         high = np.clip(np.ceil(edges[1]), 0, self.size).astype(int)
         seen = (low < high).all(1)
+        starts = np.concatenate([[0], groups.ends[:-1]])
+        near = np.minimum.reduceat(hull[..., 2].min(1) - reach[:, 2], starts) < 0.5 * thickness
+        near &= np.maximum.reduceat(hull[..., 2].max(1) + reach[:, 2], starts) > -0.5 * thickness
         # each solid from the middle of its own box, where float32 is finest
         own = 0.5 * (low + high) - 0.5 * self.size
         own = np.concatenate([own * self.pixel, hull[..., 2:].mean(1)], 1)
@@ -169,61 +183,91 @@ class View(Plane):
         linear = linear - np.einsum("nij,nj->ni", turned, shift)
         normal = groups.normal @ self.axes.T
         planes = groups.planes + (normal * shift).sum(1)[:, None]
+        seen &= np.repeat(near, np.diff(groups.ends, prepend=0))
+        shapes = (high - low)[:, ::-1]
+        # solids of about one size together: many small boxes cost as little as one large one
+        kinds = np.where(seen, np.ceil(np.log2(np.maximum(shapes, 1))).astype(int) @ [32, 1], -1)
+        depths: dict[int, tuple[Array, Array]] = {}
+        for kind in set(kinds.tolist()) - {-1}:
+            every = np.flatnonzero(kinds == kind)
+            most = shapes[every].max(0)
+            for some in np.split(every, range(0, len(every), max(1, 40000 // most.prod()))[1:]):
+                v, u = (
+                    (np.arange(n) - 0.5 * (shapes[some, i, None] - 1)) * self.pixel
+                    for i, n in enumerate(most)
+                )
+                one, two = _crossings(
+                    *(x[some].astype(F32) for x in (turned, linear, constant, normal, planes)),
+                    u.astype(F32)[:, None],
+                    v.astype(F32)[:, :, None],
+                )
+                far = own[some, 2].astype(F32)[:, None, None]
+                depths.update(
+                    zip(some.tolist(), zip(one + far, two + far, strict=True), strict=True)
+                )
         found: list[Interval | None] = []
         start = 0
         for end in groups.ends:
-            these = [i for i in range(start, end) if seen[i]]
+            these = [i for i in range(start, end) if i in depths]
             start = end
             if not these:
                 found.append(None)
                 continue
-            (x0, y0), (x1, y1) = low[these].min(0), high[these].max(0)
+            (x0, y0), (x1, y1) = low[these].min(0).tolist(), high[these].max(0).tolist()
             front = np.full((y1 - y0, x1 - x0), np.inf, F32)
             back = np.full((y1 - y0, x1 - x0), -np.inf, F32)
-            for i in these:
-                rows, columns = slice(low[i, 1], high[i, 1]), slice(low[i, 0], high[i, 0])
-                u = (self.at[columns] - own[i, 0]).astype(F32)[None]
-                v = (self.at[rows] - own[i, 1]).astype(F32)[:, None]
-                one, two = _crossing(turned[i], linear[i], constant[i], normal[i], planes[i], u, v)
-                hit, depth = two > one, F32(own[i, 2])
-                inner = (
-                    slice(rows.start - y0, rows.stop - y0),
-                    slice(columns.start - x0, columns.stop - x0),
-                )
-                np.minimum(front[inner], one + depth, out=front[inner], where=hit)
-                np.maximum(back[inner], two + depth, out=back[inner], where=hit)
+            for i, (left, top), (right, bottom) in zip(
+                these, low[these].tolist(), high[these].tolist(), strict=True
+            ):
+                inner = slice(top - y0, bottom - y0), slice(left - x0, right - x0)
+                one, two = (depth[: bottom - top, : right - left] for depth in depths[i])
+                np.minimum(front[inner], one, out=front[inner])
+                np.maximum(back[inner], two, out=back[inner])
             found.append(((slice(y0, y1), slice(x0, x1)), front, back))
         return found
 
 
-def _crossing(
-    q: Floats, b: Floats, c: float, normal: Floats, planes: Floats, u: Array, v: Array
+def _crossings(
+    q: Array, b: Array, c: Array, normal: Array, planes: Array, u: Array, v: Array
 ) -> tuple[Array, Array]:
-    """Depths at which the rays (u, v) enter and leave a solid; front >= back where they miss it.
+    """[n, H, W] depths at which rays (u, v) enter and leave n solids; inf and -inf: they don't.
 
-    a w^2 + 2 h w + k <= 0 of p = (u, v, w)
+    a w^2 + 2 h w + k <= 0 of p = (u, v, w);  u: [n, 1, W], v: [n, H, 1]
     """
-    a = float(q[2, 2])
-    h = (F32(q[0, 2]) * u + F32(b[2])) + F32(q[1, 2]) * v
-    k = ((F32(q[0, 0]) * u + F32(2 * b[0])) * u + F32(c)) + (F32(q[1, 1]) * v + F32(2 * b[1])) * v
-    if abs(q[0, 1]) > 1e-9:
-        k = k + (F32(2 * q[0, 1]) * u) * v
-    if abs(a) < 1e-7:  # along a cylinder's axis
-        one, two = np.where(k <= 0, F32(-np.inf), F32(1)), np.where(k <= 0, F32(np.inf), F32(-1))
-    else:
-        # rays that miss the quadric get an empty interval: both roots fall together
-        root = np.sqrt(np.maximum(h * h - F32(a) * k, 0)) / F32(abs(a))
-        middle = h * F32(-1 / a)
-        one, two = middle - root, middle + root
-    if planes[0] == -np.inf and planes[1] == np.inf:
-        return one, two
-    across = F32(normal[0]) * u + F32(normal[1]) * v
-    if abs(normal[2]) < 1e-6:
-        inside = (across >= F32(planes[0])) & (across <= F32(planes[1]))
-        return np.where(inside, one, F32(1)), np.where(inside, two, F32(-1))
-    ends = [(F32(p) - across) / F32(normal[2]) for p in planes]
-    front, back = np.minimum(*ends), np.maximum(*ends)
-    if a < -1e-7:  # a cone met steeper than its side: beyond the roots, on the planes' nappe
-        far = 0.5 * (front + back) > middle
-        one, two = np.where(far, two, F32(-np.inf)), np.where(far, F32(np.inf), one)
-    return np.maximum(front, one), np.minimum(back, two)
+
+    def each(x: Array) -> Array:
+        return x[:, None, None]
+
+    a = each(q[:, 2, 2])
+    h = (each(q[:, 0, 2]) * u + each(b[:, 2])) + each(q[:, 1, 2]) * v
+    k = (each(q[:, 0, 0]) * u + each(2 * b[:, 0])) * u + each(c)
+    k = k + (each(q[:, 1, 1]) * v + (each(2 * q[:, 0, 1]) * u + each(2 * b[:, 1]))) * v
+    along = np.abs(a) < 1e-7  # rays along a cylinder's axis
+    a = np.where(along, F32(1), a)
+    # rays that miss the quadric get an empty interval: both roots fall together
+    root = np.sqrt(np.maximum(h * h - a * k, 0)) / np.abs(a)
+    middle = -h / a
+    one, two = middle - root, middle + root
+    if along.any():
+        one = np.where(along, np.where(k <= 0, F32(-np.inf), F32(np.inf)), one)
+        two = np.where(along, np.where(k <= 0, F32(np.inf), F32(-np.inf)), two)
+    if np.isfinite(planes).any():
+        across = each(normal[:, 0]) * u + each(normal[:, 1]) * v
+        beside = np.abs(each(normal[:, 2])) < 1e-6  # planes along the rays
+        low, high = each(planes[:, 0]) - across, each(planes[:, 1]) - across
+        steep = np.where(beside, F32(1), each(normal[:, 2]))
+        front, back = np.minimum(low / steep, high / steep), np.maximum(low / steep, high / steep)
+        if beside.any():
+            inside = (low <= 0) & (high >= 0)
+            front = np.where(beside, np.where(inside, F32(-np.inf), F32(np.inf)), front)
+            back = np.where(beside, np.where(inside, F32(np.inf), F32(-np.inf)), back)
+        if (a < 0).any():  # a cone met steeper than its side: beyond the roots, on one nappe
+            with np.errstate(invalid="ignore"):  # without planes there is no cone
+                nappe = 0.5 * (front + back) > middle
+            one, two = (
+                np.where(a < 0, np.where(nappe, two, F32(-np.inf)), one),
+                np.where(a < 0, np.where(nappe, F32(np.inf), one), two),
+            )
+        one, two = np.maximum(front, one), np.minimum(back, two)
+    hit = two > one
+    return np.where(hit, one, F32(np.inf)), np.where(hit, two, F32(-np.inf))

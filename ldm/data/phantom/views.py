@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ldm.data.phantom.detector import Floats
 from ldm.data.phantom.findings import Phantom, stream
-from ldm.data.phantom.person import Frame, Person, Pose, about
+from ldm.data.phantom.person import Frame, Person, Pose, about, cranium
 from ldm.data.phantom.solids import View
 
 # rows: right, down and away in a region's frame, which is that of a person who stands and faces us
@@ -37,6 +36,7 @@ class Region:
     sections: tuple[str, ...]
     paired: bool = False  # is there one on each side?
     from_above: bool = False  # is the frontal view one along the leg?
+    sliced: tuple[float, float] | None = None  # the width of slices, where it is another
     flipped: bool = False
     bend: tuple[str, float, float] | None = None  # a joint of the pose and its range in degrees
 
@@ -46,6 +46,10 @@ def _trunk(level: float, forward: float) -> Callable[[Person, str], Frame]:
         return Frame(person.spine(level) + np.array([0, 0, forward]), np.eye(3))
 
     return middle
+
+
+def _head(person: Person, side: str) -> Frame:
+    return Frame(cranium(person)[0] + np.array([0, 3.5, 0]), np.eye(3))
 
 
 def _limb(part: str, share: float, bone: str = "", across: float = 0.0) -> Callable[..., Frame]:
@@ -61,7 +65,7 @@ def _limb(part: str, share: float, bone: str = "", across: float = 0.0) -> Calla
 
 
 REGIONS = {
-    "head": Region(_trunk(-1.5, 6.0), (25, 31), ("head", "neck")),
+    "head": Region(_head, (24, 30), ("head", "neck"), sliced=(19, 24)),
     "neck": Region(_trunk(4.0, 4.0), (19, 25), ("head", "neck", "girdle", "chest")),
     "chest": Region(_trunk(12.5, 7.0), (36, 42), ("chest", "girdle", "abdomen")),
     "abdomen": Region(_trunk(21.0, 7.0), (36, 44), ("abdomen", "pelvis", "chest")),
@@ -103,11 +107,11 @@ REGIONS = {
     ),
     "ankle": Region(
         _limb("shank", 0.97, "tibia"), (17, 30), ("limb shank", "limb foot"), True,
-        bend=("ankle", -5, 25),
+        bend=("ankle", -5, 45),
     ),
     "foot": Region(
         _limb("foot", 0.35), (26, 32), ("limb shank", "limb foot"), True,
-        from_above=True, bend=("ankle", -5, 15),
+        from_above=True, bend=("ankle", 15, 40),
     ),
     "body": Region(
         _trunk(22.5, 6.0), (186, 192),
@@ -143,7 +147,11 @@ def view_of(phantom: Phantom, person: Person, size: int) -> View:
     away = rng.normal(0, 0.025, 3) * width
     if phantom.view in PLANES:
         axes = PLANES[phantom.view] @ upright.T
-        away = away + rng.uniform(-0.2, 0.2) * width * axes[2]
+        if region.sliced:
+            width = rng.uniform(*region.sliced)
+            away = away - np.array([0, 3.5, 0])  # about the brain
+        reach = {"axial": 0.22, "coronal": 0.12, "sagittal": 0.1}[phantom.view]
+        away = away + rng.uniform(-reach, reach) * width * axes[2]
     else:
         axes = PROJECTIONS[phantom.view] @ upright.T
         if phantom.view == "frontal":

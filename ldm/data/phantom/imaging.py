@@ -1,0 +1,132 @@
+"""Pictures of any region: the person's parts, seen by one modality, with masks and truth."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from ldm.data.phantom import fetus, injuries, radiograph, tomography, ultrasound
+from ldm.data.phantom import limbs as limbs
+from ldm.data.phantom.anatomy import parts_of
+from ldm.data.phantom.body import Array, Mask
+from ldm.data.phantom.detector import Floats
+from ldm.data.phantom.findings import Phantom, Rng, stream
+from ldm.data.phantom.person import Person, draw_person
+from ldm.data.phantom.scene import Scene
+from ldm.data.phantom.solids import Box, View
+from ldm.data.phantom.views import AXIAL, PLANES, REGIONS, pose_of, view_of
+
+Named = dict[str, tuple[Box, Array]]
+# the body without a finding and with it, the finding's middle, and how far from it to look, cm
+Change = tuple[Scene, Scene, Floats, float]
+CHANGED = 0.02  # of mu l: what a finding changes by more belongs to its mask
+THICKNESS = 0.5  # cm of a slice
+PLASTER_SHARE, HARDWARE_SHARE = 0.12, 0.18  # of fractures
+RING_SHARE = 0.1  # of hands
+CONTRAST_SHARE = 0.6  # of CT, with contrast agent
+
+
+def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[str, object]]:
+    """Grey [H, W] in [0, 1], a mask for each bone, organ and finding in it, and the truth."""
+    rng = stream(phantom.seed, 105)
+    # the same body from every side, so that it is built once
+    body = replace(phantom, view="PA", kind="", width=0.0, at=(0.0, 0.0, 0.0))
+    person, scene, found, change = _body(body)
+    if phantom.region == "fetal head":
+        width = phantom.width / 10 or found["view_width_cm"]
+        view = View(np.asarray(phantom.at) / 10, AXIAL, width, size)
+    else:
+        view = view_of(phantom, person, size)
+        if phantom.view in PLANES:
+            places = [at for _, _, at, _ in change.values()]
+            _meet(view, [*places, *scene.middles(f.name for f in phantom.findings)], rng)
+    named: Named
+    covered = 0.5  # the share of a pixel from which on it belongs to a mask; of rays, cm
+    if phantom.modality == "xray":
+        covered = 0.03
+        path, named = radiograph.attenuation(scene, view)
+        grey = radiograph.film(view, path, phantom, rng)
+    elif phantom.modality == "ultrasound":
+        grey, named = ultrasound.scan(scene, view, rng)
+    elif phantom.modality == "ct":
+        contrast = rng.uniform(0.6, 1) if rng.random() < CONTRAST_SHARE else 0.0
+        # a head is scanned with more dose: 4 HU of noise
+        sigma = 4.0 if phantom.kind == "brain" else None
+        grey, named = tomography.ct(scene, view, rng, phantom.kind, THICKNESS, contrast, sigma)
+    else:
+        grey, named = tomography.mr(scene, view, rng, phantom.kind, THICKNESS)
+    masks = {}
+    for name, (box, amount) in named.items():
+        mask = masks.setdefault(name, np.zeros((size, size), bool))
+        mask[box] |= amount > covered
+    for name, (without, scene_with, at, reach) in change.items():
+        thickness = None if phantom.modality == "xray" else THICKNESS
+        paths = [radiograph.attenuation(one, view, thickness)[0] for one in (without, scene_with)]
+        u, v, _ = view.see(at)
+        near = np.hypot(view.u - u, view.v - v) < reach
+        masks[name] = near & (np.abs(paths[1] - paths[0]) > CHANGED)
+    masks = {name: mask for name, mask in masks.items() if mask.any()}
+    truth: dict[str, object] = {
+        "seed": phantom.seed,
+        "region": phantom.region,
+        "modality": phantom.modality,
+        "view": phantom.view,
+        "side": phantom.side,
+        "kind": phantom.kind,
+        "sex": phantom.sex,
+        "age": phantom.age,
+        "height_cm": person.height,
+        "mm_per_pixel": 10 * view.pixel,
+        "findings": [f.name for f in phantom.findings],
+        "sides": {f.name: f.side for f in phantom.findings if f.side},
+        "kinds": {f.name: f.kind for f in phantom.findings if f.kind},
+        "bones": [part.name for part in scene.parts if part.name in masks and part.is_bone],
+    }
+    return grey, masks, truth | found
+
+
+def _meet(view: View, places: list[Floats], rng: Rng) -> None:
+    """Moves a slice to the first finding, if there is one, as a radiologist who shows it does."""
+    if places:
+        depth = float(view.see(places[0])[2]) + float(np.clip(rng.normal(0, 0.08), -0.2, 0.2))
+        view.middle = view.middle + depth * view.axes[2]
+
+
+@lru_cache(maxsize=4)
+def _body(phantom: Phantom) -> tuple[Person, Scene, dict[str, object], dict[str, Change]]:
+    """The person, the parts that this region's pictures may show, and the findings' sizes."""
+    if phantom.region == "fetal head":
+        fetal, size = fetus.fetal_head(phantom.seed)
+        return draw_person(phantom), Scene(fetal), {**size}, {}
+    region, rng = REGIONS[phantom.region], stream(phantom.seed, 106)
+    person = draw_person(phantom, pose_of(phantom))
+    parts = parts_of(person, region.sections, phantom.side)
+    middle = region.middle(person, phantom.side).origin
+    scale = person.height / 170
+    whole, change = parts, {}
+    parts, truth = injuries.apply(parts, phantom, middle, 0.4 * region.width[0] * scale)
+    if broken := truth.get("fracture"):
+        reach = 0.1 * broken["width_mm"] + 0.1 * broken["displacement_mm"] + 0.5
+        change["fracture"] = Scene(whole), Scene(parts), np.array(broken["at_cm"]), reach
+        treated = rng.random()
+        if treated < PLASTER_SHARE and broken["bone"].split()[-1] in injuries.IN_PLASTER:
+            parts = injuries.cast(parts, broken)
+        elif treated < PLASTER_SHARE + HARDWARE_SHARE and " rib " not in broken["bone"]:
+            parts = injuries.plate(parts, broken, rng)
+    if worn := phantom.finding("arthrosis"):
+        others = tuple(f for f in phantom.findings if f is not worn)
+        healthy = draw_person(replace(phantom, findings=others), pose_of(phantom))
+        before = Scene(parts_of(healthy, region.sections, phantom.side))
+        joint = person.frame(f"{worn.side} shank")
+        at = joint.at((-2.2 if worn.kind == "medial" else 2.2, 0, 0))
+        change["arthrosis"] = before, Scene(whole), at, 2.5 * scale
+        key = f"{worn.side} {worn.kind}"
+        truth["arthrosis"] = {
+            "side": worn.side,
+            "compartment": worn.kind,
+            "joint_space_mm": 10 * person.joint_space[key],
+            "healthy_mm": 10 * healthy.joint_space[key],
+        }
+    if phantom.region in ("hand", "wrist", "forearm") and rng.random() < RING_SHARE:
+        parts = injuries.ring(parts, phantom.side)
+    return person, Scene(parts), truth, change

@@ -1,0 +1,218 @@
+"""Findings of bones and organs: parts broken, worn or added, and their truth in mm."""
+
+import numpy as np
+
+from ldm.data.phantom.detector import Floats
+from ldm.data.phantom.findings import Finding, Phantom, Rng, stream
+from ldm.data.phantom.scene import Part
+from ldm.data.phantom.solids import AXES, Solid, ball, ellipsoid, frustum
+
+LONG = ("humerus", "radius", "ulna", "femur", "tibia", "fibula", "clavicle", "rib")
+LONG += ("metacarpal", "metatarsal", "phalanx")
+IN_PLASTER = LONG[:6]
+EVERYWHERE = 1e3  # cm
+Truth = dict[str, object]
+
+
+def apply(
+    parts: list[Part], phantom: Phantom, middle: Floats, reach: float
+) -> tuple[list[Part], Truth]:
+    """The parts with the phantom's findings of `BODY_FINDINGS` in them, and what was done.
+
+    middle, reach: cm; a fracture lies within the reach of this point, so that pictures show it
+    """
+    truth: Truth = {}
+    for found in phantom.findings:
+        if found.name in ACTIONS:
+            rng = stream(phantom.seed, 70 + len(found.name))
+            parts, truth[found.name] = ACTIONS[found.name](parts, found, middle, reach, rng)
+    return parts, truth
+
+
+def _fracture(
+    parts: list[Part], found: Finding, middle: Floats, reach: float, rng: Rng
+) -> tuple[list[Part], Truth]:
+    """A long bone cut by a plane; what lies beyond is shifted, turned and set apart a little."""
+    places: dict[str, list[tuple[Floats, Floats, float]]] = {}  # a bone's: point, axis, radius
+    for part in parts:
+        if part.material == "compact bone" and set(part.name.split()) & set(LONG):
+            for solid in part.groups[0]:
+                p, q = solid.hull[0], solid.hull[-1]
+                point = p + rng.uniform(0.3, 0.7) * (q - p)
+                if np.linalg.norm(q - p) > 0.8 and np.linalg.norm(point - middle) < reach:
+                    along = (q - p) / np.linalg.norm(q - p)
+                    places.setdefault(part.name, []).append((point, along, _radius(solid)))
+    if not places:
+        raise ValueError("no long bone of this picture can break; choose another region")
+    # every bone in reach is as likely as any other, whatever the number of its pieces
+    bone = str(rng.choice(sorted(places)))
+    point, along, radius = places[bone][int(rng.integers(len(places[bone])))]
+    number = [part.name for part in parts].index(bone)
+    across = np.cross(along, rng.normal(size=3))
+    across /= np.linalg.norm(across)
+    angle = rng.uniform(25, 50) if found.kind == "oblique" else rng.uniform(0, 12)
+    normal = np.cos(np.deg2rad(angle)) * along + np.sin(np.deg2rad(angle)) * across
+    far = found.kind == "displaced"
+    shift = radius * (rng.uniform(0.4, 0.7) if far else rng.uniform(0.04, 0.15))
+    shift *= 0.5 + found.size
+    bend = rng.uniform(5, 20) * found.size if far else rng.uniform(0, 4)
+    gap = 0.05 + 0.1 * found.size
+    turn = _about_line(np.cross(along, across), bend)
+    move = shift * across + gap * along
+    near = _half_space(normal, high=float(normal @ point))
+    beyond = _half_space(normal, low=float(normal @ point)).moved(turn, point - turn @ point + move)
+    broken: list[Part] = []
+    for part in parts[number : number + 2]:  # compact bone, and the spongy bone in it
+        rest = part.moved(turn, point - turn @ point + move)
+        broken += [
+            Part(part.name, part.material, part.groups, part.within, (near,)),
+            Part(part.name, part.material, rest.groups, part.within, (beyond,)),
+        ]
+    broken = [broken[0], broken[2], broken[1], broken[3]]
+    truth: Truth = {
+        "bone": bone,
+        "kind": found.kind,
+        "displacement_mm": 10 * shift,
+        "gap_mm": 10 * gap,
+        "angle_deg": bend,
+        "at_cm": point.tolist(),
+        "width_mm": 20 * radius,
+    }
+    return [*parts[:number], *broken, *parts[number + 2 :]], truth
+
+
+def _half_space(normal: Floats, low: float = -np.inf, high: float = np.inf) -> Solid:
+    """All points with low <= n'p <= high."""
+    nothing = np.zeros((3, 3))
+    return Solid(nothing, np.zeros(3), -1.0, np.zeros((1, 3)), EVERYWHERE * AXES, normal, low, high)
+
+
+def _about_line(axis: Floats, degrees: float) -> Floats:
+    """[3, 3] a turn about a line through 0 (Rodrigues)."""
+    u = axis / np.linalg.norm(axis)
+    cross = np.array([[0, -u[2], u[1]], [u[2], 0, -u[0]], [-u[1], u[0], 0]])
+    angle = np.deg2rad(degrees)
+    return np.asarray(np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross)
+
+
+def _stone(
+    parts: list[Part], found: Finding, middle: Floats, reach: float, rng: Rng
+) -> tuple[list[Part], Truth]:
+    kidney = _named(parts, f"{found.side} kidney")
+    size = 0.3 + 1.5 * found.size
+    half = 0.5 * size * rng.uniform(0.75, 1.0, 3)
+    at = kidney.groups[0][0].hull.mean(0) + rng.uniform(-1, 1, 3) * [0.6, 1.8, 0.4]
+    stone = Part("kidney stone", "stone", ((ellipsoid(at, half),),), kidney.material)
+    return [*parts, stone], {"side": found.side, "size_mm": 20 * float(half.max())}
+
+
+def _tumour(
+    parts: list[Part], found: Finding, middle: Floats, reach: float, rng: Rng
+) -> tuple[list[Part], Truth]:
+    centre, half, sign = _brain(parts, found)
+    radius = 0.7 + 1.8 * found.size
+    direction = np.array(
+        [sign * rng.uniform(0.5, 1), rng.uniform(-0.8, 0.3), rng.uniform(-0.8, 0.8)]
+    )
+    at = centre + direction / np.linalg.norm(direction) * (half - radius - 0.9) * 0.8
+    swollen = ellipsoid(at, radius * rng.uniform(1.3, 1.8, 3))
+    lumps = [ball(at + radius * 0.45 * rng.normal(size=3), radius * 0.75) for _ in range(3)]
+    added = [
+        Part("", "oedema", ((swollen,),), "white matter", (ellipsoid(centre, 0.97 * half),)),
+        Part("brain tumour", "tumour", ((ball(at, radius), *lumps),), "white matter"),
+    ]
+    return [*parts, *added], {"side": found.side, "size_mm": 20 * radius}
+
+
+def _haemorrhage(
+    parts: list[Part], found: Finding, middle: Floats, reach: float, rng: Rng
+) -> tuple[list[Part], Truth]:
+    """Epidural: a lens under the vault; subdural: a crescent along it; or in the brain itself."""
+    centre, half, sign = _brain(parts, found)
+    vault = ellipsoid(centre, 1.02 * half)
+    thick = 0.8 + 1.6 * found.size
+    if found.kind == "intracerebral":
+        at = centre + half * [
+            sign * rng.uniform(0.3, 0.5),
+            rng.uniform(-0.3, 0.1),
+            rng.normal(0, 0.2),
+        ]
+        solids, clip = (ellipsoid(at, thick * rng.uniform(0.7, 1.1, 3)),), (vault,)
+    elif found.kind == "epidural":
+        at = centre + half * [sign * 0.93, rng.uniform(-0.25, 0.1), rng.uniform(-0.3, 0.3)]
+        solids, clip = (ellipsoid(at, (thick, 2.6 + found.size, 3 + found.size)),), (vault,)
+    else:
+        at = centre + half * [sign * 0.95, -0.1, 0]
+        solids, clip = (ellipsoid(at, (0.6 * thick, 0.75 * half[1], 0.85 * half[2])),), (vault,)
+    blood = Part("brain haemorrhage", "bleeding", (solids,), "grey matter", clip)
+    return [*parts, blood], {"side": found.side, "kind": found.kind, "thickness_mm": 10 * thick}
+
+
+def _brain(parts: list[Part], found: Finding) -> tuple[Floats, Floats, float]:
+    """Centre and half axes of the brain, and the sign of the finding's side."""
+    solid = _named(parts, "brain").groups[0][0]
+    return (
+        solid.hull[0],
+        np.linalg.norm(solid.spread, axis=1),
+        1.0 if found.side == "left" else -1.0,
+    )
+
+
+def _named(parts: list[Part], name: str) -> Part:
+    return next(part for part in parts if part.name == name)
+
+
+def plate(parts: list[Part], truth: Truth, rng: Rng) -> list[Part]:
+    """With a plate and four screws beside the broken bone."""
+    at, radius = np.asarray(truth["at_cm"]), float(truth["width_mm"]) / 20  # type: ignore[arg-type]
+    solids = [s for part in parts if part.name == truth["bone"] for s in part.groups[0]]
+    near = min(solids, key=lambda s: float(np.linalg.norm(s.hull.mean(0) - at)))
+    along = near.hull[-1] - near.hull[0]
+    along = along / np.linalg.norm(along)
+    out = np.cross(along, rng.normal(size=3))
+    out /= np.linalg.norm(out)
+    half, middle = 3.5 * radius * along, at + 1.1 * radius * out
+    metal = [(frustum(middle - half, middle + half, 0.35 * radius, 0.35 * radius, 0.3, out),)]
+    for place in (-0.85, -0.55, 0.55, 0.85):
+        head = middle + place * half
+        metal.append((frustum(head, head - 2.2 * radius * out, 0.13 * radius, 0.1 * radius),))
+    return [*parts, Part("plate and screws", "metal", tuple(metal))]
+
+
+def cast(parts: list[Part], truth: Truth) -> list[Part]:
+    """With plaster round the broken limb, of which it is a cone."""
+    at = np.asarray(truth["at_cm"])
+    limbs = [[s for s in group if len(s.hull) > 1] for group in parts[0].groups]
+    limb = min(limbs, key=lambda g: min(float(np.linalg.norm(s.hull.mean(0) - at)) for s in g))
+    near = [s for s in limb if np.linalg.norm(s.hull.mean(0) - at) < 12]
+    ends = [near[0].hull[0], near[-1].hull[-1]]
+    return [*_sleeve(*ends, max(_radius(s) for s in near), "cast", "plaster", 0.5), *parts]
+
+
+def ring(parts: list[Part], side: str) -> list[Part]:
+    """With a ring on the fourth finger."""
+    bone = _named(parts, f"{side} proximal phalanx 4 of the hand").groups[0]
+    p, q = max((s.hull for s in bone if len(s.hull) > 1), key=lambda h: np.ptp(h, 0).max())
+    middle, along = 0.4 * p + 0.6 * q, (q - p) / np.linalg.norm(q - p)
+    ends = middle - 0.15 * along, middle + 0.15 * along
+    return [*_sleeve(*ends, 0.85, "ring", "metal", 0.12), *parts]
+
+
+def _sleeve(
+    p: Floats, q: Floats, radius: float, name: str, material: str, thick: float
+) -> list[Part]:
+    """A tube in the air: parts that come before the flesh in it."""
+    outer, inner = (frustum(p, q, radius + more, radius + more) for more in (thick, 0))
+    return [Part(name, material, ((outer,),), "air"), Part("", "air", ((inner,),), material)]
+
+
+def _radius(solid: Solid) -> float:
+    return float(np.abs(solid.spread).max())
+
+
+ACTIONS = {
+    "fracture": _fracture,
+    "kidney stone": _stone,
+    "brain tumour": _tumour,
+    "brain haemorrhage": _haemorrhage,
+}

@@ -1,0 +1,94 @@
+"""Claims about asking for phantoms: a setting is what is drawn, and an unknown one is an error."""
+
+import pytest
+
+from ldm.config import ConfigError
+from ldm.data.image_sets import open_set
+from ldm.data.phantom import FINDINGS, caption, sample_phantoms
+from ldm.data.phantom.selection import USUAL, parse, possible, select
+from ldm.data.phantom.views import PROJECTIONS
+
+
+def test_a_set_holds_what_was_asked_for() -> None:
+    """Each value of a setting is drawn, in about equal shares, and nothing else."""
+    drawn = select(range(400), parse("region=hand+knee,view=lateral+oblique,side=left,sex=F"))
+    for name, values in (("region", {"hand", "knee"}), ("view", {"lateral", "oblique"})):
+        counts = [sum(getattr(p, name) == value for p in drawn) for value in values]
+        assert sum(counts) == 400
+        assert min(counts) > 160
+    assert {(p.side, p.sex, p.modality) for p in drawn} == {("left", "F", "xray")}
+
+
+def test_nothing_asked_for_is_every_region_from_every_side() -> None:
+    drawn = select(range(600), parse("modality=xray"))
+    assert {p.region for p in drawn} == set(USUAL)
+    assert {p.view for p in drawn} == {*PROJECTIONS, "PA", "AP"}
+
+
+def test_a_phantom_depends_on_its_seed_and_the_settings_alone() -> None:
+    where = parse("region=ankle+pelvis+chest,modality=xray+ct")
+    assert select([7, 3], where)[1] == select([3], where)[0]
+
+
+def test_without_settings_a_set_is_the_chests_of_before() -> None:
+    """phantoms:N:SEED draws the same phantoms as `sample_phantoms`, and so does a frontal chest."""
+    plain = sample_phantoms(range(50))
+    assert select(range(50), parse("")) == plain
+    assert select(range(50), parse("region=chest,view=frontal")) == plain
+
+
+def test_a_person_keeps_sex_and_age_from_every_side() -> None:
+    asked = [
+        parse(f"region={where}") for where in ("chest,view=frontal", "knee", "head,view=lateral")
+    ]
+    for one, two, three in zip(*(select(range(20), where) for where in asked), strict=True):
+        assert (one.sex, one.age) == (two.sex, two.age) == (three.sex, three.age)
+
+
+def test_findings_are_those_that_a_picture_can_show() -> None:
+    """About 40 % have one; a finding asked for is there; `none` has none."""
+    knees = select(range(500), parse("region=knee"))
+    names = [[f.name for f in p.findings] for p in knees]
+    assert {n for some in names for n in some} == set(possible("knee", "xray"))
+    assert abs(sum(map(bool, names)) / 500 - 0.4) < 0.07
+    assert all(
+        p.finding("fracture") for p in select(range(20), parse("region=hand,finding=fracture"))
+    )
+    assert not any(p.findings for p in select(range(20), parse("region=chest,finding=none")))
+    assert set(possible("chest", "xray")) == set(FINDINGS)
+
+
+def test_settings_in_mm_move_and_scale_the_picture() -> None:
+    phantom = select([0], parse("region=body,width=300,at=0:250:-10"))[0]
+    assert (phantom.width, phantom.at) == (300.0, (0.0, 250.0, -10.0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("region=kne", r"no such region of phantoms: 'kne'; there are head, .*knee"),
+        ("modality=pet", r"no such modality .*'pet'; there are xray, ct, mr, ultrasound"),
+        ("regio=knee", r"no such setting of phantoms: 'regio'; there are region, "),
+        ("region=knee,modality=ultrasound", "no phantom shows ultrasound of knee"),
+        ("region=knee,view=axial", "no view of xray of the knee is axial; it is frontal or"),
+        ("region=knee,finding=nodule", "no finding of xray of the knee is nodule; it is fracture"),
+        ("width=wide", "width of phantoms must be a number of mm, got 'wide'"),
+        ("at=1:2", "at of phantoms must be three numbers of mm, as 0:50:0, got '1:2'"),
+    ],
+)
+def test_an_unknown_setting_is_an_error_that_lists_the_known(settings: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_set(f"phantoms:4:0:{settings}")
+
+
+def test_captions_say_region_modality_side_and_finding() -> None:
+    """Each wording says phantom and the region; some say view, patient and finding."""
+    broken = select([3], parse("region=wrist,side=left,view=lateral,finding=fracture"))[0]
+    texts = [caption(broken, index) for index in range(60)]
+    assert all("phantom" in text and "left wrist" in text and "fracture" in text for text in texts)
+    assert any("lateral" in text for text in texts)
+    assert any("year old" in text for text in texts)
+    scan = select([3], parse("region=head,modality=mr,sequence=FLAIR,finding=none"))[0]
+    texts = [caption(scan, index) for index in range(60)]
+    assert all("MR" in text and "head" in text for text in texts)
+    assert any("FLAIR" in text for text in texts)
