@@ -129,7 +129,7 @@ def mr(
     near = 1 + (view.u**2 + view.v**2) * F32(rng.uniform(0.8, 3.6) / (view.size * view.pixel) ** 2)
     near = near * np.exp(F32(0.12) * view.texture(rng.spawn(1)[0], 14.0))
     clean = np.abs(view.blur(clean * near, 0.05))
-    full = float(np.quantile(clean, 0.995)) * rng.uniform(1.0, 1.3) or 1.0
+    full = float(np.quantile(clean, 0.995)) * rng.uniform(1.1, 1.5) or 1.0
     return np.minimum(rician(clean * F32(1 / full), 1 / rng.uniform(30, 80), rng), 1), named
 
 
