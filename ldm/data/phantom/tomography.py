@@ -40,9 +40,11 @@ def painted(
         area = total[(slice(None), *box)]
         area += (table[part.material] - area) * share
         if part.name and fine == 2:
-            rows, columns = (slice(s.start // 2, -(-s.stop // 2)) for s in box)
             even = np.pad(share, [(s.start % 2, s.stop % 2) for s in box])
-            named[part.name] = (rows, columns), halved(even)
+            rows, columns = (slice(s.start // 2, -(-s.stop // 2)) for s in box)
+            box, share = (rows, columns), halved(even)
+        if part.name:
+            named[part.name] = box, share
     return halved(total) if fine == 2 else total, named
 
 

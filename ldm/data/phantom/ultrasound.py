@@ -116,7 +116,7 @@ def scan(scene: Scene, view: View, rng: Rng) -> tuple[Array, Shares]:
         k: (m.echo, m.loss, np.log(IMPEDANCE.get(k, 1.65)), k != "air")
         for k, m in MATERIALS.items()
     }
-    maps, _ = painted(scene, around, 0.3, values, fine=1)
+    maps, shares = painted(scene, around, 0.3, values, fine=1)
     maps[0] *= np.exp(F32(0.25) * around.texture(rng, 0.5))  # no tissue is all even
     at = [(v + reach) / around.pixel - 0.5 for v in (y - middle, x)]
     echo, loss, log_z, matter = (map_coordinates(m, at, order=1, mode="nearest") for m in maps)
@@ -129,10 +129,13 @@ def scan(scene: Scene, view: View, rng: Rng) -> tuple[Array, Shares]:
     grey = np.clip((decibel + gain) / span, 0, 1).astype(F32)
     fine = View(view.middle, view.axes, 2 * bottom, 2 * view.size)
     deep = fine.v - F32(skin - array)
-    at = [
-        (np.hypot(fine.u, deep) - array) / (radius[1] - radius[0]),
-        (np.arctan2(fine.u, deep) + half) / (angle[1] - angle[0]),
-    ]
+    far, turn = np.hypot(fine.u, deep), np.arctan2(fine.u, deep)
+    at = [(far - array) / (radius[1] - radius[0]), (turn + half) / (angle[1] - angle[0])]
     picture, seen = (halved(map_coordinates(m, at, order=1)) for m in (grey, np.ones_like(grey)))
-    shares = scene.amounts(view, 0.3)
-    return picture, {p.name: (box, share * seen[box]) for p, box, share in shares if p.name}
+    places = ((view.at + reach - shift) / around.pixel for shift in (middle, 0))
+    grid = np.ix_(*(np.clip(place, 0, around.size - 1).astype(int) for place in places))
+    for name, (box, share) in shares.items():
+        whole = np.zeros_like(maps[0])
+        whole[box] = share
+        shares[name] = (slice(0, view.size), slice(0, view.size)), whole[grid] * seen
+    return picture, shares
