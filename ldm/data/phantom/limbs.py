@@ -66,8 +66,7 @@ def _fit(person: Person, name: str) -> _Fit:
         return _Fit(getattr(person, name) / SPAN[name], person.mineral)
     bones = _table()["long"]
     draws = stream(person.seed, 110).normal(size=(len(bones), 3))[list(bones).index(name)]
-    table = bones[name]
-    length = person.lengths[table.get("like", name)]
+    table, length = bones[name], person.lengths[bones[name].get("like", name)]
     return _Fit(
         girth=person.girth,
         thick=person.mineral * (1 + 0.1 * float(np.clip(draws[0], -2, 2))),
@@ -173,21 +172,19 @@ def _rays(person: Person, part: str) -> list[list[_Digit]]:
     stretch, wobble = rng.normal(1, 0.03, (5, 4)), rng.normal(0, 2.0, (5, 4))
     rays = []
     for i, ray in enumerate(table["rays"][part]):
-        base = grow * np.array(ray["base"])
-        along, front = grow * np.array(ray["head"]) - base, np.array(ray["front"], float)
-        along /= np.linalg.norm(along)
-        front -= along * (front @ along)
-        front /= np.linalg.norm(front)
-        turn, digits = np.stack([np.cross(along, front), along, front], 1), []
+        base, head, digits = grow * np.array(ray["base"]), grow * np.array(ray["head"]), []
+        along = (head - base) / np.linalg.norm(head - base)
+        across = np.cross(along, ray["front"])
+        across = across / np.linalg.norm(across)
+        turn = np.stack([across, along, np.cross(across, along)], 1)
         numbers = (0, 1, 3) if i == 0 else (0, 1, 2, 3)
         for k, (number, length) in enumerate(zip(numbers, ray["lengths"], strict=True)):
             if k:  # toes point up at their base, then down
                 spread = (2 - i) * pose.fingers if hand and i and k == 1 else 0.0
                 bend = pose.curl if hand else (-14 if k == 1 else 12)
                 turn = turn @ about(2, wobble[i, k] - spread) @ about(0, bend)
-            name = f"{PHALANGES[number - 1]} {i + 1} of the {part}"
-            if k == 0:
-                name = f"{'metacarpal' if hand else 'metatarsal'} {i + 1}"
+            kind = PHALANGES[number - 1] if k else "metacarpal" if hand else "metatarsal"
+            name = f"{kind} {i + 1}" + (f" of the {part}" if k else "")
             radii = grow * ray["size"] * np.array(table["radii"][part][number])
             digits.append(_Digit(name, base, turn, grow * length * stretch[i, k], radii))
             base = digits[-1].at(1, GAP)
