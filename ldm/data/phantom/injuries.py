@@ -35,20 +35,23 @@ def _fracture(
     parts: list[Part], found: Finding, middle: Floats, reach: float, rng: Rng
 ) -> tuple[list[Part], Truth]:
     """A long bone cut by a plane; what lies beyond is shifted, turned and set apart a little."""
-    places: dict[str, list[tuple[Floats, Floats, float]]] = {}  # a bone's: point, axis, radius
+    places = []  # distance from the middle, bone, point, axis, radius
     for part in parts:
         if part.material == "compact bone" and set(part.name.split()) & set(LONG):
             for solid in part.groups[0]:
                 p, q = solid.hull[0], solid.hull[-1]
-                point = p + rng.uniform(0.3, 0.7) * (q - p)
-                if np.linalg.norm(q - p) > 0.8 and np.linalg.norm(point - middle) < reach:
-                    along = (q - p) / np.linalg.norm(q - p)
-                    places.setdefault(part.name, []).append((point, along, _radius(solid)))
+                if (length := float(np.linalg.norm(q - p))) > 0.8:
+                    point = p + rng.uniform(0.3, 0.7) * (q - p)
+                    distance = float(np.linalg.norm(point - middle))
+                    places.append((distance, part.name, point, (q - p) / length, _radius(solid)))
     if not places:
         raise ValueError("no long bone of this picture can break; choose another region")
+    reach = max(reach, min(place[0] for place in places))
+    near = [place for place in places if place[0] <= reach]
     # every bone in reach is as likely as any other, whatever the number of its pieces
-    bone = str(rng.choice(sorted(places)))
-    point, along, radius = places[bone][int(rng.integers(len(places[bone])))]
+    bone = str(rng.choice(sorted({place[1] for place in near})))
+    own = [place for place in near if place[1] == bone]
+    _, _, point, along, radius = own[int(rng.integers(len(own)))]
     number = [part.name for part in parts].index(bone)
     across = np.cross(along, rng.normal(size=3))
     across /= np.linalg.norm(across)
