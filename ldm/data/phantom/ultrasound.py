@@ -21,7 +21,7 @@ SPEED = 0.154  # cm / microsecond
 SPECULAR = 60.0  # a perfect mirror across the beam, relative to the liver's backscatter; by eye
 TARGETS = ("liver", "right kidney")  # of the abdomen
 SCANNED = ("abdomen", "fetal head")
-RAYS, SAMPLES = 192, 512
+RAYS, SAMPLES = 160, 400
 
 
 def speckle(shape: tuple[int, int], axial: float, lateral: float, rng: Rng) -> Array:
@@ -111,7 +111,7 @@ def scan(scene: Scene, view: View, rng: Rng) -> tuple[Array, Shares]:
     angle = np.linspace(-half, half, RAYS)
     x, y = radius[:, None] * np.sin(angle), radius[:, None] * np.cos(angle) + skin - array
     middle, reach = 0.5 * (skin + y.max()), max(x.max(), 0.5 * (y.max() - skin)) + 0.2
-    around = View(view.middle + middle * view.axes[1], view.axes, 2 * reach, 240)
+    around = View(view.middle + middle * view.axes[1], view.axes, 2 * reach, 200)
     values = {
         k: (m.echo, m.loss, np.log(IMPEDANCE.get(k, 1.65)), k != "air")
         for k, m in MATERIALS.items()
