@@ -169,8 +169,11 @@ def _named(parts: list[Part], name: str) -> Part:
 def plate(parts: list[Part], truth: Truth, rng: Rng) -> list[Part]:
     """With a plate and four screws beside the broken bone."""
     at, radius = np.asarray(truth["at_cm"]), float(truth["width_mm"]) / 20  # type: ignore[arg-type]
-    solids = [s for part in parts if part.name == truth["bone"] for s in part.groups[0]]
-    near = min(solids, key=lambda s: float(np.linalg.norm(s.hull.mean(0) - at)))
+    bone = [s for part in parts if part.name == truth["bone"] for s in part.groups[0]]
+    near = min(
+        (s for s in bone if len(s.hull) > 1),
+        key=lambda s: float(np.linalg.norm(s.hull.mean(0) - at)),
+    )
     along = near.hull[-1] - near.hull[0]
     along = along / np.linalg.norm(along)
     out = np.cross(along, rng.normal(size=3))
@@ -187,7 +190,10 @@ def cast(parts: list[Part], truth: Truth) -> list[Part]:
     """With plaster round the broken limb, of which it is a cone."""
     at = np.asarray(truth["at_cm"])
     limbs = [[s for s in group if len(s.hull) > 1] for group in parts[0].groups]
-    limb = min(limbs, key=lambda g: min(float(np.linalg.norm(s.hull.mean(0) - at)) for s in g))
+    limb = min(
+        filter(None, limbs),
+        key=lambda g: min(float(np.linalg.norm(s.hull.mean(0) - at)) for s in g),
+    )
     near = [s for s in limb if np.linalg.norm(s.hull.mean(0) - at) < 12]
     ends = [near[0].hull[0], near[-1].hull[-1]]
     return [*_sleeve(*ends, max(_radius(s) for s in near), "cast", "plaster", 0.5), *parts]
