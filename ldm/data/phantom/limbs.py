@@ -66,15 +66,10 @@ def _fit(person: Person, name: str) -> _Fit:
         return _Fit(getattr(person, name) / SPAN[name], person.mineral)
     bones = _table()["long"]
     draws = stream(person.seed, 110).normal(size=(len(bones), 3))[list(bones).index(name)]
+    thick, stout, bow = np.clip(draws, -2, 2) * (0.1, 0.05, 0.15) + (1, 1, 0)
     table, length = bones[name], person.lengths[bones[name].get("like", name)]
-    return _Fit(
-        girth=person.girth,
-        thick=person.mineral * (1 + 0.1 * float(np.clip(draws[0], -2, 2))),
-        extra=length - person.girth * table["length"],
-        stretch=table["stretch"],
-        stout=1 + 0.05 * float(draws[1]),
-        bow=0.15 * float(draws[2]),
-    )
+    extra = length - person.girth * table["length"]
+    return _Fit(person.girth, person.mineral * thick, extra, table["stretch"], stout, bow)
 
 
 def _tube(fit: _Fit, name: str, number: int) -> tuple[Floats, Floats]:
@@ -91,13 +86,11 @@ def bone_axis(person: Person, side: str, name: str) -> tuple[Floats, Floats]:
     """
     shafts = [bone for bone, table in _table()["long"].items() if table["tubes"]]
     digits = {d.name: d for part in SPAN for ray in _rays(person, part) for d in ray}
-    if side not in SIDES or name not in (*shafts, *digits):
-        known = ", ".join([*shafts, *digits])
-        raise ValueError(f"no shaft of {side!r} {name!r}; there are left and right {known}")
+    if side not in SIDES or name not in (known := [*shafts, *digits]):
+        raise ValueError(f"no shaft of {side!r} {name!r}; left and right have {', '.join(known)}")
     if name in shafts:
         return _tube(_fit(person, name), name, 0)
-    digit = digits[name]
-    return np.stack([digit.at(share) for share in (0, 0.5, 1)]), digit.radii
+    return np.stack([digits[name].at(share) for share in (0, 0.5, 1)]), digits[name].radii
 
 
 def _parts(name: str, groups: list[Bone]) -> list[Part]:
@@ -166,16 +159,19 @@ class _Digit(NamedTuple):
 
 
 def _rays(person: Person, part: str) -> list[list[_Digit]]:
-    """The five rays of hand or foot, the thumb's or great toe's first."""
+    """The five rays of hand or foot, the thumb's or great toe's first; other limbs have none."""
+    if part not in SPAN:
+        return []
     table, grow, pose = _table(), _fit(person, part).girth, person.pose
     rng, hand = stream(person.seed, 111 if part == "hand" else 112), part == "hand"
     stretch, wobble = rng.normal(1, 0.03, (5, 4)), rng.normal(0, 2.0, (5, 4))
     rays = []
     for i, ray in enumerate(table["rays"][part]):
-        base, head, digits = grow * np.array(ray["base"]), grow * np.array(ray["head"]), []
+        base: Floats = grow * np.array(ray["base"])
+        head, digits = grow * np.array(ray["head"]), []
         along = (head - base) / np.linalg.norm(head - base)
         across = np.cross(along, ray["front"])
-        across = across / np.linalg.norm(across)
+        across /= np.linalg.norm(across)
         turn = np.stack([across, along, np.cross(across, along)], 1)
         numbers = (0, 1, 3) if i == 0 else (0, 1, 2, 3)
         for k, (number, length) in enumerate(zip(numbers, ray["lengths"], strict=True)):
@@ -203,7 +199,7 @@ def _flesh(person: Person, part: str, fit: _Fit) -> list[Part]:
         for groups, r in ((lean, radius), (skin, radius + fat * tube["fat"])):
             groups[0] += chain(curve, r, tube["flat"], tube["front"])
             groups[0] += [ball(curve[i], r[i] * min(1, tube["flat"])) for i in (0, -1)]
-    for ray in _rays(person, part) if part in SPAN else ():
+    for ray in _rays(person, part):
         curve = np.stack([ray[0].at(0.6), *(d.base for d in ray[1:]), ray[-1].at(1, 0.1)])
         radius = np.array(_table()["ray_flesh"][part])[-len(curve) :] * ray[0].radii[0] / 0.75
         for groups, r in ((lean, radius), (skin, radius + 0.1 + 0.08 * person.build)):
@@ -216,21 +212,18 @@ def _flesh(person: Person, part: str, fit: _Fit) -> list[Part]:
 
 
 def _limb(part: str, person: Person, side: str) -> list[Part]:
-    table = _table()
-    bones = [name for name, bone in table["long"].items() if bone["limb"] == part]
+    bones = [name for name, bone in _table()["long"].items() if bone["limb"] == part]
     fit = _fit(person, bones[0] if bones else part)
     parts = _flesh(person, part, fit)
     for name in bones:
         parts += _long_bone(person, side, name)
-    for name, knobs in table["short"].get(part, {}).items():
+    for name, knobs in _table()["short"].get(part, {}).items():
         bone = Bone(name)
         for knob in knobs:
             fit.knob(bone, 0.09, knob[:3], knob[3:6], knob[6:])
         parts += _parts(f"{side} {name}", [bone])
-    for ray in _rays(person, part) if part in SPAN else ():
-        for digit in ray:
-            parts += digit.parts(side, person.mineral)
-    return parts
+    digits = [digit for ray in _rays(person, part) for digit in ray]
+    return [*parts, *(p for digit in digits for p in digit.parts(side, person.mineral))]
 
 
 for _part in ("upper arm", "forearm", "hand", "thigh", "shank", "foot"):
