@@ -7,6 +7,7 @@ Basic anatomical and physiological data, 2002: 1.4 to 1.8, 0.13 to 0.15, 0.14 to
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ldm.data.phantom.detector import Floats, spline
 from ldm.data.phantom.findings import stream
 from ldm.data.phantom.person import Person, about, cranium
 from ldm.data.phantom.scene import Cloud, Field, Part
-from ldm.data.phantom.solids import Solid, chain, ellipsoid
+from ldm.data.phantom.solids import Point, Solid, chain, ellipsoid
 from ldm.data.phantom.thorax import chest_organs
 
 
@@ -36,13 +37,13 @@ def _table() -> dict[str, Any]:
 def abdomen_organs(person: Person) -> list[Part]:
     """The fat inside the wall of the belly, then organs, great vessels, psoas and bowel in it."""
     a, size, rng = person.anatomy, person.scale, stream(person.seed, 132)
-    # the trunk's ellipsoid less the wall of the belly, from the diaphragm to the pelvis
-    loin, floor = person.spine(21), person.spine(24.35)[1]
+    # the trunk's ellipsoid less the wall of the belly, from the diaphragm on
+    loin = person.spine(21)
     back, front = loin[2] - 1.0, loin[2] + 4.5 + (7.6 + 1.5 * a.fat) * size[2]
     middle = np.array([0, loin[1], 0.5 * (back + front)])
-    half = np.array([(a.width - 1.0) * size[0], 22 * size[1], 0.5 * (front - back)])
+    half = np.array([(a.width - 1.0) * size[0], 20 * size[1], 0.5 * (front - back)])
     top = (min(a.dome) + 1.0) * size[1]
-    fat = [(ellipsoid(middle, half).cut((0, 1, 0), top, floor),)]
+    fat = [(ellipsoid(middle, half).cut((0, 1, 0), top),)]
     parts: list[Part] = []
     solids: dict[tuple[str, str], list[Solid]] = {}
     for name, material, x, y, z, *shape in _table()["dome"]:
@@ -93,7 +94,7 @@ def _lying(person: Person) -> bool:
 
 
 def _stomach_gas(person: Person) -> list[Part]:
-    """The film's bubble under the left dome: the upper part of the standing, the front of others."""
+    """The film's bubble under the left dome: its upper part, or its front in those who lie."""
     a, size, rng = person.anatomy, person.scale, stream(person.seed, 6)  # as the film's
     g = a.gas
     at = np.array([rng.normal(7.0, 1.0) - 0.8, a.dome[1] + 1.6 + 1.2 * g, 0.5])
@@ -108,7 +109,8 @@ def _stomach_gas(person: Person) -> list[Part]:
 
 def _bowel(person: Person) -> list[Part]:
     """The colon's haustra along its frame and the loops of the small bowel; gas in some of them."""
-    a, size, rng, parts = person.anatomy, person.scale, stream(person.seed, 133), []
+    a, size, rng = person.anatomy, person.scale, stream(person.seed, 133)
+    parts: list[Part] = []
     knots = _table()["colon"]
     line = np.array([person.spine(level) / size * [0, 1, 1] for level, *_ in knots])
     line[:10, 2] = 0  # only the rectum follows the sacrum
@@ -120,23 +122,30 @@ def _bowel(person: Person) -> list[Part]:
     count = int(length[-1] / 2.5)
     stops = np.array([np.interp((np.arange(count) + 0.5) * 2.5, length, c) for c in curve.T]).T
     along = np.gradient(stops[:, :3], axis=0)
-    filled, lying, stool = 0.5, _lying(person), []
+    filled, lying, stool, run = 0.5, _lying(person), [], False
     for (*at, r, gas), way in zip(stops, along, strict=True):
         filled = 0.6 * filled + 0.4 * rng.random()  # neighbours are alike
-        half = np.array([r, 1.45, r]) * size[0] * rng.normal(1, [0.1, 0.05, 0.1])
+        half = np.array([r, 1.5, r]) * size[0] * rng.normal(1, [0.1, 0.05, 0.1])
         full = filled > 0.66 - 0.45 * gas
-        parts += _loop(np.array(at) * size, half, _facing(way), 1.3 * gas * full, lying)
+        made = _loop(np.array(at) * size, half, _facing(way), 1.3 * gas * full, lying)
+        if run and len(made) > 1:  # one lumen with the piece before it
+            parts[-1] = replace(made[1], groups=((*parts[-1].groups[0], *made[1].groups[0]),))
+            parts.insert(-1, made[0])
+        else:
+            parts += made
+        run = len(made) > 1
         if not full and gas < 0.65:
             stool.append(np.array(at) * size + rng.normal(0, 0.4, (30, 3)) * half)
     if stool:  # with bubbles of about 5 mm in it
         bubbles = np.concatenate(stool)
         volume = 0.06 * rng.exponential(1, len(bubbles))
         parts.append(Part("", "air", within="bowel", other=Cloud(bubbles, volume, 0.18)))
-    for i in range(36):
+    deep = a.depth / 2 - 2 + 1.5 * a.fat
+    for i in range(42):
         column, row = i % 6, i // 6
         x = ((column - 2.5) * 2.3 + rng.normal(0, 0.8)) * a.width / 13.5
-        y = person.spine(20.9 + 0.62 * row + rng.normal(0, 0.12))[1]
-        at = np.array([x * size[0], y, rng.uniform(0.5, 5.5) * size[2]])
+        y = person.spine(20.8 + 0.55 * row + rng.normal(0, 0.12))[1]
+        at = np.array([x * size[0], y, rng.uniform(0.0, deep) * size[2]])
         half = np.array([rng.uniform(1.0, 1.5), rng.uniform(2.0, 3.4), rng.uniform(1.0, 1.5)])
         turn = _facing(rng.normal(0, 1, 3) * [1, 1, 0.4])
         parts += _loop(at, half, turn, rng.choice([0.0, 0.7], p=[0.8, 0.2]), lying)
@@ -155,7 +164,7 @@ def _loop(at: Floats, half: Floats, turn: Floats, gas: float, lying: bool) -> li
     """A piece of bowel, and the gas that floats in it, up or, of those who lie, to the front."""
     parts = [Part("", "bowel", ((ellipsoid(at, half, turn),),), "fat")]
     if gas > 0.25:
-        inner = ellipsoid(at, half * np.array([0.86, 0.85, 0.86]), turn)
+        inner = ellipsoid(at, half * np.array([0.86, 0.97, 0.86]), turn)
         up, r = ((0, 0, 1), half[2]) if lying else ((0, -1, 0), half[0])
         level = float(np.array(up) @ at) + (0.9 - 1.8 * min(gas, 1)) * r
         parts.append(Part("", "air", ((inner.cut(up, low=level),),), "bowel"))
@@ -188,11 +197,11 @@ def head_organs(person: Person) -> list[Part]:
     old = float(np.clip((person.age - 50) / 35, 0, 1))
     shrunk = 0.15 + 0.3 * old + 0.05 * rng.random()  # cm of fluid around the brain
 
-    def blob(sign: int, at: Sequence[float], long: Sequence[float], less: float = 0.0) -> Solid:
+    def blob(sign: int, at: Point, long: Point, less: float = 0.0) -> Solid:
         return ellipsoid(top + size * at * [sign, 1, 1], np.array(long) * size - less)
 
-    def both(kind: str, within: str, *shape: Sequence[float], name: str = "") -> list[Part]:
-        return [Part(name, kind, ((blob(sign, *shape),),), within) for sign in (1, -1)]
+    def both(kind: str, within: str, at: Point, long: Point, name: str = "") -> list[Part]:
+        return [Part(name, kind, ((blob(sign, at, long),),), within) for sign in (1, -1)]
 
     lobes = [((3.9, -5.4, 2.4), (2.72, 2.5, 3.7))]  # temporal
     groups = [(ellipsoid(middle, half - shrunk, turn),)]
@@ -214,14 +223,15 @@ def head_organs(person: Person) -> list[Part]:
     for shape in (((1.4, -8.3, 2.9), (0.7, 1.1, 1.5)), ((2.3, -8.3, 1.0), (0.8, 1.2, 2.2)),
                   ((1.1, -7.9, -0.7), (0.9, 1.0, 1.5))):  # fmt: skip
         parts += both("grey matter", "white matter", *shape)
-    swell = (0.8 + 0.6 * old) * rng.normal(1, 0.1)
-    horns = [(0.9, -9.2, 4.2), (0.7, -10.2, 1.5), (1.7, -9.7, -2.6), (2.2, -8.6, -4.6)]
-    wide = np.array([0.3, 0.5, 0.6, 0.25]) * swell
+    swell = (0.75 + 0.5 * old) * rng.normal(1, 0.1)
+    horns = [(1.1, -9.0, 4.4), (0.7, -10.0, 2.6), (0.7, -10.3, 0.2), (1.7, -9.8, -2.6),
+             (2.2, -8.7, -4.8)]  # fmt: skip
+    wide = np.array([0.12, 0.42, 0.4, 0.55, 0.12]) * swell
     for side, sign in (("left", 1), ("right", -1)):
         curve = top + size * np.array(horns) * [sign, 1, 1]
-        for i in range(3):
+        for i in range(4):
             tube = tuple(chain(curve[i : i + 2], wide[i : i + 2], 1.5, (0, 1, 0)))
-            parts.append(Part(f"{side} ventricle", "water", (tube,), "white matter"))
+            parts.append(Part(f"{side} lateral ventricle", "water", (tube,), "white matter"))
     parts += both("water", "grey matter", (0, -7.9, -0.1), (0.15 + 0.2 * old, 1.1, 1.4))
     parts += both("water", "grey matter", (2.4, -4.4, -4.2), (3.0, 2.6, 3.4))
     parts += both("grey matter", "water", (2.4, -4.4, -4.2), (2.8, 2.4, 3.2), name="cerebellum")
@@ -238,7 +248,7 @@ def head_organs(person: Person) -> list[Part]:
 
 
 def _folds(shapes: Sequence[tuple[Floats, Solid]], waves: Floats, out: float) -> Field:
-    """White matter under a folded cortex (out < 0: its depth below it), or the fluid in its furrows.
+    """White matter below a folded cortex (as deep as out < 0 says), or fluid in its furrows.
 
     shapes: the middles and the ellipsoids of the brain
     """
@@ -256,7 +266,7 @@ def _folds(shapes: Sequence[tuple[Floats, Solid]], waves: Floats, out: float) ->
         p = (points - middle).astype(F32)
         a, b, c = np.moveaxis(p @ waves.T.astype(F32), -1, 0)
         fold = np.abs(np.sin(a + 1.9 * np.sin(b) + 1.5 * np.sin(c))) / F32(3.4)
-        fold = np.where(depth < 1.7, fold, F32(3))
+        fold = fold + F32(0.6) * np.clip(depth - F32(1.3) - F32(0.6) * np.sin(b), 0, None)
         # the falx parts the halves but for the corpus callosum
         cleft = np.where((depth < 3.2) & (p[..., 1] < 1), np.abs(p[..., 0]), F32(3))
         fold, width = np.minimum(fold, cleft), F32(max(soft, 0.1))
@@ -267,7 +277,7 @@ def _folds(shapes: Sequence[tuple[Floats, Solid]], waves: Floats, out: float) ->
             share = (np.minimum(depth, fold) + F32(out)) / width + F32(0.5)
         return np.asarray(np.clip(share, 0, 1), F32)
 
-    return Field(inside, middle, half + [0, 2, 0])
+    return Field(inside, middle, half + np.array([0, 2, 0]))
 
 
 ORGANS: dict[str, Callable[[Person], list[Part]]] = {

@@ -123,7 +123,7 @@ class Person:
             frame = frame.bent(elbow, about(0, pose.elbow) @ about(2, -8))
             if part == "forearm":
                 return frame
-            return frame.bent((0, length["radius"] + 0.3 * wide, 0), about(2, 4))
+            return frame.bent((0, length["radius"] + 0.45 * wide, 0), about(2, 4))
         # y is the line from the hip to the knee; the feet are closer together than the hips
         frame = Frame(self.hip(side), mirror @ about(2, -pose.leg_out) @ about(2, 7))
         if part == "thigh":
