@@ -1,5 +1,6 @@
 """Skull, spine, ribs, girdle and pelvis, and the flesh of head, neck and trunk.
 
+The functions head, neck, girdle, chest, abdomen and pelvis return the parts of that section (cm).
 A bone is a table of solids in axial_shapes.json, stretched and turned to its place: in cm of a
 person of 170 cm about a joint, or for vertebrae in half widths, heights and half depths of the
 body. Measures are chosen by eye on films and sections unless a source is named.
@@ -33,24 +34,22 @@ def _tables() -> dict[str, Any]:
 class Mould:
     """Parts of one table, stacked so that many copies are stretched at once.
 
-    table: dicts of `name`, `material`, `within` and `groups` of solids: {ball, half, turn?, cut?},
-    {tube: points with radii, flat?, front?, joints?, open?} or {fan: a point, rim: points, plates?,
-    thick}. A part with a `cortex` is compact bone of that depth around spongy bone.
+    table: dicts of `name`, `material`, `within` and `groups` of solids: {ball, half, turn?, cut?}
+    or {tube: points with radii, flat?, front?, joints?, open?, smooth?: how many points then}.
+    A part with a `cortex` is compact bone of that depth around spongy bone.
     """
 
     def __init__(self, table: Sequence[dict[str, Any]]) -> None:
         self.parts: list[tuple[str, str, str, list[int]]] = []
         solids: list[Solid] = []
         for part in table:
-            groups = [group for spec in part["groups"] for group in _split(spec)]
-            core, within = part.get("material", "spongy bone"), part.get("within", "muscle")
-            layers = [(part.get("name", ""), core, within, 0.0)]
+            name, within = part.get("name", ""), part.get("within", "muscle")
+            layers = [(name, part.get("material", "compact bone"), within, 0.0)]
             if cortex := part.get("cortex", 0.0):
-                layers = [(layers[0][0], "compact bone", within, 0.0)]
-                layers += [("", core, "compact bone", cortex)]
-            for name, material, outside, less in layers:
-                built = [[s for spec in g for s in _solids(spec, less)] for g in groups]
-                self.parts.append((name, material, outside, [len(g) for g in built]))
+                layers.append(("", "spongy bone", "compact bone", cortex))
+            for *what, less in layers:
+                built = [[s for spec in g for s in _solids(spec, less)] for g in part["groups"]]
+                self.parts.append((*what, [len(g) for g in built]))
                 solids += [s for g in built for s in g]
         self.stack = Groups([solids])
 
@@ -97,21 +96,6 @@ def mould(name: str, thick: int = 10, change: int = 0) -> Mould:
     return Mould(table)
 
 
-def _split(group: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """A fan becomes groups of its own: its rim, and plates between its root and two of the rim."""
-    if "fan" not in group[0]:
-        return [group]
-    fan = group[0]
-    root, rim = np.array(fan["fan"], float), np.array(fan["rim"], float)
-    groups = [[{"tube": spline(rim, 3 * len(rim) - 2)}]]
-    for i, j in fan.get("plates", [[i, i + 1] for i in range(len(rim) - 1)]):
-        p, q = rim[i, :3], rim[j, :3]
-        end = np.r_[0.5 * (p + q), 0.5 * np.linalg.norm(q - p)]
-        flat, front = 0.5 * fan["thick"] / end[3], np.cross(q - p, 0.5 * (p + q) - root[:3])
-        groups.append([{"tube": [root, end], "flat": flat, "front": front}])
-    return groups
-
-
 def _solids(spec: dict[str, Any], less: float) -> list[Solid]:
     """less: how far the solids lie inside those of the table"""
     if "ball" in spec:
@@ -119,11 +103,9 @@ def _solids(spec: dict[str, Any], less: float) -> list[Solid]:
         for axis, degrees in enumerate(spec.get("turn", ())):
             turn = about(axis, degrees) @ turn
         half = np.asarray(spec["half"], float)
-        made = ellipsoid(spec["ball"], np.maximum(half - less, 0.3 * half).tolist(), turn)
-        if "cut" in spec:
-            *normal, low, high = spec["cut"]
-            made = made.cut(normal, low + less, high - less)
-        return [made]
+        made = ellipsoid(spec["ball"], np.maximum(half - less, 0.3 * half), turn)
+        *normal, low, high = spec.get("cut", (1, 0, 0, -np.inf, np.inf))
+        return [made.cut(normal, low + less, high - less)]
     points, flat = np.array(spec["tube"]), spec.get("flat", 1.0)
     front = spec.get("front", (0, 0, 1))
     if "smooth" in spec:
@@ -138,7 +120,7 @@ def _solids(spec: dict[str, Any], less: float) -> list[Solid]:
     for i in range(len(line) - 1):
         ratio = float(np.mean(depth[i : i + 2] / width[i : i + 2]))
         found.append(frustum(line[i], line[i + 1], width[i], width[i + 1], ratio, front))
-    if spec.get("joints", flat == 1):
+    if spec.get("joints", flat == 1 and "smooth" not in spec):
         found += [ellipsoid(p, (d, d, d)) for p, d in zip(line[1:-1], depth[1:-1], strict=True)]
     return found
 
@@ -173,7 +155,10 @@ def _vertebrae(person: Person, first: int, last: int) -> list[Part]:
     for kind in dict.fromkeys(row[1] for row in rows):
         these = [i for i, row in enumerate(rows) if row[1] == kind]
         names = [rows[i][0] for i in these]
-        found += mould(kind, _cortex(person), worn).cast(names, turn[these], middle[these])
+        for shape in (kind, f"{kind} canal") if person.phantom.modality != "xray" else (kind,):
+            if shape in _tables():
+                shapes = mould(shape, _cortex(person), worn)
+                found += shapes.cast(names, turn[these], middle[these])
     return found
 
 
@@ -187,8 +172,8 @@ def head(person: Person) -> list[Part]:
 
 def neck(person: Person) -> list[Part]:
     wide = 0.85 * person.scale[0]
-    throat = [person.spine(level) + [0, 0, at] for level, at in ((1.7, 3.4), (4.3, 3.2))]
-    parts = [Part("", "air", ((frustum(*throat, wide, wide),),))]
+    top, end = (person.spine(level) + np.array([0, 0, 3.3]) for level in (2.3, 4.0))
+    parts = [Part("", "air", ((frustum(top, end, wide, wide),),))]
     return parts + _vertebrae(person, 0, 7) + _flesh(person, -np.inf, person.spine(11.0)[1])
 
 
@@ -253,12 +238,10 @@ def girdle(person: Person) -> list[Part]:
             part["cortex"] *= person.mineral
             for spec in (spec for group in part["groups"] for spec in group):
                 x, y = fall.get(spec.get("rise", ""), ((0, 1), (joint, joint)))
-                for key in spec.keys() & {"tube", "fan", "rim", "ball"}:
-                    points = np.atleast_2d(np.array(spec[key]))
-                    points[:, 1] += np.interp(points[:, 0], x, y)
-                    border = (0, a.scapula - 12.8, 0)
-                    points[:, 0] += np.interp(points[:, 0], (1.9, 12.8, 15.4), border)
-                    spec[key] = points if key in ("tube", "rim") else points[0]
+                points = np.array(spec.get("tube", [spec.get("ball")]))
+                points[:, 1] += np.interp(points[:, 0], x, y)
+                points[:, 0] += np.interp(points[:, 0], (1.9, 12.8, 15.4), (0, a.scapula - 12.8, 0))
+                spec |= {"tube": points} if "tube" in spec else {"ball": points[0]}
         turn = np.diag(np.array([sign, 1, a.depth / 18]) * person.scale)
         parts += Mould(table).cast([SIDES[sign < 0]], turn[None], np.zeros((1, 3)))
     return parts
@@ -269,14 +252,15 @@ def _flesh(person: Person, low: float, high: float) -> list[Part]:
     a, fat, s, hip = person.anatomy, person.build, person.scale, person.hip("left")
     wide = float(Cavity(a).lateral(np.array([a.widest], np.float32))[0]) + 0.8
     loin, base = person.spine(21.0), person.spine(24.0)
-    chest = 0.52 * a.depth + 3.6
+    chest, belly = 0.52 * a.depth + 3.6, 10.2 + 1.5 * fat
     # y and z of the middle and half the size of muscle with all inside it; the fat on top of it
     bodies = np.array([
-        [-17 * s[1], -3 * s[2], 5.4 * s[0], 14 * s[1], 5.6 * s[2], 0.3 + 0.8 * fat],
-        [-10.5 * s[1], -3 * s[2], 13.5 * s[0], 6 * s[1], 6 * s[2], 0.4 + fat],
-        [7 * s[1], -1.6 * s[2], (wide + 1.6) * s[0], 22 * s[1], chest * s[2], 0.4 + 2.2 * fat],
-        [loin[1], loin[2] + 2.4, wide * s[0], 25 * s[1], (10.2 + 1.5 * fat) * s[2], 0.6 + 3.6 * fat],
-        [hip[1] - 4.5, base[2] + 0.2, person.hips + 6.8, 12.5 * s[1], 8.9 * s[2], 0.8 + 3.2 * fat],
+        [-17 * s[1], -3.4 * s[2], 5.4 * s[0], 14 * s[1], 6.1 * s[2], 0.3 + 0.8 * fat],
+        [-10.5 * s[1], -4.8 * s[2], 13.5 * s[0], 6.5 * s[1], 6.8 * s[2], 0.4 + fat],
+        [7 * s[1], -1.6 * s[2], (wide + 2) * s[0], 22 * s[1], chest * s[2], 0.4 + 2.2 * fat],
+        [loin[1], loin[2] + 2.4, wide * s[0], 25 * s[1], belly * s[2], 0.5 + 3.6 * fat],
+        [(a.clavicle + 3.5) * s[1], 0.3, 14.5 * s[0], 6.8 * s[1], 7.4 * s[2], 0.4 + 1.2 * fat],
+        [hip[1] - 7, base[2] + 0.2, person.hips + 8, 15.5, 8.9 * s[2], 0.6 + 3 * fat],
     ])  # fmt: skip
     reach = bodies[:, 3] + bodies[:, 5]
     bodies = bodies[(bodies[:, 0] - reach < high) & (bodies[:, 0] + reach > low)]
