@@ -90,7 +90,7 @@ def _brain(a: float, b: float, bone: float, weeks: float, rng: Rng) -> list[Part
         half = (a - less, b - less, b - less)
         return Part(name, material, ((ellipsoid((0, 0, 0), half),),), within)
 
-    horn, plexus, thin = rng.uniform(0.1, 0.2), rng.uniform(0.7, 0.95), 0.05 / b
+    horn, plexus, thin = rng.uniform(0.1, 0.2), rng.uniform(0.7, 0.95), 0.07 / b
     falx, insula = rng.uniform(0.7, 0.95), rng.uniform(0.55, 0.68)
     sides = 1 + (rng.random() < 0.4)  # of the half nearer to the probe little is seen
     sulci = rng.uniform([-0.7, -0.7, 0.02, -40], [0.7, 0.7, 0.15, 40], (int(weeks / 2) - 6, 4))

@@ -19,8 +19,9 @@ SEQUENCES = {"T1": (500, 14, 0, 0), "T1 contrast": (500, 14, 0, 0.7), "T2": (400
              "FLAIR": (9000, 100, 2350, 0)}  # fmt: skip
 RELAXIVITY = 4.1e-3  # l / (mmol ms): gadopentetate in plasma at 1.5 T (Rohrer et al. 2005)
 # contrast agent: share of the blood's concentration, and HU in the portal venous phase, by eye
-UPTAKE = {"blood": (1.0, 130), "tumour": (1.0, 35), "liver": (0.5, 45), "spleen": (0.7, 65),
-          "kidney": (0.9, 130), "bowel": (0.3, 25), "muscle": (0.15, 8)}  # fmt: skip
+UPTAKE = dict.fromkeys(MATERIALS, (0.0, 0)) | {
+    "blood": (1.0, 130), "tumour": (1.0, 35), "liver": (0.5, 45), "spleen": (0.7, 65),
+    "kidney": (0.9, 130), "bowel": (0.3, 25), "muscle": (0.15, 8)}  # fmt: skip
 CUTOFF = 6.0  # cycles / cm, at which a soft kernel of CT has fallen to 0
 
 
@@ -34,18 +35,17 @@ def painted(
     """
     grid = View(view.middle, view.axes, view.size * view.pixel, fine * view.size)
     table = {name: np.asarray(value, F32)[:, None, None] for name, value in values.items()}
-    total = np.tile(table["air"], (1, grid.size, grid.size))
-    named: Shares = {}
+    total, named = np.tile(table["air"], (1, grid.size, grid.size)), dict[str, Array]()
     for part, box, share in scene.amounts(grid, thickness):
         area = total[(slice(None), *box)]
         area += (table[part.material] - area) * share
-        if part.name and fine == 2:
-            even = np.pad(share, [(s.start % 2, s.stop % 2) for s in box])
-            rows, columns = (slice(s.start // 2, -(-s.stop // 2)) for s in box)
-            box, share = (rows, columns), halved(even)
-        if part.name:
-            named[part.name] = box, share
-    return halved(total) if fine == 2 else total, named
+        if part.name:  # which other parts may bear, too
+            whole = named.setdefault(part.name, np.zeros(total.shape[1:], F32))
+            whole[box] = np.maximum(whole[box], share)
+    if fine == 2:
+        total, named = halved(total), {name: halved(share) for name, share in named.items()}
+    picture = slice(0, view.size), slice(0, view.size)
+    return total, {name: (picture, share) for name, share in named.items()}
 
 
 def halved(fine: Array) -> Array:
@@ -77,7 +77,7 @@ def ct(
     contrast: 1 = portal venous phase;  sigma: noise in HU of a slice of 0.5 cm, None draws it
     """
     level, width, usual = _known(WINDOWS, window, "window")
-    hu = {k: [m.hu + contrast * UPTAKE.get(k, (0, 0))[1]] for k, m in MATERIALS.items()}
+    hu = {k: [m.hu + contrast * UPTAKE[k][1]] for k, m in MATERIALS.items()}
     (slab,), named = painted(scene, view, thickness_cm, hu)
     drawn, round_field = usual * np.exp(rng.normal(0, 0.3)), rng.random() < 0.5
     if abs(view.axes[2, 1]) > 0.8:  # across a body that lies on its back
@@ -114,7 +114,7 @@ def signal(tissue: Material, tr: float, te: float, ti: float = 0, agent: float =
     (Haacke et al. 1999, Magnetic Resonance Imaging); C mmol / l of agent add r1 C to 1/T1
     """
     rest, turned = np.exp(-(1 / tissue.t1 + RELAXIVITY * agent) * np.array([tr, ti]))
-    along = 1 - 2 * turned + rest if ti else 1 - rest
+    along = 1 - rest - (2 * (turned - rest) if ti else 0)
     return float(tissue.protons * along * np.exp(-te / tissue.t2))
 
 
@@ -123,9 +123,7 @@ def mr(
 ) -> tuple[Array, Shares]:
     """[H, W] grey in [0, 1] of an MR slice, and {name: (box, share)}; sequence: of `SEQUENCES`."""
     tr, te, ti, agent = _known(SEQUENCES, sequence, "sequence")
-    values = {
-        k: [signal(m, tr, te, ti, agent * UPTAKE.get(k, (0, 0))[0])] for k, m in MATERIALS.items()
-    }
+    values = {k: [signal(m, tr, te, ti, agent * UPTAKE[k][0])] for k, m in MATERIALS.items()}
     (clean,), named = painted(scene, view, thickness_cm, values)
     # coils around the body hear its surface best
     near = 1 + (view.u**2 + view.v**2) * F32(rng.uniform(0.8, 3.6) / (view.size * view.pixel) ** 2)

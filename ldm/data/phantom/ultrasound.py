@@ -48,24 +48,23 @@ def envelope(
     2 f integral of loss dr in dB    (echo [1], loss [dB / (cm MHz)], ln Z: [r, theta])
     """
     step, turn = radius[1] - radius[0], angle[1] - angle[0]
-    # two cycles long; a beam as wide as an aperture of 2 cm bends it
-    axial = SPEED / frequency / step
-    lateral = 0.6 * SPEED / frequency / 2 / turn
+    # a pulse of two cycles, an aperture of 2 cm
+    axial, lateral = SPEED / frequency / step, 0.3 * SPEED / frequency / turn
     wave = speckle(echo.shape, axial, lateral, rng) * echo
     deep, across = np.gradient(log_z, axis=0), np.gradient(log_z, axis=1)
     across = across * step / (radius[:, None] * turn)
     normal = deep**2 / (deep**2 + across**2 + 1e-12)  # cos^2
     mirror = np.tanh(0.5 * np.abs(deep)) * normal**4
     mirror = gaussian_filter(mirror, (axial, lateral)) * axial * np.sqrt(2 * np.pi)
-    lost = 2 * frequency * step * np.cumsum(loss, 0)  # dB, to and fro
-    return np.asarray(np.abs(wave + SPECULAR * mirror) * 10 ** (-lost / 20), F32)
+    left = 10 ** (-0.1 * frequency * step * np.cumsum(loss, 0))  # to and fro
+    left = gaussian_filter(left, (0, lateral))  # the beam is as wide as that at a shadow's edge
+    return np.asarray(np.abs(wave + SPECULAR * mirror) * left, F32)
 
 
 def aimed(scene: Scene, view: View, rng: Rng) -> View:
     """The picture that a probe gives: turned so that its front side is up, from the skin on.
 
-    A whole abdomen becomes the view along the right kidney, through the liver, from the flank;
-    a picture that is aimed already stays.
+    A whole abdomen becomes liver and right kidney from the flank; what is aimed already stays.
     """
     middle, width, away = view.middle, view.size * view.pixel, view.axes[2]
     down = np.array([0, 0, -1.0]) + away * away[2]
@@ -92,7 +91,8 @@ def _skin(scene: Scene, view: View) -> float:
     """cm down the picture from its middle to where the middle column enters the body."""
     bodies = [group for part in scene.parts if part.within == "air" for group in part.groups]
     right, down, away = view.axes
-    along = View(view.middle, np.stack([right, away, down]), 0.1, 1).intervals(Groups(bodies))
+    column = View(view.middle, np.stack([right, away, down]), 0.1, 1)
+    along = column.intervals(Groups(bodies)) if bodies else []
     first = min((float(found[1].min()) for found in along if found), default=np.inf)
     return first if np.isfinite(first) else -0.5 * view.size * view.pixel
 
@@ -103,27 +103,24 @@ def scan(scene: Scene, view: View, rng: Rng) -> tuple[Array, Shares]:
     Of the view `aimed`: 20 lg(envelope) + gain that grows with depth, of which 50-60 dB are shown.
     """
     view = aimed(scene, view, rng)
-    skin = _skin(scene, view)
-    bottom = 0.5 * view.size * view.pixel
-    frequency, array, half = rng.uniform(2.5, 4.5), rng.uniform(4.0, 6.5), rng.uniform(0.5, 0.65)
+    skin, bottom = _skin(scene, view), 0.5 * view.size * view.pixel
+    frequency, array, half = rng.uniform([2.5, 4.0, 0.5], [4.5, 6.5, 0.65])
     gain, span, tgc = rng.uniform([14, 50, 1.0], [25, 60, 1.35])
     radius = array + np.linspace(0, (bottom - skin) * rng.uniform(0.97, 1.1), SAMPLES)
     angle = np.linspace(-half, half, RAYS)
     x, y = radius[:, None] * np.sin(angle), radius[:, None] * np.cos(angle) + skin - array
     middle, reach = 0.5 * (skin + y.max()), max(x.max(), 0.5 * (y.max() - skin)) + 0.2
-    around = View(view.middle + middle * view.axes[1], view.axes, 2 * reach, 200)
-    values = {
-        k: (m.echo, m.loss, np.log(IMPEDANCE.get(k, 1.65)), k != "air")
-        for k, m in MATERIALS.items()
-    }
+    around = View(view.middle + middle * view.axes[1], view.axes, 2 * reach, 224)
+    log_z = {k: np.log(IMPEDANCE.get(k, 1.65)) for k in MATERIALS}
+    values = {k: (m.echo, m.loss, log_z[k], k != "air") for k, m in MATERIALS.items()}
     maps, shares = painted(scene, around, 0.3, values, fine=1)
     maps[0] *= np.exp(F32(0.25) * around.texture(rng, 0.5))  # no tissue is all even
     at = [(v + reach) / around.pixel - 0.5 for v in (y - middle, x)]
-    echo, loss, log_z, matter = (map_coordinates(m, at, order=1, mode="nearest") for m in maps)
+    echo, loss, hard, matter = (map_coordinates(m, at, order=1, mode="nearest") for m in maps)
     # what lies between the array and the skin is gel
     wet = np.maximum.accumulate(matter > 0.5, axis=0)
-    echo, loss, log_z = np.where(wet, echo, 0), np.where(wet, loss, 0), np.where(wet, log_z, 0.4)
-    sound = envelope(echo, loss, log_z, radius, angle, frequency, rng)
+    hard = np.where(wet, hard, log_z["water"])
+    sound = envelope(echo * wet, loss * wet, hard, radius, angle, frequency, rng)
     rise = tgc * frequency * np.minimum(radius[:, None] - array, 15)
     decibel = 20 * np.log10(sound + F32(1e-5)) + rise
     grey = np.clip((decibel + gain) / span, 0, 1).astype(F32)
@@ -131,11 +128,8 @@ def scan(scene: Scene, view: View, rng: Rng) -> tuple[Array, Shares]:
     deep = fine.v - F32(skin - array)
     far, turn = np.hypot(fine.u, deep), np.arctan2(fine.u, deep)
     at = [(far - array) / (radius[1] - radius[0]), (turn + half) / (angle[1] - angle[0])]
+    box = slice(0, view.size), slice(0, view.size)
     picture, seen = (halved(map_coordinates(m, at, order=1)) for m in (grey, np.ones_like(grey)))
     places = ((view.at + reach - shift) / around.pixel for shift in (middle, 0))
     grid = np.ix_(*(np.clip(place, 0, around.size - 1).astype(int) for place in places))
-    for name, (box, share) in shares.items():
-        whole = np.zeros_like(maps[0])
-        whole[box] = share
-        shares[name] = (slice(0, view.size), slice(0, view.size)), whole[grid] * seen
-    return picture, shares
+    return picture, {name: (box, share[grid] * seen) for name, (_, share) in shares.items()}
