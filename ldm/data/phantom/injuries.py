@@ -58,10 +58,10 @@ def _fracture(
     angle = rng.uniform(25, 50) if found.kind == "oblique" else rng.uniform(0, 12)
     normal = np.cos(np.deg2rad(angle)) * along + np.sin(np.deg2rad(angle)) * across
     far = found.kind == "displaced"
-    shift = radius * (rng.uniform(0.4, 0.7) if far else rng.uniform(0.04, 0.15))
+    shift = radius * (rng.uniform(0.4, 0.7) if far else rng.uniform(0.12, 0.25))
     shift *= 0.5 + found.size
     bend = rng.uniform(5, 20) * found.size if far else rng.uniform(0, 4)
-    gap = 0.05 + 0.1 * found.size
+    gap = 0.1 + 0.15 * found.size
     turn = _about_line(np.cross(along, across), bend)
     move = shift * across + gap * along
     near = _half_space(normal, high=float(normal @ point))
