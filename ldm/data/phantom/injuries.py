@@ -35,30 +35,31 @@ def _fracture(
     parts: list[Part], found: Finding, middle: Floats, reach: float, rng: Rng
 ) -> tuple[list[Part], Truth]:
     """A long bone cut by a plane; what lies beyond is shifted, turned and set apart a little."""
-    places = []
-    for number, part in enumerate(parts):
-        words = part.name.split()
-        if part.material != "compact bone" or not set(words) & set(LONG):
-            continue
-        for solid in part.groups[0]:
-            p, q = solid.hull[0], solid.hull[-1]
-            point = p + rng.uniform(0.3, 0.7) * (q - p)
-            if np.linalg.norm(q - p) > 0.8 and np.linalg.norm(point - middle) < reach:
-                places.append((number, point, (q - p) / np.linalg.norm(q - p)))
+    places = []  # distance from the middle, bone, point, axis, radius
+    for part in parts:
+        if part.material == "compact bone" and set(part.name.split()) & set(LONG):
+            for solid in part.groups[0]:
+                p, q = solid.hull[0], solid.hull[-1]
+                if (length := float(np.linalg.norm(q - p))) > 0.8:
+                    point = p + rng.uniform(0.3, 0.7) * (q - p)
+                    distance = float(np.linalg.norm(point - middle))
+                    places.append((distance, part.name, point, (q - p) / length, _radius(solid)))
     if not places:
         raise ValueError("no long bone of this picture can break; choose another region")
+    reach = max(reach, min(place[0] for place in places))
+    near = [place for place in places if place[0] <= reach]
     # every bone in reach is as likely as any other, whatever the number of its pieces
-    number = int(rng.choice(sorted({place[0] for place in places})))
-    _, point, along = [p for p in places if p[0] == number][
-        int(rng.integers(sum(p[0] == number for p in places)))
-    ]
+    bone = str(rng.choice(sorted({place[1] for place in near})))
+    own = [place for place in near if place[1] == bone]
+    _, _, point, along, radius = own[int(rng.integers(len(own)))]
+    number = [part.name for part in parts].index(bone)
     across = np.cross(along, rng.normal(size=3))
     across /= np.linalg.norm(across)
     angle = rng.uniform(25, 50) if found.kind == "oblique" else rng.uniform(0, 12)
     normal = np.cos(np.deg2rad(angle)) * along + np.sin(np.deg2rad(angle)) * across
-    width = 2 * float(np.median([_radius(s) for s in parts[number].groups[0]]))
     far = found.kind == "displaced"
-    shift = width * (rng.uniform(0.3, 0.7) if far else rng.uniform(0.02, 0.1)) * (0.5 + found.size)
+    shift = radius * (rng.uniform(0.4, 0.7) if far else rng.uniform(0.04, 0.15))
+    shift *= 0.5 + found.size
     bend = rng.uniform(5, 20) * found.size if far else rng.uniform(0, 4)
     gap = 0.05 + 0.1 * found.size
     turn = _about_line(np.cross(along, across), bend)
@@ -73,13 +74,13 @@ def _fracture(
         rest = part.moved(turn, point - turn @ point + move)
         broken.append(replace(rest, clip=(beyond,)))
     truth: Truth = {
-        "bone": parts[number].name,
+        "bone": bone,
         "kind": found.kind,
         "displacement_mm": 10 * shift,
         "gap_mm": 10 * gap,
         "angle_deg": bend,
         "at_cm": point.tolist(),
-        "width_mm": 10 * width,
+        "width_mm": 20 * radius,
     }
     return [*parts[:number], *broken, *parts[end:]], truth
 
@@ -142,10 +143,10 @@ def _haemorrhage(
         ]
         solids, clip = (ellipsoid(at, thick * rng.uniform(0.7, 1.1, 3)),), (vault,)
     elif found.kind == "epidural":
-        at = centre + half * [sign * 0.98, rng.uniform(-0.25, 0.1), rng.uniform(-0.3, 0.3)]
+        at = centre + half * [sign * 0.93, rng.uniform(-0.25, 0.1), rng.uniform(-0.3, 0.3)]
         solids, clip = (ellipsoid(at, (thick, 2.6 + found.size, 3 + found.size)),), (vault,)
     else:
-        at = centre + half * [sign * 0.98, -0.1, 0]
+        at = centre + half * [sign * 0.95, -0.1, 0]
         solids, clip = (ellipsoid(at, (0.6 * thick, 0.75 * half[1], 0.85 * half[2])),), (vault,)
     blood = Part("brain haemorrhage", "bleeding", (solids,), "grey matter", clip)
     return [*parts, blood], {"side": found.side, "kind": found.kind, "thickness_mm": 10 * thick}
@@ -168,8 +169,11 @@ def _named(parts: list[Part], name: str) -> Part:
 def plate(parts: list[Part], truth: Truth, rng: Rng) -> list[Part]:
     """With a plate and four screws beside the broken bone."""
     at, radius = np.asarray(truth["at_cm"]), float(truth["width_mm"]) / 20  # type: ignore[arg-type]
-    solids = [s for part in parts if part.name == truth["bone"] for s in part.groups[0]]
-    near = min(solids, key=lambda s: float(np.linalg.norm(s.hull.mean(0) - at)))
+    bone = [s for part in parts if part.name == truth["bone"] for s in part.groups[0]]
+    near = min(
+        (s for s in bone if len(s.hull) > 1),
+        key=lambda s: float(np.linalg.norm(s.hull.mean(0) - at)),
+    )
     along = near.hull[-1] - near.hull[0]
     along = along / np.linalg.norm(along)
     out = np.cross(along, rng.normal(size=3))
@@ -186,7 +190,10 @@ def cast(parts: list[Part], truth: Truth) -> list[Part]:
     """With plaster round the broken limb, of which it is a cone."""
     at = np.asarray(truth["at_cm"])
     limbs = [[s for s in group if len(s.hull) > 1] for group in parts[0].groups]
-    limb = min(limbs, key=lambda g: min(float(np.linalg.norm(s.hull.mean(0) - at)) for s in g))
+    limb = min(
+        filter(None, limbs),
+        key=lambda g: min(float(np.linalg.norm(s.hull.mean(0) - at)) for s in g),
+    )
     near = [s for s in limb if np.linalg.norm(s.hull.mean(0) - at) < 12]
     ends = [near[0].hull[0], near[-1].hull[-1]]
     return [*_sleeve(*ends, max(_radius(s) for s in near), "cast", "plaster", 0.5), *parts]

@@ -7,6 +7,7 @@ Basic anatomical and physiological data, 2002: 1.4 to 1.8, 0.13 to 0.15, 0.14 to
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from ldm.data.phantom.body import F32, Array
 from ldm.data.phantom.detector import Floats, spline
 from ldm.data.phantom.findings import stream
 from ldm.data.phantom.person import Person, about, cranium
-from ldm.data.phantom.scene import Field, Part
-from ldm.data.phantom.solids import Solid, chain, ellipsoid, frustum
+from ldm.data.phantom.scene import Cloud, Field, Part
+from ldm.data.phantom.solids import Point, Solid, chain, ellipsoid
 from ldm.data.phantom.thorax import chest_organs
 
 
@@ -36,18 +37,22 @@ def _table() -> dict[str, Any]:
 def abdomen_organs(person: Person) -> list[Part]:
     """The fat inside the wall of the belly, then organs, great vessels, psoas and bowel in it."""
     a, size, rng = person.anatomy, person.scale, stream(person.seed, 132)
-    waist = person.spine(21) / size
-    back, front = waist[2] - 0.8, 0.5 * a.depth - 1.5 + 3 * a.fat
-    wide, deep = a.width - 1.3 + 1.5 * a.fat, (front - back) / 2
-    middle = np.array([0, a.dome[0] + 11, (front + back) / 2])
-    upper = ellipsoid(middle * size, np.array([wide, 10.0, deep]) * size)
-    hips = person.spine(24)[1] + 1
-    lower = frustum(middle * size, (0, hips, middle[2] * size[2]), wide, 0.8 * wide, deep / wide)
-    parts = [Part("", "fat", ((upper, lower),))]
+    # the trunk's ellipsoid less the wall of the belly, from the diaphragm on
+    loin = person.spine(21)
+    back, front = loin[2] - 1.0, loin[2] + 4.5 + (7.6 + 1.5 * a.fat) * size[2]
+    middle = np.array([0, loin[1], 0.5 * (back + front)])
+    half = np.array([(a.width - 1.0) * size[0], 20 * size[1], 0.5 * (front - back)])
+    top = (min(a.dome) + 1.0) * size[1]
+    fat = [(ellipsoid(middle, half).cut((0, 1, 0), top),)]
+    parts: list[Part] = []
     solids: dict[tuple[str, str], list[Solid]] = {}
     for name, material, x, y, z, *shape in _table()["dome"]:
         at = np.array([x, y + a.dome[int(x > 0)], z])
-        solids.setdefault((name, material), []).append(_blob(at * size, shape, size, rng))
+        made = _blob(at * size, shape, size, rng)
+        if (name, x < 0) == ("liver", True):  # its lower side lies on kidney and gut
+            under = np.array([0.5, 0.62, -0.6])
+            made = made.cut(under, high=float(under @ made.hull[0]) + 3.6 * size[0])
+        solids.setdefault((name, material), []).append(made)
     for name, material, level, x, y, z, *shape in _table()["spine"]:
         at = person.spine(level) + np.array([x, y, z]) * size
         solids.setdefault((name, material), []).append(_blob(at, shape, size, rng))
@@ -55,11 +60,12 @@ def abdomen_organs(person: Person) -> list[Part]:
         parts.append(Part(name, material, (tuple(group),), "fat"))
         if "kidney" in name:
             sign = 1 if "left" in name else -1
+            fat.append((ellipsoid(group[0].hull[0], np.array([4.0, 7.2, 3.6]) * size),))
             hilum = group[0].hull[0] - np.array([sign * 1.3, 0, -0.4])
             parts.append(Part("", "fat", ((ellipsoid(hilum, (1.1, 2.6, 1.0)),),), "kidney"))
             parts.append(Part("", "water", ((ellipsoid(hilum, (0.5, 1.5, 0.5)),),), "fat"))
-    parts += _trunks(person)
-    return parts + _stomach_gas(person) + _bowel(person)
+    parts += _trunks(person) + _stomach_gas(person) + _bowel(person)
+    return [Part("", "fat", tuple(fat)), *parts]
 
 
 def _blob(at: Floats, shape: Sequence[float], size: Floats, rng: np.random.Generator) -> Solid:
@@ -88,7 +94,7 @@ def _lying(person: Person) -> bool:
 
 
 def _stomach_gas(person: Person) -> list[Part]:
-    """The film's bubble under the left dome: the upper part of the standing, the front of others."""
+    """The film's bubble under the left dome: its upper part, or its front in those who lie."""
     a, size, rng = person.anatomy, person.scale, stream(person.seed, 6)  # as the film's
     g = a.gas
     at = np.array([rng.normal(7.0, 1.0) - 0.8, a.dome[1] + 1.6 + 1.2 * g, 0.5])
@@ -103,7 +109,8 @@ def _stomach_gas(person: Person) -> list[Part]:
 
 def _bowel(person: Person) -> list[Part]:
     """The colon's haustra along its frame and the loops of the small bowel; gas in some of them."""
-    a, size, rng, parts = person.anatomy, person.scale, stream(person.seed, 133), []
+    a, size, rng = person.anatomy, person.scale, stream(person.seed, 133)
+    parts: list[Part] = []
     knots = _table()["colon"]
     line = np.array([person.spine(level) / size * [0, 1, 1] for level, *_ in knots])
     line[:10, 2] = 0  # only the rectum follows the sacrum
@@ -115,20 +122,31 @@ def _bowel(person: Person) -> list[Part]:
     count = int(length[-1] / 2.5)
     stops = np.array([np.interp((np.arange(count) + 0.5) * 2.5, length, c) for c in curve.T]).T
     along = np.gradient(stops[:, :3], axis=0)
-    filled, lying = 0.5, _lying(person)
+    filled, lying, stool, run = 0.5, _lying(person), [], False
     for (*at, r, gas), way in zip(stops, along, strict=True):
-        turn = _facing(way)
         filled = 0.6 * filled + 0.4 * rng.random()  # neighbours are alike
-        half = np.array([r, 1.5, r]) * size[0] * rng.normal(1, 0.08)
-        parts += _loop(
-            np.array(at) * size, half, turn, 1.45 * gas * (filled > 0.62 - 0.45 * gas), lying
-        )
-    for i in range(26):
-        column, row = i % 5, i // 5
-        x = ((column - 2) * 2.5 + rng.normal(0, 0.8)) * a.width / 13.5
-        y = person.spine(21.0 + 0.62 * row + rng.normal(0, 0.12))[1]
-        at = np.array([x * size[0], y, rng.uniform(0.5, 5.5) * size[2]])
-        half = np.array([rng.uniform(1.1, 1.5), rng.uniform(1.8, 2.8), rng.uniform(1.1, 1.5)])
+        half = np.array([r, 1.5, r]) * size[0] * rng.normal(1, [0.1, 0.05, 0.1])
+        full = filled > 0.66 - 0.45 * gas
+        made = _loop(np.array(at) * size, half, _facing(way), 1.3 * gas * full, lying)
+        if run and len(made) > 1:  # one lumen with the piece before it
+            parts[-1] = replace(made[1], groups=((*parts[-1].groups[0], *made[1].groups[0]),))
+            parts.insert(-1, made[0])
+        else:
+            parts += made
+        run = len(made) > 1
+        if not full and gas < 0.65:
+            stool.append(np.array(at) * size + rng.normal(0, 0.4, (30, 3)) * half)
+    if stool:  # with bubbles of about 5 mm in it
+        bubbles = np.concatenate(stool)
+        volume = 0.06 * rng.exponential(1, len(bubbles))
+        parts.append(Part("", "air", within="bowel", other=Cloud(bubbles, volume, 0.18)))
+    deep = a.depth / 2 - 2 + 1.5 * a.fat
+    for i in range(42):
+        column, row = i % 6, i // 6
+        x = ((column - 2.5) * 2.3 + rng.normal(0, 0.8)) * a.width / 13.5
+        y = person.spine(20.8 + 0.55 * row + rng.normal(0, 0.12))[1]
+        at = np.array([x * size[0], y, rng.uniform(0.0, deep) * size[2]])
+        half = np.array([rng.uniform(1.0, 1.5), rng.uniform(2.0, 3.4), rng.uniform(1.0, 1.5)])
         turn = _facing(rng.normal(0, 1, 3) * [1, 1, 0.4])
         parts += _loop(at, half, turn, rng.choice([0.0, 0.7], p=[0.8, 0.2]), lying)
     return parts
@@ -146,7 +164,7 @@ def _loop(at: Floats, half: Floats, turn: Floats, gas: float, lying: bool) -> li
     """A piece of bowel, and the gas that floats in it, up or, of those who lie, to the front."""
     parts = [Part("", "bowel", ((ellipsoid(at, half, turn),),), "fat")]
     if gas > 0.25:
-        inner = ellipsoid(at, half * np.array([0.86, 0.95, 0.86]), turn)
+        inner = ellipsoid(at, half * np.array([0.86, 0.97, 0.86]), turn)
         up, r = ((0, 0, 1), half[2]) if lying else ((0, -1, 0), half[0])
         level = float(np.array(up) @ at) + (0.9 - 1.8 * min(gas, 1)) * r
         parts.append(Part("", "air", ((inner.cut(up, low=level),),), "bowel"))
@@ -157,11 +175,11 @@ def pelvis_organs(person: Person) -> list[Part]:
     """Fat of the small pelvis, the bladder, and the uterus or the prostate."""
     rng, size = stream(person.seed, 134), person.scale
     floor = person.spine(24.6)
-    middle = np.array([0, floor[1] + 2, person.hip("left")[2] + 1.0])
+    middle = np.array([0, floor[1], person.hip("left")[2] + 1.0])
     fill = rng.uniform(0.75, 1.15)
-    at = middle + np.array([0, 1.5, 2.5])
+    at = middle + np.array([0, 3.5, 2.5])
     bladder = ellipsoid(at, np.array([4.2, 2.9, 3.2]) * fill * size)
-    parts = [Part("", "fat", ((ellipsoid(middle, np.array([6.0, 6.5, 5.5]) * size),),))]
+    parts = [Part("", "fat", ((ellipsoid(middle, np.array([6.2, 7.5, 5.5]) * size),),))]
     if person.sex == "F":
         half = np.array([2.6, 2.0, 3.6]) * size * rng.normal(1, 0.1)
         uterus = ellipsoid(at + np.array([0.3, -3.6, -1.0]) * size, half, about(0, 20))
@@ -173,104 +191,93 @@ def pelvis_organs(person: Person) -> list[Part]:
 
 
 def head_organs(person: Person) -> list[Part]:
-    """Brain in its fluid, ventricles, cerebellum, brainstem and eyes."""
-    middle, half = cranium(person)
-    rng, s = stream(person.seed, 135), half / np.array([6.8, 6.4, 8.6])
+    """Brain in its fluid, ventricles, deep nuclei, cerebellum, brainstem and eyes."""
+    (middle, half), turn, top = cranium(person), about(0, 8), person.spine(0)
+    rng, size = stream(person.seed, 135), np.asarray(person.head) / (15.2, 22.8, 19.6)
     old = float(np.clip((person.age - 50) / 35, 0, 1))
-    rim = 0.25 + 0.25 * old
+    shrunk = 0.15 + 0.3 * old + 0.05 * rng.random()  # cm of fluid around the brain
 
-    def blob(x: float, y: float, z: float, *size: float, turn: Floats | None = None) -> Solid:
-        at = middle + np.array([x, y, z]) * s
-        return ellipsoid(at, np.array(size) * s, np.eye(3) if turn is None else turn)
+    def blob(sign: int, at: Point, long: Point, less: float = 0.0) -> Solid:
+        return ellipsoid(top + size * at * [sign, 1, 1], np.array(long) * size - less)
 
-    brain = ellipsoid(middle, half - rim).cut((0, 1, 0), high=middle[1] + 4.0 * s[1])
-    parts = [Part("brain", "grey matter", ((brain,),), "water")]
-    parts.append(
-        Part(
-            "", "white matter", within="grey matter", other=_folds(middle, half, rim, rng, "white")
-        )
-    )
-    parts.append(
-        Part("", "water", within="grey matter", other=_folds(middle, half, rim, rng, "water"))
-    )
-    for sign in (-1, 1):
-        for x, y, z, *size in (
-            (1.5, 0.9, 2.6, 0.7, 0.9, 1.6),
-            (2.6, 1.0, 0.6, 0.55, 1.3, 1.9),
-            (1.3, 1.2, -0.6, 0.8, 1.0, 1.5),
-        ):
-            parts.append(Part("", "grey matter", ((blob(sign * x, y, z, *size),),), "white matter"))
-        swell = (0.8 + 0.5 * old) * rng.normal(1, 0.1)
-        horns = [(0.9, -0.4, 3.4), (0.7, -1.2, 0.5), (1.7, -0.5, -2.2), (2.0, 0.6, -4.0)]
-        curve = np.array([middle + np.array([sign * x, y, z]) * s for x, y, z in horns])
-        for i in range(3):
-            tube = chain(curve[i : i + 2], np.array([0.4, 0.55, 0.6, 0.35])[i : i + 2] * swell)
-            parts.append(
-                Part(
-                    f"{'left' if sign > 0 else 'right'} ventricle" if i == 0 else "",
-                    "water",
-                    (tuple(tube),),
-                    "white matter",
-                )
-            )
-    parts.append(
-        Part("", "water", ((blob(0, 1.3, 0.4, 0.25 + 0.15 * old, 1.1, 1.5),),), "grey matter")
-    )
-    below = blob(0, 4.2, -4.2, 5.3, 2.9, 3.6)
-    parts.append(Part("", "water", ((below,),), "grey matter"))
-    for sign in (-1, 1):
-        lobe = blob(sign * 2.3, 4.3, -4.3, 2.6, 2.3, 3.0)
-        parts.append(Part("cerebellum" if sign > 0 else "", "grey matter", ((lobe,),), "water"))
+    def both(kind: str, within: str, at: Point, long: Point, name: str = "") -> list[Part]:
+        return [Part(name, kind, ((blob(sign, at, long),),), within) for sign in (1, -1)]
+
+    lobes = [((3.9, -5.4, 2.4), (2.72, 2.5, 3.7))]  # temporal
+    groups = [(ellipsoid(middle, half - shrunk, turn),)]
+    groups += [(blob(sign, *lobe, shrunk),) for lobe in lobes for sign in (1, -1)]
+    space = [(ellipsoid(middle, half, turn),)]
+    space += [(blob(sign, *lobe),) for lobe in lobes for sign in (1, -1)]
+    parts = [Part("", "water", tuple(space), "grey matter")]
+    parts.append(Part("brain", "grey matter", tuple(groups), "water"))
+    if person.phantom.modality != "xray":  # to X-rays the brain is all of one kind
+        shapes = [(g[0].hull[0], g[0]) for g in groups]
+        waves = rng.normal(0, 1, (3, 3))
+        parts.append(Part("", "white matter", (), "grey matter", (), _folds(shapes, waves, -0.3)))
         parts.append(
-            Part(
-                "", "white matter", ((blob(sign * 2.0, 4.2, -3.8, 1.2, 0.7, 1.4),),), "grey matter"
-            )
+            Part("", "water", (), "grey matter", (), _folds(shapes, waves, 0.03 + 0.1 * old))
         )
-    stem = np.array(
-        [middle + np.array(p) * s for p in ((0, 2.2, -0.6), (0, 4.2, -0.6), (0, 7.5, -1.6))]
-    )
-    parts.append(
-        Part(
-            "brainstem",
-            "white matter",
-            (tuple(chain(stem, np.array([1.5, 1.5, 0.8]) * s[0])),),
-            "water",
-        )
-    )
-    parts.append(Part("", "water", ((blob(0, 4.3, -2.3, 0.7, 0.8, 0.45),),), "grey matter"))
+    arch = [(0, -9.3, 3.6), (0, -10.9, 2.6), (0, -11.5, 0), (0, -10.8, -2.4), (0, -9.9, -3.1)]
+    callosum = chain(top + size * np.array(arch), 0.45 * size[0])
+    parts.append(Part("", "white matter", tuple((s,) for s in callosum), "grey matter"))
+    for shape in (((1.4, -8.3, 2.9), (0.7, 1.1, 1.5)), ((2.3, -8.3, 1.0), (0.8, 1.2, 2.2)),
+                  ((1.1, -7.9, -0.7), (0.9, 1.0, 1.5))):  # fmt: skip
+        parts += both("grey matter", "white matter", *shape)
+    swell = (0.75 + 0.5 * old) * rng.normal(1, 0.1)
+    horns = [(1.1, -9.0, 4.4), (0.7, -10.0, 2.6), (0.7, -10.3, 0.2), (1.7, -9.8, -2.6),
+             (2.2, -8.7, -4.8)]  # fmt: skip
+    wide = np.array([0.12, 0.42, 0.4, 0.55, 0.12]) * swell
     for side, sign in (("left", 1), ("right", -1)):
-        socket, eye = (
-            blob(sign * 3.2, 5.0, 6.6, 1.8, 1.7, 2.2),
-            blob(sign * 3.2, 5.0, 7.6, 1.2, 1.2, 1.2),
-        )
-        parts.append(Part("", "fat", ((socket,),), "muscle", clip=(socket,)))
+        curve = top + size * np.array(horns) * [sign, 1, 1]
+        for i in range(4):
+            tube = tuple(chain(curve[i : i + 2], wide[i : i + 2], 1.5, (0, 1, 0)))
+            parts.append(Part(f"{side} lateral ventricle", "water", (tube,), "white matter"))
+    parts += both("water", "grey matter", (0, -7.9, -0.1), (0.15 + 0.2 * old, 1.1, 1.4))
+    parts += both("water", "grey matter", (2.4, -4.4, -4.2), (3.0, 2.6, 3.4))
+    parts += both("grey matter", "water", (2.4, -4.4, -4.2), (2.8, 2.4, 3.2), name="cerebellum")
+    parts += both("white matter", "grey matter", (1.9, -5.0, -4.2), (1.3, 0.8, 1.4))
+    stem = [(0, -7.2, -0.8), (0, -5.0, -0.4), (0, -3.0, -1.3), (0, 0.5, -2.2)]
+    tube = tuple(chain(top + size * np.array(stem), np.array([1.3, 1.4, 0.8, 0.6]) * size[0]))
+    parts.append(Part("brainstem", "white matter", (tube,), "water"))
+    parts += both("water", "grey matter", (0, -5.0, -2.1), (0.7, 0.8, 0.4))
+    parts += both("fat", "muscle", (3.1, -4.7, 6.4), (1.75, 1.6, 2.3))
+    for side, sign in (("left", 1), ("right", -1)):
+        eye = blob(sign, (3.1, -4.7, 7.6), (1.2, 1.2, 1.2))
         parts.append(Part(f"{side} eye", "water", ((eye,),), "fat"))
     return parts
 
 
-def _folds(middle: Floats, half: Floats, rim: float, rng: np.random.Generator, kind: str) -> Field:
-    """White matter under a folded cortex of 0.35 cm, or the fluid in its furrows."""
-    waves = rng.normal(0, 1, (3, 3))
-    waves *= (np.array([2.2, 2.0, 1.4]) / np.linalg.norm(waves, axis=1))[:, None]
-    phase, inner = rng.uniform(0, 6, 3), (half - rim).astype(F32)
+def _folds(shapes: Sequence[tuple[Floats, Solid]], waves: Floats, out: float) -> Field:
+    """White matter below a folded cortex (as deep as out < 0 says), or fluid in its furrows.
+
+    shapes: the middles and the ellipsoids of the brain
+    """
+    waves = waves * (np.array([2.0, 1.9, 1.7]) / np.linalg.norm(waves, axis=1))[:, None]
+    middle, solid = shapes[0]
+    half = np.abs(solid.spread).sum(1)
 
     def inside(points: Floats, soft: float) -> Array:
+        depth = np.full(points.shape[:-1], -9, F32)
+        for at, ball in shapes:
+            p = (points - at).astype(F32)
+            r2 = np.einsum("...i,ij,...j->...", p, ball.quadric.astype(F32), p)
+            r = np.sqrt(r2)
+            depth = np.maximum(depth, (1 - r) * np.linalg.norm(p, axis=-1) / np.maximum(r, 0.1))
         p = (points - middle).astype(F32)
-        r = np.sqrt(((p / inner) ** 2).sum(-1))
-        depth = (1 - r) * F32(inner.mean())  # cm below the surface
-        a, b, c = (p @ wave.astype(F32) + F32(f) for wave, f in zip(waves, phase, strict=True))
-        fold = np.abs(np.sin(a + 1.3 * np.sin(b) + 0.8 * np.sin(1.7 * c))) / F32(2.6)
-        cleft = np.minimum(np.abs(p[..., 0]), 3.0)
-        fold = np.where(depth < 2.2, np.minimum(fold, cleft), np.minimum(cleft, 3))
-        if kind == "water":
-            share = (F32(0.07 + 0.3 * rim) - fold) / F32(max(soft, 0.1)) + F32(0.3)
-            share = np.minimum(share, depth / F32(max(soft, 0.1)))
-            share = np.minimum(share, (F32(1.9) - depth) / F32(max(soft, 0.1)))
+        a, b, c = np.moveaxis(p @ waves.T.astype(F32), -1, 0)
+        fold = np.abs(np.sin(a + 1.9 * np.sin(b) + 1.5 * np.sin(c))) / F32(3.4)
+        fold = fold + F32(0.6) * np.clip(depth - F32(1.3) - F32(0.6) * np.sin(b), 0, None)
+        # the falx parts the halves but for the corpus callosum
+        cleft = np.where((depth < 3.2) & (p[..., 1] < 1), np.abs(p[..., 0]), F32(3))
+        fold, width = np.minimum(fold, cleft), F32(max(soft, 0.1))
+        if out > 0:
+            share = (F32(out) - fold) / width + F32(0.5)
+            share = np.minimum(share, depth / width)
         else:
-            share = np.minimum(depth - F32(0.35), fold - F32(0.33)) / F32(max(soft, 0.1)) + F32(0.5)
-        return np.asarray(np.clip(share, 0, 1) * (p[..., 1] < 4.0), F32)
+            share = (np.minimum(depth, fold) + F32(out)) / width + F32(0.5)
+        return np.asarray(np.clip(share, 0, 1), F32)
 
-    return Field(inside, middle, half)
+    return Field(inside, middle, half + np.array([0, 2, 0]))
 
 
 ORGANS: dict[str, Callable[[Person], list[Part]]] = {

@@ -1,6 +1,6 @@
 """A scene: body parts in the order in which each takes the place of what is there already."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,7 @@ from ldm.data.phantom.solids import (
     ellipsoid,
 )
 
-PLANES = 48  # at which a field is looked up along a ray
+PLANE_STEP = 0.6  # cm between the planes at which a field is looked up along a ray
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,15 @@ class Scene:
             self.places.append((own, len(groups) - 1 if part.clip else None))
         self.groups = Groups(groups) if groups else None
 
+    def middles(self, names: Iterable[str]) -> list[Floats]:
+        """[3] the middle of each part of one of these names."""
+        wanted = set(names)
+        return [
+            part.other.middle if isinstance(part.other, Field) else part.groups[0][0].hull.mean(0)
+            for part in self.parts
+            if part.name in wanted and (part.groups or isinstance(part.other, Field))
+        ]
+
     def amounts(self, view: View, thickness: float | None = None) -> list[tuple[Part, Box, Array]]:
         """Each visible part, the box of pixels around it and how much of it is in each.
 
@@ -227,7 +236,7 @@ def _field(view: View, shape: Field, thickness: float | None) -> tuple[Box, Arra
     depths = span[:, 2] if thickness is None else np.array([-0.5, 0.5]) * thickness
     if x0 >= x1 or y0 >= y1 or depths[0] > span[1, 2] or depths[1] < span[0, 2]:
         return None
-    count = PLANES if thickness is None else 3
+    count = int((depths[1] - depths[0]) / PLANE_STEP) + 1 if thickness is None else 3
     step = (depths[1] - depths[0]) / count
     u, v = view.at[None, x0:x1, None], view.at[y0:y1, None, None]
     grid = (view.middle + u * view.axes[0] + v * view.axes[1]).astype(F32)

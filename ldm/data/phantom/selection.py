@@ -34,6 +34,12 @@ SLICED = {
     "ct": ("head", "chest", "abdomen", "pelvis", "spine"),
     "mr": ("head", "spine", "knee"),
 }
+USUAL_WINDOWS = {
+    "head": ("brain",),
+    "chest": ("soft tissue", "lung"),
+    "abdomen": ("soft tissue",),
+    "pelvis": ("soft tissue", "bone"),
+}  # all others are shown in the bone window
 LIMB_BONES = (
     *("shoulder", "arm", "elbow", "forearm", "wrist", "hand"),
     *("pelvis", "thigh", "knee", "leg", "ankle", "foot"),
@@ -121,9 +127,8 @@ def _select(seed: int, where: Mapping[str, Sequence[str]], exclude: Sequence[str
     side = str(rng.choice(list(where.get("side", ("left", "right")))))
     kinds = where.get("window" if modality == "ct" else "sequence", ())
     if modality in ("ct", "mr"):
-        usual = {"chest": ("soft tissue", "lung"), "head": ("brain",), "spine": ("bone",)}
         if modality == "ct" and not kinds:
-            kinds = usual.get(region, ("soft tissue",))
+            kinds = USUAL_WINDOWS.get(region, ("bone",))
         kind = str(rng.choice(list(kinds or SEQUENCES)))
     else:
         kind = ""

@@ -25,8 +25,8 @@ class Chest:
 
     def __init__(self, person: Person) -> None:
         self.person, a = person, person.anatomy
-        x, y = np.arange(-16.5, 16.6, STEP, F32), np.arange(a.apex - 0.5, 22, STEP, F32)
-        self.x, self.y = np.meshgrid(x, y)
+        x, y = np.arange(-16.5, 16.6, STEP), np.arange(a.apex - 0.5, 22, STEP)
+        self.x, self.y = (grid.astype(F32) for grid in np.meshgrid(x, y))
         middle = self.x - F32(a.scoliosis) * np.sin(self.y / F32(9))
         self.right = middle < 0
         self.beside = np.abs(middle)
@@ -42,23 +42,25 @@ class Chest:
         rear = self.back + np.minimum(back, full - self.air)
         self.rear = rear, rear + (1 - share) * self.air
         self.fore = self.front - share * self.air, self.front
-        wide = np.minimum(front, self.fore[0] - self.rear[1]) * (heart > 0)
+        # behind the heart lie fat, oesophagus and aorta
+        wide = np.minimum(0.52 * front, self.fore[0] - self.rear[1]) * (heart > 0)
         self.heart = self.fore[0] - np.clip(wide, 0, None), self.fore[0]
 
     def field(self, spans: Sequence[Span], where: Mask, share: Array | float = 1.0) -> Field:
         """The shape of the spans [low, high] of those columns, by that share."""
-        size = self.person.scale
-        planes, tilts = [], []
+        size, (rows, columns) = self.person.scale, self.x.shape
+        planes: list[Array] = []
+        tilts: list[Array] = []
         for low, high in spans:
-            high = np.where(where, np.maximum(high, low), low)
-            for z in (low * size[2], high * size[2]):
-                down, right = np.gradient(z, STEP * size[1], STEP * size[0])
+            for z in (low, np.where(where, np.maximum(high, low), low)):
+                z = z * F32(size[2])
+                down, right = np.gradient(z, F32(STEP * size[1]), F32(STEP * size[0]))
                 tilts.append(1 / np.sqrt(1 + down**2 + right**2))
                 planes.append(z * tilts[-1])
-        table = np.stack([*tilts, *planes, np.broadcast_to(share, self.x.shape)], -1).astype(F32)
-        table = table.reshape(-1, table.shape[-1])
-        origin, step = np.array([self.x[0, 0], self.y[0, 0]]) * size[:2], STEP * size[:2]
-        rows, columns, count = *self.x.shape, len(planes)
+        table = np.stack([*tilts, *planes, np.broadcast_to(F32(share), self.x.shape)], -1)
+        table = table.reshape(rows * columns, -1).astype(F32)
+        step, count = STEP * size[:2], len(planes)
+        origin = np.array([self.x[0, 0], self.y[0, 0]]) * size[:2]
 
         def inside(points: Floats, soft: float) -> Array:
             column = (points[..., 0] * F32(1 / step[0]) + F32(0.5 - origin[0] / step[0])).clip(0)
@@ -75,9 +77,10 @@ class Chest:
 
         seen = where & np.any([high > low for low, high in spans], axis=0)
         at = np.stack([self.x[seen], self.y[seen]], 1)
-        low = np.min([low[seen] for low, _ in spans]) if seen.any() else 0.0
-        high = np.max([high[seen] for _, high in spans]) if seen.any() else 0.0
-        box = np.stack([[*at.min(0), low], [*at.max(0), high]]) if seen.any() else np.zeros((2, 3))
+        box = np.zeros((2, 3))
+        if seen.any():
+            box[0] = *at.min(0), np.min([low[seen] for low, _ in spans])
+            box[1] = *at.max(0), np.max([high[seen] for _, high in spans])
         box = box * size
         return Field(inside, box.mean(0), (box[1] - box[0]) / 2 + 0.5)
 
@@ -165,10 +168,8 @@ def _effusion(chest: Chest, a: Anatomy, found: lesions.Finding, rng: Rng) -> lis
         if found.side not in (side, "bilateral"):
             continue
         size, level, rise, reach = lesions.meniscus(a, found, side, rng)
-        lying = found.kind == "layering" or chest.person.phantom.modality != "xray"
-        if lying:
-            full = chest.back[on].min() + 1.5 + 6.0 * size
-            top = np.full_like(chest.y, full) + 0 * chest.y
+        if chest.person.phantom.modality != "xray":  # on the back
+            top = np.full_like(chest.y, chest.back[on].min() + 1.5 + 6.0 * size)
         else:
             wall = np.clip(Cavity(a).lateral(chest.y) - chest.beside, 0, None)
             near = rise * np.exp(-wall / F32(reach)) + 0.45 * rise * np.exp(-chest.beside / 3.5)
@@ -205,7 +206,7 @@ def _consolidation(chest: Chest, a: Anatomy, found: lesions.Finding, rng: Rng) -
     for x, y, radius in lesions.patches(found, rng):
         rough = own.normal(0, 1, (2, *chest.x.shape))
         rough = np.stack([Plane(1, 1).blur(part, 4) for part in rough])
-        rough *= 0.25 / rough.std()
+        rough *= 0.35 / rough.std()
         dx, dy = (chest.x - x) / radius, (chest.y - y) / (0.85 * radius)
         half = radius * np.sqrt(np.clip(1 - dx**2 - dy**2 + rough, 0, None))
         at = own.uniform(-0.5, 0.3) * radius + 0.5 * (chest.back + chest.front)

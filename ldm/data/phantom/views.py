@@ -15,7 +15,7 @@ LATERAL = np.array(
     [[0, 0, -1.0], [0, 1, 0], [-1, 0, 0]]
 )  # from the left, facing the picture's left
 AXIAL = np.array([[1.0, 0, 0], [0, 0, -1], [0, -1, 0]])  # seen from the feet, front side up
-FLIP = np.diag([-1.0, -1, 1])  # half a turn of the picture: fingers up
+FLIP = np.diag([1.0, -1, -1])  # from behind and upside down: the back of a hand, fingers up
 PROJECTIONS = {
     "frontal": FRONTAL,
     "lateral": LATERAL,
