@@ -123,7 +123,7 @@ def _long_bone(person: Person, side: str, name: str) -> list[Part]:
     for half, margin in zip(("medial", "lateral"), table.get("spurs", []), strict=False):
         worn = 1 - person.joint_space[f"{side} {half}"] / WORN
         if worn > 0:
-            fit.knob(groups[0], 0.1, margin, (0.3 + 0.6 * worn, 0.15 + 0.3 * worn, 0.9))
+            fit.knob(groups[0], 0.1, margin, (0.4 + 0.5 * worn, 0.3 + 0.2 * worn, 1.1))
     parts = _parts(f"{side} {name}", list(groups.values()))
     if name == "patella":  # held by its ligament, it glides over the condyles as the knee bends
         pivot, turn = fit.at((0, 40.45, -1.2)), about(0, -0.65 * person.pose.knee)
@@ -199,9 +199,9 @@ def _flesh(person: Person, part: str, fit: _Fit) -> list[Part]:
         for groups, r in ((lean, radius), (skin, radius + fat * tube["fat"])):
             groups[0] += chain(curve, r, tube["flat"], tube["front"])
             groups[0] += [ball(curve[i], r[i] * min(1, tube["flat"])) for i in (0, -1)]
-    for ray in _rays(person, part):
-        curve = np.stack([ray[0].at(0.6), *(d.base for d in ray[1:]), ray[-1].at(1, 0.1)])
-        radius = np.array(_table()["ray_flesh"][part])[-len(curve) :] * ray[0].radii[0] / 0.75
+    for k, ray in enumerate(_rays(person, part)):
+        curve = np.stack([ray[0].at(0.6 * (k > 0)), *(d.base for d in ray[1:]), ray[-1].at(1, 0.1)])
+        radius = np.array(_table()["ray_flesh"][part][min(k, 1)]) * ray[0].radii[0] / 0.75
         for groups, r in ((lean, radius), (skin, radius + 0.1 + 0.08 * person.build)):
             groups.append([*chain(curve, r), *(ball(curve[i], r[i]) for i in (0, -1))])
     parts = flesh(skin, lean)
