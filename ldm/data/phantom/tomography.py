@@ -26,13 +26,14 @@ CUTOFF = 6.0  # cycles / cm, at which a soft kernel of CT has fallen to 0
 
 
 def painted(
-    scene: Scene, view: View, thickness: float, values: Mapping[str, Sequence[float]], fine: int = 2
+    scene: Scene, view: View, thickness: float, values: Mapping[str, Sequence[float]]
 ) -> tuple[Array, Shares]:
     """[C, H, W] values of materials, mixed by their share of each voxel, and the named shares.
 
-    value = value (1 - share) + values[material] share, part after part, from air on
-    fine: samples a side per pixel, 1 or 2: with 2, edges are no stairs
+    value = value (1 - share) + values[material] share, part after part, from air on. Pixels wider
+    than 0.13 cm are sampled twice a side, so that edges are no stairs.
     """
+    fine = 1 + (view.pixel > 0.13)
     grid = View(view.middle, view.axes, view.size * view.pixel, fine * view.size)
     table = {name: np.asarray(value, F32)[:, None, None] for name, value in values.items()}
     total, named = np.tile(table["air"], (1, grid.size, grid.size)), dict[str, Array]()

@@ -113,7 +113,7 @@ def scan(scene: Scene, view: View, rng: Rng) -> tuple[Array, Shares]:
     around = View(view.middle + middle * view.axes[1], view.axes, 2 * reach, 224)
     log_z = {k: np.log(IMPEDANCE.get(k, 1.65)) for k in MATERIALS}
     values = {k: (m.echo, m.loss, log_z[k], k != "air") for k, m in MATERIALS.items()}
-    maps, shares = painted(scene, around, 0.3, values, fine=1)
+    maps, shares = painted(scene, around, 0.3, values)
     maps[0] *= np.exp(F32(0.25) * around.texture(rng, 0.5))  # no tissue is all even
     at = [(v + reach) / around.pixel - 0.5 for v in (y - middle, x)]
     echo, loss, hard, matter = (map_coordinates(m, at, order=1, mode="nearest") for m in maps)
