@@ -18,7 +18,7 @@ from ldm.data.phantom import anatomy
 from ldm.data.phantom.detector import Floats
 from ldm.data.phantom.findings import stream
 from ldm.data.phantom.person import SIDES, Person, about
-from ldm.data.phantom.scene import Bone, Part, flesh
+from ldm.data.phantom.scene import Bone, Part, flesh, move_parts
 from ldm.data.phantom.solids import AXES, Solid, ball, chain, ellipsoid, frustum
 
 SPAN = {"hand": 19.2, "foot": 25.2}  # of the table's hand and foot, flesh included
@@ -127,7 +127,7 @@ def _long_bone(person: Person, side: str, name: str) -> list[Part]:
     parts = _parts(f"{side} {name}", list(groups.values()))
     if name == "patella":  # held by its ligament, it glides over the condyles as the knee bends
         pivot, turn = fit.at((0, 40.45, -1.2)), about(0, -0.65 * person.pose.knee)
-        parts = [part.moved(turn, pivot - turn @ pivot) for part in parts]
+        parts = move_parts(parts, turn, pivot - turn @ pivot)
     return [*parts, Part("", "marrow", (tuple(marrow),), "spongy bone")] if marrow else parts
 
 
