@@ -226,25 +226,22 @@ def _ribs(person: Person) -> list[Part]:
 
 def girdle(person: Person) -> list[Part]:
     """Clavicles and scapulae where the chest film of the person shows them."""
-    a, rng, parts = person.anatomy, stream(person.seed, 4), []
+    a, rng, table = person.anatomy, stream(person.seed, 4), deepcopy(_tables()["girdle"])
     rng.normal(size=24)  # the ribs'
-    for sign in (-1, 1):
-        lift, table = rng.normal(0, 0.3), deepcopy(_tables()["girdle"])
-        # the table is that of the mean anatomy: how much lower than there the landmarks lie
-        inner, top, joint = a.apex + 12.6 + 0.3 * lift, a.clavicle + 11.8 + lift, a.shoulder + 9.8
-        joint += lift
-        fall = {"clavicle": ((1.9, 8.6), (inner, top)), "ridge": ((13.2, 16.4), (joint, top))}
-        for part in table:
-            part["cortex"] *= person.mineral
-            for spec in (spec for group in part["groups"] for spec in group):
-                x, y = fall.get(spec.get("rise", ""), ((0, 1), (joint, joint)))
-                points = np.array(spec.get("tube", [spec.get("ball")]))
-                points[:, 1] += np.interp(points[:, 0], x, y)
-                points[:, 0] += np.interp(points[:, 0], (1.9, 12.8, 15.4), (0, a.scapula - 12.8, 0))
-                spec |= {"tube": points} if "tube" in spec else {"ball": points[0]}
-        turn = np.diag(np.array([sign, 1, a.depth / 18]) * person.scale)
-        parts += Mould(table).cast([SIDES[sign < 0]], turn[None], np.zeros((1, 3)))
-    return parts
+    # the table is that of the mean anatomy: how much lower than there the landmarks lie
+    inner, top, joint = a.apex + 12.6, a.clavicle + 11.8, a.shoulder + 9.8
+    fall = {"clavicle": ((1.9, 8.6), (inner, top)), "ridge": ((13.2, 16.4), (joint, top))}
+    for part in table:
+        part["cortex"] *= person.mineral
+        for spec in (spec for group in part["groups"] for spec in group):
+            x, y = fall.get(spec.get("rise", ""), ((0, 1), (joint, joint)))
+            points = np.array(spec.get("tube", [spec.get("ball")]))
+            points[:, 1] += np.interp(points[:, 0], x, y)
+            points[:, 0] += np.interp(points[:, 0], (1.9, 12.8, 15.4), (0, a.scapula - 12.8, 0))
+            spec |= {"tube": points} if "tube" in spec else {"ball": points[0]}
+    size = np.array([[-1, 1, a.depth / 18], [1, 1, a.depth / 18]]) * person.scale
+    lift = rng.normal(0, 0.3, 2)[:, None] * person.scale * [0, 1, 0]
+    return Mould(table).cast(SIDES[::-1], size[..., None] * AXES, lift)
 
 
 def _flesh(person: Person, low: float, high: float) -> list[Part]:
