@@ -81,7 +81,7 @@ def ct(
     hu = {k: [m.hu + contrast * UPTAKE[k][1]] for k, m in MATERIALS.items()}
     (slab,), named = painted(scene, view, thickness_cm, hu)
     drawn, round_field = usual * np.exp(rng.normal(0, 0.3)), rng.random() < 0.5
-    if abs(view.axes[2, 1]) > 0.8:  # across a body that lies on its back
+    if abs(view.axes[2, 1]) > 0.8 and view.size * view.pixel > 30:  # across a trunk on its back
         slab = np.maximum(slab, _couch(view, slab > -400, rng))
     slab = view.blur(slab, 0.05)  # focal spot, detector, kernel
     deviation = (drawn if sigma is None else sigma) * np.sqrt(0.5 / thickness_cm)
