@@ -192,6 +192,8 @@ class View(Plane):
         starts = np.concatenate([[0], groups.ends[:-1]])
         near = np.minimum.reduceat(hull[..., 2].min(1) - reach[:, 2], starts) < 0.5 * thickness
         near &= np.maximum.reduceat(hull[..., 2].max(1) + reach[:, 2], starts) > -0.5 * thickness
+        group = np.repeat(np.arange(len(starts)), np.diff(groups.ends, prepend=0))
+        seen &= near[group]
         # each solid from the middle of its own box, where float32 is finest
         own = 0.5 * (low + high) - 0.5 * self.size
         own = np.concatenate([own * self.pixel, hull[..., 2:].mean(1)], 1)
@@ -203,11 +205,29 @@ class View(Plane):
         linear = linear - np.einsum("nij,nj->ni", turned, shift)
         normal = groups.normal @ self.axes.T
         planes = groups.planes + (normal * shift).sum(1)[:, None]
-        seen &= np.repeat(near, np.diff(groups.ends, prepend=0))
-        shapes = (high - low)[:, ::-1]
+        # the box of each group, and its part of one long array
+        first = np.minimum.reduceat(np.where(seen[:, None], low, self.size), starts)
+        last = np.maximum.reduceat(np.where(seen[:, None], high, 0), starts)
+        wide, tall = np.maximum(last - first, 0).T
+        ends = np.cumsum(wide * tall)
+        fronts, backs = np.full(ends[-1], np.inf, F32), np.full(ends[-1], -np.inf, F32)
+        found: list[Interval | None] = [
+            (
+                (slice(y, y + h), slice(x, x + w)),
+                fronts[end - w * h : end].reshape(h, w),
+                backs[end - w * h : end].reshape(h, w),
+            )
+            if w and h
+            else None
+            for (x, y), w, h, end in zip(
+                first.tolist(), wide.tolist(), tall.tolist(), ends.tolist(), strict=True
+            )
+        ]
         # solids of about one size together: many small boxes cost as little as one large one
-        kinds = np.where(seen, np.ceil(np.log2(np.maximum(shapes, 1))).astype(int) @ [32, 1], -1)
-        depths: dict[int, tuple[Array, Array]] = {}
+        shapes = (high - low)[:, ::-1]
+        sizes = np.ceil(np.log2(np.maximum(shapes, 1))).astype(int) @ [32, 1]
+        kinds = np.where(seen, sizes, -1)
+        inner = np.concatenate([(low - first[group])[:, ::-1], (high - first[group])[:, ::-1]], 1)
         for kind in set(kinds.tolist()) - {-1}:
             every = np.flatnonzero(kinds == kind)
             most = shapes[every].max(0)
@@ -222,28 +242,15 @@ class View(Plane):
                     v.astype(F32)[:, :, None],
                 )
                 far = own[some, 2].astype(F32)[:, None, None]
-                depths.update(
-                    zip(some.tolist(), zip(one + far, two + far, strict=True), strict=True)
-                )
-        found: list[Interval | None] = []
-        start = 0
-        for end in groups.ends:
-            these = [i for i in range(start, end) if i in depths]
-            start = end
-            if not these:
-                found.append(None)
-                continue
-            (x0, y0), (x1, y1) = low[these].min(0).tolist(), high[these].max(0).tolist()
-            front = np.full((y1 - y0, x1 - x0), np.inf, F32)
-            back = np.full((y1 - y0, x1 - x0), -np.inf, F32)
-            for i, (left, top), (right, bottom) in zip(
-                these, low[these].tolist(), high[these].tolist(), strict=True
-            ):
-                inner = slice(top - y0, bottom - y0), slice(left - x0, right - x0)
-                one, two = (depth[: bottom - top, : right - left] for depth in depths[i])
-                np.minimum(front[inner], one, out=front[inner])
-                np.maximum(back[inner], two, out=back[inner])
-            found.append(((slice(y0, y1), slice(x0, x1)), front, back))
+                one += far
+                two += far
+                for i, (number, (top, left, bottom, right)) in enumerate(
+                    zip(group[some].tolist(), inner[some].tolist(), strict=True)
+                ):
+                    _, front, back = found[number]  # type: ignore[misc]
+                    front, back = front[top:bottom, left:right], back[top:bottom, left:right]
+                    np.minimum(front, one[i, : bottom - top, : right - left], out=front)
+                    np.maximum(back, two[i, : bottom - top, : right - left], out=back)
         return found
 
 
