@@ -12,6 +12,7 @@ SECTIONS: dict[str, Callable[[Person], list[Part]]] = {
     "neck": axial_skeleton.neck,
     "girdle": axial_skeleton.girdle,
     "chest": axial_skeleton.chest,
+    "lower chest": axial_skeleton.lower_chest,
     "abdomen": axial_skeleton.abdomen,
     "pelvis": axial_skeleton.pelvis,
 }

@@ -185,6 +185,12 @@ def chest(person: Person) -> list[Part]:
     return parts + _flesh(person, -np.inf, person.spine(19.0)[1])
 
 
+def lower_chest(person: Person) -> list[Part]:
+    """What a picture of the belly shows of the chest: T9 to T12, ribs 7 to 12."""
+    parts = _vertebrae(person, 15, 19) + _ribs(person, 6)
+    return parts + _flesh(person, -np.inf, person.spine(19.0)[1])
+
+
 def abdomen(person: Person) -> list[Part]:
     low, high = person.spine(19.0)[1], person.spine(23.5)[1]
     return _vertebrae(person, 19, 24) + _flesh(person, low, high)
@@ -200,12 +206,12 @@ def pelvis(person: Person) -> list[Part]:
     return parts + _flesh(person, person.spine(23.5)[1], np.inf)
 
 
-def _ribs(person: Person) -> list[Part]:
-    """24 tubes on the curves of the ribs of the person's chest film."""
+def _ribs(person: Person, skip: int = 0) -> list[Part]:
+    """Tubes on the curves of the ribs of the person's chest film: 24, or without the first ones."""
     rng, parts, scale = stream(person.seed, 4), [], person.scale
     for side in (-1, 1):
         curve, _, half = rib_curves(person.anatomy, side, rng.normal(0, 0.08, 12), 10)
-        line = curve * scale
+        line, half = (curve * scale)[skip:], half[skip:]
         step = np.diff(line, axis=1)
         u = step / np.linalg.norm(step, axis=-1, keepdims=True)
         out = 0.5 * (line[:, 1:] + line[:, :-1]) * [1, 0, 1]
@@ -217,8 +223,8 @@ def _ribs(person: Person) -> list[Part]:
             thin = np.maximum(0.55 * high - less, 0.03)
             turn = np.stack([np.cross(u, out) * (high - less), step, out * thin], -1)
             solids = mould("rod").solids(turn.reshape(-1, 3, 3), line[:, :-1].reshape(-1, 3))
-            made.append([tuple(s for (s,) in solids[9 * i : 9 * i + 9]) for i in range(12)])
-        for i, (outer, inner) in enumerate(zip(*made, strict=True), 1):
+            made.append([tuple(s for (s,) in solids[9 * i : 9 * i + 9]) for i in range(len(line))])
+        for i, (outer, inner) in enumerate(zip(*made, strict=True), skip + 1):
             parts.append(Part(f"{SIDES[side < 0]} rib {i}", "compact bone", (outer,)))
             parts.append(Part("", "spongy bone", (inner,), "compact bone"))
     return parts
