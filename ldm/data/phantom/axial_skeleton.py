@@ -145,7 +145,7 @@ def _vertebrae(person: Person, first: int, last: int) -> list[Part]:
     size = change * person.height / 170 * (0.95 if person.sex == "F" else 1.03)
     size = (size * [row[4:] for row in rows])[first:last]
     rows = rows[first:last]
-    ends = np.array([[person.spine(level) for level in row[2:4]] for row in rows])
+    ends = person.spine(np.array([row[2:4] for row in rows]))
     down, middle = ends[:, 1] - ends[:, 0], ends.mean(1)
     front = np.cross(AXES[0], down)
     across = np.cross(down, front)
