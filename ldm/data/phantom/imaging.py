@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 from ldm.data.phantom import fetus, injuries, radiograph, tomography, ultrasound
-from ldm.data.phantom import limbs as limbs
+from ldm.data.phantom import limbs as limbs  # noqa
 from ldm.data.phantom.anatomy import parts_of
 from ldm.data.phantom.body import Array, Mask
 from ldm.data.phantom.detector import Floats
