@@ -70,7 +70,10 @@ REGIONS = {
     "neck": Region(_trunk(4.0, 4.0), (19, 25), ("head", "neck", "girdle", "chest")),
     "chest": Region(_trunk(12.5, 7.0), (36, 42), ("chest", "girdle", "abdomen")),
     "abdomen": Region(_trunk(21.0, 7.0), (36, 44), ("abdomen", "pelvis", "lower chest")),
-    "spine": Region(_trunk(21.3, 4.0), (22, 28), ("abdomen", "pelvis", "lower chest"), sliced=((22, 28), 0, -4)),
+    "spine": Region(
+        _trunk(21.3, 4.0), (22, 28), ("abdomen", "pelvis", "lower chest"),
+        sliced=((22, 28), 0, -4),
+    ),
     "pelvis": Region(_trunk(24.6, 6.0), (36, 44), ("abdomen", "pelvis", "limb thigh")),
     "shoulder": Region(
         _limb("upper arm", 0.12, "humerus", -3.0), (22, 30),
