@@ -155,7 +155,7 @@ def view_of(phantom: Phantom, person: Person, size: int) -> View:
             widths, lower, forward = region.sliced
             width = rng.uniform(*widths)
             away = away + np.array([0, lower, forward])
-        reach = {"axial": 0.22, "coronal": 0.12, "sagittal": 0.1}[phantom.view]
+        reach = {"axial": 0.22, "coronal": 0.08, "sagittal": 0.06}[phantom.view]
         away = away + rng.uniform(-reach, reach) * width * axes[2]
     else:
         axes = PROJECTIONS[phantom.view] @ upright.T
