@@ -78,10 +78,9 @@ def real(data: Path, count: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def network() -> nn.Module:
     layers: list[nn.Module] = []
-    for before, after in ((1, 24), (24, 48), (48, 96), (96, 128)):
-        layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
-        layers += [nn.Conv2d(after, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
-        layers.append(nn.MaxPool2d(2))
+    for before, after in ((1, 32), (32, 64), (64, 96), (96, 128)):
+        layers += [nn.Conv2d(before, after, 3, 2, 1), nn.BatchNorm2d(after), nn.ReLU()]
+        layers += [nn.Conv2d(after, after, 3, 1, 1), nn.BatchNorm2d(after), nn.ReLU()]
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(128, len(CLASSES))]
     return nn.Sequential(*layers, *head)
 

@@ -89,20 +89,20 @@ REGIONS = {
         bend=("elbow", 5, 95),
     ),
     "forearm": Region(
-        _limb("forearm", 0.5, "radius"), (28, 38),
+        _limb("forearm", 0.5, "radius"), (28, 42),
         ("limb upper arm", "limb forearm", "limb hand"), True,
     ),
     "wrist": Region(
         _limb("hand", 0.1), (11, 15), ("limb forearm", "limb hand"), True, flipped=True
     ),
     "hand": Region(
-        _limb("hand", 0.42), (20, 27), ("limb forearm", "limb hand"), True, flipped=True
+        _limb("hand", 0.35), (20, 32), ("limb forearm", "limb hand"), True, flipped=True
     ),
     "thigh": Region(
         _limb("thigh", 0.5, "femur"), (38, 48), ("pelvis", "limb thigh", "limb shank"), True
     ),
     "knee": Region(
-        _limb("shank", 0.0, "tibia"), (13, 24), ("limb thigh", "limb shank"), True,
+        _limb("shank", 0.0, "tibia"), (11, 24), ("limb thigh", "limb shank"), True,
         bend=("knee", 0, 35),
     ),
     "leg": Region(
@@ -110,7 +110,7 @@ REGIONS = {
         ("limb thigh", "limb shank", "limb foot"), True, bend=("knee", 0, 20),
     ),
     "ankle": Region(
-        _limb("shank", 0.97, "tibia"), (17, 30), ("limb shank", "limb foot"), True,
+        _limb("shank", 0.97, "tibia"), (17, 33), ("limb shank", "limb foot"), True,
         bend=("ankle", -5, 45),
     ),
     "foot": Region(
