@@ -1,6 +1,6 @@
 """Does a network that learned region and modality from phantoms alone name them on real images?
 
-    python benchmarks/phantom_transfer.py --data FOLDER [--count 300] [--size 96] [--out F]
+    python benchmarks/phantom_transfer.py --data FOLDER [--count 300] [--size 64] [--out F]
 
 FOLDER holds `body` and `nih_cxr`, each with a labels.csv. A small convolutional network is trained
 on phantoms and named real images, then the other way round. Prints balanced accuracy with its
@@ -113,7 +113,9 @@ def train(images: Tensor, labels: Tensor, epochs: int, seed: int) -> nn.Module:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
     for _ in tqdm(range(steps), desc="training"):
         pick = torch.randint(len(images), (64,), generator=generator)
-        loss = F.cross_entropy(model(changed(images[pick], generator)), labels[pick])
+        with torch.autocast("cpu", torch.bfloat16):
+            named = model(changed(images[pick], generator))
+        loss = F.cross_entropy(named.float(), labels[pick])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -144,7 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--count", type=int, default=300, help="images a class, at most")
-    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

@@ -61,7 +61,7 @@ def test_a_field_and_solids_of_one_shape_have_one_picture() -> None:
         np.full(3, 2.7),
     )
     summed = amount([Part("", "lung", (), "muscle", other=shape)])
-    inside = np.hypot(VIEW.u, VIEW.v) < 2.3
+    inside = np.hypot(VIEW.u, VIEW.v) < 2.0
     np.testing.assert_allclose(summed[inside], chord(2.5)[inside], atol=0.12)
     cut = amount([Part("", "lung", (), "muscle", other=shape)], 0.5)
     assert cut[24, 24] == pytest.approx(1)

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from ldm.data.phantom import axial_skeleton
 from ldm.data.phantom.organs import ORGANS
 from ldm.data.phantom.person import Person
-from ldm.data.phantom.scene import Part
+from ldm.data.phantom.scene import Part, move_parts
 
 SECTIONS: dict[str, Callable[[Person], list[Part]]] = {
     "head": axial_skeleton.head,
     "neck": axial_skeleton.neck,
     "girdle": axial_skeleton.girdle,
     "chest": axial_skeleton.chest,
+    "lower chest": axial_skeleton.lower_chest,
     "abdomen": axial_skeleton.abdomen,
     "pelvis": axial_skeleton.pelvis,
 }
@@ -33,7 +34,7 @@ def parts_of(person: Person, names: tuple[str, ...], side: str) -> list[Part]:
         for one in [side] if side else ["left", "right"]:
             part = name.removeprefix("limb ")
             frame = person.frame(f"{one} {part}")
-            parts += [p.moved(frame.turn, frame.origin) for p in LIMBS[part](person, one)]
+            parts += move_parts(LIMBS[part](person, one), frame.turn, frame.origin)
     parts += [part for name in names if name in ORGANS for part in ORGANS[name](person)]
     flesh, rest = [], [part for part in parts if part.name or _kind(part) not in FLESH]
     for kind in FLESH:

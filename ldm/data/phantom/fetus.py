@@ -41,8 +41,8 @@ def fetal_head(seed: int) -> tuple[list[Part], dict[str, float]]:
     bone = 0.06 + 0.0035 * weeks  # thickness of the skull; by eye
     b = 0.5 * (width + bone)
     a = circumference(weeks) * float(np.clip(rng.normal(1, 0.02), 0.96, 1.04)) / np.pi - b
-    brain = _brain(a, b, bone, rng)
-    turn = about(1, rng.normal(0, 9) + 180 * rng.integers(2))
+    brain = _brain(a, b, bone, weeks, rng)
+    turn = np.diag([rng.choice([-1.0, 1.0]), 1, 1]) @ about(1, rng.normal(0, 9))
     size = a / rng.uniform(0.6, 0.85)  # half of the picture's width
     wall, fluid = rng.uniform(1.0, 3.5), rng.uniform(0.1, 1.2, 3)
     top = b + fluid[2] + wall
@@ -74,7 +74,7 @@ def fetal_view(truth: dict[str, float], size: int) -> View:
     return View((0, 0, 0), AXIAL, truth["view_width_cm"], size)
 
 
-def _brain(a: float, b: float, bone: float, rng: Rng) -> list[Part]:
+def _brain(a: float, b: float, bone: float, weeks: float, rng: Rng) -> list[Part]:
     """The head around the origin: forehead at +x, midline along x; sizes by eye."""
 
     def solid(x: float, z: float, long: float, wide: float, degrees: float = 0.0) -> Solid:
@@ -83,26 +83,32 @@ def _brain(a: float, b: float, bone: float, rng: Rng) -> list[Part]:
 
     def both(name: str, material: str, within: str, *where: float) -> Part:
         x, z, long, wide, tilt = where
-        pair = (solid(x, z, long, wide, tilt),), (solid(x, -z, long, wide, -tilt),)
-        return Part(name, material, pair, within)
+        pair = (solid(x, -z, long, wide, -tilt),), (solid(x, z, long, wide, tilt),)
+        return Part(name, material, pair[:sides], within)
 
     def skull(name: str, material: str, less: float, within: str) -> Part:
         half = (a - less, b - less, b - less)
         return Part(name, material, ((ellipsoid((0, 0, 0), half),),), within)
 
-    horn, plexus = rng.uniform(0.12, 0.2), rng.uniform(0.75, 0.95)
-    thin = 0.05 / b
+    horn, plexus, thin = rng.uniform(0.1, 0.2), rng.uniform(0.7, 0.95), 0.07 / b
+    falx, insula = rng.uniform(0.7, 0.95), rng.uniform(0.55, 0.68)
+    sides = 1 + (rng.random() < 0.4)  # of the half nearer to the probe little is seen
+    sulci = rng.uniform([-0.7, -0.7, 0.02, -40], [0.7, 0.7, 0.15, 40], (int(weeks / 2) - 6, 4))
     return [
         skull("", "muscle", -0.25, "water"),
         skull("fetal head", "fetal skull", 0.0, "muscle"),
         skull("brain", "fetal brain", bone, "fetal skull"),
-        Part("midline", "membrane", ((solid(0, 0, 0.9, thin),),), "fetal brain"),
+        Part("", "membrane",
+             tuple((solid(x, z * (1 - x**2), s, thin, turn),) for x, z, s, turn in sulci),
+             "fetal brain"),
+        Part("midline", "membrane", ((solid(0, 0, falx, thin),),), "fetal brain"),
         both("", "membrane", "fetal brain", -0.38, 0.36, 0.36, horn + thin, -10),
         both("ventricles", "water", "membrane", -0.38, 0.36, 0.35, horn, -10),
         both("choroid plexus", "choroid plexus", "water",
              -0.32, 0.36, 0.25, horn * plexus, -10),
-        both("thalami", "blood", "fetal brain", 0.0, 0.13, 0.2, 0.11, 12),
-        both("", "membrane", "fetal brain", 0.2, 0.62, 0.2, thin, 8),  # insula
+        *(Part("thalami", "blood", ((solid(0.0, z, 0.2, 0.11, 90 * z),),), "fetal brain")
+          for z in (-0.13, 0.13)),
+        both("", "membrane", "fetal brain", 0.2, insula, 0.2, thin, 8),
         Part("", "membrane", ((solid(0.42, 0, 0.14, 0.1 + thin),),), "fetal brain"),
         Part("cavum", "water", ((solid(0.42, 0, 0.12, 0.1),),), "membrane"),
     ]  # fmt: skip

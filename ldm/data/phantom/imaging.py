@@ -6,13 +6,13 @@ from functools import lru_cache
 import numpy as np
 
 from ldm.data.phantom import fetus, injuries, radiograph, tomography, ultrasound
-from ldm.data.phantom import limbs as limbs
+from ldm.data.phantom import limbs as limbs  # noqa
 from ldm.data.phantom.anatomy import parts_of
 from ldm.data.phantom.body import Array, Mask
 from ldm.data.phantom.detector import Floats
 from ldm.data.phantom.findings import Phantom, Rng, stream
 from ldm.data.phantom.person import Person, draw_person
-from ldm.data.phantom.scene import Scene
+from ldm.data.phantom.scene import Part, Scene
 from ldm.data.phantom.solids import Box, View
 from ldm.data.phantom.views import AXIAL, PLANES, REGIONS, pose_of, view_of
 
@@ -21,6 +21,7 @@ Named = dict[str, tuple[Box, Array]]
 Change = tuple[Scene, Scene, Floats, float]
 CHANGED = 0.02  # of mu l: what a finding changes by more belongs to its mask
 THICKNESS = 0.5  # cm of a slice
+SHOWN_BY = {"cardiomegaly": "heart", "edema": "left lung"}  # which a slice must meet
 PLASTER_SHARE, HARDWARE_SHARE = 0.12, 0.18  # of fractures
 RING_SHARE = 0.1  # of hands
 CONTRAST_SHARE = 0.6  # of CT, with contrast agent
@@ -39,7 +40,11 @@ def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[s
         view = view_of(phantom, person, size)
         if phantom.view in PLANES:
             places = [at for _, _, at, _ in change.values()]
-            _meet(view, [*places, *scene.middles(f.name for f in phantom.findings)], rng)
+            _meet(
+                view,
+                [*places, *scene.middles(SHOWN_BY.get(f.name, f.name) for f in phantom.findings)],
+                rng,
+            )
     named: Named
     covered = 0.5  # the share of a pixel from which on it belongs to a mask; of rays, cm
     if phantom.modality == "xray":
@@ -58,7 +63,10 @@ def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[s
     masks = {}
     for name, (box, amount) in named.items():
         mask = masks.setdefault(name, np.zeros((size, size), bool))
-        mask[box] |= amount > covered
+        # of a small finding, whatever is seen
+        mask[box] |= amount > (min(covered, 0.1) if phantom.finding(name) else covered)
+    if phantom.finding("cardiomegaly") and "heart" in masks:
+        masks["cardiomegaly"] = masks["heart"]
     for name, (without, scene_with, at, reach) in change.items():
         thickness = None if phantom.modality == "xray" else THICKNESS
         paths = [radiograph.attenuation(one, view, thickness)[0] for one in (without, scene_with)]
@@ -113,13 +121,13 @@ def _body(phantom: Phantom) -> tuple[Person, Scene, dict[str, object], dict[str,
             parts = injuries.cast(parts, broken)
         elif treated < PLASTER_SHARE + HARDWARE_SHARE and " rib " not in broken["bone"]:
             parts = injuries.plate(parts, broken, rng)
+    if phantom.finding("edema"):
+        change["edema"] = Scene(_without(phantom, "edema")[1]), Scene(whole), middle, np.inf
     if worn := phantom.finding("arthrosis"):
-        others = tuple(f for f in phantom.findings if f is not worn)
-        healthy = draw_person(replace(phantom, findings=others), pose_of(phantom))
-        before = Scene(parts_of(healthy, region.sections, phantom.side))
+        healthy, before = _without(phantom, "arthrosis")
         joint = person.frame(f"{worn.side} shank")
         at = joint.at((-2.2 if worn.kind == "medial" else 2.2, 0, 0))
-        change["arthrosis"] = before, Scene(whole), at, 2.5 * scale
+        change["arthrosis"] = Scene(before), Scene(whole), at, 2.5 * scale
         key = f"{worn.side} {worn.kind}"
         truth["arthrosis"] = {
             "side": worn.side,
@@ -130,3 +138,10 @@ def _body(phantom: Phantom) -> tuple[Person, Scene, dict[str, object], dict[str,
     if phantom.region in ("hand", "wrist", "forearm") and rng.random() < RING_SHARE:
         parts = injuries.ring(parts, phantom.side)
     return person, Scene(parts), truth, change
+
+
+def _without(phantom: Phantom, name: str) -> tuple[Person, list[Part]]:
+    """The same person without one of the findings."""
+    others = tuple(found for found in phantom.findings if found.name != name)
+    healthy = draw_person(replace(phantom, findings=others), pose_of(phantom))
+    return healthy, parts_of(healthy, REGIONS[phantom.region].sections, phantom.side)

@@ -1,5 +1,7 @@
 """Findings of bones and organs: parts broken, worn or added, and their truth in mm."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from ldm.data.phantom.detector import Floats
@@ -33,42 +35,44 @@ def _fracture(
     parts: list[Part], found: Finding, middle: Floats, reach: float, rng: Rng
 ) -> tuple[list[Part], Truth]:
     """A long bone cut by a plane; what lies beyond is shifted, turned and set apart a little."""
-    places: dict[str, list[tuple[Floats, Floats, float]]] = {}  # a bone's: point, axis, radius
+    places = []  # distance from the middle, bone, point, axis, radius
     for part in parts:
         if part.material == "compact bone" and set(part.name.split()) & set(LONG):
             for solid in part.groups[0]:
                 p, q = solid.hull[0], solid.hull[-1]
-                point = p + rng.uniform(0.3, 0.7) * (q - p)
-                if np.linalg.norm(q - p) > 0.8 and np.linalg.norm(point - middle) < reach:
-                    along = (q - p) / np.linalg.norm(q - p)
-                    places.setdefault(part.name, []).append((point, along, _radius(solid)))
+                if (length := float(np.linalg.norm(q - p))) > 0.8:
+                    point = p + rng.uniform(0.3, 0.7) * (q - p)
+                    distance = float(np.linalg.norm(point - middle))
+                    places.append((distance, part.name, point, (q - p) / length, _radius(solid)))
     if not places:
         raise ValueError("no long bone of this picture can break; choose another region")
+    reach = max(reach, min(place[0] for place in places))
+    near = [place for place in places if place[0] <= reach]
     # every bone in reach is as likely as any other, whatever the number of its pieces
-    bone = str(rng.choice(sorted(places)))
-    point, along, radius = places[bone][int(rng.integers(len(places[bone])))]
+    bone = str(rng.choice(sorted({place[1] for place in near})))
+    own = [place for place in near if place[1] == bone]
+    _, _, point, along, radius = own[int(rng.integers(len(own)))]
     number = [part.name for part in parts].index(bone)
     across = np.cross(along, rng.normal(size=3))
     across /= np.linalg.norm(across)
     angle = rng.uniform(25, 50) if found.kind == "oblique" else rng.uniform(0, 12)
     normal = np.cos(np.deg2rad(angle)) * along + np.sin(np.deg2rad(angle)) * across
     far = found.kind == "displaced"
-    shift = radius * (rng.uniform(0.4, 0.7) if far else rng.uniform(0.04, 0.15))
+    shift = radius * (rng.uniform(0.4, 0.7) if far else rng.uniform(0.12, 0.25))
     shift *= 0.5 + found.size
     bend = rng.uniform(5, 20) * found.size if far else rng.uniform(0, 4)
-    gap = 0.05 + 0.1 * found.size
+    gap = 0.1 + 0.15 * found.size
     turn = _about_line(np.cross(along, across), bend)
     move = shift * across + gap * along
     near = _half_space(normal, high=float(normal @ point))
     beyond = _half_space(normal, low=float(normal @ point)).moved(turn, point - turn @ point + move)
-    broken: list[Part] = []
-    for part in parts[number : number + 2]:  # compact bone, and the spongy bone in it
+    end = number + 1
+    while end < len(parts) and not parts[end].name and "bone" in parts[end].within:
+        end += 1  # the spongy bone and the marrow in it
+    broken = [replace(part, clip=(near,)) for part in parts[number:end]]
+    for part in parts[number:end]:
         rest = part.moved(turn, point - turn @ point + move)
-        broken += [
-            Part(part.name, part.material, part.groups, part.within, (near,)),
-            Part(part.name, part.material, rest.groups, part.within, (beyond,)),
-        ]
-    broken = [broken[0], broken[2], broken[1], broken[3]]
+        broken.append(replace(rest, clip=(beyond,)))
     truth: Truth = {
         "bone": bone,
         "kind": found.kind,
@@ -78,7 +82,7 @@ def _fracture(
         "at_cm": point.tolist(),
         "width_mm": 20 * radius,
     }
-    return [*parts[:number], *broken, *parts[number + 2 :]], truth
+    return [*parts[:number], *broken, *parts[end:]], truth
 
 
 def _half_space(normal: Floats, low: float = -np.inf, high: float = np.inf) -> Solid:
@@ -165,8 +169,11 @@ def _named(parts: list[Part], name: str) -> Part:
 def plate(parts: list[Part], truth: Truth, rng: Rng) -> list[Part]:
     """With a plate and four screws beside the broken bone."""
     at, radius = np.asarray(truth["at_cm"]), float(truth["width_mm"]) / 20  # type: ignore[arg-type]
-    solids = [s for part in parts if part.name == truth["bone"] for s in part.groups[0]]
-    near = min(solids, key=lambda s: float(np.linalg.norm(s.hull.mean(0) - at)))
+    bone = [s for part in parts if part.name == truth["bone"] for s in part.groups[0]]
+    near = min(
+        (s for s in bone if len(s.hull) > 1),
+        key=lambda s: float(np.linalg.norm(s.hull.mean(0) - at)),
+    )
     along = near.hull[-1] - near.hull[0]
     along = along / np.linalg.norm(along)
     out = np.cross(along, rng.normal(size=3))
@@ -183,7 +190,10 @@ def cast(parts: list[Part], truth: Truth) -> list[Part]:
     """With plaster round the broken limb, of which it is a cone."""
     at = np.asarray(truth["at_cm"])
     limbs = [[s for s in group if len(s.hull) > 1] for group in parts[0].groups]
-    limb = min(limbs, key=lambda g: min(float(np.linalg.norm(s.hull.mean(0) - at)) for s in g))
+    limb = min(
+        filter(None, limbs),
+        key=lambda g: min(float(np.linalg.norm(s.hull.mean(0) - at)) for s in g),
+    )
     near = [s for s in limb if np.linalg.norm(s.hull.mean(0) - at) < 12]
     ends = [near[0].hull[0], near[-1].hull[-1]]
     return [*_sleeve(*ends, max(_radius(s) for s in near), "cast", "plaster", 0.5), *parts]

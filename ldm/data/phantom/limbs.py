@@ -8,7 +8,6 @@ Morphol 28:755), the long bones take theirs from `Person.lengths`.
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,14 +18,11 @@ from ldm.data.phantom import anatomy
 from ldm.data.phantom.detector import Floats
 from ldm.data.phantom.findings import stream
 from ldm.data.phantom.person import SIDES, Person, about
-from ldm.data.phantom.scene import Bone, Part, flesh
+from ldm.data.phantom.scene import Bone, Part, flesh, move_parts
 from ldm.data.phantom.solids import AXES, Solid, ball, chain, ellipsoid, frustum
 
 SPAN = {"hand": 19.2, "foot": 25.2}  # of the table's hand and foot, flesh included
-SEGMENTS = {
-    "hand": ("metacarpal", "proximal phalanx", "middle phalanx", "distal phalanx"),
-    "foot": ("metatarsal", "proximal phalanx", "middle phalanx", "distal phalanx"),
-}
+PHALANGES = ("proximal phalanx", "middle phalanx", "distal phalanx")
 GAP = 0.15  # cm of cartilage between two bones of a finger or toe, 1 to 2 mm on films
 WORN = 0.35  # cm of joint space below which a knee grows osteophytes; by eye
 
@@ -58,7 +54,7 @@ class _Fit(NamedTuple):
         moved[..., 2] += 4 * self.bow * share * (1 - share)
         return moved
 
-    def knob(self, bone: Bone, centre: Any, half: Any, turn: Any = (), cortex: float = 0.1) -> None:
+    def knob(self, bone: Bone, cortex: float, centre: Any, half: Any, turn: Any = ()) -> None:
         """Adds an ellipsoid; turn: degrees about x, y and z."""
         axes = about(2, turn[2]) @ about(1, turn[1]) @ about(0, turn[0]) if any(turn) else AXES
         bone.end(self.at(centre), self.girth * np.asarray(half), axes, cortex * self.thick)
@@ -70,22 +66,16 @@ def _fit(person: Person, name: str) -> _Fit:
         return _Fit(getattr(person, name) / SPAN[name], person.mineral)
     bones = _table()["long"]
     draws = stream(person.seed, 110).normal(size=(len(bones), 3))[list(bones).index(name)]
-    table = bones[name]
-    length = person.lengths[table.get("like", name)]
-    return _Fit(
-        girth=person.girth,
-        thick=person.mineral * (1 + 0.1 * float(np.clip(draws[0], -2, 2))),
-        extra=length - person.girth * table["length"],
-        stretch=table["stretch"],
-        stout=1 + 0.05 * float(draws[1]),
-        bow=0.15 * float(draws[2]),
-    )
+    thick, stout, bow = np.clip(draws, -2, 2) * (0.1, 0.05, 0.15) + (1, 1, 0)
+    table, length = bones[name], person.lengths[bones[name].get("like", name)]
+    extra = length - person.girth * table["length"]
+    return _Fit(person.girth, person.mineral * thick, extra, table["stretch"], stout, bow)
 
 
-def _shaft(person: Person, name: str) -> tuple[Floats, Floats]:
-    """[n, 3] points and [n] radii of a long bone's first tube."""
-    fit, line = _fit(person, name), np.array(_table()["long"][name]["tubes"][0]["line"])
-    return fit.at(line[:, :3]), fit.girth * fit.stout * line[:, 3]
+def _tube(fit: _Fit, name: str, number: int) -> tuple[Floats, Floats]:
+    """[n, 3] points and [n] radii of a long bone's tube; the first is its shaft."""
+    line = np.array(_table()["long"][name]["tubes"][number]["line"])
+    return fit.at(line[:, :3]), fit.girth * (1 if number else fit.stout) * line[:, 3]
 
 
 def bone_axis(person: Person, side: str, name: str) -> tuple[Floats, Floats]:
@@ -94,16 +84,13 @@ def bone_axis(person: Person, side: str, name: str) -> tuple[Floats, Floats]:
     name: "femur", "metacarpal 3", "proximal phalanx 2 of the hand"; the same on either side.
     A bone's parts in `anatomy.LIMBS` are the one that bears its name and the nameless after it.
     """
-    if side not in SIDES:
-        raise ValueError(f"a side is left or right, got {side!r}")
     shafts = [bone for bone, table in _table()["long"].items() if table["tubes"]]
-    if name in shafts:
-        return _shaft(person, name)
     digits = {d.name: d for part in SPAN for ray in _rays(person, part) for d in ray}
-    if name not in digits:
-        raise ValueError(f"no shaft of {name!r}; there are {', '.join([*shafts, *digits])}")
-    digit = digits[name]
-    return np.stack([digit.at(share) for share in (0, 0.5, 1)]), digit.radii
+    if side not in SIDES or name not in (known := [*shafts, *digits]):
+        raise ValueError(f"no shaft of {side!r} {name!r}; left and right have {', '.join(known)}")
+    if name in shafts:
+        return _tube(_fit(person, name), name, 0)
+    return np.stack([digits[name].at(share) for share in (0, 0.5, 1)]), digits[name].radii
 
 
 def _parts(name: str, groups: list[Bone]) -> list[Part]:
@@ -119,11 +106,8 @@ def _long_bone(person: Person, side: str, name: str) -> list[Part]:
     groups: defaultdict[int, Bone] = defaultdict(lambda: Bone(name))
     marrow: list[Solid] = []
     for k, tube in enumerate(table["tubes"]):
-        line = np.array(tube["line"])
+        curve, radius = _tube(fit, name, k)
         cortex = np.array(tube["cortex"]) * fit.girth * fit.thick
-        curve, radius = fit.at(line[:, :3]), fit.girth * line[:, 3]
-        if k == 0:
-            curve, radius = _shaft(person, name)
         bone = groups[tube["group"]]
         bone.outer += chain(curve, radius, tube["flat"])
         inside = np.maximum(radius - cortex, 0.2 * radius)
@@ -135,15 +119,15 @@ def _long_bone(person: Person, side: str, name: str) -> list[Part]:
             curve[end] += tube["plate"][end] * fit.thick * along / np.linalg.norm(along)
         bone.inner += chain(curve, inside, tube["flat"])
     for group, cortex, centre, half, *turn in table["knobs"]:
-        fit.knob(groups[group], centre, half, *turn, cortex=cortex)
+        fit.knob(groups[group], cortex, centre, half, *turn)
     for half, margin in zip(("medial", "lateral"), table.get("spurs", []), strict=False):
         worn = 1 - person.joint_space[f"{side} {half}"] / WORN
         if worn > 0:
-            fit.knob(groups[0], margin, (0.3 + 0.6 * worn, 0.15 + 0.3 * worn, 0.9))
+            fit.knob(groups[0], 0.1, margin, (0.4 + 0.5 * worn, 0.3 + 0.2 * worn, 1.1))
     parts = _parts(f"{side} {name}", list(groups.values()))
     if name == "patella":  # held by its ligament, it glides over the condyles as the knee bends
         pivot, turn = fit.at((0, 40.45, -1.2)), about(0, -0.65 * person.pose.knee)
-        parts = [part.moved(turn, pivot - turn @ pivot) for part in parts]
+        parts = move_parts(parts, turn, pivot - turn @ pivot)
     return [*parts, Part("", "marrow", (tuple(marrow),), "spongy bone")] if marrow else parts
 
 
@@ -175,25 +159,28 @@ class _Digit(NamedTuple):
 
 
 def _rays(person: Person, part: str) -> list[list[_Digit]]:
-    """The five rays of hand or foot, the thumb's or great toe's first."""
+    """The five rays of hand or foot, the thumb's or great toe's first; other limbs have none."""
+    if part not in SPAN:
+        return []
     table, grow, pose = _table(), _fit(person, part).girth, person.pose
     rng, hand = stream(person.seed, 111 if part == "hand" else 112), part == "hand"
     stretch, wobble = rng.normal(1, 0.03, (5, 4)), rng.normal(0, 2.0, (5, 4))
     rays = []
     for i, ray in enumerate(table["rays"][part]):
-        base = grow * np.array(ray["base"])
-        along, front = grow * np.array(ray["head"]) - base, np.array(ray["front"], float)
-        along /= np.linalg.norm(along)
-        front -= along * (front @ along)
-        front /= np.linalg.norm(front)
-        turn, digits = np.stack([np.cross(along, front), along, front], 1), []
+        base: Floats = grow * np.array(ray["base"])
+        head, digits = grow * np.array(ray["head"]), []
+        along = (head - base) / np.linalg.norm(head - base)
+        across = np.cross(along, ray["front"])
+        across /= np.linalg.norm(across)
+        turn = np.stack([across, along, np.cross(across, along)], 1)
         numbers = (0, 1, 3) if i == 0 else (0, 1, 2, 3)
         for k, (number, length) in enumerate(zip(numbers, ray["lengths"], strict=True)):
             if k:  # toes point up at their base, then down
                 spread = (2 - i) * pose.fingers if hand and i and k == 1 else 0.0
                 bend = pose.curl if hand else (-14 if k == 1 else 12)
                 turn = turn @ about(2, wobble[i, k] - spread) @ about(0, bend)
-            name = f"{SEGMENTS[part][number]} {i + 1}" + (f" of the {part}" if k else "")
+            kind = PHALANGES[number - 1] if k else "metacarpal" if hand else "metatarsal"
+            name = f"{kind} {i + 1}" + (f" of the {part}" if k else "")
             radii = grow * ray["size"] * np.array(table["radii"][part][number])
             digits.append(_Digit(name, base, turn, grow * length * stretch[i, k], radii))
             base = digits[-1].at(1, GAP)
@@ -201,45 +188,22 @@ def _rays(person: Person, part: str) -> list[list[_Digit]]:
     return rays
 
 
-def _short_bones(person: Person, side: str, part: str) -> list[Part]:
-    """Carpals or tarsals, and the sesamoids of the great toe."""
-    fit, parts = _fit(person, part), []
-    for name, knobs in _table()["short"][part].items():
-        bone = Bone(name)
-        for knob in knobs:
-            fit.knob(bone, knob[:3], knob[3:6], knob[6:], 0.09)
-        parts += _parts(f"{side} {name}", [bone])
-    return parts
-
-
 def _flesh(person: Person, part: str, fit: _Fit) -> list[Part]:
     """Fat and muscle; their ends are round, so that bent joints have no notch."""
-    lean: list[list[Solid]] = [[]]
+    lean: list[list[Solid]] = [[]]  # the limb, then its fingers or toes
     skin: list[list[Solid]] = [[]]
     fat = 0.2 + 1.5 * person.build
-
-    def add(k: int, curve: Floats, radius: Floats, fat: float, *flat: Any) -> None:
-        for groups, r in ((lean, radius), (skin, radius + fat)):
-            groups += [[]] * (k + 1 - len(groups))
-            least = min(1.0, *flat[:1]) if flat else 1.0
-            ends = [ball(curve[i], float(r[i]) * least) for i in (0, -1)]
-            groups[k] = [*groups[k], *chain(curve, r, *flat), *ends]
-
     for tube in _table()["flesh"][part]:
         line = np.array(tube["line"])
         curve, radius = fit.at(line[:, :3]), fit.girth * line[:, 3]
-        add(0, curve, radius, fat * tube["fat"], tube["flat"], tube["front"])
-    for k, ray in enumerate(_rays(person, part) if part in SPAN else ()):
-        hand, thumb = part == "hand", part == "hand" and k == 0
-        size, thin = ray[0].radii[0] / 0.75, 0.1 + 0.08 * person.build
-        if hand and not thumb:  # the palm
-            palm = np.stack([ray[0].at(0, -1.2), ray[0].at(1)])
-            add(0, palm, np.array([1.5, 1.25]) * fit.girth, thin)
-        points = [digit.base for digit in ray[not thumb :]] + [ray[-1].at(1, 0.1)]
-        if hand and not thumb:
-            points.insert(0, ray[0].at(0.6))
-        radius = np.array(_table()["ray_flesh"]["thumb" if thumb else part])[-len(points) :]
-        add(k + 1, np.stack(points), radius * size, thin)
+        for groups, r in ((lean, radius), (skin, radius + fat * tube["fat"])):
+            groups[0] += chain(curve, r, tube["flat"], tube["front"])
+            groups[0] += [ball(curve[i], r[i] * min(1, tube["flat"])) for i in (0, -1)]
+    for k, ray in enumerate(_rays(person, part)):
+        curve = np.stack([ray[0].at(0.6 * (k > 0)), *(d.base for d in ray[1:]), ray[-1].at(1, 0.1)])
+        radius = np.array(_table()["ray_flesh"][part][min(k, 1)]) * ray[0].radii[0] / 0.75
+        for groups, r in ((lean, radius), (skin, radius + 0.1 + 0.08 * person.build)):
+            groups.append([*chain(curve, r), *(ball(curve[i], r[i]) for i in (0, -1))])
     parts = flesh(skin, lean)
     for pad in _table()["pads"].get(part, []):
         solid = ellipsoid(fit.at(pad[:3]), fit.girth * np.array(pad[3:]))
@@ -248,20 +212,19 @@ def _flesh(person: Person, part: str, fit: _Fit) -> list[Part]:
 
 
 def _limb(part: str, person: Person, side: str) -> list[Part]:
-    bones = [name for name, table in _table()["long"].items() if table["limb"] == part]
-    parts = _flesh(person, part, _fit(person, bones[0] if bones else part))
+    bones = [name for name, bone in _table()["long"].items() if bone["limb"] == part]
+    fit = _fit(person, bones[0] if bones else part)
+    parts = _flesh(person, part, fit)
     for name in bones:
         parts += _long_bone(person, side, name)
-    if part in SPAN:
-        parts += _short_bones(person, side, part)
-        for ray in _rays(person, part):
-            for digit in ray:
-                parts += digit.parts(side, person.mineral)
-    return parts
+    for name, knobs in _table()["short"].get(part, {}).items():
+        bone = Bone(name)
+        for knob in knobs:
+            fit.knob(bone, 0.09, knob[:3], knob[3:6], knob[6:])
+        parts += _parts(f"{side} {name}", [bone])
+    digits = [digit for ray in _rays(person, part) for digit in ray]
+    return [*parts, *(p for digit in digits for p in digit.parts(side, person.mineral))]
 
 
-_BUILDERS: dict[str, Callable[[Person, str], list[Part]]] = {
-    part: partial(_limb, part)
-    for part in ("upper arm", "forearm", "hand", "thigh", "shank", "foot")
-}
-anatomy.LIMBS.update(_BUILDERS)
+for _part in ("upper arm", "forearm", "hand", "thigh", "shank", "foot"):
+    anatomy.LIMBS[_part] = partial(_limb, _part)

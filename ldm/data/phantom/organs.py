@@ -290,6 +290,7 @@ def _folds(shapes: Sequence[tuple[Floats, Solid]], waves: Floats, out: float) ->
 ORGANS: dict[str, Callable[[Person], list[Part]]] = {
     "head": head_organs,
     "chest": chest_organs,
+    "lower chest": chest_organs,
     "abdomen": abdomen_organs,
     "pelvis": pelvis_organs,
 }

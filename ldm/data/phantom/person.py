@@ -6,6 +6,7 @@ midline, y along it, z to the front: the right limb is the left one in a mirror.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -75,33 +76,32 @@ class Person:
     joint_space: dict[str, float]  # of the knees: "left medial", "left lateral", right too
     pose: Pose = field(default_factory=Pose)
 
-    @property
+    @cached_property
     def scale(self) -> Floats:
         """[3] cm of the body for one unit of the chest's `Anatomy`."""
         a = self.anatomy
         return np.array([a.scale, a.scale * a.tall, a.scale])
 
-    def spine(self, level: float) -> Floats:
-        """[3] the middle of the vertebral bodies at a level: 0 the top of C1, 7 of T1, 19 of L1,
-        24 of the sacrum, 25 its end, 26 the coccyx's tip; between them a vertebra is 1.
+    @cached_property
+    def _levels(self) -> Floats:
+        """[27] y of the levels of the spine, in the chest's units."""
+        number = np.arange(13)
+        thoracic = self.anatomy.apex + self.anatomy.rib_step * (number + 0.012 * number**2)
+        neck, loins = thoracic[0] - 1.75 * np.arange(7, 0, -1), 3.45 * np.arange(1, 6)
+        return np.concatenate([neck, thoracic, thoracic[-1] + np.array([*loins, 27.75, 31.25])])
+
+    def spine(self, level: Floats | float) -> Floats:
+        """[..., 3] the middle of the vertebral bodies at levels: 0 the top of C1, 7 of T1, 19 of
+        L1, 24 of the sacrum, 25 its end, 26 the coccyx's tip; between them a vertebra is 1.
         """
-        a = self.anatomy
-        thoracic = a.apex + a.rib_step * (np.arange(13) + 0.012 * np.arange(13) ** 2)
-        y = np.concatenate(
-            [
-                thoracic[0] - 1.75 * np.arange(7, 0, -1),
-                thoracic,
-                thoracic[-1] + 3.45 * np.arange(1, 6),
-                thoracic[-1] + 17.25 + np.array([10.5, 14.0]),
-            ]
-        )
+        level, a = np.asarray(level, float), self.anatomy
         # lordosis of the neck, kyphosis of the chest, lordosis of the loins, the sacrum's bow
         knots = [0, 3.5, 7, 13, 18.5, 21.5, 24, 24.6, 25, 26]
-        depth = np.array([2.6, 3.0, 0.6, -1.6, 0.0, 2.4, 0.4, -2.6, -3.6, -1.8])
+        depth = [2.6, 3.0, 0.6, -1.6, 0.0, 2.4, 0.4, -2.6, -3.6, -1.8]
+        y = np.interp(level, np.arange(27), self._levels)
+        lean = a.scoliosis * np.sin(y / 9) * ((level > 5) & (level < 24))
         z = np.interp(level, knots, depth) - 0.35 * a.depth
-        at = float(np.interp(level, np.arange(len(y)), y))
-        lean = a.scoliosis * np.sin(at / 9) * (5 < level < 24)
-        return np.array([lean, at, z]) * self.scale
+        return np.stack([lean, y, z], -1) * self.scale
 
     def hip(self, side: str) -> Floats:
         """[3] the middle of the head of the femur."""
@@ -123,7 +123,7 @@ class Person:
             frame = frame.bent(elbow, about(0, pose.elbow) @ about(2, -8))
             if part == "forearm":
                 return frame
-            return frame.bent((0, length["radius"] + 0.3 * wide, 0), about(2, 4))
+            return frame.bent((0, length["radius"] + 0.45 * wide, 0), about(2, 4))
         # y is the line from the hip to the knee; the feet are closer together than the hips
         frame = Frame(self.hip(side), mirror @ about(2, -pose.leg_out) @ about(2, 7))
         if part == "thigh":

@@ -54,6 +54,7 @@ def film(view: View, path: Array, phantom: Phantom, rng: Rng) -> Array:
     density = density + F32(rng.uniform(0.3, 1.0)) * (density - view.blur(density, 0.02 * width))
     low, high = np.quantile(density[inside], [0.03, 0.995]) if inside.any() else (0.0, 1.0)
     dark = rng.uniform(0.08, 0.3)  # grey of the thinnest flesh
+    low = max(float(low), 0.15)  # noise of bare film stays dark
     grey = np.interp(density, [0, low, high], [0, dark, 0.97]).astype(F32)
     grey = grey ** F32(rng.uniform(0.85, 1.2))
     fog = F32(max(0.0, rng.normal(0, 0.05)))

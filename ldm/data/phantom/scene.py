@@ -18,6 +18,7 @@ from ldm.data.phantom.solids import (
     View,
     chain,
     ellipsoid,
+    move,
 )
 
 PLANES, PLANE_STEP = 16, 0.6  # at least so many along a ray look up a field, at most so far apart
@@ -72,9 +73,21 @@ class Part:
 
     def moved(self, turn: Floats, shift: Floats) -> "Part":
         """The part after a rotation (or mirror) and a shift; of solids alone."""
-        groups = tuple(tuple(s.moved(turn, shift) for s in group) for group in self.groups)
-        clip = tuple(s.moved(turn, shift) for s in self.clip)
-        return Part(self.name, self.material, groups, self.within, clip)
+        return move_parts([self], turn, shift)[0]
+
+
+def move_parts(parts: Sequence[Part], turn: Floats, shift: Floats) -> list[Part]:
+    """Each part moved as `Part.moved`, all at once."""
+    groups = [group for part in parts for group in (*part.groups, part.clip)]
+    solids = iter(move([solid for group in groups for solid in group], turn, shift))
+
+    def next_of(group: tuple[Solid, ...]) -> tuple[Solid, ...]:
+        return tuple(next(solids) for _ in group)
+
+    return [
+        Part(p.name, p.material, tuple(map(next_of, p.groups)), p.within, next_of(p.clip))
+        for p in parts
+    ]
 
 
 @dataclass

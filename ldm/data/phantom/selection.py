@@ -87,7 +87,7 @@ def possible(region: str, modality: str) -> tuple[str, ...]:
         found.append("fracture")
     if region == "knee":
         found.append("arthrosis")
-    if region in ("abdomen", "spine"):
+    if region == "abdomen":
         found.append("kidney stone")
     if region == "head" and modality in ("ct", "mr"):
         found += ["brain tumour", "brain haemorrhage"]

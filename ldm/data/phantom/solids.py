@@ -6,7 +6,7 @@ covers of each pixel's ray. A radiograph sums its length, a slice of thickness T
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,12 +18,12 @@ Point = Floats | Sequence[float]  # [3]
 Box = tuple[slice, slice]
 
 
-@dataclass(frozen=True)
-class Solid:
+class Solid(NamedTuple):
     """Points p with p'Ap + 2 b'p + c <= 0 and low <= n'p <= high: a quadric between two planes.
 
     Lengths in cm.
-    hull: [k, 3] points whose convex hull, widened by `reach`, holds the solid
+    hull, spread: the solid lies in the convex hull of points [k, 3] and an ellipsoid about each,
+    whose axes are the columns of `spread` [3, 3]
     """
 
     quadric: Floats  # A [3, 3], symmetric
@@ -37,30 +37,42 @@ class Solid:
 
     def moved(self, turn: Floats, shift: Floats) -> "Solid":
         """The solid of the points turn p + shift; turn: [3, 3] orthogonal, a mirror too."""
-        a, b = turn @ self.quadric @ turn.T, turn @ self.linear
-        along = float((n := turn @ self.normal) @ shift)
-        return replace(
-            self,
-            quadric=a,
-            linear=b - a @ shift,
-            constant=float(self.constant - 2 * b @ shift + shift @ a @ shift),
-            hull=self.hull @ turn.T + shift,
-            spread=turn @ self.spread,
-            normal=n,
-            low=self.low + along,
-            high=self.high + along,
-        )
+        return move([self], turn, shift)[0]
 
     def cut(self, normal: Point, low: float = -np.inf, high: float = np.inf) -> "Solid":
         """The part with low <= n'p <= high, in place of an earlier cut."""
-        return replace(self, normal=np.asarray(normal, float), low=low, high=high)
+        return self._replace(normal=np.asarray(normal, float), low=low, high=high)
+
+
+def move(solids: Sequence[Solid], turn: Floats, shift: Floats) -> list[Solid]:
+    """Each solid moved as `Solid.moved`, all at once."""
+    if not solids:
+        return []
+    every = Groups([solids])
+    a = turn @ every.quadric @ turn.T
+    b = every.linear @ turn.T
+    c = every.constant - 2 * b @ shift + shift @ a @ shift
+    hull, spread, n = every.hull @ turn.T + shift, turn @ every.spread, every.normal @ turn.T
+    planes = every.planes + (n @ shift)[:, None]
+    return [
+        Solid(*rest[:3], points[: len(old.hull)], *rest[3:], low, high)
+        for old, points, (low, high), *rest in zip(
+            solids, hull, planes.tolist(), a, b - a @ shift, c.tolist(), spread, n, strict=True
+        )
+    ]
 
 
 def ellipsoid(centre: Point, half: Point, turn: Floats = AXES) -> Solid:
     """|turn' (p - centre) / half| <= 1; turn: [3, 3], its columns are the three axes."""
     at, long = np.asarray(centre, float), np.asarray(half, float)
-    a = turn @ np.diag(long**-2.0) @ turn.T
-    return Solid(a, -a @ at, float(at @ a @ at - 1), at[None], turn * long, AXES[0])
+    spread = turn * long
+    a = (turn * long**-2.0) @ turn.T
+    b = a @ at
+    return Solid(a, -b, float(at @ b) - 1, at[None], spread, AXES[0])
+
+
+def ball(centre: Point, radius: float) -> Solid:
+    return ellipsoid(centre, (radius, radius, radius))
 
 
 def frustum(
@@ -70,29 +82,37 @@ def frustum(
 
     flat: its depth along `front` (a direction across the axis) over its width
     """
-    first, last = np.asarray(p, float), np.asarray(q, float)
-    length = float(np.linalg.norm(last - first))
-    u = (last - first) / length
+    return _frustums(np.array([p, q], float), np.array([start, end], float), flat, front)[0]
+
+
+def _frustums(curve: Floats, radius: Floats, flat: float, front: Point) -> list[Solid]:
+    """Those between successive points [n, 3] with a radius [n] at each."""
+    first, step = curve[:-1], np.diff(curve, axis=0)
+    length = np.sqrt((step**2).sum(1))
+    u = step / length[:, None]
     w = _across(u, front)
-    slope = (end - start) / length
+    start, slope = radius[:-1], np.diff(radius) / length
     # |x - p|^2 across the axis, shrunk along w, minus (start + slope s)^2, s = u'(x - p)
-    across = np.eye(3) - np.outer(u, u) + (flat**-2.0 - 1) * np.outer(w, w)
-    a = across - slope**2 * np.outer(u, u)
-    b = -a @ first - start * slope * u
-    c = float(first @ a @ first + 2 * start * slope * (u @ first) - start**2)
-    spread = AXES * max(start, end) * max(1.0, flat)
-    low = float(u @ first)
-    return Solid(a, b, c, np.stack([first, last]), spread, u, low, low + length)
+    along, deep = u[:, :, None] * u[:, None], w[:, :, None] * w[:, None]
+    a = AXES - (1 + slope**2)[:, None, None] * along + (flat**-2.0 - 1) * deep
+    low = (u * first).sum(1)
+    b = -(a @ first[:, :, None])[..., 0] - (start * slope)[:, None] * u
+    c = -((b + (start * slope)[:, None] * u) * first).sum(1) + 2 * start * slope * low - start**2
+    reach = np.maximum(start, radius[1:]) * max(1.0, flat)
+    return [
+        Solid(a[i], b[i], c[i], curve[i : i + 2], AXES * reach[i], u[i], low[i], low[i] + length[i])
+        for i in range(len(u))
+    ]
 
 
 def _across(u: Floats, front: Point) -> Floats:
-    """The unit vector across the unit vector u that is nearest to `front`; any if front is u."""
-    w = np.asarray(front, float)
-    w = w - u * (w @ u)
-    if (size := np.linalg.norm(w)) < 1e-6:
-        w = np.cross(u, AXES[int(np.argmin(np.abs(u)))])
-        size = np.linalg.norm(w)
-    return np.asarray(w / size)
+    """Unit vectors across unit vectors u [n, 3], as near as can be to `front`."""
+    w = np.asarray(front, float) - u * (u @ np.asarray(front, float))[:, None]
+    size = np.sqrt((w**2).sum(1))
+    for i in np.flatnonzero(size < 1e-6):  # any will do
+        w[i] = np.cross(u[i], AXES[int(np.argmin(np.abs(u[i])))])
+        size[i] = np.linalg.norm(w[i])
+    return np.asarray(w / size[:, None])
 
 
 def chain(
@@ -100,24 +120,22 @@ def chain(
 ) -> list[Solid]:
     """Frustums along the points [n, 3]; where they bend, what fills the wedge between two."""
     r = np.broadcast_to(np.asarray(radius, float), (len(curve),))
-    solids = [
-        frustum(curve[i], curve[i + 1], float(r[i]), float(r[i + 1]), flat, front)
-        for i in range(len(curve) - 1)
-    ]
-    for i in range(1, len(curve) - 1):
-        one, two = solids[i - 1].normal, solids[i].normal
-        if (bend := float(np.arccos(np.clip(one @ two, -1, 1)))) > 0.01:
-            u = (one + two) / np.linalg.norm(one + two)
-            w = _across(u, front)
-            near = 0.9 * min(solids[k].high - solids[k].low for k in (i - 1, i))
-            along = min(r[i] * min(1.0, flat, 8 * np.tan(bend / 2)), near)
-            half = np.array([r[i], along, r[i] * flat])
-            solids.append(ellipsoid(curve[i], half, np.stack([np.cross(u, w), u, w], 1)))
+    solids = _frustums(np.asarray(curve, float), r, flat, front)
+    axes, lengths = np.array([s.normal for s in solids]), [s.high - s.low for s in solids]
+    bends = np.arccos(np.clip((axes[:-1] * axes[1:]).sum(1), -1, 1))
+    for i in np.flatnonzero(bends > 0.01).tolist():
+        u = axes[i] + axes[i + 1]
+        u = u / np.sqrt(u @ u)
+        w = _across(u[None], front)[0]
+        near = 0.9 * min(lengths[i : i + 2])
+        radius_here = float(r[i + 1])
+        along = min(radius_here * min(1.0, flat, 8 * np.tan(bends[i] / 2)), near)
+        half = np.array([radius_here, along, radius_here * flat])
+        side = np.array(
+            [u[1] * w[2] - u[2] * w[1], u[2] * w[0] - u[0] * w[2], u[0] * w[1] - u[1] * w[0]]
+        )
+        solids.append(ellipsoid(curve[i + 1], half, np.stack([side, u, w], 1)))
     return solids
-
-
-def ball(centre: Point, radius: float) -> Solid:
-    return ellipsoid(centre, (radius, radius, radius))
 
 
 class Groups:
@@ -129,14 +147,16 @@ class Groups:
     def __init__(self, groups: Sequence[Sequence[Solid]]) -> None:
         solids = [solid for group in groups for solid in group]
         self.ends = np.cumsum([len(group) for group in groups])
-        self.quadric = np.stack([s.quadric for s in solids])
-        self.linear = np.stack([s.linear for s in solids])
-        self.constant = np.array([s.constant for s in solids])
+        quadric, linear, constant, hull, spread, normal, low, high = zip(*solids, strict=True)
+        n = len(solids)
+        self.quadric = np.concatenate(quadric).reshape(n, 3, 3)
+        self.linear = np.concatenate(linear).reshape(n, 3)
+        self.constant = np.array(constant)
         # a quadric without a second point of its hull has that point twice
-        self.hull = np.stack([s.hull[[0, -1]] for s in solids])
-        self.spread = np.stack([s.spread for s in solids])
-        self.normal = np.stack([s.normal for s in solids])
-        self.planes = np.array([[s.low, s.high] for s in solids])
+        self.hull = np.concatenate([part for h in hull for part in (h[0], h[-1])]).reshape(n, 2, 3)
+        self.spread = np.concatenate(spread).reshape(n, 3, 3)
+        self.normal = np.concatenate(normal).reshape(n, 3)
+        self.planes = np.array([low, high]).T
 
 
 Interval = tuple[Box, Array, Array]
@@ -172,6 +192,8 @@ class View(Plane):
         starts = np.concatenate([[0], groups.ends[:-1]])
         near = np.minimum.reduceat(hull[..., 2].min(1) - reach[:, 2], starts) < 0.5 * thickness
         near &= np.maximum.reduceat(hull[..., 2].max(1) + reach[:, 2], starts) > -0.5 * thickness
+        group = np.repeat(np.arange(len(starts)), np.diff(groups.ends, prepend=0))
+        seen &= near[group]
         # each solid from the middle of its own box, where float32 is finest
         own = 0.5 * (low + high) - 0.5 * self.size
         own = np.concatenate([own * self.pixel, hull[..., 2:].mean(1)], 1)
@@ -183,11 +205,29 @@ class View(Plane):
         linear = linear - np.einsum("nij,nj->ni", turned, shift)
         normal = groups.normal @ self.axes.T
         planes = groups.planes + (normal * shift).sum(1)[:, None]
-        seen &= np.repeat(near, np.diff(groups.ends, prepend=0))
-        shapes = (high - low)[:, ::-1]
+        # the box of each group, and its part of one long array
+        first = np.minimum.reduceat(np.where(seen[:, None], low, self.size), starts)
+        last = np.maximum.reduceat(np.where(seen[:, None], high, 0), starts)
+        wide, tall = np.maximum(last - first, 0).T
+        ends = np.cumsum(wide * tall)
+        fronts, backs = np.full(ends[-1], np.inf, F32), np.full(ends[-1], -np.inf, F32)
+        found: list[Interval | None] = [
+            (
+                (slice(y, y + h), slice(x, x + w)),
+                fronts[end - w * h : end].reshape(h, w),
+                backs[end - w * h : end].reshape(h, w),
+            )
+            if w and h
+            else None
+            for (x, y), w, h, end in zip(
+                first.tolist(), wide.tolist(), tall.tolist(), ends.tolist(), strict=True
+            )
+        ]
         # solids of about one size together: many small boxes cost as little as one large one
-        kinds = np.where(seen, np.ceil(np.log2(np.maximum(shapes, 1))).astype(int) @ [32, 1], -1)
-        depths: dict[int, tuple[Array, Array]] = {}
+        shapes = (high - low)[:, ::-1]
+        sizes = np.ceil(np.log2(np.maximum(shapes, 1))).astype(int) @ [32, 1]
+        kinds = np.where(seen, sizes, -1)
+        inner = np.concatenate([(low - first[group])[:, ::-1], (high - first[group])[:, ::-1]], 1)
         for kind in set(kinds.tolist()) - {-1}:
             every = np.flatnonzero(kinds == kind)
             most = shapes[every].max(0)
@@ -202,28 +242,15 @@ class View(Plane):
                     v.astype(F32)[:, :, None],
                 )
                 far = own[some, 2].astype(F32)[:, None, None]
-                depths.update(
-                    zip(some.tolist(), zip(one + far, two + far, strict=True), strict=True)
-                )
-        found: list[Interval | None] = []
-        start = 0
-        for end in groups.ends:
-            these = [i for i in range(start, end) if i in depths]
-            start = end
-            if not these:
-                found.append(None)
-                continue
-            (x0, y0), (x1, y1) = low[these].min(0).tolist(), high[these].max(0).tolist()
-            front = np.full((y1 - y0, x1 - x0), np.inf, F32)
-            back = np.full((y1 - y0, x1 - x0), -np.inf, F32)
-            for i, (left, top), (right, bottom) in zip(
-                these, low[these].tolist(), high[these].tolist(), strict=True
-            ):
-                inner = slice(top - y0, bottom - y0), slice(left - x0, right - x0)
-                one, two = (depth[: bottom - top, : right - left] for depth in depths[i])
-                np.minimum(front[inner], one, out=front[inner])
-                np.maximum(back[inner], two, out=back[inner])
-            found.append(((slice(y0, y1), slice(x0, x1)), front, back))
+                one += far
+                two += far
+                for i, (number, (top, left, bottom, right)) in enumerate(
+                    zip(group[some].tolist(), inner[some].tolist(), strict=True)
+                ):
+                    _, front, back = found[number]  # type: ignore[misc]
+                    front, back = front[top:bottom, left:right], back[top:bottom, left:right]
+                    np.minimum(front, one[i, : bottom - top, : right - left], out=front)
+                    np.maximum(back, two[i, : bottom - top, : right - left], out=back)
         return found
 
 

@@ -19,31 +19,34 @@ SEQUENCES = {"T1": (500, 14, 0, 0), "T1 contrast": (500, 14, 0, 0.7), "T2": (400
              "FLAIR": (9000, 100, 2350, 0)}  # fmt: skip
 RELAXIVITY = 4.1e-3  # l / (mmol ms): gadopentetate in plasma at 1.5 T (Rohrer et al. 2005)
 # contrast agent: share of the blood's concentration, and HU in the portal venous phase, by eye
-UPTAKE = {"blood": (1.0, 130), "tumour": (1.0, 35), "liver": (0.5, 45), "spleen": (0.7, 65),
-          "kidney": (0.9, 130), "bowel": (0.3, 25), "muscle": (0.15, 8)}  # fmt: skip
+UPTAKE = dict.fromkeys(MATERIALS, (0.0, 0)) | {
+    "blood": (1.0, 130), "tumour": (1.0, 35), "liver": (0.5, 45), "spleen": (0.7, 65),
+    "kidney": (0.9, 130), "bowel": (0.3, 25), "muscle": (0.15, 8)}  # fmt: skip
 CUTOFF = 6.0  # cycles / cm, at which a soft kernel of CT has fallen to 0
 
 
 def painted(
-    scene: Scene, view: View, thickness: float, values: Mapping[str, Sequence[float]], fine: int = 2
+    scene: Scene, view: View, thickness: float, values: Mapping[str, Sequence[float]]
 ) -> tuple[Array, Shares]:
     """[C, H, W] values of materials, mixed by their share of each voxel, and the named shares.
 
-    value = value (1 - share) + values[material] share, part after part, from air on
-    fine: samples a side per pixel, 1 or 2: with 2, edges are no stairs
+    value = value (1 - share) + values[material] share, part after part, from air on. Pixels wider
+    than 0.13 cm are sampled twice a side, so that edges are no stairs.
     """
+    fine = 1 + (view.pixel > 0.13)
     grid = View(view.middle, view.axes, view.size * view.pixel, fine * view.size)
     table = {name: np.asarray(value, F32)[:, None, None] for name, value in values.items()}
-    total = np.tile(table["air"], (1, grid.size, grid.size))
-    named: Shares = {}
+    total, named = np.tile(table["air"], (1, grid.size, grid.size)), dict[str, Array]()
     for part, box, share in scene.amounts(grid, thickness):
         area = total[(slice(None), *box)]
         area += (table[part.material] - area) * share
-        if part.name and fine == 2:
-            rows, columns = (slice(s.start // 2, -(-s.stop // 2)) for s in box)
-            even = np.pad(share, [(s.start % 2, s.stop % 2) for s in box])
-            named[part.name] = (rows, columns), halved(even)
-    return halved(total) if fine == 2 else total, named
+        if part.name:  # which other parts may bear, too
+            whole = named.setdefault(part.name, np.zeros(total.shape[1:], F32))
+            whole[box] = np.maximum(whole[box], share)
+    if fine == 2:
+        total, named = halved(total), {name: halved(share) for name, share in named.items()}
+    picture = slice(0, view.size), slice(0, view.size)
+    return total, {name: (picture, share) for name, share in named.items()}
 
 
 def halved(fine: Array) -> Array:
@@ -59,9 +62,8 @@ def grain(view: View, sigma: float, rng: Rng) -> Array:
     (Riederer, Pelc and Chesler 1978, doi:10.1088/0031-9155/23/3/008); larger pixels lose high f
     """
     f = np.hypot(np.fft.fftfreq(view.size)[:, None], np.fft.rfftfreq(view.size)) / view.pixel
-    radii = CUTOFF * (np.arange(500) + 0.5) / 500
-    power, ring = (r * np.cos(0.5 * np.pi * np.minimum(r / CUTOFF, 1)) ** 4 for r in (f, radii))
-    whole = 2 * np.pi * (radii * ring).sum() * CUTOFF / 500  # the integral of P over the plane
+    power = f * np.cos(0.5 * np.pi * np.minimum(f / CUTOFF, 1)) ** 4
+    whole = 2 * np.pi * CUTOFF**3 * (1 / 8 - 15 / (16 * np.pi**2))  # its integral over the plane
     white = np.fft.rfft2(rng.standard_normal((view.size,) * 2))
     shaped = np.fft.irfft2(white * np.sqrt(power / whole) / view.pixel, s=(view.size,) * 2)
     return (sigma * shaped).astype(F32)
@@ -76,18 +78,14 @@ def ct(
     contrast: 1 = portal venous phase;  sigma: noise in HU of a slice of 0.5 cm, None draws it
     """
     level, width, usual = _known(WINDOWS, window, "window")
-    hu = {k: [m.hu + contrast * UPTAKE.get(k, (0, 0))[1]] for k, m in MATERIALS.items()}
+    hu = {k: [m.hu + contrast * UPTAKE[k][1]] for k, m in MATERIALS.items()}
     (slab,), named = painted(scene, view, thickness_cm, hu)
-    drawn, round_field, dose = (
-        usual * np.exp(rng.normal(0, 0.3)),
-        rng.random() < 0.5,
-        rng.spawn(1)[0],
-    )
-    if abs(view.axes[2, 1]) > 0.8:  # across a body that lies on its back
+    drawn, round_field = usual * np.exp(rng.normal(0, 0.3)), rng.random() < 0.5
+    if abs(view.axes[2, 1]) > 0.8 and view.size * view.pixel > 30:  # across a trunk on its back
         slab = np.maximum(slab, _couch(view, slab > -400, rng))
     slab = view.blur(slab, 0.05)  # focal spot, detector, kernel
     deviation = (drawn if sigma is None else sigma) * np.sqrt(0.5 / thickness_cm)
-    slab = slab + grain(view, float(deviation), dose)
+    slab = slab + grain(view, float(deviation), rng.spawn(1)[0])
     if round_field:  # of the scanner: nothing is measured outside
         slab[np.hypot(view.u, view.v) > 0.5 * view.size * view.pixel] = -2000
     return np.clip((slab - F32(level - width / 2)) / F32(width), 0, 1), named
@@ -99,9 +97,9 @@ def _couch(view: View, body: Array, rng: Rng) -> Array:
     x = np.abs(view.u[0] - rng.normal(0, 1.5)) / half
     edge = np.where(body.any(0), view.at[view.size - 1 - body[::-1].argmax(0)], -np.inf)
     top = float((edge + sag * x**2)[x < 0.9].max()) + rng.uniform(0.3, 2.0)
-    lower = -sag * x**2 + deep * (1 - x**2)  # a crescent, which ends where the trough does
-    if rng.random() < 0.4:  # or a tray with slanted sides
-        lower = 2 + deep * (1 - np.clip(4 * x - 2.6, 0, None))
+    # a crescent, which ends where the trough does, or a tray with slanted sides
+    crescent, tray = deep - (sag + deep) * x**2, 2 + deep * np.minimum(1, 3.6 - 4 * x)
+    lower = tray if rng.random() < 0.4 else crescent
     shell = np.zeros((view.size, view.size))
     for curve in (-sag * x**2, lower):
         far = np.abs(view.v - top - curve) / np.hypot(1, np.gradient(curve, view.pixel))
@@ -114,12 +112,10 @@ def signal(tissue: Material, tr: float, te: float, ti: float = 0, agent: float =
 
     S = M0 (1 - exp(-TR/T1)) exp(-TE/T2)                      without inversion, TE << TR
     S = M0 (1 - 2 exp(-TI/T1) + exp(-TR/T1)) exp(-TE/T2)      with it; negative before the null
-    1/T1 + r1 C in place of 1/T1 with C mmol / l of agent (Haacke et al. 1999, Magnetic Resonance
-    Imaging: Physical Principles and Sequence Design)
+    (Haacke et al. 1999, Magnetic Resonance Imaging); C mmol / l of agent add r1 C to 1/T1
     """
-    rate = 1 / tissue.t1 + RELAXIVITY * agent
-    rest = np.exp(-tr * rate)
-    along = 1 - 2 * np.exp(-ti * rate) + rest if ti else 1 - rest
+    rest, turned = np.exp(-(1 / tissue.t1 + RELAXIVITY * agent) * np.array([tr, ti]))
+    along = 1 - rest - (2 * (turned - rest) if ti else 0)
     return float(tissue.protons * along * np.exp(-te / tissue.t2))
 
 
@@ -128,25 +124,20 @@ def mr(
 ) -> tuple[Array, Shares]:
     """[H, W] grey in [0, 1] of an MR slice, and {name: (box, share)}; sequence: of `SEQUENCES`."""
     tr, te, ti, agent = _known(SEQUENCES, sequence, "sequence")
-    values = {
-        k: [signal(m, tr, te, ti, agent * UPTAKE.get(k, (0, 0))[0])] for k, m in MATERIALS.items()
-    }
+    values = {k: [signal(m, tr, te, ti, agent * UPTAKE[k][0])] for k, m in MATERIALS.items()}
     (clean,), named = painted(scene, view, thickness_cm, values)
     # coils around the body hear its surface best
     near = 1 + (view.u**2 + view.v**2) * F32(rng.uniform(0.8, 3.6) / (view.size * view.pixel) ** 2)
     near = near * np.exp(F32(0.12) * view.texture(rng.spawn(1)[0], 14.0))
     clean = np.abs(view.blur(clean * near, 0.05))
-    full = F32(np.quantile(clean, 0.995) * rng.uniform(1.0, 1.3) or 1.0)
-    return np.minimum(rician(clean / full, 1 / rng.uniform(30, 80), rng), 1), named
+    full = float(np.quantile(clean, 0.995)) * rng.uniform(1.1, 1.5) or 1.0
+    return np.minimum(rician(clean * F32(1 / full), 1 / rng.uniform(30, 80), rng), 1), named
 
 
 def rician(clean: Array, sigma: float, rng: Rng) -> Array:
-    """sqrt((S + n1)^2 + n2^2), n1 and n2 of deviation sigma: a magnitude's noise.
-
-    Gudbjartsson and Patz 1995 (doi:10.1002/mrm.1910340618)
-    """
-    n1, n2 = sigma * rng.standard_normal((2, *clean.shape))
-    return np.hypot(clean + n1, n2).astype(F32)
+    """sqrt((S + n1)^2 + n2^2)    (Gudbjartsson and Patz 1995, doi:10.1002/mrm.1910340618)"""
+    n1, n2 = F32(sigma) * rng.standard_normal((2, *clean.shape)).astype(F32)
+    return np.hypot(clean + n1, n2)
 
 
 def _known(table: Mapping[str, tuple[float, ...]], name: str, what: str) -> tuple[float, ...]:

@@ -1,12 +1,11 @@
 """B-mode ultrasound of a scene in the plane of a view, by a curved array on the skin above it."""
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from ldm.data.phantom.body import F32, Array
 from ldm.data.phantom.detector import Floats
 from ldm.data.phantom.fetus import fetal_head as fetal_head
-from ldm.data.phantom.fetus import fetal_view as fetal_view
 from ldm.data.phantom.findings import Rng
 from ldm.data.phantom.materials import MATERIALS
 from ldm.data.phantom.scene import Scene
@@ -22,7 +21,7 @@ SPEED = 0.154  # cm / microsecond
 SPECULAR = 60.0  # a perfect mirror across the beam, relative to the liver's backscatter; by eye
 TARGETS = ("liver", "right kidney")  # of the abdomen
 SCANNED = ("abdomen", "fetal head")
-RAYS, SAMPLES = 192, 512
+RAYS, SAMPLES = 160, 400
 
 
 def speckle(shape: tuple[int, int], axial: float, lateral: float, rng: Rng) -> Array:
@@ -38,11 +37,6 @@ def speckle(shape: tuple[int, int], axial: float, lateral: float, rng: Rng) -> A
     return np.asarray(real + 1j * imaginary)
 
 
-def attenuation(loss: Array, step: float, frequency: float) -> Array:
-    """[r, theta] dB lost to and fro: 2 f integral of loss dr; loss: dB / (cm MHz), step: cm."""
-    return np.asarray(2 * frequency * step * np.cumsum(loss, 0), F32)
-
-
 def envelope(
     echo: Array, loss: Array, log_z: Array, radius: Floats, angle: Floats, frequency: float,
     rng: Rng,
@@ -50,28 +44,27 @@ def envelope(
     """[r, theta] amplitude of the echoes before the gain, on rays from one centre.
 
     diffuse: backscatter amplitude times speckle; specular: R = (Z2 - Z1) / (Z2 + Z1) at each step
-    of impedance, times cos^8 of the angle between beam and surface normal; both attenuated
+    of impedance, times cos^8 of the angle between beam and surface normal; both lose
+    2 f integral of loss dr in dB    (echo [1], loss [dB / (cm MHz)], ln Z: [r, theta])
     """
     step, turn = radius[1] - radius[0], angle[1] - angle[0]
-    # two cycles long; a beam as wide as an aperture of 2 cm bends it
-    axial = SPEED / frequency / step
-    lateral = 0.6 * SPEED / frequency / 2 / turn
+    # a pulse of two cycles, an aperture of 2 cm
+    axial, lateral = SPEED / frequency / step, 0.3 * SPEED / frequency / turn
     wave = speckle(echo.shape, axial, lateral, rng) * echo
     deep, across = np.gradient(log_z, axis=0), np.gradient(log_z, axis=1)
     across = across * step / (radius[:, None] * turn)
     normal = deep**2 / (deep**2 + across**2 + 1e-12)  # cos^2
     mirror = np.tanh(0.5 * np.abs(deep)) * normal**4
-    mirror = gaussian_filter1d(mirror, axial, axis=0) * axial * np.sqrt(2 * np.pi)
-    mirror = gaussian_filter1d(mirror, lateral, axis=1)
-    lost = attenuation(loss, step, frequency)
-    return np.asarray(np.abs(wave + SPECULAR * mirror) * 10 ** (-lost / 20), F32)
+    mirror = gaussian_filter(mirror, (axial, lateral)) * axial * np.sqrt(2 * np.pi)
+    left = 10 ** (-0.1 * frequency * step * np.cumsum(loss, 0))  # to and fro
+    left = gaussian_filter(left, (0, lateral))  # the beam is as wide as that at a shadow's edge
+    return np.asarray(np.abs(wave + SPECULAR * mirror) * left, F32)
 
 
 def aimed(scene: Scene, view: View, rng: Rng) -> View:
     """The picture that a probe gives: turned so that its front side is up, from the skin on.
 
-    A whole abdomen becomes the view along the right kidney, through the liver, from the flank;
-    a picture that is aimed already stays.
+    A whole abdomen becomes liver and right kidney from the flank; what is aimed already stays.
     """
     middle, width, away = view.middle, view.size * view.pixel, view.axes[2]
     down = np.array([0, 0, -1.0]) + away * away[2]
@@ -98,7 +91,8 @@ def _skin(scene: Scene, view: View) -> float:
     """cm down the picture from its middle to where the middle column enters the body."""
     bodies = [group for part in scene.parts if part.within == "air" for group in part.groups]
     right, down, away = view.axes
-    along = View(view.middle, np.stack([right, away, down]), 0.1, 1).intervals(Groups(bodies))
+    column = View(view.middle, np.stack([right, away, down]), 0.1, 1)
+    along = column.intervals(Groups(bodies)) if bodies else []
     first = min((float(found[1].min()) for found in along if found), default=np.inf)
     return first if np.isfinite(first) else -0.5 * view.size * view.pixel
 
@@ -106,38 +100,36 @@ def _skin(scene: Scene, view: View) -> float:
 def scan(scene: Scene, view: View, rng: Rng) -> tuple[Array, Shares]:
     """[H, W] grey in [0, 1], black outside the sector, and {name: (box, share of the slice)}.
 
-    Of the view `aimed`. 20 lg(envelope) + time-gain compensation 2 f 0.5 r, of it 50-60 dB
+    Of the view `aimed`: 20 lg(envelope) + gain that grows with depth, of which 50-60 dB are shown.
     """
     view = aimed(scene, view, rng)
-    skin = _skin(scene, view)
-    bottom = 0.5 * view.size * view.pixel
-    frequency, array, half = rng.uniform(2.5, 4.5), rng.uniform(4.0, 6.5), rng.uniform(0.5, 0.65)
-    gain, span = rng.uniform(18, 28), rng.uniform(50, 60)
+    skin, bottom = _skin(scene, view), 0.5 * view.size * view.pixel
+    frequency, array, half = rng.uniform([2.5, 4.0, 0.5], [4.5, 6.5, 0.65])
+    gain, span, tgc = rng.uniform([14, 50, 1.0], [25, 60, 1.35])
     radius = array + np.linspace(0, (bottom - skin) * rng.uniform(0.97, 1.1), SAMPLES)
     angle = np.linspace(-half, half, RAYS)
     x, y = radius[:, None] * np.sin(angle), radius[:, None] * np.cos(angle) + skin - array
     middle, reach = 0.5 * (skin + y.max()), max(x.max(), 0.5 * (y.max() - skin)) + 0.2
-    around = View(view.middle + middle * view.axes[1], view.axes, 2 * reach, 240)
-    values = {
-        k: (m.echo, m.loss, np.log(IMPEDANCE.get(k, 1.65)), k != "air")
-        for k, m in MATERIALS.items()
-    }
-    maps, _ = painted(scene, around, 0.3, values, fine=1)
+    around = View(view.middle + middle * view.axes[1], view.axes, 2 * reach, 224)
+    log_z = {k: np.log(IMPEDANCE.get(k, 1.65)) for k in MATERIALS}
+    values = {k: (m.echo, m.loss, log_z[k], k != "air") for k, m in MATERIALS.items()}
+    maps, shares = painted(scene, around, 0.3, values)
     maps[0] *= np.exp(F32(0.25) * around.texture(rng, 0.5))  # no tissue is all even
     at = [(v + reach) / around.pixel - 0.5 for v in (y - middle, x)]
-    echo, loss, log_z, matter = (map_coordinates(m, at, order=1, mode="nearest") for m in maps)
+    echo, loss, hard, matter = (map_coordinates(m, at, order=1, mode="nearest") for m in maps)
     # what lies between the array and the skin is gel
     wet = np.maximum.accumulate(matter > 0.5, axis=0)
-    echo, loss, log_z = np.where(wet, echo, 0), np.where(wet, loss, 0), np.where(wet, log_z, 0.4)
-    sound = envelope(echo, loss, log_z, radius, angle, frequency, rng)
-    decibel = 20 * np.log10(sound + F32(1e-5)) + frequency * np.minimum(radius[:, None] - array, 15)
+    hard = np.where(wet, hard, log_z["water"])
+    sound = envelope(echo * wet, loss * wet, hard, radius, angle, frequency, rng)
+    rise = tgc * frequency * np.minimum(radius[:, None] - array, 15)
+    decibel = 20 * np.log10(sound + F32(1e-5)) + rise
     grey = np.clip((decibel + gain) / span, 0, 1).astype(F32)
     fine = View(view.middle, view.axes, 2 * bottom, 2 * view.size)
     deep = fine.v - F32(skin - array)
-    at = [
-        (np.hypot(fine.u, deep) - array) / (radius[1] - radius[0]),
-        (np.arctan2(fine.u, deep) + half) / (angle[1] - angle[0]),
-    ]
+    far, turn = np.hypot(fine.u, deep), np.arctan2(fine.u, deep)
+    at = [(far - array) / (radius[1] - radius[0]), (turn + half) / (angle[1] - angle[0])]
+    box = slice(0, view.size), slice(0, view.size)
     picture, seen = (halved(map_coordinates(m, at, order=1)) for m in (grey, np.ones_like(grey)))
-    shares = scene.amounts(view, 0.3)
-    return picture, {p.name: (box, share * seen[box]) for p, box, share in shares if p.name}
+    places = ((view.at + reach - shift) / around.pixel for shift in (middle, 0))
+    grid = np.ix_(*(np.clip(place, 0, around.size - 1).astype(int) for place in places))
+    return picture, {name: (box, share[grid] * seen) for name, (_, share) in shares.items()}

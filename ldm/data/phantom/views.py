@@ -15,7 +15,7 @@ LATERAL = np.array(
     [[0, 0, -1.0], [0, 1, 0], [-1, 0, 0]]
 )  # from the left, facing the picture's left
 AXIAL = np.array([[1.0, 0, 0], [0, 0, -1], [0, -1, 0]])  # seen from the feet, front side up
-FLIP = np.diag([-1.0, -1, 1])  # half a turn of the picture: fingers up
+FLIP = np.diag([1.0, -1, -1])  # from behind and upside down: the back of a hand, fingers up
 PROJECTIONS = {
     "frontal": FRONTAL,
     "lateral": LATERAL,
@@ -36,7 +36,8 @@ class Region:
     sections: tuple[str, ...]
     paired: bool = False  # is there one on each side?
     from_above: bool = False  # is the frontal view one along the leg?
-    sliced: tuple[float, float] | None = None  # the width of slices, where it is another
+    sliced: tuple[tuple[float, float], float, float] | None = None  # the width of slices, and how
+    # much lower and farther in front they lie, where that differs
     flipped: bool = False
     bend: tuple[str, float, float] | None = None  # a joint of the pose and its range in degrees
 
@@ -65,11 +66,14 @@ def _limb(part: str, share: float, bone: str = "", across: float = 0.0) -> Calla
 
 
 REGIONS = {
-    "head": Region(_head, (24, 30), ("head", "neck"), sliced=(19, 24)),
+    "head": Region(_head, (24, 30), ("head", "neck"), sliced=((19, 24), -3.5, 0)),
     "neck": Region(_trunk(4.0, 4.0), (19, 25), ("head", "neck", "girdle", "chest")),
     "chest": Region(_trunk(12.5, 7.0), (36, 42), ("chest", "girdle", "abdomen")),
-    "abdomen": Region(_trunk(21.0, 7.0), (36, 44), ("abdomen", "pelvis", "chest")),
-    "spine": Region(_trunk(21.0, 4.0), (30, 40), ("abdomen", "pelvis", "chest")),
+    "abdomen": Region(_trunk(21.0, 7.0), (36, 44), ("abdomen", "pelvis", "lower chest")),
+    "spine": Region(
+        _trunk(21.3, 4.0), (22, 28), ("abdomen", "pelvis", "lower chest"),
+        sliced=((22, 28), 0, -4),
+    ),
     "pelvis": Region(_trunk(24.6, 6.0), (36, 44), ("abdomen", "pelvis", "limb thigh")),
     "shoulder": Region(
         _limb("upper arm", 0.12, "humerus", -3.0), (22, 30),
@@ -148,9 +152,10 @@ def view_of(phantom: Phantom, person: Person, size: int) -> View:
     if phantom.view in PLANES:
         axes = PLANES[phantom.view] @ upright.T
         if region.sliced:
-            width = rng.uniform(*region.sliced)
-            away = away - np.array([0, 3.5, 0])  # about the brain
-        reach = {"axial": 0.22, "coronal": 0.12, "sagittal": 0.1}[phantom.view]
+            widths, lower, forward = region.sliced
+            width = rng.uniform(*widths)
+            away = away + np.array([0, lower, forward])
+        reach = {"axial": 0.22, "coronal": 0.08, "sagittal": 0.06}[phantom.view]
         away = away + rng.uniform(-reach, reach) * width * axes[2]
     else:
         axes = PROJECTIONS[phantom.view] @ upright.T
