@@ -7,7 +7,6 @@ Basic anatomical and physiological data, 2002: 1.4 to 1.8, 0.13 to 0.15, 0.14 to
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,10 @@ from ldm.data.phantom.detector import Floats, spline
 from ldm.data.phantom.findings import stream
 from ldm.data.phantom.person import Person, about, cranium
 from ldm.data.phantom.scene import Cloud, Field, Part
-from ldm.data.phantom.solids import Point, Solid, chain, ellipsoid
+from ldm.data.phantom.solids import AXES, Point, Solid, chain, ellipsoid
 from ldm.data.phantom.thorax import chest_organs
+
+GAS = 0.25  # share of a piece of bowel, from which on it is drawn
 
 
 @lru_cache(maxsize=1)
@@ -110,7 +111,6 @@ def _stomach_gas(person: Person) -> list[Part]:
 def _bowel(person: Person) -> list[Part]:
     """The colon's haustra along its frame and the loops of the small bowel; gas in some of them."""
     a, size, rng = person.anatomy, person.scale, stream(person.seed, 133)
-    parts: list[Part] = []
     knots = _table()["colon"]
     line = np.array([person.spine(level) / size * [0, 1, 1] for level, *_ in knots])
     line[:10, 2] = 0  # only the rectum follows the sacrum
@@ -121,54 +121,61 @@ def _bowel(person: Person) -> list[Part]:
     length = np.cumsum(np.linalg.norm(np.diff(curve[:, :3], axis=0, prepend=curve[:1, :3]), axis=1))
     count = int(length[-1] / 2.5)
     stops = np.array([np.interp((np.arange(count) + 0.5) * 2.5, length, c) for c in curve.T]).T
-    along = np.gradient(stops[:, :3], axis=0)
-    filled, lying, stool, run = 0.5, _lying(person), [], False
-    for (*at, r, gas), way in zip(stops, along, strict=True):
-        filled = 0.6 * filled + 0.4 * rng.random()  # neighbours are alike
-        half = np.array([r, 1.5, r]) * size[0] * rng.normal(1, [0.1, 0.05, 0.1])
-        full = filled > 0.66 - 0.45 * gas
-        made = _loop(np.array(at) * size, half, _facing(way), 1.3 * gas * full, lying)
-        if run and len(made) > 1:  # one lumen with the piece before it
-            parts[-1] = replace(made[1], groups=((*parts[-1].groups[0], *made[1].groups[0]),))
-            parts.insert(-1, made[0])
-        else:
-            parts += made
-        run = len(made) > 1
-        if not full and gas < 0.65:
-            stool.append(np.array(at) * size + rng.normal(0, 0.4, (30, 3)) * half)
-    if stool:  # with bubbles of about 5 mm in it
-        bubbles = np.concatenate(stool)
-        volume = 0.06 * rng.exponential(1, len(bubbles))
-        parts.append(Part("", "air", within="bowel", other=Cloud(bubbles, volume, 0.18)))
-    deep = a.depth / 2 - 2 + 1.5 * a.fat
-    for i in range(42):
-        column, row = i % 6, i // 6
-        x = ((column - 2.5) * 2.3 + rng.normal(0, 0.8)) * a.width / 13.5
-        y = person.spine(20.8 + 0.55 * row + rng.normal(0, 0.12))[1]
-        at = np.array([x * size[0], y, rng.uniform(0.0, deep) * size[2]])
-        half = np.array([rng.uniform(1.0, 1.5), rng.uniform(2.0, 3.4), rng.uniform(1.0, 1.5)])
-        turn = _facing(rng.normal(0, 1, 3) * [1, 1, 0.4])
-        parts += _loop(at, half, turn, rng.choice([0.0, 0.7], p=[0.8, 0.2]), lying)
-    return parts
+    r, gas = stops[:, 3] * rng.normal(1, 0.1, count), stops[:, 4]
+    filled = np.convolve(rng.random(count + 5), [0.4, 0.24, 0.15, 0.09, 0.07, 0.05], "valid")
+    full = filled > 0.66 - 0.45 * gas  # neighbours are alike
+    row, column = np.divmod(np.arange(42), 6)
+    x = ((column - 2.5) * 2.3 + rng.normal(0, 0.8, 42)) * a.width / 13.5
+    first, last = (person.spine(level)[1] / size[1] for level in (20.8, 24.1))
+    y = first + (last - first) * (row + rng.normal(0, 0.2, 42)) / 6
+    z = rng.uniform(0, a.depth / 2 - 2 + 1.5 * a.fat, 42)
+    at = np.concatenate([stops[:, :3], np.stack([x, y, z], 1)]) * size
+    long = (
+        np.stack([r, np.full(count, 1.5), r], 1),
+        rng.uniform((1, 2, 1), (1.5, 3.4, 1.5), (42, 3)),
+    )
+    half = np.concatenate(long) * size[0]
+    way = np.gradient(stops[:, :3], axis=0), rng.normal(0, 1, (42, 3)) * [1, 1, 0.4]
+    share = np.concatenate([1.3 * gas * full, 0.7 * (rng.random(42) < 0.2)])
+    walls, lumens = _loops(at, half, np.concatenate(way), share, _lying(person))
+    parts = [Part("", "bowel", ((wall,),), "fat") for wall in walls]
+    runs: list[list[Solid]] = []  # one lumen for neighbours with gas
+    for i, lumen in enumerate(lumens):
+        if share[i] > GAS:
+            if 0 < i < count and share[i - 1] > GAS and len(runs[-1]) < 5:
+                runs[-1].append(lumen)
+            else:
+                runs.append([lumen])
+    parts += [Part("", "air", tuple((lumen,) for lumen in run), "bowel") for run in runs]
+    stool = np.flatnonzero(~full & (gas < 0.65)).repeat(30)  # with bubbles of about 5 mm in it
+    bubbles = at[stool] + rng.normal(0, 0.4, (len(stool), 3)) * half[stool]
+    cloud = Cloud(bubbles, 0.06 * rng.exponential(1, len(stool)), 0.18)
+    return [*parts, Part("", "air", within="bowel", other=cloud)]
 
 
-def _facing(way: Floats) -> Floats:
-    """[3, 3] a turn that lays the y axis along the way."""
-    v = way / np.linalg.norm(way)
-    w = np.cross(v, (0, 0, 1)) + np.array([1e-6, 0, 0])
-    w = w / np.linalg.norm(w)
-    return np.stack([w, v, np.cross(w, v)], 1)
-
-
-def _loop(at: Floats, half: Floats, turn: Floats, gas: float, lying: bool) -> list[Part]:
-    """A piece of bowel, and the gas that floats in it, up or, of those who lie, to the front."""
-    parts = [Part("", "bowel", ((ellipsoid(at, half, turn),),), "fat")]
-    if gas > 0.25:
-        inner = ellipsoid(at, half * np.array([0.86, 0.97, 0.86]), turn)
-        up, r = ((0, 0, 1), half[2]) if lying else ((0, -1, 0), half[0])
-        level = float(np.array(up) @ at) + (0.9 - 1.8 * min(gas, 1)) * r
-        parts.append(Part("", "air", ((inner.cut(up, low=level),),), "bowel"))
-    return parts
+def _loops(
+    at: Floats, half: Floats, way: Floats, gas: Floats, lying: bool
+) -> tuple[list[Solid], list[Solid]]:
+    """Pieces of bowel along `way` [n, 3], and the gas that floats in them, up or to the front."""
+    v = way / np.linalg.norm(way, axis=1, keepdims=True)
+    w = np.stack([v[:, 1] + 1e-6, -v[:, 0], 0 * v[:, 0]], 1)
+    w /= np.linalg.norm(w, axis=1, keepdims=True)
+    turn = np.stack([w, v, np.cross(w, v)], 2)
+    up, radius = (AXES[2], half[:, 2]) if lying else (-AXES[1], half[:, 0])
+    low = at @ up + (0.9 - 1.8 * np.minimum(gas, 1)) * radius
+    found = []
+    for inner, cut in ((1.0, np.full(len(at), -np.inf)), (np.array([0.86, 0.97, 0.86]), low)):
+        long = half * inner
+        a = (turn * long[:, None] ** -2) @ turn.transpose(0, 2, 1)
+        b = -(a @ at[..., None])[..., 0]
+        c, spread = -(b * at).sum(1) - 1, turn * long[:, None]
+        found.append(
+            [
+                Solid(a[i], b[i], float(c[i]), at[i : i + 1], spread[i], up, float(cut[i]))
+                for i in range(len(at))
+            ]
+        )
+    return found[0], found[1]
 
 
 def pelvis_organs(person: Person) -> list[Part]:

@@ -21,7 +21,7 @@ from ldm.data.phantom.solids import (
     move,
 )
 
-PLANE_STEP = 0.6  # cm between the planes at which a field is looked up along a ray
+PLANES, PLANE_STEP = 16, 0.6  # at least so many along a ray look up a field, at most so far apart
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ def _field(view: View, shape: Field, thickness: float | None) -> tuple[Box, Arra
     depths = span[:, 2] if thickness is None else np.array([-0.5, 0.5]) * thickness
     if x0 >= x1 or y0 >= y1 or depths[0] > span[1, 2] or depths[1] < span[0, 2]:
         return None
-    count = int((depths[1] - depths[0]) / PLANE_STEP) + 1 if thickness is None else 3
+    count = max(PLANES, int((depths[1] - depths[0]) / PLANE_STEP)) if thickness is None else 3
     step = (depths[1] - depths[0]) / count
     u, v = view.at[None, x0:x1, None], view.at[y0:y1, None, None]
     grid = (view.middle + u * view.axes[0] + v * view.axes[1]).astype(F32)

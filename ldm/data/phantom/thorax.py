@@ -13,7 +13,7 @@ from ldm.data.phantom.scene import Cloud, Field, Part
 from ldm.data.phantom.solids import Solid, chain, ellipsoid
 from ldm.data.phantom.vessels import WIDTHS, mediastinum, tree_depths, trees
 
-STEP = 0.2  # cm between the columns along z of which the chest is made
+STEP = 0.25  # cm between the columns along z of which the chest is made
 Span = tuple[Array, Array]  # z of the back and of the front end of each column
 
 
@@ -57,8 +57,8 @@ class Chest:
                 down, right = np.gradient(z, F32(STEP * size[1]), F32(STEP * size[0]))
                 tilts.append(1 / np.sqrt(1 + down**2 + right**2))
                 planes.append(z * tilts[-1])
-        table = np.stack([*tilts, *planes, np.broadcast_to(F32(share), self.x.shape)], -1)
-        table = table.reshape(rows * columns, -1).astype(F32)
+        table = np.stack([*tilts, *planes, np.broadcast_to(F32(share), self.x.shape)])
+        table = table.reshape(-1, rows * columns).astype(F32)
         step, count = STEP * size[:2], len(planes)
         origin = np.array([self.x[0, 0], self.y[0, 0]]) * size[:2]
 
@@ -67,13 +67,15 @@ class Chest:
             row = (points[..., 1] * F32(1 / step[1]) + F32(0.5 - origin[1] / step[1])).clip(0)
             index = np.minimum(row.astype(np.int32), rows - 1) * columns
             index += np.minimum(column.astype(np.int32), columns - 1)
-            found, z = table[index], points[..., 2]
+            z = points[..., 2]
             total = np.zeros(index.shape, F32)
             for i in range(count):  # how far beyond each end: in front of the first, the last, ...
-                beyond = (z * found[..., i] - found[..., count + i]) * F32(1 / soft)
-                beyond = np.clip(beyond, F32(-0.5), F32(0.5))
+                beyond = z * table[i].take(index)
+                beyond -= table[count + i].take(index)
+                beyond *= F32(1 / soft)
+                np.clip(beyond, F32(-0.5), F32(0.5), out=beyond)
                 total += beyond if i % 2 == 0 else -beyond
-            return np.asarray(np.maximum(total, 0) * found[..., -1], F32)
+            return np.asarray(np.maximum(total, 0) * table[-1].take(index), F32)
 
         seen = where & np.any([high > low for low, high in spans], axis=0)
         at = np.stack([self.x[seen], self.y[seen]], 1)
