@@ -69,7 +69,7 @@ def test_settings_in_mm_move_and_scale_the_picture() -> None:
         ("region=kne", r"no such region of phantoms: 'kne'; there are head, .*knee"),
         ("modality=pet", r"no such modality .*'pet'; there are xray, ct, mr, ultrasound"),
         ("regio=knee", r"no such setting of phantoms: 'regio'; there are region, "),
-        ("region=knee,modality=ultrasound", "no phantom shows ultrasound of knee"),
+        ("region=knee,modality=ultrasound", "no modality is ultrasound; it is xray or ct or mr"),
         ("region=knee,view=axial", "no view of xray of the knee is axial; it is frontal or"),
         ("region=knee,finding=nodule", "no finding of xray of the knee is nodule; it is fracture"),
         ("width=wide", "width of phantoms must be a number of mm, got 'wide'"),

@@ -60,7 +60,7 @@ def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[s
         grey, named = tomography.ct(scene, view, rng, phantom.kind, THICKNESS, contrast, sigma)
     else:
         grey, named = tomography.mr(scene, view, rng, phantom.kind, THICKNESS)
-    masks = {}
+    masks: dict[str, Mask] = {}
     for name, (box, amount) in named.items():
         mask = masks.setdefault(name, np.zeros((size, size), bool))
         # of a small finding, whatever is seen
@@ -101,7 +101,7 @@ def _meet(view: View, places: list[Floats], rng: Rng) -> None:
 
 
 @lru_cache(maxsize=4)
-def _body(phantom: Phantom) -> tuple[Person, Scene, dict[str, object], dict[str, Change]]:
+def _body(phantom: Phantom) -> tuple[Person, Scene, injuries.Truth, dict[str, Change]]:
     """The person, the parts that this region's pictures may show, and the findings' sizes."""
     if phantom.region == "fetal head":
         fetal, size = fetus.fetal_head(phantom.seed)

@@ -1,19 +1,20 @@
 """Findings of bones and organs: parts broken, worn or added, and their truth in mm."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from ldm.data.phantom.detector import Floats
 from ldm.data.phantom.findings import Finding, Phantom, Rng, stream
 from ldm.data.phantom.scene import Part
 from ldm.data.phantom.solids import AXES, Solid, ball, ellipsoid, frustum
 
-LONG = ("humerus", "radius", "ulna", "femur", "tibia", "fibula", "clavicle", "rib")
-LONG += ("metacarpal", "metatarsal", "phalanx")
-IN_PLASTER = LONG[:6]
+IN_PLASTER = ("humerus", "radius", "ulna", "femur", "tibia", "fibula")
+LONG = (*IN_PLASTER, "clavicle", "rib", "metacarpal", "metatarsal", "phalanx")
 EVERYWHERE = 1e3  # cm
-Truth = dict[str, object]
+Truth = dict[str, Any]
 
 
 def apply(
@@ -62,16 +63,17 @@ def _fracture(
     shift *= 0.5 + found.size
     bend = rng.uniform(5, 20) * found.size if far else rng.uniform(0, 4)
     gap = 0.1 + 0.15 * found.size
-    turn = _about_line(np.cross(along, across), bend)
+    turn = Rotation.from_rotvec(np.deg2rad(bend) * np.cross(along, across)).as_matrix()
     move = shift * across + gap * along
-    near = _half_space(normal, high=float(normal @ point))
-    beyond = _half_space(normal, low=float(normal @ point)).moved(turn, point - turn @ point + move)
+    shift_all = point - turn @ point + move
+    kept = _half_space(normal, high=float(normal @ point))
+    beyond = _half_space(normal, low=float(normal @ point)).moved(turn, shift_all)
     end = number + 1
     while end < len(parts) and not parts[end].name and "bone" in parts[end].within:
         end += 1  # the spongy bone and the marrow in it
-    broken = [replace(part, clip=(near,)) for part in parts[number:end]]
+    broken = [replace(part, clip=(kept,)) for part in parts[number:end]]
     for part in parts[number:end]:
-        rest = part.moved(turn, point - turn @ point + move)
+        rest = part.moved(turn, shift_all)
         broken.append(replace(rest, clip=(beyond,)))
     truth: Truth = {
         "bone": bone,
@@ -89,14 +91,6 @@ def _half_space(normal: Floats, low: float = -np.inf, high: float = np.inf) -> S
     """All points with low <= n'p <= high."""
     nothing = np.zeros((3, 3))
     return Solid(nothing, np.zeros(3), -1.0, np.zeros((1, 3)), EVERYWHERE * AXES, normal, low, high)
-
-
-def _about_line(axis: Floats, degrees: float) -> Floats:
-    """[3, 3] a turn about a line through 0 (Rodrigues)."""
-    u = axis / np.linalg.norm(axis)
-    cross = np.array([[0, -u[2], u[1]], [u[2], 0, -u[0]], [-u[1], u[0], 0]])
-    angle = np.deg2rad(degrees)
-    return np.asarray(np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross)
 
 
 def _stone(
@@ -168,7 +162,7 @@ def _named(parts: list[Part], name: str) -> Part:
 
 def plate(parts: list[Part], truth: Truth, rng: Rng) -> list[Part]:
     """With a plate and four screws beside the broken bone."""
-    at, radius = np.asarray(truth["at_cm"]), float(truth["width_mm"]) / 20  # type: ignore[arg-type]
+    at, radius = np.asarray(truth["at_cm"]), float(truth["width_mm"]) / 20
     bone = [s for part in parts if part.name == truth["bone"] for s in part.groups[0]]
     near = min(
         (s for s in bone if len(s.hull) > 1),
@@ -195,8 +189,8 @@ def cast(parts: list[Part], truth: Truth) -> list[Part]:
         key=lambda g: min(float(np.linalg.norm(s.hull.mean(0) - at)) for s in g),
     )
     near = [s for s in limb if np.linalg.norm(s.hull.mean(0) - at) < 12]
-    ends = [near[0].hull[0], near[-1].hull[-1]]
-    return [*_sleeve(*ends, max(_radius(s) for s in near), "cast", "plaster", 0.5), *parts]
+    p, q, radius = near[0].hull[0], near[-1].hull[-1], max(map(_radius, near))
+    return [*_sleeve(p, q, radius, "cast", "plaster", 0.5), *parts]
 
 
 def ring(parts: list[Part], side: str) -> list[Part]:
@@ -204,8 +198,8 @@ def ring(parts: list[Part], side: str) -> list[Part]:
     bone = _named(parts, f"{side} proximal phalanx 4 of the hand").groups[0]
     p, q = max((s.hull for s in bone if len(s.hull) > 1), key=lambda h: np.ptp(h, 0).max())
     middle, along = 0.4 * p + 0.6 * q, (q - p) / np.linalg.norm(q - p)
-    ends = middle - 0.15 * along, middle + 0.15 * along
-    return [*_sleeve(*ends, 0.85, "ring", "metal", 0.12), *parts]
+    half = 0.15 * along
+    return [*_sleeve(middle - half, middle + half, 0.85, "ring", "metal", 0.12), *parts]
 
 
 def _sleeve(

@@ -17,7 +17,8 @@ def attenuation(
 
     thickness: cm; then mean mu in a slice, and the share of each
     """
-    path, named = np.zeros((view.size, view.size), F32), {}
+    path = np.zeros((view.size, view.size), F32)
+    named: dict[str, tuple[Box, Array]] = {}
     for part, box, amount in scene.amounts(view, thickness):
         mu = MATERIALS[part.material].mu - MATERIALS[part.within].mu
         path[box] += F32(mu) * amount

@@ -8,16 +8,20 @@ from ldm.data.phantom.findings import (
     FINDINGS,
     Finding,
     Phantom,
-    Rng,
     sample_phantoms,
     stream,
 )
 from ldm.data.phantom.tomography import SEQUENCES, WINDOWS
 from ldm.data.phantom.views import PLANES, PROJECTIONS, REGIONS
 
-MODALITIES = ("xray", "ct", "mr", "ultrasound")
 SCANNED = ("abdomen", "fetal head")  # by ultrasound
-# what is drawn where nothing is asked for: the regions of Adams et al. (arXiv:2211.02884)
+MODALITIES = {
+    "xray": tuple(REGIONS),
+    "ct": tuple(REGIONS),
+    "mr": tuple(REGIONS),
+    "ultrasound": SCANNED,
+}
+# the regions drawn where none is named; of films those of Adams et al. (arXiv:2211.02884)
 USUAL = (
     "head",
     "chest",
@@ -40,42 +44,59 @@ USUAL_WINDOWS = {
     "abdomen": ("soft tissue",),
     "pelvis": ("soft tissue", "bone"),
 }  # all others are shown in the bone window
-LIMB_BONES = (
+LIMBS = (
     *("shoulder", "arm", "elbow", "forearm", "wrist", "hand"),
     *("pelvis", "thigh", "knee", "leg", "ankle", "foot"),
 )
+KINDS = {
+    "fracture": ("transverse", "oblique", "displaced"),
+    "brain haemorrhage": ("epidural", "subdural", "intracerebral"),
+    "arthrosis": ("medial", "medial", "medial", "lateral"),
+}
 FINDING_SHARE = 0.4
+SETTINGS: dict[str, Sequence[str]] = {
+    "region": (*REGIONS, "fetal head"),
+    "modality": tuple(MODALITIES),
+    "view": (*PROJECTIONS, *PLANES),
+    "side": ("left", "right"),
+    "window": tuple(WINDOWS),
+    "sequence": tuple(SEQUENCES),
+    "finding": (*FINDINGS, *BODY_FINDINGS, "none"),
+    "sex": ("M", "F"),
+    "width": (),  # mm
+    "at": (),  # mm:mm:mm
+}
+Settings = Mapping[str, Sequence[str]]
 
 
 def parse(text: str) -> dict[str, tuple[str, ...]]:
     """{setting: values} of "region=hand+knee,view=lateral"; ValueError lists what is known."""
-    known: dict[str, Sequence[str]] = {
-        "region": tuple(dict.fromkeys((*REGIONS, *SCANNED))),
-        "modality": MODALITIES,
-        "view": (*PROJECTIONS, *PLANES),
-        "side": ("left", "right"),
-        "window": tuple(WINDOWS),
-        "sequence": tuple(SEQUENCES),
-        "finding": (*FINDINGS, *BODY_FINDINGS, "none"),
-        "sex": ("M", "F"),
-        "width": (),
-        "at": (),
-    }
     where: dict[str, tuple[str, ...]] = {}
     for item in filter(None, text.split(",")):
         name, _, values = item.partition("=")
-        if name not in known:
-            raise ValueError(f"no such setting of phantoms: {name!r}; there are {', '.join(known)}")
+        if name not in SETTINGS:
+            known = ", ".join(SETTINGS)
+            raise ValueError(f"no such setting of phantoms: {name!r}; there are {known}")
         where[name] = tuple(values.split("+"))
-        if known[name] and (unknown := [v for v in where[name] if v not in known[name]]):
+        if unknown := [v for v in where[name] if SETTINGS[name] and v not in SETTINGS[name]]:
             raise ValueError(
                 f"no such {name} of phantoms: {', '.join(map(repr, unknown))}; "
-                f"there are {', '.join(known[name])}"
+                f"there are {', '.join(SETTINGS[name])}"
             )
-    for name, count in (("width", 1), ("at", 3)):
-        for value in where.get(name, ()):
-            _numbers(name, value, count)
+    _millimetres("width", where.get("width", ()), 1)
+    _millimetres("at", where.get("at", ()), 3)
     return where
+
+
+def _millimetres(name: str, values: Sequence[str], count: int) -> list[tuple[float, ...]]:
+    try:
+        found = [tuple(map(float, value.split(":"))) for value in values]
+        if all(len(v) == count and max(map(abs, v)) < 1e4 for v in found):
+            return found
+    except ValueError:
+        pass
+    what = "a number of mm" if count == 1 else "three numbers of mm, as 0:50:0"
+    raise ValueError(f"{name} of phantoms must be {what}, got {'+'.join(values)!r}")
 
 
 def possible(region: str, modality: str) -> tuple[str, ...]:
@@ -83,7 +104,7 @@ def possible(region: str, modality: str) -> tuple[str, ...]:
     found: list[str] = []
     if region == "chest":
         found += [name for name in FINDINGS if name != "support device" or modality == "xray"]
-    if region in LIMB_BONES and modality in ("xray", "ct"):
+    if region in LIMBS and modality in ("xray", "ct"):
         found.append("fracture")
     if region == "knee":
         found.append("arthrosis")
@@ -94,119 +115,63 @@ def possible(region: str, modality: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def select(
-    seeds: Sequence[int], where: Mapping[str, Sequence[str]], exclude: Sequence[str] = ()
-) -> list[Phantom]:
+def select(seeds: Sequence[int], where: Settings, exclude: Sequence[str] = ()) -> list[Phantom]:
     """One phantom a seed, by `parse`'s settings: each draws one of the values of a setting.
 
-    Raises ValueError where nothing fits, as an ultrasound of a knee.
+    Raises ValueError where nothing fits, as for an ultrasound of a knee.
     """
     if not where:
         return sample_phantoms(seeds, exclude=exclude)
     return [_select(seed, where, exclude) for seed in seeds]
 
 
-def _select(seed: int, where: Mapping[str, Sequence[str]], exclude: Sequence[str]) -> Phantom:
-    rng = stream(seed, 104)
-    region, modality = _pair(where, rng)
-    views = _views(region, modality)
-    what = f"of {modality} of the {region}"
-    view = _one(rng, where.get("view", views), views, f"view {what}")
-    fitting = [n for n in possible(region, modality) if n not in exclude]
-    if asked := where.get("finding"):
-        names = [_one(rng, asked, [*fitting, "none"], f"finding {what}")]
+def _select(seed: int, where: Settings, exclude: Sequence[str]) -> Phantom:
+    rng, what = stream(seed, 104), ""
+
+    def draw(name: str, known: Sequence[str], usual: Sequence[str] = ()) -> str:
+        """One of the values asked for that there are; if none was asked for, a usual one."""
+        asked = where.get(name) or usual or known
+        if values := [value for value in asked if value in known]:
+            return values[int(rng.integers(len(values)))]
+        raise ValueError(f"no {name}{what} is {' or '.join(asked)}; it is {' or '.join(known)}")
+
+    regions = set(where.get("region", SETTINGS["region"]))
+    fitting = [name for name, shown in MODALITIES.items() if regions & set(shown)]
+    modality = draw("modality", fitting, ("xray",) if "xray" in fitting else ())
+    usual = {"xray": USUAL, "ultrasound": SCANNED, **SLICED}[modality]
+    region = draw("region", MODALITIES[modality], usual)
+    what = f" of {modality} of the {region}"
+    views = PROJECTIONS if modality == "xray" else PLANES if modality != "ultrasound" else ["axial"]
+    view = draw("view", tuple(views))
+    shown = [name for name in possible(region, modality) if name not in exclude]
+    finding = draw("finding", [*shown, "none"], shown)
+    if "finding" not in where and rng.random() > FINDING_SHARE:
+        finding = "none"
+    side = draw("side", SETTINGS["side"])
+    kind = ""
+    if modality == "ct":
+        kind = draw("window", tuple(WINDOWS), USUAL_WINDOWS.get(region, ("bone",)))
+    elif modality == "mr":
+        kind = draw("sequence", tuple(SEQUENCES))
+    if (region, modality, view) == ("chest", "xray", "frontal"):
+        # with the findings and the view, PA or AP, of a chest film of that seed
+        names = None if "finding" not in where else [finding] if finding != "none" else []
+        base = sample_phantoms([seed], names, [name for name in exclude if name in FINDINGS])[0]
     else:
-        names = [str(rng.choice(fitting))] if fitting and rng.random() < FINDING_SHARE else []
-    names = [name for name in names if name != "none"]
-    if region == "chest" and modality == "xray" and view == "frontal":
-        asked_for = None if "finding" not in where else names
-        base = sample_phantoms([seed], asked_for, [n for n in exclude if n in FINDINGS])[0]
-    else:
-        base = sample_phantoms([seed], [n for n in names if n in FINDINGS])[0]
+        base = sample_phantoms([seed], [finding] if finding in FINDINGS else [])[0]
         base = replace(base, view=view)
-    side = str(rng.choice(list(where.get("side", ("left", "right")))))
-    kinds = where.get("window" if modality == "ct" else "sequence", ())
-    if modality in ("ct", "mr"):
-        if modality == "ct" and not kinds:
-            kinds = USUAL_WINDOWS.get(region, ("bone",))
-        kind = str(rng.choice(list(kinds or SEQUENCES)))
-    else:
-        kind = ""
-    findings = base.findings + tuple(
-        _draw(name, side, stream(seed, 60 + BODY_FINDINGS.index(name)))
-        for name in names
-        if name in BODY_FINDINGS
-    )
-    width = _numbers("width", str(rng.choice(list(where.get("width", ("0",))))), 1)[0]
-    x, y, z = _numbers("at", str(rng.choice(list(where.get("at", ("0:0:0",))))), 3)
-    paired = region in REGIONS and REGIONS[region].paired
+    if finding in BODY_FINDINGS:
+        own = stream(seed, 60 + BODY_FINDINGS.index(finding))
+        sort = str(own.choice(KINDS.get(finding, ("",))))
+        base = replace(base, findings=(Finding(finding, side, float(own.random()), sort),))
+    x, y, z = _millimetres("at", where.get("at", ("0:0:0",)), 3)[0]
     return replace(
         base,
-        sex=str(rng.choice(list(where["sex"]))) if "sex" in where else base.sex,
-        findings=findings,
+        sex=draw("sex", SETTINGS["sex"]) if "sex" in where else base.sex,
         region=region,
         modality=modality,
-        side=side if paired else "",
+        side=side if region in REGIONS and REGIONS[region].paired else "",
         kind=kind,
-        width=width,
+        width=_millimetres("width", where.get("width", ("0",)), 1)[0][0],
         at=(x, y, z),
     )
-
-
-def _pair(where: Mapping[str, Sequence[str]], rng: Rng) -> tuple[str, str]:
-    """A region and a modality that go together."""
-    modalities = where.get("modality", ("xray",))
-    regions = where.get("region")
-    pairs = [
-        (region, modality)
-        for modality in modalities
-        for region in regions or _usual(modality)
-        if (modality == "ultrasound") <= (region in SCANNED)
-        and (region in REGIONS or modality == "ultrasound")
-    ]
-    if not pairs:
-        raise ValueError(
-            f"no phantom shows {' or '.join(modalities)} of {' or '.join(regions or ())}; "
-            f"ultrasound shows {' and '.join(SCANNED)}, all others show {', '.join(REGIONS)}"
-        )
-    return pairs[int(rng.integers(len(pairs)))]
-
-
-def _usual(modality: str) -> Sequence[str]:
-    return {"xray": USUAL, "ultrasound": SCANNED, **SLICED}[modality]
-
-
-def _views(region: str, modality: str) -> tuple[str, ...]:
-    if modality == "ultrasound":
-        return ("axial",)
-    return tuple(PROJECTIONS if modality == "xray" else PLANES)
-
-
-def _one(rng: Rng, asked: Sequence[str], known: Sequence[str], what: str) -> str:
-    """One of the values asked for that there are."""
-    values = [value for value in asked if value in known]
-    if not values:
-        raise ValueError(f"no {what} is {' or '.join(asked)}; it is {' or '.join(known)}")
-    return str(values[int(rng.integers(len(values)))])
-
-
-def _draw(name: str, side: str, rng: Rng) -> Finding:
-    kind = ""
-    if name == "fracture":
-        kind = str(rng.choice(["transverse", "oblique", "displaced"]))
-    elif name == "brain haemorrhage":
-        kind = str(rng.choice(["epidural", "subdural", "intracerebral"]))
-    elif name == "arthrosis":
-        kind = str(rng.choice(["medial", "lateral"], p=[0.75, 0.25]))
-    return Finding(name, side, float(rng.random()), kind)
-
-
-def _numbers(name: str, text: str, count: int) -> list[float]:
-    try:
-        numbers = [float(part) for part in text.split(":")]
-    except ValueError:
-        numbers = []
-    if len(numbers) != count or not all(abs(n) < 1e4 for n in numbers):
-        what = "a number of mm" if count == 1 else "three numbers of mm, as 0:50:0"
-        raise ValueError(f"{name} of phantoms must be {what}, got {text!r}")
-    return numbers

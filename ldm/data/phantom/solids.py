@@ -6,9 +6,11 @@ covers of each pixel's ray. A radiograph sums its length, a slice of thickness T
 """
 
 from collections.abc import Sequence
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ldm.data.phantom.body import F32, Array
 from ldm.data.phantom.detector import Floats, Plane
@@ -42,24 +44,6 @@ class Solid(NamedTuple):
     def cut(self, normal: Point, low: float = -np.inf, high: float = np.inf) -> "Solid":
         """The part with low <= n'p <= high, in place of an earlier cut."""
         return self._replace(normal=np.asarray(normal, float), low=low, high=high)
-
-
-def move(solids: Sequence[Solid], turn: Floats, shift: Floats) -> list[Solid]:
-    """Each solid moved as `Solid.moved`, all at once."""
-    if not solids:
-        return []
-    every = Groups([solids])
-    a = turn @ every.quadric @ turn.T
-    b = every.linear @ turn.T
-    c = every.constant - 2 * b @ shift + shift @ a @ shift
-    hull, spread, n = every.hull @ turn.T + shift, turn @ every.spread, every.normal @ turn.T
-    planes = every.planes + (n @ shift)[:, None]
-    return [
-        Solid(*rest[:3], points[: len(old.hull)], *rest[3:], low, high)
-        for old, points, (low, high), *rest in zip(
-            solids, hull, planes.tolist(), a, b - a @ shift, c.tolist(), spread, n, strict=True
-        )
-    ]
 
 
 def ellipsoid(centre: Point, half: Point, turn: Floats = AXES) -> Solid:
@@ -139,24 +123,50 @@ def chain(
 
 
 class Groups:
-    """Groups of solids, stacked once so that each view turns all of them together.
+    """Groups of solids, stacked so that each view turns all of them together.
 
     A group is seen as one body: along a ray it covers all from its first to its last solid.
     """
 
     def __init__(self, groups: Sequence[Sequence[Solid]]) -> None:
         solids = [solid for group in groups for solid in group]
-        self.ends = np.cumsum([len(group) for group in groups])
         quadric, linear, constant, hull, spread, normal, low, high = zip(*solids, strict=True)
         n = len(solids)
+        self.ends = np.cumsum([len(group) for group in groups])
         self.quadric = np.concatenate(quadric).reshape(n, 3, 3)
         self.linear = np.concatenate(linear).reshape(n, 3)
         self.constant = np.array(constant)
-        # a quadric without a second point of its hull has that point twice
-        self.hull = np.concatenate([part for h in hull for part in (h[0], h[-1])]).reshape(n, 2, 3)
+        # a solid whose hull is one point has that twice
+        self.hull = np.concatenate([end for h in hull for end in (h[0], h[-1])]).reshape(n, 2, 3)
         self.spread = np.concatenate(spread).reshape(n, 3, 3)
         self.normal = np.concatenate(normal).reshape(n, 3)
         self.planes = np.array([low, high]).T
+
+    def moved(self, turn: Floats, shift: Floats) -> "Groups":
+        """The groups of the points turn p + shift; shift: [3], or [n, 3] for each solid its own."""
+        made, shift = copy(self), np.broadcast_to(shift, self.linear.shape)
+        a, b, n = turn @ self.quadric @ turn.T, self.linear @ turn.T, self.normal @ turn.T
+        pushed = (a @ shift[..., None])[..., 0]
+        made.quadric, made.linear, made.normal = a, b - pushed, n
+        made.constant = self.constant + ((pushed - 2 * b) * shift).sum(1)
+        made.hull = self.hull @ turn.T + shift[:, None]
+        made.spread = turn @ self.spread
+        made.planes = self.planes + (n * shift).sum(1)[:, None]
+        return made
+
+
+def move(solids: Sequence[Solid], turn: Floats, shift: Floats) -> list[Solid]:
+    """Each solid moved as `Solid.moved`, all at once."""
+    if not solids:
+        return []
+    m = Groups([solids]).moved(turn, shift)
+    return [
+        Solid(a, b, c, hull[: len(old.hull)], spread, normal, low, high)
+        for old, a, b, c, hull, spread, normal, (low, high) in zip(
+            solids, m.quadric, m.linear, m.constant.tolist(), m.hull, m.spread, m.normal,
+            m.planes.tolist(), strict=True,
+        )
+    ]  # fmt: skip
 
 
 Interval = tuple[Box, Array, Array]
@@ -182,33 +192,25 @@ class View(Plane):
         front > back where a ray misses it; None for a group outside the picture or all of whose
         solids end before, or begin behind, a slice of `thickness` cm at depth 0.
         """
-        hull = self.see(groups.hull)  # [n, 2, 3]
-        reach = np.linalg.norm(np.einsum("ij,njk->nik", self.axes, groups.spread), axis=2)
-        edges = np.stack([hull.min(1) - reach, hull.max(1) + reach])[..., :2]
-        edges = edges / self.pixel + self.size / 2
-        low = np.clip(np.floor(edges[0]), 0, self.size).astype(int)
-        high = np.clip(np.ceil(edges[1]), 0, self.size).astype(int)
-        seen = (low < high).all(1)
-        starts = np.concatenate([[0], groups.ends[:-1]])
-        near = np.minimum.reduceat(hull[..., 2].min(1) - reach[:, 2], starts) < 0.5 * thickness
-        near &= np.maximum.reduceat(hull[..., 2].max(1) + reach[:, 2], starts) > -0.5 * thickness
-        group = np.repeat(np.arange(len(starts)), np.diff(groups.ends, prepend=0))
-        seen &= near[group]
+        turned = groups.moved(self.axes, -self.axes @ self.middle)
+        reach = np.linalg.norm(turned.spread, axis=2)
+        first, last = turned.hull.min(1) - reach, turned.hull.max(1) + reach
+        low, high = (end[:, :2] / self.pixel + self.size / 2 for end in (first, last))
+        low = np.clip(np.floor(low), 0, self.size).astype(int)
+        high = np.clip(np.ceil(high), 0, self.size).astype(int)
+        sizes = np.diff(groups.ends, prepend=0)
+        group, starts = np.repeat(np.arange(len(sizes)), sizes), groups.ends - sizes
+        near = np.minimum.reduceat(first[:, 2], starts) < 0.5 * thickness
+        near &= np.maximum.reduceat(last[:, 2], starts) > -0.5 * thickness
+        seen = (low < high).all(1) & near[group]
         # each solid from the middle of its own box, where float32 is finest
-        own = 0.5 * (low + high) - 0.5 * self.size
-        own = np.concatenate([own * self.pixel, hull[..., 2:].mean(1)], 1)
-        turned = np.einsum("ij,njk,lk->nil", self.axes, groups.quadric, self.axes)
-        shift = -(self.axes @ self.middle) - own
-        linear = groups.linear @ self.axes.T
-        constant = groups.constant - 2 * (linear * shift).sum(1)
-        constant += np.einsum("ni,nij,nj->n", shift, turned, shift)
-        linear = linear - np.einsum("nij,nj->ni", turned, shift)
-        normal = groups.normal @ self.axes.T
-        planes = groups.planes + (normal * shift).sum(1)[:, None]
+        own = (0.5 * (low + high) - 0.5 * self.size) * self.pixel
+        own = np.concatenate([own, turned.hull[..., 2].mean(1, keepdims=True)], 1)
+        turned = turned.moved(AXES, -own)
         # the box of each group, and its part of one long array
-        first = np.minimum.reduceat(np.where(seen[:, None], low, self.size), starts)
-        last = np.maximum.reduceat(np.where(seen[:, None], high, 0), starts)
-        wide, tall = np.maximum(last - first, 0).T
+        corner = np.minimum.reduceat(np.where(seen[:, None], low, self.size), starts)
+        far = np.maximum.reduceat(np.where(seen[:, None], high, 0), starts)
+        wide, tall = np.maximum(far - corner, 0).T
         ends = np.cumsum(wide * tall)
         fronts, backs = np.full(ends[-1], np.inf, F32), np.full(ends[-1], -np.inf, F32)
         found: list[Interval | None] = [
@@ -220,14 +222,14 @@ class View(Plane):
             if w and h
             else None
             for (x, y), w, h, end in zip(
-                first.tolist(), wide.tolist(), tall.tolist(), ends.tolist(), strict=True
+                corner.tolist(), wide.tolist(), tall.tolist(), ends.tolist(), strict=True
             )
         ]
         # solids of about one size together: many small boxes cost as little as one large one
         shapes = (high - low)[:, ::-1]
-        sizes = np.ceil(np.log2(np.maximum(shapes, 1))).astype(int) @ [32, 1]
-        kinds = np.where(seen, sizes, -1)
-        inner = np.concatenate([(low - first[group])[:, ::-1], (high - first[group])[:, ::-1]], 1)
+        kinds = np.ceil(np.log2(np.maximum(shapes, 1))).astype(int) @ [32, 1]
+        kinds = np.where(seen, kinds, -1)
+        inner = np.concatenate([(end - corner[group])[:, ::-1] for end in (low, high)], 1)
         for kind in set(kinds.tolist()) - {-1}:
             every = np.flatnonzero(kinds == kind)
             most = shapes[every].max(0)
@@ -237,17 +239,15 @@ class View(Plane):
                     for i, n in enumerate(most)
                 )
                 one, two = _crossings(
-                    *(x[some].astype(F32) for x in (turned, linear, constant, normal, planes)),
-                    u.astype(F32)[:, None],
-                    v.astype(F32)[:, :, None],
+                    turned, some, u.astype(F32)[:, None], v.astype(F32)[:, :, None]
                 )
-                far = own[some, 2].astype(F32)[:, None, None]
-                one += far
-                two += far
+                depth = own[some, 2].astype(F32)[:, None, None]
+                one += depth
+                two += depth
                 for i, (number, (top, left, bottom, right)) in enumerate(
                     zip(group[some].tolist(), inner[some].tolist(), strict=True)
                 ):
-                    _, front, back = found[number]  # type: ignore[misc]
+                    _, front, back = found[number]
                     front, back = front[top:bottom, left:right], back[top:bottom, left:right]
                     np.minimum(front, one[i, : bottom - top, : right - left], out=front)
                     np.maximum(back, two[i, : bottom - top, : right - left], out=back)
@@ -255,12 +255,16 @@ class View(Plane):
 
 
 def _crossings(
-    q: Array, b: Array, c: Array, normal: Array, planes: Array, u: Array, v: Array
+    groups: Groups, some: NDArray[np.integer], u: Array, v: Array
 ) -> tuple[Array, Array]:
-    """[n, H, W] depths at which rays (u, v) enter and leave n solids; inf and -inf: they don't.
+    """[n, H, W] depths at which rays (u, v) enter and leave some solids; inf and -inf: they don't.
 
     a w^2 + 2 h w + k <= 0 of p = (u, v, w);  u: [n, 1, W], v: [n, H, 1]
     """
+    q, b, c, normal, planes = (
+        x[some].astype(F32)
+        for x in (groups.quadric, groups.linear, groups.constant, groups.normal, groups.planes)
+    )
 
     def each(x: Array) -> Array:
         return x[:, None, None]
