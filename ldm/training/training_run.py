@@ -49,14 +49,15 @@ class TrainConfig:
     steps: int = 1000
     batch_size: int = 16
     accumulate: int = 1  # batches in a step, shared out among the processes of torchrun
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass (autocast)
+    # of the layers (autocast); weights, averages and losses are float32; auto: the faster one
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
     checkpointing: bool = False  # compute the U-Net's blocks twice rather than keep them: memory
     attention: Literal["sdpa", "reference", "fused"] = "sdpa"  # the U-Net's; fused needs CUDA
     unfold: bool = False  # small maps convolved by products of matrices: faster, CPU only
     compile: Literal["", "whole", "regions"] = ""  # the U-Net, which takes minutes
     learning_rate: float = 1e-4
     warmup: int = 100  # steps of a linear rise, times a cosine that falls to zero at `steps`
-    weight_decay: float = 0.01
+    weight_decay: float = 0.01  # of matrices and kernels, not of norms and biases
     clip: float = 1.0  # largest gradient norm; 1e9 is off
     update_in_backward: bool = False  # each weight at once, no gradients kept: memory; no clip
     ema: float = 0.999  # decay of the averaged weights, which are the ones saved
@@ -202,7 +203,12 @@ def refuse_other_config(folder: Path, before: dict[str, Any], now: dict[str, Any
     """Raise ConfigError if two RunConfigs differ in more than the method's options.
 
     Of these a default may be left out or spelled out; the method's own settings have them all.
+    A setting that is younger than the folder has its default there; precision "auto" is settled.
     """
+    defaults = to_dict(RunConfig())
+    before = {name: {**defaults[name], **before[name]} for name in defaults}
+    if now["train"]["precision"] == "auto":
+        now = {**now, "train": {**now["train"], "precision": before["train"]["precision"]}}
     refuse_other_settings(folder, before | {"method": None}, now | {"method": None})
 
 

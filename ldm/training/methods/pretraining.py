@@ -20,7 +20,7 @@ from ldm.loss import contrastive_loss, diffusion_loss, reconstruction_terms
 from ldm.pictures import image_files
 from ldm.training.methods.model_parts import Parts, PartTraining, UNetTraining, random_weights
 from ldm.training.training_run import RunConfig, check_range
-from ldm.vae import VAE
+from ldm.vae import VAE, Posterior
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,9 @@ class TrainVAE(PartTraining):
         options, vae = self.options, self.module
         x = crop(batch.images, options.crop, generator)
         posterior = vae.encode(x)
+        posterior = Posterior(posterior.mean.float(), posterior.logvar.float())
         noise = torch.randn(posterior.mean.shape, generator=generator).to(x.device)
-        y = vae.decode(posterior.sample(noise))
+        y = vae.decode(posterior.sample(noise)).float()
         terms = reconstruction_terms(y, x)
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         loss = terms["squared"] + options.absolute * terms["absolute"]
@@ -123,7 +124,10 @@ class TrainText(PartTraining):
         pictures = self.module["image"](small)  # [B, D]
         equal = torch.tensor([[a == b for b in batch.captions] for a in batch.captions]).float()
         equal = equal.to(self.parts.device)
-        loss, logits = contrastive_loss(prompts, pictures, equal, self.options.temperature)
+        with torch.autocast(self.parts.device.type, enabled=False):  # similarities in float32
+            loss, logits = contrastive_loss(
+                prompts.float(), pictures.float(), equal, self.options.temperature
+            )
         right = equal[torch.arange(len(equal)), logits.argmax(dim=1)].mean()
         return loss, {"accuracy": right.item()}
 
