@@ -13,16 +13,25 @@ from ldm.unet import UNet
 
 
 def diffusion_loss(
-    unet: UNet, schedule: NoiseSchedule, x0: Tensor, eps: Tensor, t: Tensor, context: Tensor
+    unet: UNet,
+    schedule: NoiseSchedule,
+    x0: Tensor,
+    eps: Tensor,
+    t: Tensor,
+    context: Tensor,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """mean (target - U-Net(x_t, t, text))^2 of each image; the target is eps, or v.
 
     DDPM (arXiv:2006.11239) eq. 14; with text, LDM (arXiv:2112.10752) eq. 3.
 
     x0, eps: [B, C, h, w];  t: [B];  context: [B, S, D];  returns [B]
+    mask: [B, 1, h, w], true where the mean is taken; None: everywhere
     """
     error = unet(schedule.add_noise(x0, eps, t), t, context) - schedule.target(x0, eps, t)
-    return error.square().mean(dim=(1, 2, 3))
+    if mask is None:
+        return error.square().mean(dim=(1, 2, 3))
+    return (error.square() * mask).mean(dim=(1, 2, 3)) / mask.float().mean(dim=(1, 2, 3))
 
 
 def prior_preservation(instance: Tensor, prior: Tensor, weight: float) -> Tensor:

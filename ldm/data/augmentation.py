@@ -30,6 +30,19 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return (moved * gain[:, None, None, None] + offset[:, None, None, None]).clamp(-1, 1)
 
 
+def augment_masked(
+    images: Tensor, masks: Tensor | None, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """`augment` of images [B, C, H, W], and of their masks, bool [B, 1, H, W], by the same moves.
+
+    Of a mask -1 and 1, no change of contrast and brightness reaches the other side of 0.
+    """
+    if masks is None:
+        return augment(images, generator), None
+    same = torch.Generator().set_state(generator.get_state())
+    return augment(images, generator), augment(2.0 * masks - 1, same) > 0
+
+
 def augment_strongly(images: Tensor, generator: torch.Generator) -> Tensor:
     """Stronger changes than `augment`, for networks that must not depend on how a film was made.
 

@@ -232,7 +232,8 @@ class Trainer:
     def _batch(self, key: tuple[Any, ...]) -> Batch:
         generator = rng.generator(self.settings.seed, "batch", *key)
         batch = self.method.draw_batch(self.settings.batch_size, generator)
-        return batch._replace(images=batch.images.to(self.device))
+        masks = None if batch.masks is None else batch.masks.to(self.device)
+        return batch._replace(images=batch.images.to(self.device), masks=masks)
 
     def _loss(
         self, batch: Batch, key: tuple[Any, ...], half: bool

@@ -178,7 +178,12 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 # settings that may change when a run goes on
-FREE = {"data.cache", "data.path", "model.path"}  # the content of the paths is compared instead
+FREE = {
+    "data.cache",
+    "data.path",
+    "data.sources.path",
+    "model.path",
+}  # the content of the paths is compared instead
 # these change rounding alone
 FREE |= {f"train.{n}" for n in ("device", "attention", "compile", "unfold")}
 FREE |= {"train.update_in_backward", "train.checkpointing"}  # these change memory alone
@@ -192,6 +197,9 @@ def refuse_other_settings(folder: Path, before: Any, now: Any, where: str = "") 
             place = f"{where}.{key}" if where else key
             if place not in FREE:
                 refuse_other_settings(folder, before.get(key), now.get(key), place)
+    elif [type(v) for v in (before, now)] == [list] * 2 and len(before) == len(now) > 0:
+        for one, other in zip(before, now, strict=True):
+            refuse_other_settings(folder, one, other, where)
     elif before != now:
         raise ConfigError(
             f"{folder} was begun with {where}={before!r}, not {now!r}; "
@@ -223,6 +231,7 @@ def finished(config: RunConfig) -> Path | None:
     weights = folder / WEIGHTS
     spelled_otherwise = before["method"] != now["method"]  # the method knows if it is the same
     moved = [before[table]["path"] != now[table]["path"] for table in ("data", "model")]
+    moved.append(before["data"].get("sources", []) != now["data"]["sources"])
     # stopped short of what was asked for then, the weights are of an earlier time
     cut_off = state["step"] < max(config.train.steps, before["train"]["steps"])
     if cut_off or spelled_otherwise or any(moved) or not weights.exists():

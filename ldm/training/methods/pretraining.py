@@ -182,7 +182,7 @@ class TrainUNet(UNetTraining):
         captions = self.drop_captions(batch.captions, self.options.drop_caption, generator)
         with torch.no_grad():
             context = self.pipe.encode_text(captions, log_dropped=False)
-        each = diffusion_loss(self.unet, self.pipe.schedule, x0, eps, t, context)
+        each = diffusion_loss(self.unet, self.pipe.schedule, x0, eps, t, context, batch.masks)
         if self.options.min_snr:
             each = each * self.pipe.schedule.min_snr_weight(t, self.options.min_snr)
         return each.mean(), {}
