@@ -71,11 +71,16 @@ def augment_strongly(images: Tensor, generator: torch.Generator) -> Tensor:
     return (2 * grey - 1).clamp(-1, 1)
 
 
-def crop(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """A square [B, C, size, size] out of [B, C, H, W], at one place for the whole batch."""
+def crop(
+    images: Tensor, masks: Tensor | None, size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """Squares [B, C, size, size] out of [B, C, H, W], at one place for the whole batch; of masks,
+    bool [B, 1, H, W], the same.
+    """
     height, width = images.shape[-2:]
     if size >= min(height, width):
-        return images
+        return images, masks
     top = int(torch.randint(height - size + 1, (), generator=generator))
     left = int(torch.randint(width - size + 1, (), generator=generator))
-    return images[..., top : top + size, left : left + size]
+    place = (..., slice(top, top + size), slice(left, left + size))
+    return images[place], None if masks is None else masks[place]

@@ -80,6 +80,7 @@ class StartConfig:
     path: str | None = None  # weights whose parts are taken over; null: none
     parts: tuple[str, ...] = ("unet", "vae", "text")  # those taken over, if `path` has them
     config: str | None = None  # YAML of ModelConfig for the part trained from scratch
+    fitting: bool = False  # of that part take over the tensors of equal shape, if sizes differ
 
 
 @dataclass(frozen=True)
