@@ -1,10 +1,10 @@
 """The losses, each with its equation: what the parts of a latent diffusion model are trained on.
 
-The autoencoder also has the KL divergence of its posterior (ldm/vae.py), the U-Net the weights of
-min-SNR (ldm/schedule.py). DDPM's algorithm 1, which draws x0, eps and t for `diffusion_loss`, is
-`draw_diffusion_inputs` in ldm/training/methods/model_parts.py.
+Elsewhere: the autoencoder's KL divergence (ldm/vae.py), the U-Net's weights of min-SNR
+(ldm/schedule.py), the draws of x0, eps and t (training/methods/model_parts.py).
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,16 +13,23 @@ from ldm.unet import UNet
 
 
 def diffusion_loss(
-    unet: UNet, schedule: NoiseSchedule, x0: Tensor, eps: Tensor, t: Tensor, context: Tensor
+    unet: UNet,
+    schedule: NoiseSchedule,
+    x0: Tensor,
+    eps: Tensor,
+    t: Tensor,
+    context: Tensor,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """mean (target - U-Net(x_t, t, text))^2 of each image; the target is eps, or v.
 
     DDPM (arXiv:2006.11239) eq. 14; with text, LDM (arXiv:2112.10752) eq. 3.
-
     x0, eps: [B, C, h, w];  t: [B];  context: [B, S, D];  returns [B]
+    mask: [B, 1, h, w], true where the mean is taken; None: everywhere
     """
     error = unet(schedule.add_noise(x0, eps, t), t, context) - schedule.target(x0, eps, t)
-    return error.square().mean(dim=(1, 2, 3))
+    part = 1.0 if mask is None else mask / mask.float().mean(dim=(1, 2, 3), keepdim=True)
+    return (error.square() * part).mean(dim=(1, 2, 3))
 
 
 def prior_preservation(instance: Tensor, prior: Tensor, weight: float) -> Tensor:
@@ -46,6 +53,23 @@ def reconstruction_terms(y: Tensor, x: Tensor) -> dict[str, Tensor]:
     squared = F.mse_loss(y, x)  # in this order: it decides the last bits of the gradient of y
     across, down = (F.l1_loss(y.diff(dim=axis), x.diff(dim=axis)) for axis in (-1, -2))
     return {"squared": squared, "gradient": across + down, "absolute": F.l1_loss(y, x)}
+
+
+def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """(mean max(0, 1 - D(x)) + mean max(0, 1 + D(y))) / 2: D learns to tell images from copies.
+
+    Geometric GAN (arXiv:1705.02894); the autoencoder's term is -mean D(y).  real, fake: D(x), D(y)
+    """
+    return (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
+
+
+def adaptive_weight(errors: Tensor, fooled: Tensor, last: Tensor) -> Tensor:
+    """|grad of the errors' loss| / (|grad of -mean D(y)| + 1e-6), by the decoder's last weights.
+
+    VQGAN (arXiv:2012.09841), eq. 7, and LDM (arXiv:2112.10752), section G: both then pull equally.
+    """
+    a, b = (torch.autograd.grad(x, last, retain_graph=True)[0].norm() for x in (errors, fooled))
+    return a / (b + 1e-6)
 
 
 def contrastive_loss(

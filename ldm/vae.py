@@ -189,8 +189,7 @@ class VAE(nn.Module):
             )
         if images.shape[2] % factor or images.shape[3] % factor:
             raise ValueError(
-                f"the sides of images must be multiples of {factor}, got "
-                f"{tuple(images.shape[2:])}; resize or pad first"
+                f"sides must be multiples of {factor}, got {tuple(images.shape[2:])}; resize or pad"
             )
         moments = self.quant(self.encoder(images))
         if self.config.shortcut:

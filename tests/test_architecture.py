@@ -122,7 +122,7 @@ def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
 
 
 BUDGETS = {  # rule 5: lines
-    "ldm": 18_800,
+    "ldm": 19_450,
     "ldm/report": 7_000,
     "ldm/data": 5_800,
     "ldm/weights": 2_500,

@@ -31,8 +31,9 @@ def test_changes_are_those_that_the_version_names() -> None:
 def test_a_crop_is_a_piece_of_the_image() -> None:
     """Neighbours stay neighbours; a crop larger than the image is the image."""
     x = torch.arange(64.0).reshape(1, 1, 8, 8)
-    y = crop(x, 3, torch.Generator().manual_seed(1))
+    y, mask = crop(x, x > 20, 3, torch.Generator().manual_seed(1))
+    assert torch.equal(mask, y > 20)
     assert y.shape == (1, 1, 3, 3)
     assert (y.diff(dim=-1) == 1).all()
     assert (y.diff(dim=-2) == 8).all()
-    assert torch.equal(crop(x, 9, torch.Generator()), x)
+    assert crop(x, None, 9, torch.Generator()) == (x, None)

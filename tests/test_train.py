@@ -288,7 +288,7 @@ def test_a_weight_that_the_loss_forgets_is_treated_alike(tmp_path) -> None:
     found = []
     for name, kind in (("plain", {"clip": 1e9}), ("at_once", IN_BACKWARD)):
         method = Line()
-        method.module.register_parameter("forgotten", nn.Parameter(torch.ones(3)))
+        method.module.register_parameter("forgotten", nn.Parameter(torch.ones(3, 1)))
         Trainer(run_config(tmp_path / name, **kind), method).fit()
         found.append(method.module.forgotten.detach())
     assert torch.equal(*found)

@@ -3,6 +3,8 @@
 phantom            computed chest radiographs of known truth
 datasets           files and phantoms to train on, their pixels and latents cached, and batches
 augmentation       random changes of training images
+sources            several tables: which rows, which are held out, how often each is drawn
+row_captions       captions in many wordings from the columns of a table
 image_sets         files and phantoms to measure; rows of a folder or CSV: paths, labels, ids
 csv_tables         rows of any CSV
 cache              rows of numbers in a file, made when first asked for
@@ -12,7 +14,29 @@ mesh_terms         MeSH terms of Open-I -> classes of CheXpert
 prompt_parser      the findings that a prompt asks for
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """Which rows of a source are never trained on, by patient or block (data/sources.py)."""
+
+    of: str = ""  # the column whose cells are classes; "": all rows are one
+    least: int = 0  # rows of each class, at least
+    share: float = 0.0  # of each class
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of several tables of images."""
+
+    path: str  # a folder of images or a CSV
+    share: float = 1.0  # of every batch, relative to the other sources
+    where: dict[str, Any] = field(default_factory=dict)  # {column: a cell, or a list of cells}
+    captions: Literal["given", "templates"] = "given"  # of the row, or made from its columns
+    group: str = ""  # the column whose cells are balanced, see DataConfig.balance
+    hold_out: HoldOut = field(default_factory=HoldOut)
 
 
 @dataclass(frozen=True)
@@ -21,11 +45,15 @@ class DataConfig:
 
     path: str | None = None  # a folder of images or a CSV; null: phantoms only
     split: str | None = "train"  # rows of the CSV with this `split`, where it has that column
-    share: float = 1.0  # of the images from `path`; the rest are phantoms
+    sources: tuple[Source, ...] = ()  # several, in the place of `path`
+    balance: float = 0.5  # a group of n images of a source is drawn as often as n^balance
+    share: float = 1.0  # of the images from `path` or `sources`; the rest are phantoms
     caption: str = "a photo of a lung xray"  # of images that come without one
     phantoms: int = 16000
     phantom_seed: int = 0  # phantoms phantom_seed ... phantom_seed + phantoms - 1
     exclude: tuple[str, ...] = ()  # findings that no image has, by label or phantom
     size: int = 128  # pixels
+    # files into squares: the middle, all of it with black borders that no loss sees, or distorted
+    fit: Literal["crop", "pad", "stretch"] = "crop"
     augment: bool = True  # small shifts, zooms and contrast for files; never flips
     cache: str = "cache"  # pixels (of patients, too) and latents; safe to delete

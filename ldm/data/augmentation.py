@@ -30,6 +30,19 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return (moved * gain[:, None, None, None] + offset[:, None, None, None]).clamp(-1, 1)
 
 
+def augment_masked(
+    images: Tensor, masks: Tensor | None, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """`augment` of images [B, C, H, W], and of their masks, bool [B, 1, H, W], by the same moves.
+
+    Of a mask -1 and 1, no change of contrast and brightness reaches the other side of 0.
+    """
+    if masks is None:
+        return augment(images, generator), None
+    same = torch.Generator().set_state(generator.get_state())
+    return augment(images, generator), augment(2.0 * masks - 1, same) > 0
+
+
 def augment_strongly(images: Tensor, generator: torch.Generator) -> Tensor:
     """Stronger changes than `augment`, for networks that must not depend on how a film was made.
 
@@ -58,11 +71,16 @@ def augment_strongly(images: Tensor, generator: torch.Generator) -> Tensor:
     return (2 * grey - 1).clamp(-1, 1)
 
 
-def crop(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """A square [B, C, size, size] out of [B, C, H, W], at one place for the whole batch."""
+def crop(
+    images: Tensor, masks: Tensor | None, size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """Squares [B, C, size, size] out of [B, C, H, W], at one place for the whole batch; of masks,
+    bool [B, 1, H, W], the same.
+    """
     height, width = images.shape[-2:]
     if size >= min(height, width):
-        return images
+        return images, masks
     top = int(torch.randint(height - size + 1, (), generator=generator))
     left = int(torch.randint(width - size + 1, (), generator=generator))
-    return images[..., top : top + size, left : left + size]
+    place = (..., slice(top, top + size), slice(left, left + size))
+    return images[place], None if masks is None else masks[place]

@@ -1,16 +1,18 @@
 """Radiographs with captions to train on: files, phantoms or both, in batches, and their latents."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ldm import rng
 from ldm.config import ConfigError
-from ldm.data import DataConfig, augmentation, phantom
+from ldm.data import DataConfig, Source, augmentation, phantom, row_captions, sources
 from ldm.data.cache import CachedRows
 from ldm.data.image_sets import (
     FileSet,
@@ -36,6 +38,7 @@ class Batch(NamedTuple):
     captions: list[str]
     ids: list[str]  # sample ids: logs hold nothing else of a patient's image
     findings: Sequence[Mapping[str, bool]] = ()  # as Dataset.findings
+    masks: Tensor | None = None  # bool [B, 1, H, W]: not padding; None: nothing is
 
 
 class Dataset(LabelledImages, Protocol):
@@ -43,9 +46,13 @@ class Dataset(LabelledImages, Protocol):
 
     key: str  # changes with the images
     augmented: bool  # are small changes of these images wanted?
+    weights: Tensor | None  # how often each is drawn, up to a factor; None: equally often
 
     def images(self, indices: Tensor) -> Tensor:
         """float32 [B, C, size, size] in [-1, 1];  indices: int64 [B]"""
+
+    def masks(self, indices: Tensor) -> Tensor | None:
+        """bool [B, 1, size, size]: where the image is, not padding; None: everywhere"""
 
     def caption(self, index: int, wording: int) -> str:
         """A prompt for the image; `wording` picks one of many."""
@@ -54,7 +61,16 @@ class Dataset(LabelledImages, Protocol):
         """The source of the image, if the dataset was put together from several."""
 
 
-class Phantoms(PhantomSet):
+class Unpadded:
+    """The part of a dataset without padding, whose images are drawn equally often."""
+
+    weights: Tensor | None = None
+
+    def masks(self, indices: Tensor) -> Tensor | None:
+        return None
+
+
+class Phantoms(Unpadded, PhantomSet):
     """Phantom chests of consecutive seeds, each rendered when it is first drawn."""
 
     augmented = False  # there is always another seed
@@ -75,30 +91,46 @@ class Phantoms(PhantomSet):
         return "phantoms"
 
 
-class Files(FileSet):
-    """The images of a folder, or of the rows of a CSV (see `read_rows`), as central squares.
+class Files(Unpadded, FileSet):
+    """The images of a folder, or of the rows of a CSV (see `read_rows`), as squares (data.fit).
 
     An image without a caption and without labels has data.caption.
+    source: one of data.sources, in the place of data.path
     """
 
-    def __init__(self, config: DataConfig, channels: int) -> None:
-        source = Path(config.path or "")
-        super().__init__(read_rows(source, config), source)
+    def __init__(self, config: DataConfig, channels: int, source: Source | None = None) -> None:
+        path = Path((source.path if source else config.path) or "")
+        rows = sources.source_rows(source, config)[0] if source else read_rows(path, config)
+        super().__init__(rows, path)
         self.augmented, self.default_caption = config.augment, config.caption
+        self.templates, self.fit = bool(source and source.captions == "templates"), config.fit
+        if source and source.group:
+            balanced = sources.drawing_weights(self.rows, source.group, config.balance)
+            self.weights = torch.tensor(balanced)
         states = [(row["path"], Path(row["path"]).stat()) for row in self.rows]
         stamps = [[path, state.st_size, state.st_mtime_ns] for path, state in states]
         stamps.append([code_version(image_files.__file__)])
+        stamps += [[config.fit]] if config.fit != "crop" else []
+        self.channels = channels  # of images; a mask follows where there is padding
         self.pixels = cached_pixels(self, f"files-{digest(stamps)}", config, channels)
         self.pixels.fill()  # a damaged file is found now, not hours later
         # the key is that of the content: the same images elsewhere are the same dataset
         words = [{**row, "path": Path(row["path"]).name} for row in self.rows]
-        self.key = f"{digest([words, config.caption])}-{self.pixels.digest()}"
+        how = [source.captions, source.group, config.balance] if source else []
+        self.key = f"{digest([words, config.caption, *how])}-{self.pixels.digest()}"
 
     def images(self, indices: Tensor) -> Tensor:
-        return from_bytes(self.pixels[indices.numpy()])
+        return from_bytes(self.pixels[indices.numpy()][:, : self.channels])
+
+    def masks(self, indices: Tensor) -> Tensor | None:
+        if self.fit != "pad":
+            return None
+        return torch.from_numpy(self.pixels[indices.numpy()][:, self.channels :] > 0)
 
     def caption(self, index: int, wording: int) -> str:
         row = self.rows[index]
+        if self.templates:
+            return row_captions.caption(row, self.known[index], wording)
         if row.get("caption"):
             return row["caption"]
         if not row.get("labels"):
@@ -115,15 +147,36 @@ class Files(FileSet):
 
 def open_datasets(config: DataConfig, channels: int) -> list[tuple[Dataset, float]]:
     """The datasets of a run, each with its share of every batch."""
-    return open_sources(config, lambda: Files(config, channels), lambda: Phantoms(config, channels))
+    if not config.sources:
+        files = partial(Files, config, channels)
+        return open_sources(config, files, partial(Phantoms, config, channels))
+    if config.path or config.exclude or not all(source.share > 0 for source in config.sources):
+        raise ConfigError(
+            "data.sources goes without data.path and data.exclude (`where` of each source chooses "
+            "rows), and its shares must be above 0"
+        )
+    check_share(config)
+    total = sum(source.share for source in config.sources) / config.share
+    found: list[tuple[Dataset, float]] = [
+        (Files(config, channels, source), source.share / total) for source in config.sources
+    ]
+    if config.share < 1:
+        found.append((Phantoms(config, channels), 1 - config.share))
+    return found
+
+
+def check_share(config: DataConfig) -> None:
+    if not 0 < config.share <= 1:
+        raise ConfigError(f"data.share must be above 0 and at most 1, got {config.share}")
 
 
 def open_sources(
     config: DataConfig, files: Callable[[], T], phantoms: Callable[[], T]
 ) -> list[tuple[T, float]]:
     """The files of data.path, the phantoms, or both, each with its share of every batch."""
-    if not 0 < config.share <= 1:
-        raise ConfigError(f"data.share must be above 0 and at most 1, got {config.share}")
+    check_share(config)
+    if config.sources:
+        raise ConfigError("data.sources is for methods that read images; here name data.path")
     if config.path is None:
         check_exclude(config)
         return [(phantoms(), 1.0)]
@@ -134,12 +187,14 @@ def open_sources(
 
 
 def draw(datasets: Sequence[tuple[Dataset, float]], size: int, generator: torch.Generator) -> Batch:
-    """A batch of `size` images, any as likely as any other of its dataset."""
-    picks = [
-        (dataset, torch.randint(len(dataset), (count,), generator=generator))
-        for dataset, count in shares(datasets, size)
-    ]
-    return collect(picks, generator)
+    """A batch of `size` images, each as likely as its dataset's weights say."""
+
+    def pick(dataset: Dataset, count: int) -> Tensor:
+        if dataset.weights is None:
+            return torch.randint(len(dataset), (count,), generator=generator)
+        return torch.multinomial(dataset.weights, count, replacement=True, generator=generator)
+
+    return collect([(d, pick(d, count)) for d, count in shares(datasets, size)], generator)
 
 
 def shares(datasets: Sequence[tuple[T, float]], size: int) -> list[tuple[T, int]]:
@@ -155,34 +210,60 @@ def check_shares(datasets: Sequence[tuple[object, float]], batch_size: int) -> N
         raise ConfigError(
             f"data.share={datasets[0][1]} of train.batch_size={batch_size} leaves none of "
             "the files or none of the phantoms; take a larger batch, or one of them alone"
+            if len(datasets) == 2
+            else f"of train.batch_size={batch_size} one of data.sources has no image; take a "
+            "larger batch or a larger share"
         )
 
 
 def collect(picks: Sequence[tuple[Dataset, Tensor]], generator: torch.Generator) -> Batch:
     """The batch of the images [count] picked from each dataset, with a wording drawn for each."""
     parts: list[Tensor] = []
+    masks: list[Tensor | None] = []
     rows: list[tuple[str, str, Mapping[str, bool]]] = []
     for dataset, indices in picks:
         wordings = torch.randint(1 << 30, (len(indices),), generator=generator).tolist()
-        part = dataset.images(indices)
-        parts.append(augmentation.augment(part, generator) if dataset.augmented else part)
+        part, mask = dataset.images(indices), dataset.masks(indices)
+        if dataset.augmented:
+            part, mask = augmentation.augment_masked(part, mask, generator)
+        parts.append(part)
+        masks.append(mask)
         rows += [
             (dataset.caption(index, wording), dataset.sample_id(index), dataset.findings(index))
             for index, wording in zip(indices.tolist(), wordings, strict=True)
         ]
     texts, ids, findings = map(list, zip(*rows, strict=True))
-    return Batch(torch.cat(parts), texts, ids, findings)
+    images = torch.cat(parts)
+    if all(mask is None for mask in masks):
+        return Batch(images, texts, ids, findings)
+    whole = [
+        torch.ones(len(part), 1, *part.shape[2:], dtype=torch.bool) if mask is None else mask
+        for part, mask in zip(parts, masks, strict=True)
+    ]
+    return Batch(images, texts, ids, findings, torch.cat(whole))
 
 
 def cached_pixels(images: ImageSet, name: str, config: DataConfig, channels: int) -> CachedRows:
-    """uint8 [n, channels, size, size]: each image's central square, made when first asked for."""
+    """uint8 [n, channels, size, size]: each image as a square, made when first asked for.
+
+    Where files are padded, one more channel tells where the image is: 255, else 0.
+    """
+    padded = isinstance(images, Files) and config.fit == "pad"
 
     def make(index: int) -> np.ndarray:
-        square = image_files.fit_square(images.load(index), config.size)
+        image = images.load(index)
+        if padded:
+            square, there = image_files.fit_padded(image, config.size)
+            grey = to_bytes(image_files.to_channels(square, channels))
+            return np.concatenate([grey, 255 * there.numpy().astype(np.uint8)])
+        if isinstance(images, Files) and config.fit == "stretch":
+            square = image_files.resize(image, config.size, config.size)
+        else:
+            square = image_files.fit_square(image, config.size)
         return to_bytes(image_files.to_channels(square, channels))
 
     path = Path(config.cache) / f"{name}-{config.size}-{channels}"
-    shape = (len(images), channels, config.size, config.size)
+    shape = (len(images), channels + padded, config.size, config.size)
     return CachedRows(path, shape, np.uint8, make)
 
 
@@ -206,7 +287,7 @@ def from_bytes(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels.astype(np.float32)) / 127.5 - 1
 
 
-class DerivedDataset:
+class DerivedDataset(Unpadded):
     """Images that each come from one of `dataset`, whose texts and findings they keep."""
 
     dataset: Dataset
@@ -244,18 +325,28 @@ class Latents(DerivedDataset):
         how = f"{variants}-{augmentation.VERSION}" if dataset.augmented else "plain"
         self.key = f"{dataset.key}-{how}-{vae_hash}"
         side = size // vae.config.factor
-        shape = (len(dataset) * self.variants, 2 * vae.config.latent_channels, side, side)
+        self.padded = dataset.masks(torch.tensor([0])) is not None
+        self.channels = 2 * vae.config.latent_channels  # a mask follows where there is padding
+        shape = (len(dataset) * self.variants, self.channels + self.padded, side, side)
+        if dataset.weights is not None:
+            self.weights = dataset.weights.repeat_interleave(self.variants)
         path = Path(cache) / f"latents-{self.key}-{shape[0]}"  # rows lie elsewhere among others
         self.moments = CachedRows(path, shape, np.float16, self.make)
 
     @torch.inference_mode()
     def make(self, index: int) -> np.ndarray:
         """Encoded alone, because in a batch the last bits would depend on its other images."""
-        image = self.dataset.images(torch.tensor([self.origin(index)]))
+        place = torch.tensor([self.origin(index)])
+        image, mask = self.dataset.images(place), self.dataset.masks(place)
         if self.dataset.augmented:
-            image = augmentation.augment(image, rng.generator(0, "latents", index))
+            generator = rng.generator(0, "latents", index)
+            image, mask = augmentation.augment_masked(image, mask, generator)
         posterior = self.vae.encode(image.to(next(self.vae.parameters()).device))
-        return torch.cat([posterior.mean, posterior.logvar], dim=1)[0].half().cpu().numpy()
+        moments = torch.cat([posterior.mean, posterior.logvar], dim=1)
+        if mask is not None:  # a cell with any pixel of the image counts
+            cells = F.max_pool2d(mask.float(), self.vae.config.factor)
+            moments = torch.cat([moments, cells.to(moments.device)], dim=1)
+        return moments[0].half().cpu().numpy()
 
     def __len__(self) -> int:
         return len(self.moments)
@@ -264,4 +355,10 @@ class Latents(DerivedDataset):
         return index // self.variants
 
     def images(self, indices: Tensor) -> Tensor:
-        return torch.from_numpy(self.moments[indices.numpy()].astype(np.float32))
+        rows = self.moments[indices.numpy()][:, : self.channels]
+        return torch.from_numpy(rows.astype(np.float32))
+
+    def masks(self, indices: Tensor) -> Tensor | None:
+        if not self.padded:
+            return None
+        return torch.from_numpy(self.moments[indices.numpy()][:, self.channels :] > 0)

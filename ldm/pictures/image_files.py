@@ -126,6 +126,20 @@ def fit_square(image: Tensor, size: int) -> Tensor:
     return resize(central(image), size, size)
 
 
+def fit_padded(image: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """All of an image, with black borders at two sides.
+
+    returns [C, size, size] and bool [1, size, size]: where the image is
+    """
+    height, width = (round(size * side / max(image.shape[-2:])) or 1 for side in image.shape[-2:])
+    top, left = (size - height) // 2, (size - width) // 2
+    square = torch.full((image.shape[0], size, size), -1.0)
+    there = torch.zeros(1, size, size, dtype=torch.bool)
+    square[:, top : top + height, left : left + width] = resize(image, height, width)
+    there[:, top : top + height, left : left + width] = True
+    return square, there
+
+
 def central(image: Tensor) -> Tensor:
     """[C, H, W] -> [C, S, S]: the largest square in the middle."""
     side = min(image.shape[-2:])

@@ -4,6 +4,7 @@ Every random number is a function of (seed, step), so a checkpoint holds no rand
 interrupted run goes on, with the same command, to the same bits (a GPU may add in another order).
 """
 
+import dataclasses
 import json
 import logging
 import math
@@ -25,7 +26,7 @@ from ldm.data.datasets import Batch
 from ldm.pictures import image_files
 from ldm.system import atomic
 from ldm.system.devices import Processes
-from ldm.training import training_run, update_in_backward
+from ldm.training import throughput, training_run, update_in_backward
 from ldm.training.training_run import RunConfig
 
 log = logging.getLogger(__name__)
@@ -113,15 +114,42 @@ class Trainer:
             )
         self.folder = Path(self.settings.out)
         self.parameters = [p for p in method.module.parameters() if p.requires_grad]
-        # the decay reaches all that is trained: norms, biases and the vectors of a new word, too
+        self.device = self.parameters[0].device
+        if self.settings.precision == "auto":
+            self._settle_precision()
+        self.half = self.settings.precision == "bfloat16"
+        # the weights of norms and biases have one axis: decay would take away what they scale
+        matrices = [p for p in self.parameters if p.ndim >= 2]
+        self._make_optimizer(matrices, [p for p in self.parameters if p.ndim < 2])
+        self.ema = EMA(self.parameters, self.settings.ema)
+        self.pace = throughput.Pace(0, 0, self.device, self.half)  # of no steps yet
+
+    def _make_optimizer(self, decayed: list[nn.Parameter], others: list[nn.Parameter]) -> None:
+        groups: list[dict[str, Any]] = [{"params": decayed}]
+        groups += [{"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(
-            self.parameters,
+            [group for group in groups if group["params"]],
             lr=self.settings.learning_rate,
             betas=(0.9, 0.99),
             weight_decay=self.settings.weight_decay,
-            fused=self.parameters[0].device.type != "mps",
+            fused=self.device.type != "mps",
         )
-        self.ema = EMA(self.parameters, self.settings.ema)
+
+    def _settle_precision(self) -> None:
+        """Replace train.precision=auto by the run's own, or for a new run by the faster one."""
+        state = training_run.load_checkpoint(self.folder)
+        if state is None:
+            batch = self._batch(key := ("measure",))
+
+            def step(half: bool) -> None:
+                self._loss(batch, key, half)[0].backward()
+                self.method.module.zero_grad()
+
+            precision: Any = throughput.faster(step, self.device, self.processes)
+        else:
+            precision = state["config"]["train"]["precision"]
+        self.settings = dataclasses.replace(self.settings, precision=precision)
+        self.config = dataclasses.replace(self.config, train=self.settings)
 
     def fit(self) -> Path:
         """Train from where the folder stands to the last step; returns the path of the weights."""
@@ -146,10 +174,13 @@ class Trainer:
         with atomic.whole_file(self.folder / "config.yaml") as path:
             path.write_text(yaml.safe_dump(to_dict(self.config)))
         journal = training_run.Log(self.folder, start)
+        samples = settings.batch_size * settings.accumulate
+        self.pace = throughput.Pace(samples, steps - start, self.device, self.half)
         bar = tqdm(range(start, steps), self.folder.name, steps, initial=start, unit="step")
         try:
             for step in bar:
-                row = self._step(step)
+                with self.pace.step():
+                    row = self._step(step)
                 journal.write(row)
                 bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
                 done, last = step + 1, step + 1 == steps
@@ -165,7 +196,7 @@ class Trainer:
             raise
         finally:
             journal.close()
-        log.info("learned: %s", self.method.summary())
+        log.info("learned: %s; %s", self.method.summary(), self.pace.waited)
 
     def _step(self, step: int) -> dict[str, float]:
         began, settings = time.perf_counter(), self.settings
@@ -186,20 +217,30 @@ class Trainer:
 
     def _accumulate(self, step: int, part: int) -> tuple[dict[str, float], list[str]]:
         """Add the gradient of one batch to the step's, or use it; returns figures and ids."""
-        settings, method, device = self.settings, self.method, self.parameters[0].device
+        settings = self.settings
         key = (step, part) if part else (step,)
-        generator = rng.generator(settings.seed, "batch", *key)
-        batch = method.draw_batch(settings.batch_size, generator)
-        batch = batch._replace(images=batch.images.to(device))
-        half = settings.precision == "bfloat16"
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            loss, figures = method.loss(batch, rng.generator(settings.seed, "loss", *key))
+        with self.pace.data():
+            batch = self._batch(key)
+        loss, figures = self._loss(batch, key, self.half)
         if settings.update_in_backward:
             refuse = partial(self._refuse, step, loss.item(), ids=batch.ids)
             update_in_backward.update(loss, self.parameters, self.optimizer, refuse)
         else:
             (loss / settings.accumulate).backward()
         return {"loss": loss.item(), **figures}, batch.ids
+
+    def _batch(self, key: tuple[Any, ...]) -> Batch:
+        generator = rng.generator(self.settings.seed, "batch", *key)
+        batch = self.method.draw_batch(self.settings.batch_size, generator)
+        masks = None if batch.masks is None else batch.masks.to(self.device)
+        return batch._replace(images=batch.images.to(self.device), masks=masks)
+
+    def _loss(
+        self, batch: Batch, key: tuple[Any, ...], half: bool
+    ) -> tuple[Tensor, dict[str, float]]:
+        """half: layers compute in bfloat16; the methods take their outputs' losses in float32"""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            return self.method.loss(batch, rng.generator(self.settings.seed, "loss", *key))
 
     def _update(self, step: int, loss: float, ids: list[str]) -> None:
         """Change the weights by the gradients of all batches of the step."""
@@ -256,6 +297,8 @@ class Trainer:
         training_run.refuse_other_config(self.folder, state["config"], to_dict(self.config))
         training_run.refuse_other_settings(self.folder, state["settings"], self.method.settings())
         self.method.module.load_state_dict(state["module"])
+        if len(state["optimizer"]["param_groups"]) < len(self.optimizer.param_groups):
+            self._make_optimizer(self.parameters, [])  # begun when decay reached all weights
         self.optimizer.load_state_dict(state["optimizer"])
         # in the layout of its weight, which train.unfold changes: Adam reads both in one order
         for weight, kept in self.optimizer.state.items():

@@ -49,14 +49,15 @@ class TrainConfig:
     steps: int = 1000
     batch_size: int = 16
     accumulate: int = 1  # batches in a step, shared out among the processes of torchrun
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass (autocast)
+    # of the layers (autocast); weights, averages and losses are float32; auto: the faster one
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
     checkpointing: bool = False  # compute the U-Net's blocks twice rather than keep them: memory
     attention: Literal["sdpa", "reference", "fused"] = "sdpa"  # the U-Net's; fused needs CUDA
     unfold: bool = False  # small maps convolved by products of matrices: faster, CPU only
     compile: Literal["", "whole", "regions"] = ""  # the U-Net, which takes minutes
     learning_rate: float = 1e-4
     warmup: int = 100  # steps of a linear rise, times a cosine that falls to zero at `steps`
-    weight_decay: float = 0.01
+    weight_decay: float = 0.01  # of matrices and kernels, not of norms and biases
     clip: float = 1.0  # largest gradient norm; 1e9 is off
     update_in_backward: bool = False  # each weight at once, no gradients kept: memory; no clip
     ema: float = 0.999  # decay of the averaged weights, which are the ones saved
@@ -79,6 +80,7 @@ class StartConfig:
     path: str | None = None  # weights whose parts are taken over; null: none
     parts: tuple[str, ...] = ("unet", "vae", "text")  # those taken over, if `path` has them
     config: str | None = None  # YAML of ModelConfig for the part trained from scratch
+    fitting: bool = False  # of that part take over the tensors of equal shape, if sizes differ
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,12 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 # settings that may change when a run goes on
-FREE = {"data.cache", "data.path", "model.path"}  # the content of the paths is compared instead
+FREE = {
+    "data.cache",
+    "data.path",
+    "data.sources.path",
+    "model.path",
+}  # the content of the paths is compared instead
 # these change rounding alone
 FREE |= {f"train.{n}" for n in ("device", "attention", "compile", "unfold")}
 FREE |= {"train.update_in_backward", "train.checkpointing"}  # these change memory alone
@@ -191,6 +198,9 @@ def refuse_other_settings(folder: Path, before: Any, now: Any, where: str = "") 
             place = f"{where}.{key}" if where else key
             if place not in FREE:
                 refuse_other_settings(folder, before.get(key), now.get(key), place)
+    elif [type(v) for v in (before, now)] == [list] * 2 and len(before) == len(now) > 0:
+        for one, other in zip(before, now, strict=True):
+            refuse_other_settings(folder, one, other, where)
     elif before != now:
         raise ConfigError(
             f"{folder} was begun with {where}={before!r}, not {now!r}; "
@@ -202,7 +212,12 @@ def refuse_other_config(folder: Path, before: dict[str, Any], now: dict[str, Any
     """Raise ConfigError if two RunConfigs differ in more than the method's options.
 
     Of these a default may be left out or spelled out; the method's own settings have them all.
+    A setting that is younger than the folder has its default there; precision "auto" is settled.
     """
+    defaults = to_dict(RunConfig())
+    before = {name: {**defaults[name], **before[name]} for name in defaults}
+    if now["train"]["precision"] == "auto":
+        now = {**now, "train": {**now["train"], "precision": before["train"]["precision"]}}
     refuse_other_settings(folder, before | {"method": None}, now | {"method": None})
 
 
@@ -217,6 +232,7 @@ def finished(config: RunConfig) -> Path | None:
     weights = folder / WEIGHTS
     spelled_otherwise = before["method"] != now["method"]  # the method knows if it is the same
     moved = [before[table]["path"] != now[table]["path"] for table in ("data", "model")]
+    moved.append(before["data"].get("sources", []) != now["data"]["sources"])
     # stopped short of what was asked for then, the weights are of an earlier time
     cut_off = state["step"] < max(config.train.steps, before["train"]["steps"])
     if cut_off or spelled_otherwise or any(moved) or not weights.exists():

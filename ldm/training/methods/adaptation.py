@@ -89,7 +89,7 @@ def pick(dataset: Dataset, kind: Kind) -> list[int]:
     return sorted(sorted(others, key=lambda index: others[index])[: kind.images])
 
 
-class Prior:
+class Prior(datasets.Unpadded):
     """Images that the model draws for a class prompt before it is adapted.
 
     DreamBooth (arXiv:2208.12242), "Class-specific Prior Preservation Loss". Each image is drawn
@@ -139,6 +139,8 @@ class Adaptation(UNetTraining):
         super().__init__(run, adapts=True)
         self.unet.requires_grad_(False)
         channels = self.parts.config.vae.image_channels
+        if run.data.fit == "pad":
+            raise ConfigError("data.fit=pad is for training from scratch; here take crop")
         (dataset, _), *more = datasets.open_datasets(run.data, channels)
         if more:
             raise ConfigError("adaptation needs files or phantoms, not both; leave out data.share")

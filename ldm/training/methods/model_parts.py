@@ -36,17 +36,23 @@ class Parts:
         self.device = devices.choose(run.train.device or None)
         given = None if run.model.config is None else load_config(ModelConfig, run.model.config)
         self.states: dict[str, dict[str, Tensor]] = {}
+        self.fitting = False  # of the trained part, only some tensors have its sizes
         self.config = given or ModelConfig()
         if run.model.path is not None:
             found, states = loading.load_parts(run.model.path)
             self.states = {part: states[part] for part in run.model.parts if part in states}
             sizes = given or found
-            if trained in self.states and getattr(sizes, trained) != getattr(found, trained):
+            grown = getattr(sizes, trained) != getattr(found, trained)
+            self.fitting = run.model.fitting and grown
+            if trained in self.states and grown and not run.model.fitting:
                 raise ConfigError(
                     f"{run.model.path} has a {trained} of other sizes than {run.model.config}; "
-                    f"leave {trained} out of model.parts to begin anew"
+                    f"leave {trained} out of model.parts to begin anew, or take over the tensors "
+                    "that fit by model.fitting=true"
                 )
-            changes: dict[str, Any] = {trained: getattr(sizes, trained), "schedule": sizes.schedule}
+            changes: dict[str, Any] = {"schedule": sizes.schedule}
+            new = [part for part in loading.PARTS if part == trained or part not in self.states]
+            changes |= {part: getattr(sizes, part) for part in new}
             self.config = dataclasses.replace(found, **changes)
         self.start = {part: loading.weights_hash({part: s}) for part, s in self.states.items()}
 
@@ -59,7 +65,13 @@ class Parts:
 
     def fresh(self, part: str, seed: int) -> Any:
         """The part to be trained: taken over if it exists, else with random weights."""
-        if part in self.states:  # which then lets go of them: training changes the numbers in place
+        if part in self.states and self.fitting:
+            with random_weights(seed, part):
+                module = loading.PARTS[part](self.config)
+            take_fitting(module, self.states.pop(part), part)
+        elif (
+            part in self.states
+        ):  # which then lets go of them: training changes the numbers in place
             module = loading.build(part, self.config, self.states.pop(part))
         else:
             with random_weights(seed, part):
@@ -74,6 +86,19 @@ class Parts:
         config = dataclasses.replace(self.config, **changes)
         states = {**self.states, part: module.state_dict()}
         export.save(path, config, states)
+
+
+def take_fitting(module: nn.Module, weights: dict[str, Tensor], part: str) -> None:
+    """Copy the tensors of a name and shape that the module has; the others stay random.
+
+    Raises ConfigError if there is none.
+    """
+    own = module.state_dict()
+    same = {n: w for n, w in weights.items() if n in own and w.shape == own[n].shape}
+    if not same:
+        raise ConfigError(f"model.path: no tensor of its {part} has the sizes of model.config")
+    module.load_state_dict(own | same)
+    log.info("%s: %d of %d tensors taken over, the others random", part, len(same), len(own))
 
 
 @contextmanager

@@ -6,21 +6,30 @@ three. `model.path` names the file before it.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from ldm import rng
 from ldm.clip import TextEncoder, tokenizer
 from ldm.config import ConfigError, from_dict
 from ldm.data.augmentation import crop
 from ldm.data.datasets import Batch, check_shares, open_datasets
-from ldm.loss import contrastive_loss, diffusion_loss, reconstruction_terms
+from ldm.loss import (
+    adaptive_weight,
+    contrastive_loss,
+    diffusion_loss,
+    hinge_loss,
+    reconstruction_terms,
+)
 from ldm.pictures import image_files
 from ldm.training.methods.model_parts import Parts, PartTraining, UNetTraining, random_weights
+from ldm.training.methods.patch_adversary import GROUPS, PatchAdversary
 from ldm.training.training_run import RunConfig, check_range
-from ldm.vae import VAE
+from ldm.vae import VAE, Posterior
 
 
 @dataclass(frozen=True)
@@ -34,44 +43,89 @@ class VAEOptions:
     absolute: float = 0.1
     gradient: float = 0.1
     kl: float = 1e-4
+    adversary: float = 0.0  # its pull at the decoder, that of all errors of pixels being 1; 0: off
+    adversary_width: int = 64  # channels of its first layer
 
 
 class TrainVAE(PartTraining):
-    """KL-VAE (LDM, arXiv:2112.10752, section 3.1) without an adversary.
+    """KL-VAE (LDM, arXiv:2112.10752, section 3.1), with an adversary on patches if asked for.
 
     The terms of `reconstruction_terms`, weighted, take the place of the paper's perceptual loss.
+    Both networks learn in one step: the adversary's own loss sees copies without their gradient,
+    the autoencoder's sees the adversary's weights without theirs.
     """
 
     def __init__(self, run: RunConfig) -> None:
         self.options = from_dict(VAEOptions, run.method, "method")
-        check_range(0, "method", self.options, "absolute", "gradient", "kl")
+        check_range(0, "method", self.options, "absolute", "gradient", "kl", "adversary")
+        check_range(1, "method", self.options, "adversary_width")
         self.parts = Parts(run, "vae")
-        self.module: VAE = self.parts.fresh("vae", run.train.seed)
+        self.vae: VAE = self.parts.fresh("vae", run.train.seed)
+        self.module: nn.Module = self.vae
+        config = self.vae.config
         for name, pixels in (("data.size", run.data.size), ("method.crop", self.options.crop)):
-            if pixels < 1 or pixels % self.module.config.factor:
-                allowed = f"a positive multiple of {self.module.config.factor} (the VAE)"
+            if pixels < 1 or pixels % config.factor:
+                allowed = f"a positive multiple of {config.factor} (the VAE)"
                 raise ConfigError(f"{name} must be {allowed}, got {pixels}")
-        self.datasets = open_datasets(run.data, self.module.config.image_channels)
+        self.adversary: PatchAdversary | None = None
+        if self.options.adversary:
+            width = self.options.adversary_width
+            if width % GROUPS or min(self.options.crop, run.data.size) < 32:
+                raise ConfigError(
+                    f"method.adversary_width must be a multiple of {GROUPS}, and the adversary "
+                    f"sees 32 pixels or more; got {width} and method.crop={self.options.crop}"
+                )
+            with random_weights(run.train.seed, "adversary"):
+                adversary = PatchAdversary(config.image_channels, width)
+            self.adversary = adversary.to(self.parts.device).to(memory_format=torch.channels_last)
+            self.module = nn.ModuleDict({"vae": self.vae, "adversary": self.adversary})
+        self.datasets = open_datasets(run.data, config.image_channels)
         check_shares(self.datasets, run.train.batch_size)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        options, vae = self.options, self.module
-        x = crop(batch.images, options.crop, generator)
+        options, vae = self.options, self.vae
+        x, mask = crop(batch.images, batch.masks, options.crop, generator)
         posterior = vae.encode(x)
+        posterior = Posterior(posterior.mean.float(), posterior.logvar.float())
         noise = torch.randn(posterior.mean.shape, generator=generator).to(x.device)
-        y = vae.decode(posterior.sample(noise))
-        terms = reconstruction_terms(y, x)
+        y = vae.decode(posterior.sample(noise)).float()
+        share = 1.0
+        if mask is not None:  # padding is as it should be, and the means are over the rest
+            y, share = torch.where(mask, y, x), max(mask.float().mean().item(), 1e-3)
+        terms = {name: term / share for name, term in reconstruction_terms(y, x).items()}
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         loss = terms["squared"] + options.absolute * terms["absolute"]
-        loss = loss + options.gradient * terms["gradient"] + options.kl * kl
+        loss = loss + options.gradient * terms["gradient"]
         psnr = 10 * torch.log10(4 / terms["squared"].detach())  # the range [-1, 1] is 2 wide
-        return loss, {"psnr": psnr.item(), "kl": kl.item()}
+        figures = {"psnr": psnr.item(), "kl": kl.item()}
+        if self.adversary is not None:
+            more, found = self.adversarial_terms(loss, y, x)
+            loss, figures = loss + more, figures | found
+        return loss + options.kl * kl, figures
+
+    def adversarial_terms(
+        self, reconstruction: Tensor, y: Tensor, x: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The autoencoder's term, weighted, and the adversary's; figures for the log.
+
+        x, y: [B, C, H, W], images and their copies
+        """
+        adversary: Any = self.adversary
+        frozen = {name: weight.detach() for name, weight in adversary.named_parameters()}
+        fooled = -functional_call(adversary, frozen, (y,)).float().mean()
+        last = self.vae.decoder.conv_out.weight
+        weight = self.options.adversary * adaptive_weight(reconstruction, fooled, last)
+        real, fake = adversary(torch.cat([x, y.detach()])).float().chunk(2)
+        told = hinge_loss(real, fake)
+        right = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
+        figures = {"adversary": told.item(), "told apart": right.item(), "weight": weight.item()}
+        return weight * fooled + told, figures
 
     @torch.inference_mode()
     def preview(self) -> tuple[Tensor, str]:
         """Above, images; below, the same decoded from their latents."""
         x = self.draw_batch(8, rng.generator(0, "preview")).images.to(self.parts.device)
-        y = self.module.decode(self.module.encode(x).mean).clamp(-1, 1)
+        y = self.vae.decode(self.vae.encode(x).mean).clamp(-1, 1)
         what = "above, images trained on; below, synthetic: the autoencoder's copies of them"
         return image_files.grid(torch.cat([x, y]).cpu(), columns=8), what
 
@@ -79,8 +133,8 @@ class TrainVAE(PartTraining):
     def save(self, path: Path) -> None:
         """The scale that gives latents unit variance is measured here (LDM, section G)."""
         batches = [self.draw_batch(16, rng.generator(0, "scale", i)).images for i in range(16)]
-        latents = torch.cat([self.module.encode(x.to(self.parts.device)).mean for x in batches])
-        self.parts.save(path, "vae", self.module, scale_factor=1 / latents.std().item())
+        latents = torch.cat([self.vae.encode(x.to(self.parts.device)).mean for x in batches])
+        self.parts.save(path, "vae", self.vae, scale_factor=1 / latents.std().item())
 
 
 @dataclass(frozen=True)
@@ -123,15 +177,15 @@ class TrainText(PartTraining):
         pictures = self.module["image"](small)  # [B, D]
         equal = torch.tensor([[a == b for b in batch.captions] for a in batch.captions]).float()
         equal = equal.to(self.parts.device)
-        loss, logits = contrastive_loss(prompts, pictures, equal, self.options.temperature)
+        with torch.autocast(self.parts.device.type, enabled=False):  # similarities in float32
+            loss, logits = contrastive_loss(
+                prompts.float(), pictures.float(), equal, self.options.temperature
+            )
         right = equal[torch.arange(len(equal)), logits.argmax(dim=1)].mean()
         return loss, {"accuracy": right.item()}
 
     def save(self, path: Path) -> None:
         self.parts.save(path, "text", self.module["text"])
-
-
-GROUPS = 8  # of the image side's norms
 
 
 def image_tower(channels: int, width: int, out: int) -> nn.Module:
@@ -178,7 +232,7 @@ class TrainUNet(UNetTraining):
         captions = self.drop_captions(batch.captions, self.options.drop_caption, generator)
         with torch.no_grad():
             context = self.pipe.encode_text(captions, log_dropped=False)
-        each = diffusion_loss(self.unet, self.pipe.schedule, x0, eps, t, context)
+        each = diffusion_loss(self.unet, self.pipe.schedule, x0, eps, t, context, batch.masks)
         if self.options.min_snr:
             each = each * self.pipe.schedule.min_snr_weight(t, self.options.min_snr)
         return each.mean(), {}
