@@ -31,7 +31,7 @@ class HoldOut:
 class Source:
     """One of several tables of images."""
 
-    path: str  # a folder of images or a CSV
+    path: str  # a folder of images, a CSV or phantoms:N:SEED:region=knee
     share: float = 1.0  # of every batch, relative to the other sources
     where: dict[str, Any] = field(default_factory=dict)  # {column: a cell, or a list of cells}
     captions: Literal["given", "templates"] = "given"  # of the row, or made from its columns
@@ -43,7 +43,7 @@ class Source:
 class DataConfig:
     """Radiographs with captions: files, phantoms, or both."""
 
-    path: str | None = None  # a folder of images or a CSV; null: phantoms only
+    path: str | None = None  # a folder, a CSV or phantoms:N:SEED:region=knee; null: chest phantoms
     split: str | None = "train"  # rows of the CSV with this `split`, where it has that column
     sources: tuple[Source, ...] = ()  # several, in the place of `path`
     balance: float = 0.5  # a group of n images of a source is drawn as often as n^balance

@@ -21,9 +21,11 @@ from ldm.data.image_sets import (
     PhantomSet,
     check_exclude,
     excluded,
+    named_phantoms,
     read_rows,
 )
-from ldm.data.phantom import FINDINGS, captions
+from ldm.data.phantom import BODY_FINDINGS, FINDINGS, captions
+from ldm.data.phantom.selection import select
 from ldm.pictures import image_files
 from ldm.system.atomic import code_version, digest
 from ldm.vae import VAE
@@ -71,15 +73,23 @@ class Unpadded:
 
 
 class Phantoms(Unpadded, PhantomSet):
-    """Phantom chests of consecutive seeds, each rendered when it is first drawn."""
+    """Phantoms, each rendered when it is first drawn.
+
+    named: as `named_phantoms` takes it; "": chests of the configured seeds
+    """
 
     augmented = False  # there is always another seed
 
-    def __init__(self, config: DataConfig, channels: int) -> None:
-        super().__init__(configured_phantoms(config), config.size)
-        what = [phantom.VERSION, config.phantom_seed, config.phantoms, excluded_phantoms(config)]
-        self.key = f"{digest(what)}-{config.size}-{channels}"
-        self.pixels = cached_pixels(self, f"phantoms-{digest(what)}", config, channels)
+    def __init__(self, config: DataConfig, channels: int, named: str = "") -> None:
+        unwanted = excluded_phantoms(config)
+        if named:
+            chosen, which = named_phantoms(named, unwanted), [named]
+        else:
+            chosen, which = configured_phantoms(config), [config.phantom_seed, config.phantoms]
+        super().__init__(chosen, config.size)
+        what = digest([phantom.VERSION, *which, unwanted])
+        self.key = f"{what}-{config.size}-{channels}"
+        self.pixels = cached_pixels(self, f"phantoms-{what}", config, channels)
 
     def images(self, indices: Tensor) -> Tensor:
         return from_bytes(self.pixels[indices.numpy()])
@@ -148,7 +158,8 @@ class Files(Unpadded, FileSet):
 def open_datasets(config: DataConfig, channels: int) -> list[tuple[Dataset, float]]:
     """The datasets of a run, each with its share of every batch."""
     if not config.sources:
-        files = partial(Files, config, channels)
+        named = partial(Phantoms, config, channels, config.path or "")
+        files = named if is_phantoms(config.path) else partial(Files, config, channels)
         return open_sources(config, files, partial(Phantoms, config, channels))
     if config.path or config.exclude or not all(source.share > 0 for source in config.sources):
         raise ConfigError(
@@ -158,11 +169,23 @@ def open_datasets(config: DataConfig, channels: int) -> list[tuple[Dataset, floa
     check_share(config)
     total = sum(source.share for source in config.sources) / config.share
     found: list[tuple[Dataset, float]] = [
-        (Files(config, channels, source), source.share / total) for source in config.sources
+        (_open(config, channels, source), source.share / total) for source in config.sources
     ]
     if config.share < 1:
         found.append((Phantoms(config, channels), 1 - config.share))
     return found
+
+
+def is_phantoms(path: str | None) -> bool:
+    return (path or "").startswith("phantoms:")
+
+
+def _open(config: DataConfig, channels: int, source: Source) -> Dataset:
+    if not is_phantoms(source.path):
+        return Files(config, channels, source)
+    if source != Source(source.path, source.share):
+        raise ConfigError(f"data.sources: {source.path} goes with path and share alone")
+    return Phantoms(config, channels, source.path)
 
 
 def check_share(config: DataConfig) -> None:
@@ -270,12 +293,13 @@ def cached_pixels(images: ImageSet, name: str, config: DataConfig, channels: int
 def configured_phantoms(config: DataConfig) -> list[phantom.Phantom]:
     """The phantoms of a run's seeds, without the findings that it excludes."""
     seeds = range(config.phantom_seed, config.phantom_seed + config.phantoms)
-    return phantom.sample_phantoms(seeds, exclude=excluded_phantoms(config))
+    return select(seeds, {}, excluded_phantoms(config))
 
 
 def excluded_phantoms(config: DataConfig) -> list[str]:
     """The phantom's findings among data.exclude."""
-    return [name for name in FINDINGS if captions.readable(name) in excluded(config)]
+    known = (*FINDINGS, *BODY_FINDINGS)
+    return [name for name in known if captions.readable(name) in excluded(config)]
 
 
 def to_bytes(pixels: Tensor) -> np.ndarray:

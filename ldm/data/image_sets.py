@@ -13,7 +13,7 @@ from torch import Tensor
 from ldm.config import ConfigError
 from ldm.data import DataConfig, phantom
 from ldm.data.csv_tables import read_table
-from ldm.data.phantom import FINDINGS, captions
+from ldm.data.phantom import BODY_FINDINGS, FINDINGS, captions
 from ldm.data.phantom.selection import parse, possible, select
 from ldm.pictures import image_files
 
@@ -133,13 +133,13 @@ def open_set(source: str, size: int = 128) -> ImageSet:
     return FileSet(rows, path, source)
 
 
-def named_phantoms(source: str) -> list[phantom.Phantom]:
+def named_phantoms(source: str, exclude: Sequence[str] = ()) -> list[phantom.Phantom]:
     """phantoms:N are chests that nothing was trained on, phantoms:N:FIRST_SEED others.
 
     phantoms:N:FIRST_SEED:region=hand+knee,view=lateral are pictures of those regions from that
     side; `phantom.selection` has the settings. Raises ConfigError.
     """
-    match = re.fullmatch(r"phantoms:0*([1-9]\d*)(?::(\d*))?(?::(.+))?", source)
+    match = re.fullmatch(r"phantoms:0*([1-9]\d*)(?::(\d*))?(?::(\w+=.+))?", source)
     if not match:
         raise ConfigError(
             "expected phantoms:N, phantoms:N:FIRST_SEED or phantoms:N:FIRST_SEED:region=hand+knee, "
@@ -147,7 +147,7 @@ def named_phantoms(source: str) -> list[phantom.Phantom]:
         )
     first = int(match[2] or UNSEEN)
     try:
-        return select(range(first, first + int(match[1])), parse(match[3] or ""))
+        return select(range(first, first + int(match[1])), parse(match[3] or ""), exclude)
     except ValueError as e:
         raise ConfigError(f"{source}: {e}") from e
 
@@ -289,7 +289,7 @@ def excluded(config: DataConfig) -> set[str]:
 
 def check_exclude(config: DataConfig, labels: Set[str] = frozenset()) -> None:
     """Raises ConfigError for a word that neither a phantom nor a file is labelled with."""
-    known = {*labels, *map(captions.readable, FINDINGS)} - {""}
+    known = {*labels, *map(captions.readable, (*FINDINGS, *BODY_FINDINGS))} - {""}
     if unknown := sorted(excluded(config) - known):
         raise ConfigError(
             f"data.exclude names {', '.join(unknown)}, which nothing is labelled with; "

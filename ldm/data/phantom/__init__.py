@@ -15,6 +15,7 @@ captions         captions of phantoms and of labelled files
 
 from ldm.data.phantom.captions import caption, caption_from_labels
 from ldm.data.phantom.findings import (
+    BODY_FINDINGS,
     FINDINGS,
     LETTERS,
     PROBES,

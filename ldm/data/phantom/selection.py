@@ -121,7 +121,7 @@ def select(seeds: Sequence[int], where: Settings, exclude: Sequence[str] = ()) -
     Raises ValueError where nothing fits, as for an ultrasound of a knee.
     """
     if not where:
-        return sample_phantoms(seeds, exclude=exclude)
+        return sample_phantoms(seeds, exclude=[name for name in exclude if name in FINDINGS])
     return [_select(seed, where, exclude) for seed in seeds]
 
 
