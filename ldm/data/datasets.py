@@ -83,11 +83,12 @@ class Phantoms(Unpadded, PhantomSet):
     def __init__(self, config: DataConfig, channels: int, named: str = "") -> None:
         unwanted = excluded_phantoms(config)
         if named:
-            chosen, which = named_phantoms(named, unwanted), [named]
+            chosen = named_phantoms(named, unwanted)
+            what = digest([phantom.VERSION, named, unwanted])
         else:
-            chosen, which = configured_phantoms(config), [config.phantom_seed, config.phantoms]
+            chosen = configured_phantoms(config)
+            what = digest([phantom.VERSION, config.phantom_seed, config.phantoms, unwanted])
         super().__init__(chosen, config.size)
-        what = digest([phantom.VERSION, *which, unwanted])
         self.key = f"{what}-{config.size}-{channels}"
         self.pixels = cached_pixels(self, f"phantoms-{what}", config, channels)
 
