@@ -21,7 +21,7 @@ MODALITIES = {
     "mr": tuple(REGIONS),
     "ultrasound": SCANNED,
 }
-# the regions drawn where none is named; of films those of Adams et al. (arXiv:2211.02884)
+# the regions drawn where none is named; of films those of Adams et al. (arXiv:2209.13696)
 USUAL = (
     "head",
     "chest",
