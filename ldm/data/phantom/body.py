@@ -118,7 +118,7 @@ class Cavity:
         a = self.anatomy
         apex = a.apex + 1.6 * self.shrink - grow
         up = np.clip((a.widest - y) / (a.widest - apex), 0, 1)
-        reach = np.clip(1 - up ** F32(2.4), 0, None) ** F32(0.56)
+        reach = np.maximum(1 - up ** F32(2.4), 0) ** F32(0.56)
         down = np.clip((y - a.widest) / 8, 0, 2)  # below, the wall turns in a little
         lateral = 4.8 + (a.width + grow - self.shrink - 4.8) * reach - 0.5 * down**2
         return np.asarray(lateral, F32)
@@ -146,8 +146,8 @@ class Cavity:
         q = np.where(x > 4.8, (x - 4.8) / half, (4.8 - x) / (1.6 * half))
         apex = a.apex + 1.6 * self.shrink
         # shallower at the apex
-        deep = a.depth * np.clip(0.3 + 0.7 * np.sqrt(np.clip(y - apex, 0, None) / 13), 0, 1)
-        full = deep * np.sqrt(np.clip(1 - q * q, 0, None)) * (y > apex)
+        deep = a.depth * np.clip(0.3 + 0.7 * np.sqrt(np.maximum(y - apex, 0) / 13), 0, 1)
+        full = deep * np.sqrt(np.maximum(1 - q * q, 0)) * (y > apex)
         # below its top the dome fills the cavity from its middle outwards: what stays is air in
         # the recesses before and behind it, 0.55 (1 - sqrt(t / reach)) of the depth at t cm below.
         # The mean over a pixel's height comes from the integral, so that the edge is no staircase

@@ -120,7 +120,7 @@ def ellipsoid_at(
     dx, dy = at_x - F32(x), at_y - F32(y)
     c, s = F32(np.cos(turn)), F32(np.sin(turn))
     r = ((c * dx + s * dy) / F32(a)) ** 2 + ((c * dy - s * dx) / F32(b)) ** 2
-    return np.asarray(F32(deep) * np.sqrt(np.clip(1 - r, 0, None)), F32)
+    return np.asarray(F32(deep) * np.sqrt(np.maximum(1 - r, 0)), F32)
 
 
 def capsule(
@@ -132,4 +132,4 @@ def capsule(
     along = np.clip((x * dx + y * dy) / (dx * dx + dy * dy), 0, 1)
     reach = F32(radius) * (1 + F32(taper - 1) * along)
     distance2 = (x - along * dx) ** 2 + (y - along * dy) ** 2
-    return np.asarray(2 * np.sqrt(np.clip(reach**2 - distance2, 0, None)), F32)
+    return np.asarray(2 * np.sqrt(np.maximum(reach**2 - distance2, 0)), F32)

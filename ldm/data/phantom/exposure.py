@@ -28,7 +28,7 @@ def expose(canvas: Plane, attenuation: Array, lung: Array, view: str, rng: Rng) 
     # the grain has a stream of its own: it takes more numbers at larger sizes, the film must not
     noise = rng.spawn(1)[0].standard_normal((canvas.size, canvas.size)).astype(F32)
     signal = signal + np.sqrt(signal / F32(dose)) * noise
-    density = -np.log(np.clip(signal, 1e-4, None))  # what a film or a digital plate shows
+    density = -np.log(np.maximum(signal, 1e-4))  # what a film or a digital plate shows
     density = _equalise(canvas, density, rng.uniform(0.25, 0.6))
     density = density + F32(rng.uniform(0.3, 1.0)) * (density - canvas.blur(density, 0.5))
     return _window(density, lung, view, rng)

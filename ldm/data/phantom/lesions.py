@@ -51,7 +51,7 @@ def _on(lungs: Lungs, side: str) -> Array:
 def _effusion(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) -> None:
     """Fluid up to a level that climbs at the walls (the meniscus); lying, a veil as well."""
     cavity, y = Cavity(a), canvas.y
-    wall = np.clip(cavity.lateral(y) - lungs.x, 0, None)
+    wall = np.maximum(cavity.lateral(y) - lungs.x, 0)
     share = np.zeros_like(y)
     for side in ("right", "left"):
         if found.side not in (side, "bilateral"):

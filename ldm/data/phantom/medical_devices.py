@@ -63,7 +63,7 @@ def _pacemaker(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
     c, s = F32(np.cos(turn)), F32(np.sin(turn))
     dx, dy = canvas.x - F32(x), canvas.y - F32(y)
     u, v = np.abs(c * dx + s * dy), np.abs(c * dy - s * dx)
-    r = np.sqrt(np.clip(u - F32(1.5), 0, None) ** 2 + np.clip(v - F32(1.1), 0, None) ** 2)
+    r = np.sqrt(np.maximum(u - F32(1.5), 0) ** 2 + np.maximum(v - F32(1.1), 0) ** 2)
     metal = canvas.edge(F32(0.9) - r, 0.05) * F32(0.9)
     way = [(x - 1.0, y - 2.0), (8.0, -10.6), (4.0, -9.6), (-1.2, -8.6), (-2.0, -5.0)]
     floor = a.dome[1]

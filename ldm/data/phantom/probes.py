@@ -30,7 +30,7 @@ def draw(canvas: Canvas, a: Anatomy, phantom: Phantom) -> dict[str, Array]:
 def _ball(canvas: Canvas, size: float, rng: Rng) -> Array:
     """A ball in either lung, where `lesions` puts its nodules."""
     across = _middles(FINE)
-    chord = np.sqrt(np.clip(1 - across**2 - across[:, None] ** 2, 0, None))
+    chord = np.sqrt(np.maximum(1 - across**2 - across[:, None] ** 2, 0))
     row, column = _in_the_lung(canvas, rng)
     radius = size / 2 / canvas.pixel
     rows, columns = np.broadcast_arrays(row + radius * across[:, None], column + radius * across)

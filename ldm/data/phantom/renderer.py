@@ -57,7 +57,7 @@ def _chest_film(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], di
     x, right = np.abs(midline), midline < 0
     full, air = Cavity(a).path(x, canvas.y, right, 1.3 * canvas.pixel + 0.1)
     middle, heart = _mediastinum(canvas, a, stream(phantom.seed, 9))
-    air = canvas.blur(np.clip(air - middle, 0, None), 0.12)
+    air = canvas.blur(np.maximum(air - middle, 0), 0.12)
     grain = stream(phantom.seed, 2)
     rough = canvas.texture(grain, 0.7) * F32(0.05) + canvas.texture(grain, 2.5) * F32(0.05)
     # the trees are thinner than life: 2.3; where trunks overlap near the hilum they count once
@@ -73,7 +73,7 @@ def _chest_film(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], di
     patchy = 1 + F32(0.025) * (canvas.texture(grain, 6) + canvas.texture(grain, 2.2))
     aerated = lungs.air * (1 - lungs.density)  # what the findings left, free of tissue
     soft = _trunk(canvas, a) * patchy - aerated + lungs.vessels + lungs.extra
-    soft = np.clip(soft - _airways(canvas, a) - _bowel_gas(canvas, a, phantom), 0, None)
+    soft = np.maximum(soft - _airways(canvas, a) - _bowel_gas(canvas, a, phantom), 0)
     metal, metal_mask = medical_devices.draw(canvas, a, phantom)
     metal = metal + probe.get("wire", F32(0))
     path = F32(a.scale) * (F32(MU_SOFT) * soft + F32(MU_BONE) * bone) + F32(MU_METAL) * metal
@@ -118,19 +118,19 @@ def _trunk(canvas: Canvas, a: Anatomy) -> Array:
     """Depth of the whole body along the ray: trunk, shoulders, neck, arms, breasts, chin."""
     x, y = np.abs(canvas.x), canvas.y
     low = np.maximum(y, F32(-1.0))
-    belly = F32(0.06 + 0.1 * a.fat) * np.clip(y - 8, 0, None)
+    belly = F32(0.06 + 0.1 * a.fat) * np.maximum(y - 8, 0)
     wide = Cavity(a).lateral(low) + F32(a.wall + 2.2) + belly
     deep = F32(a.depth + 3.2 + 4.5 * a.fat) * (0.62 + 0.38 * rise(y, -13, 0))
-    trunk = deep * np.sqrt(np.clip(1 - (x / wide) ** 4, 0, None)) * rise(y, -18, -11)
+    trunk = deep * np.sqrt(np.maximum(1 - (x / wide) ** 4, 0)) * rise(y, -18, -11)
     # the shoulders: a wedge whose upper edge falls from the neck to the arms
     edge = F32(a.shoulder - 3.2) - F32(6.3) * np.exp(-((x / F32(8.5)) ** 2)) - F32(0.8 * a.fat)
-    edge = edge + F32(0.012) * np.clip(x - 8, 0, None) ** 2
-    inside = np.clip(y - edge, 0, None)
+    edge = edge + F32(0.012) * np.maximum(x - 8, 0) ** 2
+    inside = np.maximum(y - edge, 0)
     arms_end = F32(a.shoulder + 1.0)
     wedge = F32(16 + 4 * a.fat) * np.sqrt(1 - np.exp(-inside / F32(1.6)))
     fall = 1 - rise(y, arms_end, arms_end + 9)
-    wedge *= np.sqrt(np.clip(1 - (x / F32(20.5 + a.fat)) ** 6, 0, None)) * fall
-    neck = F32(11.0) * np.sqrt(np.clip(1 - (x / F32(5.6 + 1.2 * a.fat)) ** 2, 0, None))
+    wedge *= np.sqrt(np.maximum(1 - (x / F32(20.5 + a.fat)) ** 6, 0)) * fall
+    neck = F32(11.0) * np.sqrt(np.maximum(1 - (x / F32(5.6 + 1.2 * a.fat)) ** 2, 0))
     neck *= 1 - rise(y, -13, -7)
     total = _union(trunk, wedge, neck)
     for s in (-1, 1):
@@ -140,8 +140,8 @@ def _trunk(canvas: Canvas, a: Anatomy) -> Array:
             centre = s * (8.8 + 1.5 * a.fat)
             over = np.clip((F32(a.breast_y) - y) / 11, 0, 1)  # thins out upwards, full below
             r = ((canvas.x - F32(centre)) / F32(7.2)) ** 2
-            r = r + (np.clip(y - F32(a.breast_y), 0, None) / F32(4.0)) ** 2
-            total = total + F32(a.breast) * np.sqrt(np.clip(1 - r, 0, None)) * (1 - over) ** 2
+            r = r + (np.maximum(y - F32(a.breast_y), 0) / F32(4.0)) ** 2
+            total = total + F32(a.breast) * np.sqrt(np.maximum(1 - r, 0)) * (1 - over) ** 2
     return total + ellipsoid(canvas, 0, a.chin - 6, 5.8, 6.0, 9.0)
 
 

@@ -36,7 +36,7 @@ def rod(
     half = np.broadcast_to(np.asarray(half, np.float64), curve.shape[:2])[..., None]
     inner = np.clip(1 - CORTEX / half, 0.05, 1)
     chord = np.sqrt(1 - v**2)
-    hollow = np.sqrt(np.clip(inner**2 - v**2, 0, None))
+    hollow = np.sqrt(np.maximum(inner**2 - v**2, 0))
     depth = 2 * half * thick * (COMPACT * (chord - hollow) + SPONGY * hollow)  # [K, t, v]
     step = np.linalg.norm(np.diff(curve, axis=1, append=curve[:, -1:]), axis=-1)
     mass = depth * (step * share)[..., None] * (1.92 * half / count)

@@ -58,14 +58,14 @@ def mediastinum(
     edges = [np.interp(y, rows, curve).astype(F32) for curve in curves.T]
     middle, half = 0.5 * (edges[0] - edges[1]), 0.5 * (edges[0] + edges[1])
     deep = F32(12) + F32(5.5 * h) * rise(y, -2, 5)
-    across = np.clip(1 - ((x - middle) / half) ** 2, 0, None)
+    across = np.maximum(1 - ((x - middle) / half) ** 2, 0)
     body = deep * np.sqrt(across)
     heart = across * (y > -1.5 * part) * (y < floor + 2.0)
     bow = F32(0.9 * a.unfold)
     aorta_x = F32(2.0) + bow * np.sin(np.clip((y + 5) / 14, 0, 1) * F32(np.pi))
-    down = F32(5) * np.sqrt(np.clip(1 - ((x - aorta_x) / F32(1.4)) ** 2, 0, None))
+    down = F32(5) * np.sqrt(np.maximum(1 - ((x - aorta_x) / F32(1.4)) ** 2, 0))
     front = np.maximum(body, down * rise(y, -6, -4))
-    back = F32(5.5) * np.clip(1 - (x / F32(4.2)) ** 2, 0, None)
+    back = F32(5.5) * np.maximum(1 - (x / F32(4.2)) ** 2, 0)
     hila = []
     for side in (-1, 1):  # their great vessels
         hx, hy = hilum(a, side)
