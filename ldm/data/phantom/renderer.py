@@ -14,7 +14,7 @@ from torch import Tensor
 from ldm.data.phantom import exposure, lesions, medical_devices, probes
 from ldm.data.phantom.body import F32, Anatomy, Array, Cavity, Mask, draw_anatomy, rise
 from ldm.data.phantom.detector import Canvas, capsule, ellipsoid
-from ldm.data.phantom.findings import Phantom, Rng, stream
+from ldm.data.phantom.findings import Phantom, stream
 from ldm.data.phantom.imaging import picture
 from ldm.data.phantom.skeleton import bones
 from ldm.data.phantom.vessels import mediastinum, vessels
@@ -56,7 +56,8 @@ def _chest_film(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], di
     midline = canvas.x - F32(a.scoliosis) * np.sin(canvas.y / F32(9))
     x, right = np.abs(midline), midline < 0
     full, air = Cavity(a).path(x, canvas.y, right, 1.3 * canvas.pixel + 0.1)
-    middle, heart = _mediastinum(canvas, a, stream(phantom.seed, 9))
+    front, back, hila, heart = mediastinum(canvas.x, canvas.y, a, stream(phantom.seed, 9))
+    middle = canvas.blur(front + back + hila[0] + hila[1], 0.2)
     air = canvas.blur(np.maximum(air - middle, 0), 0.12)
     grain = stream(phantom.seed, 2)
     rough = canvas.texture(grain, 0.7) * F32(0.05) + canvas.texture(grain, 2.5) * F32(0.05)
@@ -73,14 +74,13 @@ def _chest_film(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], di
     patchy = 1 + F32(0.025) * (canvas.texture(grain, 6) + canvas.texture(grain, 2.2))
     aerated = lungs.air * (1 - lungs.density)  # what the findings left, free of tissue
     soft = _trunk(canvas, a) * patchy - aerated + lungs.vessels + lungs.extra
-    soft = np.maximum(soft - _airways(canvas, a) - _bowel_gas(canvas, a, phantom), 0)
-    metal, metal_mask = medical_devices.draw(canvas, a, phantom)
+    soft = np.maximum(soft - _airways(canvas) - _bowel_gas(canvas, a, phantom), 0)
+    metal, device = medical_devices.draw(canvas, a, phantom)
     metal = metal + probe.get("wire", F32(0))
     path = F32(a.scale) * (F32(MU_SOFT) * soft + F32(MU_BONE) * bone) + F32(MU_METAL) * metal
     path = canvas.blur(path, 0.05)
     rng = stream(phantom.seed, 5)
-    grey = exposure.expose(canvas, path, aerated, phantom.view, rng)
-    grey = exposure.finish(canvas, grey, phantom.view, rng)
+    grey = exposure.film(canvas, path, aerated, phantom.view, rng)
     if "letter" in probe:
         grey = exposure.burn_in(grey, probe["letter"])
     field = (air > 0.5) & (full > 1)
@@ -94,11 +94,11 @@ def _chest_film(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], di
     if phantom.finding("cardiomegaly"):
         masks["cardiomegaly"] = masks["heart"]
     if phantom.finding("support device"):
-        masks["support device"] = metal_mask
+        masks["support device"] = device
     for shape in probe.values():
         masks["probe"] = shape > 0.1 * shape.max()
-    heart_columns = np.flatnonzero(masks["heart"].any(0))
-    heart_share = (np.ptp(heart_columns) + 1) / size if len(heart_columns) else 0.0
+    columns = np.flatnonzero(masks["heart"].any(0))
+    heart_share = (np.ptp(columns) + 1) / size if len(columns) else 0.0
     truth: dict[str, object] = {
         "seed": phantom.seed,
         "view": phantom.view,
@@ -151,19 +151,15 @@ def _union(*paths: Array) -> Array:
     return np.asarray(np.sqrt(np.sqrt(total)), F32)
 
 
-def _mediastinum(canvas: Canvas, a: Anatomy, rng: Rng) -> tuple[Array, Array]:
-    """Soft tissue between the lungs along the ray, and the heart's own part of it."""
-    front, back, hila, heart = mediastinum(canvas.x, canvas.y, a, rng)
-    return canvas.blur(front + back + hila[0] + hila[1], 0.2), heart
-
-
-def _airways(canvas: Canvas, a: Anatomy) -> Array:
+def _airways(canvas: Canvas) -> Array:
     """Air in trachea and main bronchi, which lie in the mediastinum's soft tissue."""
     carina = (0.3, -3.6)
-    trachea = capsule(canvas, (0.0, -24.0), carina, 0.85)
-    right = capsule(canvas, carina, (-2.9, -0.4), 0.62)
-    left = capsule(canvas, carina, (4.0, -1.6), 0.55)
-    return np.maximum(np.maximum(trachea, right), left) * F32(1.1)
+    tubes = [
+        capsule(canvas, (0.0, -24.0), carina, 0.85),
+        capsule(canvas, carina, (-2.9, -0.4), 0.62),
+        capsule(canvas, carina, (4.0, -1.6), 0.55),
+    ]
+    return np.maximum.reduce(tubes) * F32(1.1)
 
 
 def _bowel_gas(canvas: Canvas, a: Anatomy, phantom: Phantom) -> Array:
