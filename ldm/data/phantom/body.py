@@ -6,6 +6,7 @@ Right lung: side -1 (left in the image); left lung: side +1.
 """
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,93 +18,66 @@ Mask = NDArray[np.bool_]
 F32 = np.float32
 
 
-@dataclass(frozen=True)
-class Anatomy:
-    """Measures of one body and of how it lies before the detector (cm, radians)."""
+class Anatomy(SimpleNamespace):
+    """Measures of one body and of how it lies before the detector (cm, radians).
 
-    scale: float  # size of the whole body
-    tall: float  # stretch of the body in y
-    width: float  # half the inner width of the chest at its widest
-    depth: float  # inner depth of the chest
-    wall: float  # soft tissue outside the ribs
-    fat: float  # 0 thin .. 1 obese
-    apex: float  # y of the lung apex
-    widest: float  # y where the chest is widest
-    dome: tuple[float, float]  # y of the right and the left dome of the diaphragm
-    angle: float  # depth of the costophrenic angles below the domes
-    heart: float  # scale of the heart
-    apex_down: float  # how far the heart's apex lies below its usual place
-    arch: float  # radius of the aortic knob
-    unfold: float  # 0..1, how far the aorta bulges out (age)
-    bone: float  # mineral content, 1 = young adult
-    rib_drop: float  # fall of a rib from spine to front
-    rib_step: float  # distance between ribs at the spine
-    rib_height: float
-    clavicle: float  # y of the clavicles' lateral ends
-    scapula: float  # x of the scapulae's medial border
-    shoulder: float  # y of the shoulder joints
-    elbow: tuple[float, float]  # x, y
-    breast: float  # thickness of breast tissue, 0 in men
-    breast_y: float
-    chin: float  # y of the chin's lower edge
-    scoliosis: float
-    vessel: float  # calibre of the lung vessels
-    gas: float  # size of the stomach bubble
-    roll: float
-    yaw: float  # turn about the long axis: shifts front against back
-    view_width: float  # cm of body shown across the image
-    centre: tuple[float, float]  # body point at the image's centre
+    Drawn from the phantom's seed; of the findings only cardiomegaly and edema change them.
+    """
+
+    def __init__(self, phantom: Phantom) -> None:
+        rng = stream(phantom.seed, 1)
+        n, u = rng.normal, rng.uniform
+        ap, female, age = phantom.view == "AP", phantom.sex == "F", phantom.age
+        old = _limit((age - 45) / 40, 0, 1)
+        self.scale = n(1, 0.04) * (0.93 if female else 1.0)  # size of the whole body
+        self.fat = _limit(rng.beta(2, 3) + 0.1 * ap, 0, 1)  # 0 thin .. 1 obese
+        breath = n(0, 0.8) - (1.6 if ap else 0)  # bedside films: a shallow breath, a high diaphragm
+        self.heart = _limit(n(1.0 + 0.08 * ap, 0.05), 0.85, 1.18)  # its scale
+        if enlarged := phantom.finding("cardiomegaly"):
+            self.heart = 1.26 + 0.22 * enlarged.size + 0.04 * ap
+        # cm of body shown across the image
+        self.view_width = _limit(n(37 + ap, 2.8), 31.5, 45) * self.scale**0.5
+        # stretch of the body in y
+        self.tall = _limit(n(1 + 0.03 * (not female) - 0.03 * ap, 0.05), 0.87, 1.14)
+        self.width = n(13.5, 0.7) + 0.3 * old  # half the inner width of the chest at its widest
+        self.depth = n(18, 1.0) + 2 * old  # inner depth of the chest
+        self.wall = n(2.6, 0.4) + 3.6 * self.fat  # soft tissue outside the ribs
+        self.apex = n(-12.6, 0.6)  # y of the lung apex
+        self.widest = n(8.5, 0.8)  # y where the chest is widest
+        dome = 9.0 + breath
+        self.dome = (dome, dome + n(1.3, 0.5))  # y of the right and the left dome of the diaphragm
+        self.angle = _limit(n(5.0, 0.8), 3.5, 6.5)  # costophrenic angles: depth below the domes
+        self.apex_down = n(0, 0.7) - 0.5 * ap  # how far the heart's apex lies below its usual place
+        self.arch = n(1.55, 0.15) + 0.5 * old  # radius of the aortic knob
+        self.unfold = _limit(old + n(0, 0.15), 0, 1)  # how far the aorta bulges out (age)
+        self.bone = n(1.0, 0.1) - 0.35 * old - 0.05 * female  # mineral content, 1 = young adult
+        self.rib_drop = n(9.2, 1.0) - 0.8 * ap  # fall of a rib from spine to front
+        self.rib_step = n(2.35, 0.08)  # distance between ribs at the spine
+        self.rib_height = n(1.2, 0.1)
+        self.clavicle = n(-11.8, 1.3) - 0.8 * ap  # y of the clavicles' lateral ends
+        self.scapula = u(9.5, 11.5) if ap else u(12.0, 13.6)  # x of the scapulae's medial border
+        self.shoulder = n(-9.8, 0.9) - 0.6 * ap  # y of the shoulder joints
+        self.elbow = (u(18.5, 26), u(20, 27)) if ap else (u(25, 36), u(4, 20))  # x, y
+        # thickness of breast tissue
+        self.breast = u(1.5, 4.0) * (0.8 + 0.7 * self.fat) if female else 0.0
+        self.breast_y = n(8.0, 1.6) - (1.5 if ap else 0)
+        self.chin = u(-20, -15.5) if ap else u(-26, -18.5)  # y of its lower edge
+        self.scoliosis = n(0, 0.5) + (n(0, 0.7) * old)
+        edema = phantom.finding("edema")
+        wide = 0.3 + 0.4 * edema.size if edema else 0
+        self.vessel = _limit(n(1.0, 0.1) + wide, 0.7, 1.8)  # calibre of the lung vessels
+        self.gas = _limit(n(0.6, 0.35), 0, 1.3) * (0.6 if ap else 1.0)  # size of stomach's bubble
+        self.roll = n(0, 0.045 if ap else 0.02)
+        self.yaw = n(0, 0.07 if ap else 0.03)  # turn about the long axis: front against back
+        # body point at the image's centre
+        self.centre = (n(0, 1.2 + 0.8 * ap), n(3.0, 1.6 + 0.5 * ap) + 0.5 * breath)
 
 
-def draw_anatomy(phantom: Phantom) -> Anatomy:
-    """Deterministic per seed; of the findings only cardiomegaly and edema change the measures."""
-    rng = stream(phantom.seed, 1)
-    n, u = rng.normal, rng.uniform
-    ap, female, age = phantom.view == "AP", phantom.sex == "F", phantom.age
-    old = float(np.clip((age - 45) / 40, 0, 1))
-    scale = n(1, 0.04) * (0.93 if female else 1.0)
-    fat = float(np.clip(rng.beta(2, 3) + 0.1 * ap, 0, 1))
-    breath = n(0, 0.8) - (1.6 if ap else 0)  # bedside films: a shallow breath, a high diaphragm
-    dome = 9.0 + breath
-    heart = float(np.clip(n(1.0 + 0.08 * ap, 0.05), 0.85, 1.18))
-    if enlarged := phantom.finding("cardiomegaly"):
-        heart = 1.26 + 0.22 * enlarged.size + 0.04 * ap
-    edema = phantom.finding("edema")
-    view_width = float(np.clip(n(37 + ap, 2.8), 31.5, 45)) * scale**0.5
-    return Anatomy(
-        scale=scale,
-        tall=float(np.clip(n(1 + 0.03 * (not female) - 0.03 * ap, 0.05), 0.87, 1.14)),
-        width=n(13.5, 0.7) + 0.3 * old,
-        depth=n(18, 1.0) + 2 * old,
-        wall=n(2.6, 0.4) + 3.6 * fat,
-        fat=fat,
-        apex=n(-12.6, 0.6),
-        widest=n(8.5, 0.8),
-        dome=(dome, dome + n(1.3, 0.5)),
-        angle=float(np.clip(n(5.0, 0.8), 3.5, 6.5)),
-        heart=heart,
-        apex_down=n(0, 0.7) - 0.5 * ap,
-        arch=n(1.55, 0.15) + 0.5 * old,
-        unfold=float(np.clip(old + n(0, 0.15), 0, 1)),
-        bone=n(1.0, 0.1) - 0.35 * old - 0.05 * female,
-        rib_drop=n(9.2, 1.0) - 0.8 * ap,
-        rib_step=n(2.35, 0.08),
-        rib_height=n(1.2, 0.1),
-        clavicle=n(-11.8, 1.3) - 0.8 * ap,
-        scapula=u(9.5, 11.5) if ap else u(12.0, 13.6),
-        shoulder=n(-9.8, 0.9) - 0.6 * ap,
-        elbow=(u(18.5, 26), u(20, 27)) if ap else (u(25, 36), u(4, 20)),
-        breast=u(1.5, 4.0) * (0.8 + 0.7 * fat) if female else 0.0,
-        breast_y=n(8.0, 1.6) - (1.5 if ap else 0),
-        chin=u(-20, -15.5) if ap else u(-26, -18.5),
-        scoliosis=n(0, 0.5) + (n(0, 0.7) * old),
-        vessel=float(np.clip(n(1.0, 0.1) + (0.3 + 0.4 * edema.size if edema else 0), 0.7, 1.8)),
-        gas=float(np.clip(n(0.6, 0.35), 0, 1.3)) * (0.6 if ap else 1.0),
-        roll=n(0, 0.045 if ap else 0.02),
-        yaw=n(0, 0.07 if ap else 0.03),
-        view_width=view_width,
-        centre=(n(0, 1.2 + 0.8 * ap), n(3.0, 1.6 + 0.5 * ap) + 0.5 * breath),
-    )
+draw_anatomy = Anatomy
+
+
+def _limit(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)
 
 
 @dataclass(frozen=True)
@@ -118,7 +92,7 @@ class Cavity:
         a = self.anatomy
         apex = a.apex + 1.6 * self.shrink - grow
         up = np.clip((a.widest - y) / (a.widest - apex), 0, 1)
-        reach = np.clip(1 - up ** F32(2.4), 0, None) ** F32(0.56)
+        reach = np.maximum(1 - up ** F32(2.4), 0) ** F32(0.56)
         down = np.clip((y - a.widest) / 8, 0, 2)  # below, the wall turns in a little
         lateral = 4.8 + (a.width + grow - self.shrink - 4.8) * reach - 0.5 * down**2
         return np.asarray(lateral, F32)
@@ -146,8 +120,8 @@ class Cavity:
         q = np.where(x > 4.8, (x - 4.8) / half, (4.8 - x) / (1.6 * half))
         apex = a.apex + 1.6 * self.shrink
         # shallower at the apex
-        deep = a.depth * np.clip(0.3 + 0.7 * np.sqrt(np.clip(y - apex, 0, None) / 13), 0, 1)
-        full = deep * np.sqrt(np.clip(1 - q * q, 0, None)) * (y > apex)
+        deep = a.depth * np.clip(0.3 + 0.7 * np.sqrt(np.maximum(y - apex, 0) / 13), 0, 1)
+        full = deep * np.sqrt(np.maximum(1 - q * q, 0)) * (y > apex)
         # below its top the dome fills the cavity from its middle outwards: what stays is air in
         # the recesses before and behind it, 0.55 (1 - sqrt(t / reach)) of the depth at t cm below.
         # The mean over a pixel's height comes from the integral, so that the edge is no staircase

@@ -34,10 +34,10 @@ class Plane:
         lower = amount * down
         upper = amount - lower
         total = np.zeros(n * n + n + 2)
-        for offset, part in ((0, upper), (n, lower)):
+        for step, part in ((0, upper), (n, lower)):
             part_right = part * right
-            for step, weight in ((offset, part - part_right), (offset + 1, part_right)):
-                total[step : step + n * n] += np.bincount(first, weight, minlength=n * n)
+            total[step : step + n * n] += np.bincount(first, part - part_right, n * n)
+            total[step + 1 : step + 1 + n * n] += np.bincount(first, part_right, n * n)
         return total[: n * n].reshape(n, n)[1:-1, 1:-1].astype(F32)
 
     def edge(self, distance: Array, soft: float = 0.1) -> Array:
@@ -85,6 +85,15 @@ class Canvas(Plane):
         row = (self.sin * x + self.cos * y) / self.pixel + (self.size - 1) / 2
         return row, column
 
+    def around(self, x: list[float], y: list[float], reach: float) -> tuple[slice, slice]:
+        """Box of the pixels that may lie within `reach` cm of the lines between points."""
+        far = reach * max(1.0, self.tall) / self.pixel + 1
+        rows, columns = (
+            slice(max(int(at.min() - far), 0), max(int(at.max() + far) + 2, 0))
+            for at in self.place(np.array(x), np.array(y))
+        )
+        return rows, columns
+
 
 def _bumps(at: Floats, knots: Floats, width: float) -> Tensor:
     """[H, knots] Gaussian weights; rows of unit length, so that noise keeps its variance."""
@@ -94,8 +103,8 @@ def _bumps(at: Floats, knots: Floats, width: float) -> Tensor:
 
 
 def spline(points: Floats, count: int) -> Floats:
-    """[count, d] points on the smooth curve through points [n, d]."""
-    return _spline_basis(len(points), count) @ points
+    """[..., count, d] points on the smooth curves through points [..., n, d]."""
+    return _spline_basis(np.shape(points)[-2], count) @ points
 
 
 @lru_cache(maxsize=64)
@@ -106,21 +115,21 @@ def _spline_basis(n: int, count: int) -> Floats:
     return np.asarray(CubicSpline(knots, np.eye(n), bc_type="natural")(t))
 
 
-def ellipsoid(
-    canvas: Canvas, x: float, y: float, a: float, b: float, deep: float, turn: float = 0.0
-) -> Array:
-    """Path length through an ellipsoid with half axes a, b in the picture, `deep` cm thick."""
-    return ellipsoid_at(canvas.x, canvas.y, x, y, a, b, deep, turn)
+def ellipsoid(canvas: Canvas, x: float, y: float, a: float, b: float, *rest: float) -> Array:
+    """[H, W] path length through an ellipsoid; the rest: as `ellipsoid_at`."""
+    total, box = np.zeros_like(canvas.x), canvas.around([x], [y], max(a, b))
+    total[box] = ellipsoid_at(canvas.x[box], canvas.y[box], x, y, a, b, *rest)
+    return total
 
 
 def ellipsoid_at(
     at_x: Array, at_y: Array, x: float, y: float, a: float, b: float, deep: float, turn: float = 0.0
 ) -> Array:
-    """The same for rays through given x and y."""
+    """Path length at given x and y: half axes a, b in the picture, `deep` cm thick."""
     dx, dy = at_x - F32(x), at_y - F32(y)
     c, s = F32(np.cos(turn)), F32(np.sin(turn))
     r = ((c * dx + s * dy) / F32(a)) ** 2 + ((c * dy - s * dx) / F32(b)) ** 2
-    return np.asarray(F32(deep) * np.sqrt(np.clip(1 - r, 0, None)), F32)
+    return np.asarray(F32(deep) * np.sqrt(np.maximum(1 - r, 0)), F32)
 
 
 def capsule(
@@ -128,8 +137,11 @@ def capsule(
 ) -> Array:
     """Path length through a round rod from p to q; `taper` is the radius at q over that at p."""
     dx, dy = F32(q[0] - p[0]), F32(q[1] - p[1])
-    x, y = canvas.x - F32(p[0]), canvas.y - F32(p[1])
+    total = np.zeros_like(canvas.x)
+    box = canvas.around([p[0], q[0]], [p[1], q[1]], radius * max(1, taper))
+    x, y = canvas.x[box] - F32(p[0]), canvas.y[box] - F32(p[1])
     along = np.clip((x * dx + y * dy) / (dx * dx + dy * dy), 0, 1)
     reach = F32(radius) * (1 + F32(taper - 1) * along)
     distance2 = (x - along * dx) ** 2 + (y - along * dy) ** 2
-    return np.asarray(2 * np.sqrt(np.clip(reach**2 - distance2, 0, None)), F32)
+    total[box] = 2 * np.sqrt(np.maximum(reach**2 - distance2, 0))
+    return total

@@ -15,7 +15,7 @@ GLYPHS = {  # strokes on a 4 x 6 raster
 }
 
 
-def expose(canvas: Plane, attenuation: Array, lung: Array, view: str, rng: Rng) -> Array:
+def film(canvas: Plane, attenuation: Array, lung: Array, view: str, rng: Rng) -> Array:
     """[H, W] grey in [0, 1], bright where little arrives, like a film on a light box.
 
     I = exp(-sum mu_i l_i) + scatter + noise (Beer-Lambert); lung: [H, W] cm of air, for the window
@@ -28,17 +28,15 @@ def expose(canvas: Plane, attenuation: Array, lung: Array, view: str, rng: Rng) 
     # the grain has a stream of its own: it takes more numbers at larger sizes, the film must not
     noise = rng.spawn(1)[0].standard_normal((canvas.size, canvas.size)).astype(F32)
     signal = signal + np.sqrt(signal / F32(dose)) * noise
-    density = -np.log(np.clip(signal, 1e-4, None))  # what a film or a digital plate shows
-    density = _equalise(canvas, density, rng.uniform(0.25, 0.6))
-    density = density + F32(rng.uniform(0.3, 1.0)) * (density - canvas.blur(density, 0.5))
-    return _window(density, lung, view, rng)
-
-
-def _equalise(canvas: Plane, density: Array, share: float) -> Array:
-    """Takes back a share of the broad differences, as every digital workstation does."""
-    broad = _broad(canvas, density, 4.5)
+    density = -np.log(np.maximum(signal, 1e-4))  # what a film or a digital plate shows
+    # back comes a share of the broad differences, as on every digital workstation
     body = np.clip(density / F32(0.5), 0, 1)  # bare film stays black
-    return np.asarray(density - body * F32(share) * (broad - np.median(density)), F32)
+    broad = _broad(canvas, density, 4.5) - np.median(density)
+    density = density - body * F32(rng.uniform(0.25, 0.6)) * broad
+    density = density + F32(rng.uniform(0.3, 1.0)) * (density - canvas.blur(density, 0.5))
+    grey = collimate(canvas, _window(density, lung, view, rng), rng)
+    letter, side = ("L", 1) if rng.random() < 0.75 else ("R", -1)  # the patient's left is right
+    return mark(canvas, grey, letter, side, view, rng)
 
 
 def _broad(canvas: Plane, source: Array, cm: float) -> Array:
@@ -66,14 +64,6 @@ def _window(density: Array, lung: Array, view: str, rng: Rng) -> Array:
     grey = np.clip((curve - floor) / (1 - floor), 0, 1)
     fog = max(0.0, rng.normal(-0.02, 0.06))
     return np.asarray(fog + (1 - fog) * grey, F32)
-
-
-def finish(canvas: Plane, grey: Array, view: str, rng: Rng) -> Array:
-    """Burns in the side marker and sometimes the view, and the collimator's black border."""
-    grey = collimate(canvas, grey, rng)
-    letter = "L" if rng.random() < 0.75 else "R"
-    side = 1 if letter == "L" else -1  # the patient's left is the image's right
-    return mark(canvas, grey, letter, side, view, rng)
 
 
 def collimate(canvas: Plane, grey: Array, rng: Rng) -> Array:
@@ -108,17 +98,12 @@ def burn_in(grey: Array, ink: Array) -> Array:
 
 def write(canvas: Plane, text: str, at: tuple[float, float], height: float, tilt: float) -> Array:
     """[H, W] ink of letters that stand upright in the image, whatever the body does."""
-    lines = [
-        (x0 + 5.5 * i, y0, x1 + 5.5 * i, y1)
-        for i, letter in enumerate(text)
-        for x0, y0, x1, y1 in GLYPHS[letter]
-    ]
-    strokes = np.array(lines) * (height / 6)
+    strokes = [np.add(GLYPHS[letter], (5.5 * i, 0, 5.5 * i, 0)) for i, letter in enumerate(text)]
+    x0, y0, x1, y1 = np.concatenate(strokes).T * (height / 6)
     t = np.linspace(0, 1, 40)[:, None]
-    x = (strokes[:, 0] * (1 - t) + strokes[:, 2] * t).ravel()
-    y = (strokes[:, 1] * (1 - t) + strokes[:, 3] * t).ravel()
+    x, y = (x0 * (1 - t) + x1 * t).ravel(), (y0 * (1 - t) + y1 * t).ravel()
     x, y = x + tilt * y + at[0], y - tilt * x + at[1]
     n, pixel = (canvas.size - 1) / 2, canvas.pixel
-    ink = canvas.deposit(y / pixel + n, x / pixel + n, np.full(x.shape, 1.0))
+    ink = canvas.deposit(y / pixel + n, x / pixel + n, np.ones_like(x))
     ink = canvas.blur(ink, max(0.09 * height, 0.3 * pixel))
     return np.asarray(np.clip(1.6 * ink / max(float(ink.max()), 1e-6), 0, 1), F32)

@@ -114,18 +114,15 @@ def _names(rng: Rng, view: str, exclude: tuple[str, ...]) -> list[str]:
     allowed = [name for name in FINDINGS if name not in exclude]
     if rng.random() < NONE_SHARE or not allowed:
         return []
-    rest = (1 - NONE_SHARE - EFFUSION_SHARE) / (len(FINDINGS) - 1)
-    weight = {name: rest for name in allowed}
-    if "pleural effusion" in weight:
-        weight["pleural effusion"] = EFFUSION_SHARE
-    if "support device" in weight:
-        weight["support device"] *= 1.6 if view == "AP" else 0.6  # the sick are filmed in bed
-    share = np.array(list(weight.values()))
-    count = 2 if rng.random() < SECOND_SHARE and len(allowed) > 1 else 1
-    # the second is drawn evenly, so that effusions stay near their share
-    first = str(rng.choice(allowed, p=share / share.sum()))
-    second = str(rng.choice([name for name in allowed if name != first])) if count == 2 else ""
-    return [name for name in FINDINGS if name in (first, second)]
+    weight = dict.fromkeys(FINDINGS, (1 - NONE_SHARE - EFFUSION_SHARE) / (len(FINDINGS) - 1))
+    weight["pleural effusion"] = EFFUSION_SHARE
+    weight["support device"] *= 1.6 if view == "AP" else 0.6  # the sick are filmed in bed
+    share = np.array([weight[name] for name in allowed])
+    second = rng.random() < SECOND_SHARE and len(allowed) > 1
+    names = [rng.choice(allowed, p=share / share.sum())]
+    if second:  # drawn evenly, so that effusions stay near their share
+        names.append(rng.choice([name for name in allowed if name != names[0]]))
+    return [name for name in FINDINGS if name in names]
 
 
 def _draw(name: str, view: str, rng: Rng) -> Finding:
@@ -133,11 +130,8 @@ def _draw(name: str, view: str, rng: Rng) -> Finding:
     if name == "pleural effusion":
         side = str(rng.choice(["left", "right", "bilateral"], p=[0.35, 0.35, 0.3]))
         kind = "layering" if view == "AP" and rng.random() < 0.45 else "free"
-    elif name in ("cardiomegaly", "support device"):
-        side = ""
-        if name == "support device":
-            share = [0.35, 0.35, 0.15, 0.15] if view == "AP" else [0.0, 0.2, 0.45, 0.35]
-            kind = str(rng.choice(DEVICES, p=share))
-    elif name == "edema":
-        side = "bilateral"
+    elif name == "support device":
+        share = [0.35, 0.35, 0.15, 0.15] if view == "AP" else [0.0, 0.2, 0.45, 0.35]
+        kind = str(rng.choice(DEVICES, p=share))
+    side = {"cardiomegaly": "", "support device": "", "edema": "bilateral"}.get(name, side)
     return Finding(name, side, size, kind)

@@ -23,6 +23,10 @@ class Lungs:
     masks: dict[str, Array] = field(default_factory=dict)
     volume: dict[str, float] = field(default_factory=dict)  # ml of fluid per side
 
+    def on(self, side: str) -> Array:
+        """1 on that side: the patient's right is the image's left."""
+        return np.asarray(self.right if side == "right" else ~self.right, F32)
+
     def fill(self, share: Array) -> None:
         """Replaces that share of the lung by fluid or tissue, vessels and all."""
         self.density = self.density + (1 - self.density) * share
@@ -41,46 +45,37 @@ def apply(canvas: Canvas, anatomy: Anatomy, phantom: Phantom, lungs: Lungs) -> N
             act(canvas, anatomy, found, lungs, stream(phantom.seed, 50 + len(name)))
 
 
-def _on(lungs: Lungs, side: str) -> Array:
-    """1 on the finding's side of the picture: the patient's right is the image's left."""
-    if side == "bilateral":
-        return np.ones_like(lungs.air)
-    return np.asarray(lungs.right if side == "right" else ~lungs.right, F32)
-
-
 def _effusion(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) -> None:
     """Fluid up to a level that climbs at the walls (the meniscus); lying, a veil as well."""
-    cavity, y = Cavity(a), canvas.y
-    wall = np.clip(cavity.lateral(y) - lungs.x, 0, None)
+    y, lying = canvas.y, found.kind == "layering"
+    wall = np.maximum(Cavity(a).lateral(y) - lungs.x, 0)
     share = np.zeros_like(y)
-    for side in ("right", "left"):
-        if found.side not in (side, "bilateral"):
-            continue
-        base, lying = a.dome[0 if side == "right" else 1] + a.angle, found.kind == "layering"
+    sides = ("right", "left") if found.side == "bilateral" else (found.side,)
+    for side in sides:
         size, level, rise, reach = meniscus(a, found, side, rng)
-        at_wall = rise * np.exp(-wall / F32(reach))
-        at_heart = 0.45 * rise * np.exp(-lungs.x / F32(3.5))
-        top = level - at_wall - at_heart
+        top = level - rise * np.exp(-wall / F32(reach))
+        top = top - 0.45 * rise * np.exp(-lungs.x / F32(3.5))
         top += F32(0.15) * canvas.texture(rng, 2.5)
         fluid = canvas.edge(y - top, 1.5 if lying else rng.uniform(0.4, 1.0))
         squeezed = F32(0.22 + 0.2 * size) * np.exp(np.clip(y - top, None, 0) / F32(2.2))
         if lying:
-            veil = (0.12 + 0.38 * size) * np.clip((y - a.apex) / F32(base - a.apex), 0, 1) ** 0.7
+            height = F32(a.dome[side == "left"] + a.angle - a.apex)
+            veil = (0.12 + 0.38 * size) * np.clip((y - a.apex) / height, 0, 1) ** 0.7
             squeezed = np.maximum(squeezed, veil)
-        on = _on(lungs, side)
+        on = lungs.on(side)
         share += on * (fluid + (1 - fluid) * squeezed)
-        lungs.masks[f"pleural effusion {side}"] = on * fluid * (lungs.air > 0.02)
+        lungs.masks[f"{found.name} {side}"] = on * fluid * (lungs.air > 0.02)
         held = on * fluid * lungs.air * (1 - lungs.density)
         lungs.volume[side] = float(held.sum() * canvas.pixel**2 * a.scale**3)
-    both = [m for k, m in lungs.masks.items() if k.startswith("pleural effusion ")]
-    lungs.masks["pleural effusion"] = np.maximum.reduce(both)
+    both = [lungs.masks[f"{found.name} {side}"] for side in sides]
+    lungs.masks[found.name] = np.maximum.reduce(both)
     lungs.fill(np.clip(share, 0, 1))
 
 
 def meniscus(a: Anatomy, found: Finding, side: str, rng: Rng) -> tuple[float, float, float, float]:
     """Of an effusion: its size, its level in y, how high it climbs at a wall, how far from it."""
     size = float(np.clip(found.size * rng.uniform(0.75, 1.1), 0, 1))
-    base = a.dome[0 if side == "right" else 1] + a.angle
+    base = a.dome[side == "left"] + a.angle
     level = base - 1.7 - (7.0 if found.kind == "layering" else 11.5) * size**1.1
     return size, level, rng.uniform(4.2, 6.5) + 0.5 * size, rng.uniform(2.2, 3.6)
 
@@ -88,7 +83,7 @@ def meniscus(a: Anatomy, found: Finding, side: str, rng: Rng) -> tuple[float, fl
 def _pneumothorax(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) -> None:
     """The lung falls back from the wall, most at the apex: a thin line, and nothing beyond it."""
     inner = Cavity(a, shrink=1.3 + 4.0 * found.size)
-    on = _on(lungs, found.side)
+    on = lungs.on(found.side)
     distance = inner.lateral(canvas.y) - lungs.x  # > 0 in what is left of the lung
     slope = np.maximum(np.hypot(*np.gradient(distance, canvas.pixel)), 1)
     distance = np.asarray(distance / slope, F32)
@@ -105,7 +100,7 @@ def _pneumothorax(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng:
 
 def _consolidation(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) -> None:
     """One to three patches with ragged soft edges; branches of air stay visible in them."""
-    on = _on(lungs, found.side)
+    on = lungs.on(found.side)
     ragged = canvas.texture(rng, 2.2) * F32(0.18) + canvas.texture(rng, 0.9) * F32(0.08)
     share = np.zeros_like(lungs.air)
     for x, y, radius in patches(found, rng):
@@ -120,16 +115,11 @@ def _consolidation(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng
 
 def patches(found: Finding, rng: Rng) -> list[tuple[float, float, float]]:
     """x, y and radius of each patch of a consolidation."""
-    sign = -1 if found.side == "right" else 1
-    x0, y0 = rng.uniform(5, 10), rng.uniform(-6, 6.5)
-    return [
-        (
-            sign * (x0 + rng.normal(0, 1.5)),
-            y0 + rng.normal(0, 1.8),
-            (2.4 + 3.0 * found.size) * rng.uniform(0.8, 1.2),
-        )
-        for _ in range(int(rng.integers(1, 4)))
-    ]
+    sign, usual = -1 if found.side == "right" else 1, 2.4 + 3.0 * found.size
+    x, y = rng.uniform(5, 10), rng.uniform(-6, 6.5)
+    n, u = rng.normal, rng.uniform
+    count = int(rng.integers(1, 4))
+    return [(sign * (x + n(0, 1.5)), y + n(0, 1.8), usual * u(0.8, 1.2)) for _ in range(count)]
 
 
 def _nodule(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) -> None:
@@ -144,12 +134,11 @@ def _nodule(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) 
 
 def nodules(found: Finding, rng: Rng) -> list[tuple[float, float, float, float, float]]:
     """x, y, radius, stretch and turn of each nodule."""
-    sign = -1 if found.side == "right" else 1
-    drawn = []
+    usual, u, drawn = 1.0 + 1.3 * found.size, rng.uniform, []
     for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))):
-        radius = (1.0 + 1.3 * found.size) * rng.uniform(0.9, 1.1)
-        x, y = sign * rng.uniform(6.0, 10.2), rng.uniform(-6.5, 5)
-        drawn.append((x, y, radius, rng.uniform(1, 1.25), rng.uniform(0, 3)))
+        radius = usual * u(0.9, 1.1)
+        x = -u(6.0, 10.2) if found.side == "right" else u(6.0, 10.2)
+        drawn.append((x, u(-6.5, 5), radius, u(1, 1.25), u(0, 3)))
     return drawn
 
 

@@ -6,42 +6,39 @@ from ldm.data.phantom.body import F32, Anatomy, Array, Mask
 from ldm.data.phantom.detector import Canvas, Floats
 from ldm.data.phantom.findings import Phantom, Rng, stream
 
+Points = Floats | list[tuple[float, float]]
 LEADS_SHARE = {"AP": 0.45, "PA": 0.06}  # monitor leads lie on the skin and are no finding
 
 
 def draw(canvas: Canvas, a: Anatomy, phantom: Phantom) -> tuple[Array, Mask]:
     """[H, W] cm of metal along the ray, and the mask of the support device alone."""
-    metal = np.zeros((canvas.size, canvas.size), F32)
+    metal = np.zeros_like(canvas.x)
     if device := phantom.finding("support device"):
-        rng = stream(phantom.seed, 7)
-        metal = KINDS[device.kind](canvas, a, rng)
-    mask = metal > 0.03 * float(metal.max()) if metal.any() else metal > 0
+        metal = KINDS[device.kind](canvas, a, stream(phantom.seed, 7))
+    mask = metal > 0.03 * float(metal.max())
     rng = stream(phantom.seed, 8)
     if rng.random() < LEADS_SHARE[phantom.view]:
         metal = metal + _leads(canvas, rng)
     return metal, mask
 
 
-def _wire(canvas: Canvas, points: Floats, width: float, thick: float) -> Array:
+def _wire(canvas: Canvas, points: Points, width: float, thick: float) -> Array:
     """A thin rod along a smooth curve through the points [n, 2]; `thick` cm of metal."""
     n = len(points)
-    t = np.linspace(0, n - 1, int(max(90, 60 * n)))
+    t = np.linspace(0, n - 1, max(90, 60 * n))
     weights = np.exp(-((t[:, None] - np.arange(n)) ** 2) / 0.5)
     weights /= weights.sum(1, keepdims=True)
-    x, y = (weights @ points).T
+    x, y = (weights @ np.asarray(points)).T
     length = np.hypot(np.gradient(x), np.gradient(y))
     return canvas.blur(canvas.splat(x, y, 0.0, length * width * thick), width / 3)
 
 
 def _tube(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
     """An endotracheal tube: ends a few cm above the carina, with a dense stripe."""
-    end = rng.uniform(-9, -5.5)
-    y = np.linspace(-26, end, 6)
+    y = np.linspace(-26, rng.uniform(-9, -5.5), 6)
     x = rng.normal(0, 0.15) + 0.2 * np.sin(y / 5 + rng.uniform(0, 6))
-    line = np.stack([x, y], 1)
-    body = _wire(canvas, line, 0.9, 0.06)
-    stripe = _wire(canvas, line + np.array([0.3, 0]), 0.2, 0.35)
-    return body + stripe
+    body, stripe = (np.stack([x + shift, y], 1) for shift in (0, 0.3))
+    return _wire(canvas, body, 0.9, 0.06) + _wire(canvas, stripe, 0.2, 0.35)
 
 
 def _central_line(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
@@ -52,8 +49,7 @@ def _central_line(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
         start = [(s * 5.0, -24.0), (s * 4.2, -18.0), (s * 3.4, -13.0), (s * 2.2, -9.5)]
     else:
         start = [(s * 15.0, -6.0), (s * 10.5, -9.6), (s * 6.0, -10.4), (s * 2.6, -9.2)]
-    bend = [(-1.6, -7.6), (-2.1, -5.5)]
-    return _wire(canvas, np.array([*start, *bend, end]), 0.22, 0.35)
+    return _wire(canvas, [*start, (-1.6, -7.6), (-2.1, -5.5), end], 0.22, 0.35)
 
 
 def _pacemaker(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
@@ -63,21 +59,20 @@ def _pacemaker(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
     c, s = F32(np.cos(turn)), F32(np.sin(turn))
     dx, dy = canvas.x - F32(x), canvas.y - F32(y)
     u, v = np.abs(c * dx + s * dy), np.abs(c * dy - s * dx)
-    r = np.sqrt(np.clip(u - F32(1.5), 0, None) ** 2 + np.clip(v - F32(1.1), 0, None) ** 2)
+    r = np.sqrt(np.maximum(u - F32(1.5), 0) ** 2 + np.maximum(v - F32(1.1), 0) ** 2)
     metal = canvas.edge(F32(0.9) - r, 0.05) * F32(0.9)
     way = [(x - 1.0, y - 2.0), (8.0, -10.6), (4.0, -9.6), (-1.2, -8.6), (-2.0, -5.0)]
-    floor = a.dome[1]
-    ventricular = [(-2.2, 0), (-0.5, floor - 2.2), (5.2, floor - 1.6)]
-    metal += _wire(canvas, np.array([*way, *ventricular]), 0.2, 0.35)
+    ventricle = [(-2.2, 0.0), (-0.5, a.dome[1] - 2.2), (5.2, a.dome[1] - 1.6)]
+    metal += _wire(canvas, way + ventricle, 0.2, 0.35)
     if rng.random() < 0.6:
-        atrial = [(-2.4, -1), (-2.6, 2.0), (-1.6, 3.0), (-1.9, 1.2)]
-        metal += _wire(canvas, np.array([*way, *atrial]), 0.2, 0.35)
+        atrium = [(-2.4, -1.0), (-2.6, 2.0), (-1.6, 3.0), (-1.9, 1.2)]
+        metal += _wire(canvas, way + atrium, 0.2, 0.35)
     return metal
 
 
 def _sternal_wires(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
     """Five to seven twisted loops down the breastbone."""
-    metal = np.zeros((canvas.size, canvas.size), F32)
+    metal = np.zeros_like(canvas.x)
     t = np.linspace(0, 2 * np.pi, 14)
     for y in np.linspace(-7, 6.5, int(rng.integers(5, 8))):
         x0, y0, tilt = rng.normal(0.2, 0.15), y + rng.normal(0, 0.2), rng.normal(0, 0.25)
@@ -88,7 +83,7 @@ def _sternal_wires(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
 
 def _leads(canvas: Canvas, rng: Rng) -> Array:
     """Electrodes with their cables hanging off towards the image's edge."""
-    metal = np.zeros((canvas.size, canvas.size), F32)
+    metal = np.zeros_like(canvas.x)
     for _ in range(int(rng.integers(2, 5))):
         s = rng.choice([-1.0, 1.0])
         x, y = s * rng.uniform(6, 14), rng.choice([rng.uniform(-9, -4), rng.uniform(5, 12)])
@@ -97,7 +92,7 @@ def _leads(canvas: Canvas, rng: Rng) -> Array:
         metal += pad * F32(0.14) + stud * F32(0.2)
         end = (s * rng.uniform(8, 24), y + rng.uniform(8, 26))
         mid = (0.5 * (x + end[0]) + rng.normal(0, 3), 0.5 * (y + end[1]) + rng.normal(0, 2))
-        metal += _wire(canvas, np.array([(x, y), mid, end]), 0.17, 0.09)
+        metal += _wire(canvas, [(x, y), mid, end], 0.17, 0.09)
     return metal
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ldm.data.phantom import exposure, lesions, medical_devices, probes
 from ldm.data.phantom.body import F32, Anatomy, Array, Cavity, Mask, draw_anatomy, rise
 from ldm.data.phantom.detector import Canvas, capsule, ellipsoid
-from ldm.data.phantom.findings import Phantom, Rng, stream
+from ldm.data.phantom.findings import Phantom, stream
 from ldm.data.phantom.imaging import picture
 from ldm.data.phantom.skeleton import bones
 from ldm.data.phantom.vessels import mediastinum, vessels
@@ -56,8 +56,9 @@ def _chest_film(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], di
     midline = canvas.x - F32(a.scoliosis) * np.sin(canvas.y / F32(9))
     x, right = np.abs(midline), midline < 0
     full, air = Cavity(a).path(x, canvas.y, right, 1.3 * canvas.pixel + 0.1)
-    middle, heart = _mediastinum(canvas, a, stream(phantom.seed, 9))
-    air = canvas.blur(np.clip(air - middle, 0, None), 0.12)
+    front, back, hila, heart = mediastinum(canvas.x, canvas.y, a, stream(phantom.seed, 9))
+    middle = canvas.blur(front + back + hila[0] + hila[1], 0.2)
+    air = canvas.blur(np.maximum(air - middle, 0), 0.12)
     grain = stream(phantom.seed, 2)
     rough = canvas.texture(grain, 0.7) * F32(0.05) + canvas.texture(grain, 2.5) * F32(0.05)
     # the trees are thinner than life: 2.3; where trunks overlap near the hilum they count once
@@ -73,14 +74,13 @@ def _chest_film(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], di
     patchy = 1 + F32(0.025) * (canvas.texture(grain, 6) + canvas.texture(grain, 2.2))
     aerated = lungs.air * (1 - lungs.density)  # what the findings left, free of tissue
     soft = _trunk(canvas, a) * patchy - aerated + lungs.vessels + lungs.extra
-    soft = np.clip(soft - _airways(canvas, a) - _bowel_gas(canvas, a, phantom), 0, None)
-    metal, metal_mask = medical_devices.draw(canvas, a, phantom)
+    soft = np.maximum(soft - _airways(canvas) - _bowel_gas(canvas, a, phantom), 0)
+    metal, device = medical_devices.draw(canvas, a, phantom)
     metal = metal + probe.get("wire", F32(0))
     path = F32(a.scale) * (F32(MU_SOFT) * soft + F32(MU_BONE) * bone) + F32(MU_METAL) * metal
     path = canvas.blur(path, 0.05)
     rng = stream(phantom.seed, 5)
-    grey = exposure.expose(canvas, path, aerated, phantom.view, rng)
-    grey = exposure.finish(canvas, grey, phantom.view, rng)
+    grey = exposure.film(canvas, path, aerated, phantom.view, rng)
     if "letter" in probe:
         grey = exposure.burn_in(grey, probe["letter"])
     field = (air > 0.5) & (full > 1)
@@ -94,11 +94,11 @@ def _chest_film(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], di
     if phantom.finding("cardiomegaly"):
         masks["cardiomegaly"] = masks["heart"]
     if phantom.finding("support device"):
-        masks["support device"] = metal_mask
+        masks["support device"] = device
     for shape in probe.values():
         masks["probe"] = shape > 0.1 * shape.max()
-    heart_columns = np.flatnonzero(masks["heart"].any(0))
-    heart_share = (np.ptp(heart_columns) + 1) / size if len(heart_columns) else 0.0
+    columns = np.flatnonzero(masks["heart"].any(0))
+    heart_share = (np.ptp(columns) + 1) / size if len(columns) else 0.0
     truth: dict[str, object] = {
         "seed": phantom.seed,
         "view": phantom.view,
@@ -118,19 +118,19 @@ def _trunk(canvas: Canvas, a: Anatomy) -> Array:
     """Depth of the whole body along the ray: trunk, shoulders, neck, arms, breasts, chin."""
     x, y = np.abs(canvas.x), canvas.y
     low = np.maximum(y, F32(-1.0))
-    belly = F32(0.06 + 0.1 * a.fat) * np.clip(y - 8, 0, None)
+    belly = F32(0.06 + 0.1 * a.fat) * np.maximum(y - 8, 0)
     wide = Cavity(a).lateral(low) + F32(a.wall + 2.2) + belly
     deep = F32(a.depth + 3.2 + 4.5 * a.fat) * (0.62 + 0.38 * rise(y, -13, 0))
-    trunk = deep * np.sqrt(np.clip(1 - (x / wide) ** 4, 0, None)) * rise(y, -18, -11)
+    trunk = deep * np.sqrt(np.maximum(1 - (x / wide) ** 4, 0)) * rise(y, -18, -11)
     # the shoulders: a wedge whose upper edge falls from the neck to the arms
     edge = F32(a.shoulder - 3.2) - F32(6.3) * np.exp(-((x / F32(8.5)) ** 2)) - F32(0.8 * a.fat)
-    edge = edge + F32(0.012) * np.clip(x - 8, 0, None) ** 2
-    inside = np.clip(y - edge, 0, None)
+    edge = edge + F32(0.012) * np.maximum(x - 8, 0) ** 2
+    inside = np.maximum(y - edge, 0)
     arms_end = F32(a.shoulder + 1.0)
     wedge = F32(16 + 4 * a.fat) * np.sqrt(1 - np.exp(-inside / F32(1.6)))
     fall = 1 - rise(y, arms_end, arms_end + 9)
-    wedge *= np.sqrt(np.clip(1 - (x / F32(20.5 + a.fat)) ** 6, 0, None)) * fall
-    neck = F32(11.0) * np.sqrt(np.clip(1 - (x / F32(5.6 + 1.2 * a.fat)) ** 2, 0, None))
+    wedge *= np.sqrt(np.maximum(1 - (x / F32(20.5 + a.fat)) ** 6, 0)) * fall
+    neck = F32(11.0) * np.sqrt(np.maximum(1 - (x / F32(5.6 + 1.2 * a.fat)) ** 2, 0))
     neck *= 1 - rise(y, -13, -7)
     total = _union(trunk, wedge, neck)
     for s in (-1, 1):
@@ -140,8 +140,8 @@ def _trunk(canvas: Canvas, a: Anatomy) -> Array:
             centre = s * (8.8 + 1.5 * a.fat)
             over = np.clip((F32(a.breast_y) - y) / 11, 0, 1)  # thins out upwards, full below
             r = ((canvas.x - F32(centre)) / F32(7.2)) ** 2
-            r = r + (np.clip(y - F32(a.breast_y), 0, None) / F32(4.0)) ** 2
-            total = total + F32(a.breast) * np.sqrt(np.clip(1 - r, 0, None)) * (1 - over) ** 2
+            r = r + (np.maximum(y - F32(a.breast_y), 0) / F32(4.0)) ** 2
+            total = total + F32(a.breast) * np.sqrt(np.maximum(1 - r, 0)) * (1 - over) ** 2
     return total + ellipsoid(canvas, 0, a.chin - 6, 5.8, 6.0, 9.0)
 
 
@@ -151,19 +151,15 @@ def _union(*paths: Array) -> Array:
     return np.asarray(np.sqrt(np.sqrt(total)), F32)
 
 
-def _mediastinum(canvas: Canvas, a: Anatomy, rng: Rng) -> tuple[Array, Array]:
-    """Soft tissue between the lungs along the ray, and the heart's own part of it."""
-    front, back, hila, heart = mediastinum(canvas.x, canvas.y, a, rng)
-    return canvas.blur(front + back + hila[0] + hila[1], 0.2), heart
-
-
-def _airways(canvas: Canvas, a: Anatomy) -> Array:
+def _airways(canvas: Canvas) -> Array:
     """Air in trachea and main bronchi, which lie in the mediastinum's soft tissue."""
     carina = (0.3, -3.6)
-    trachea = capsule(canvas, (0.0, -24.0), carina, 0.85)
-    right = capsule(canvas, carina, (-2.9, -0.4), 0.62)
-    left = capsule(canvas, carina, (4.0, -1.6), 0.55)
-    return np.maximum(np.maximum(trachea, right), left) * F32(1.1)
+    tubes = [
+        capsule(canvas, (0.0, -24.0), carina, 0.85),
+        capsule(canvas, carina, (-2.9, -0.4), 0.62),
+        capsule(canvas, carina, (4.0, -1.6), 0.55),
+    ]
+    return np.maximum.reduce(tubes) * F32(1.1)
 
 
 def _bowel_gas(canvas: Canvas, a: Anatomy, phantom: Phantom) -> Array:

@@ -8,7 +8,6 @@ from ldm.data.phantom.findings import Rng
 
 CORTEX = 0.13  # cm of compact bone around every bone
 COMPACT, SPONGY = 1.7, 0.55  # mineral, relative to compact bone
-Cloud = tuple[Floats, Floats]  # points [3, n] and their mass [n]
 
 
 def bones(canvas: Canvas, anatomy: Anatomy, rng: Rng) -> tuple[Array, Array]:
@@ -18,15 +17,16 @@ def bones(canvas: Canvas, anatomy: Anatomy, rng: Rng) -> tuple[Array, Array]:
     return (ribs + F32(1.25) * other) * F32(anatomy.bone), ribs
 
 
-def rod(
+def _rods(
     canvas: Canvas,
     curve: Floats,
     side: Floats,
     half: Floats | float,
     thick: float = 1.0,
     share: Floats | float = 1.0,
-) -> Cloud:
-    """Points of hollow bones, denser at their edges where the ray runs along compact bone.
+) -> Floats:
+    """[4, n] x, y, z and mass of points of hollow bones, denser at their edges where the ray runs
+    along compact bone.
 
     curve, side: [K, t, 3] the axes and the unit vectors across the bones;  half: half their height
     thick: their depth over their height;  share: of the mineral
@@ -35,20 +35,15 @@ def rod(
     v = np.linspace(-0.96, 0.96, count)
     half = np.broadcast_to(np.asarray(half, np.float64), curve.shape[:2])[..., None]
     inner = np.clip(1 - CORTEX / half, 0.05, 1)
-    chord = np.sqrt(1 - v**2)
-    hollow = np.sqrt(np.clip(inner**2 - v**2, 0, None))
-    depth = 2 * half * thick * (COMPACT * (chord - hollow) + SPONGY * hollow)  # [K, t, v]
+    hollow = np.sqrt(np.maximum(inner**2 - v**2, 0))
+    depth = 2 * half * thick * (COMPACT * (np.sqrt(1 - v**2) - hollow) + SPONGY * hollow)
     step = np.linalg.norm(np.diff(curve, axis=1, append=curve[:, -1:]), axis=-1)
-    mass = depth * (step * share)[..., None] * (1.92 * half / count)
-    across = curve[:, :, None] + (half * v)[..., None] * side[:, :, None]  # [K, t, v, 3]
-    return across.reshape(-1, 3).T, mass.ravel()
-
-
-def _splat(canvas: Canvas, clouds: list[Cloud]) -> Array:
-    """[H, W] cm of compact bone along the ray."""
-    points, mass = zip(*clouds, strict=True)
-    x, y, z = np.concatenate(points, 1)
-    return canvas.splat(x, y, z, np.concatenate(mass))
+    points = np.empty((4, *depth.shape))  # [4, K, t, v]
+    across = half * v
+    for i in range(3):
+        points[i] = curve[..., i, None] + across * side[..., i, None]
+    points[3] = depth * (step * share)[..., None] * (1.92 * half / count)
+    return points.reshape(4, -1)
 
 
 def rib_curves(a: Anatomy, side: int, jitter: Floats, count: int) -> tuple[Floats, Floats, Floats]:
@@ -78,79 +73,64 @@ def rib_curves(a: Anatomy, side: int, jitter: Floats, count: int) -> tuple[Float
 
 def _ribs(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
     """24 ribs."""
-    clouds, number = [], np.arange(12)
     count = int(np.clip(60 / canvas.pixel, 60, 400))
-    for side in (-1, 1):
-        curve, angle, half = rib_curves(a, side, rng.normal(0, 0.08, 12), count)
-        tangent = np.gradient(curve, axis=1)
-        tangent /= np.linalg.norm(tangent, axis=-1, keepdims=True)
-        outward = np.stack([side * np.sin(angle), 0 * angle, -np.cos(angle)], -1)
-        # the front of a rib is thinner and less dense; at the sides its depth spreads the mass
-        share = np.interp(angle, [0, 1.1, 1.5, 1.9, 3], [1, 1, 0.5, 0.7, 0.6])
-        share = share * np.interp(number, [8, 9, 11], [1, 0.7, 0.6])[:, None]
-        across = np.cross(tangent, outward)
-        across /= np.linalg.norm(across, axis=-1, keepdims=True)
-        clouds.append(rod(canvas, curve, across, half, 0.55, share))
-    return _splat(canvas, clouds)
+    both = [rib_curves(a, side, rng.normal(0, 0.08, 12), count) for side in (-1, 1)]
+    curve, angle, half = map(np.concatenate, zip(*both, strict=True))
+    side, number = np.repeat([[-1], [1]], 12, 0), np.tile(np.arange(12), 2)
+    tangent = _unit(np.gradient(curve, axis=1))
+    outward = np.stack([side * np.sin(angle), 0 * angle, -np.cos(angle)], -1)
+    # the front of a rib is thinner and less dense; at the sides its depth spreads the mass
+    share = np.interp(angle, [0, 1.1, 1.5, 1.9, 3], [1, 1, 0.5, 0.7, 0.6])
+    share = share * np.interp(number, [8, 9, 11], [1, 0.7, 0.6])[:, None]
+    across = _unit(np.cross(tangent, outward))
+    return canvas.splat(*_rods(canvas, curve, across, half, 0.55, share))
 
 
-def _flat(points: list[tuple[float, float, float]], count: int) -> tuple[Floats, Floats]:
-    """A smooth curve through the points and the picture-plane unit vectors across it. [1, t, 3]"""
-    p = np.asarray(points)
-    curve = spline(p, count)
-    tangent = np.gradient(curve, axis=0)
-    across = np.stack([-tangent[:, 1], tangent[:, 0], np.zeros(count)], -1)
-    across /= np.linalg.norm(across, axis=-1, keepdims=True) + 1e-9
-    return curve[None], across[None]
+def _unit(vectors: Floats) -> Floats:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
 
 
 def _girdle(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
     """Clavicles, scapulae and upper arm bones of both sides."""
     solid = np.zeros((canvas.size, canvas.size), F32)
-    clouds = []
-    count = int(np.clip(40 / canvas.pixel, 60, 400))
-    t = np.linspace(0, 1, count)
-    front, back = 0.3 * a.depth, -0.45 * a.depth
+    curves = []
+    front, back, m = 0.3 * a.depth, -0.45 * a.depth, a.scapula
     for s in (-1, 1):
         lift = rng.normal(0, 0.3)
-        joint = a.shoulder + lift
-        top = a.clavicle + lift
+        joint, top = a.shoulder + lift, a.clavicle + lift
         inner = a.apex + 3.4 + 0.3 * (top - a.clavicle)
-        points = [
-            (1.9, inner, front),
-            (5.0, 0.7 * inner + 0.3 * top, front + 1),
-            (8.6, top - 0.1, front),
-            (12.0, top - 0.6, 1),
-            (16.0, top, 0),
-        ]
-        curve, across = _flat([(s * x, y, z) for x, y, z in points], count)
-        half = 0.5 + 0.3 * np.exp(-((t / 0.12) ** 2)) + 0.15 * t**2
-        clouds.append(rod(canvas, curve, across, half[None], 0.95, 0.75))
-        m = a.scapula
         tip, glenoid = (m + 1.6, joint + 11.0), (16.2, joint + 0.6)
+        between = (5.0, 0.7 * inner + 0.3 * top, front + 1)
+        lateral_end = [(8.6, top - 0.1, front), (12.0, top - 0.6, 1), (16.0, top, 0)]
+        clavicle = [(1.9, inner, front), between, *lateral_end]
         medial = [(m + 0.9, joint - 2.2, back), (m, joint + 2, back), (m + 0.2, joint + 7, back)]
         lateral = [(*tip, back), (m + 3.6, joint + 6, back), (*glenoid, back + 3)]
         ridge = [(m + 0.4, joint + 0.6, back), (m + 3.5, joint - 0.8, back - 1)]
-        acromion = (16.8, top + 0.3, back + 2)
-        for points, half_width, thick in (
-            ([*medial, (*tip, back)], 0.22, 0.6),
-            (lateral, 0.5, 0.8),
-            ([*ridge, acromion], 0.5, 0.5),
-        ):
-            curve, across = _flat([(s * x, y, z) for x, y, z in points], count)
-            clouds.append(rod(canvas, curve, across, half_width, thick))
+        bones = clavicle, [*medial, (*tip, back)], lateral, [*ridge, (16.8, top + 0.3, back + 2)]
+        curves.append([np.array(points) * (s, 1, 1) for points in bones])
         solid += F32(0.16) * _plate(canvas, s, [(m + 0.9, joint - 2.2), glenoid, tip])
         head, elbow = (s * 18.2, joint + 0.4), (s * a.elbow[0], a.elbow[1])
         solid += F32(0.22) * capsule(canvas, head, (head[0] + s * 0.4, head[1] + 1.2), 2.3)
         outer, marrow = capsule(canvas, head, elbow, 1.1), capsule(canvas, head, elbow, 0.75)
         solid += F32(0.6) * (COMPACT * (outer - marrow) + SPONGY * marrow).astype(F32) * F32(0.7)
-    return solid + _splat(canvas, clouds)
+    count = int(np.clip(40 / canvas.pixel, 60, 400))
+    t = np.linspace(0, 1, count)
+    half = 0.5 + 0.3 * np.exp(-((t / 0.12) ** 2)) + 0.15 * t**2  # of the clavicles
+    wide: list[Floats | float] = [half, 0.22, 0.5, 0.5]
+    thick, clouds = (0.95, 0.6, 0.8, 0.5), []
+    for i, points in enumerate(zip(*curves, strict=True)):
+        curve = spline(np.stack(points), count)
+        tangent = np.gradient(curve, axis=1)
+        flat = np.stack([-tangent[..., 1], tangent[..., 0], 0 * tangent[..., 2]], -1)
+        flat /= np.linalg.norm(flat, axis=-1, keepdims=True) + 1e-9
+        clouds.append(_rods(canvas, curve, flat, wide[i], thick[i], 1 if i else 0.75))
+    return solid + canvas.splat(*np.concatenate(clouds, 1))
 
 
 def _plate(canvas: Canvas, s: int, corners: list[tuple[float, float]]) -> Array:
     """The thin blade of a scapula: a triangle with soft edges."""
     x, y = canvas.x * F32(s), canvas.y
-    inside = np.ones((canvas.size, canvas.size), F32)
+    inside = np.ones_like(canvas.x)
     for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
         length = np.hypot(x1 - x0, y1 - y0)
         across = F32(x1 - x0) * (y - F32(y0)) - F32(y1 - y0) * (x - F32(x0))

@@ -33,7 +33,6 @@ def mediastinum(
     """
     floor = 0.5 * (a.dome[0] + a.dome[1]) + a.apex_down
     h, knob = a.heart, a.arch - 1.5
-    part = floor / 9.5  # a high diaphragm squeezes the heart upwards, not the vessels
     levels, left, right = np.array(
         [  # y, and how far to the left and to the right of the midline the borders lie
             (-24, 2.8, 2.6),
@@ -50,35 +49,35 @@ def mediastinum(
             (13.5, 5.0, 2.2),
         ]
     ).T
+    # a high diaphragm squeezes the heart upwards, not the vessels
     levels = np.where(levels > -3, -3 + (levels + 3) * (floor + 3) / 12.5, levels)
     left = left * (1 + rng.normal(0, 0.035, 12)) + F32(0.35 * a.fat)
     right = right * (1 + rng.normal(0, 0.035, 12)) + F32(0.35 * a.fat)
     rows = np.linspace(-26, 26, 261)
     curves = PchipInterpolator(levels, np.stack([left, right], 1))(rows.clip(-24, levels[-1]))
-    edges = [np.interp(y, rows, curve).astype(F32) for curve in curves.T]
-    middle, half = 0.5 * (edges[0] - edges[1]), 0.5 * (edges[0] + edges[1])
+    left, right = (np.interp(y, rows, curve).astype(F32) for curve in curves.T)
+    middle, half = 0.5 * (left - right), 0.5 * (left + right)
     deep = F32(12) + F32(5.5 * h) * rise(y, -2, 5)
-    across = np.clip(1 - ((x - middle) / half) ** 2, 0, None)
+    across = np.maximum(1 - ((x - middle) / half) ** 2, 0)
     body = deep * np.sqrt(across)
-    heart = across * (y > -1.5 * part) * (y < floor + 2.0)
+    heart = across * (y > -1.5 * (floor / 9.5)) * (y < floor + 2.0)
     bow = F32(0.9 * a.unfold)
     aorta_x = F32(2.0) + bow * np.sin(np.clip((y + 5) / 14, 0, 1) * F32(np.pi))
-    down = F32(5) * np.sqrt(np.clip(1 - ((x - aorta_x) / F32(1.4)) ** 2, 0, None))
+    down = F32(5) * np.sqrt(np.maximum(1 - ((x - aorta_x) / F32(1.4)) ** 2, 0))
     front = np.maximum(body, down * rise(y, -6, -4))
-    back = F32(5.5) * np.clip(1 - (x / F32(4.2)) ** 2, 0, None)
-    hila = []
-    for side in (-1, 1):  # their great vessels
-        hx, hy = hilum(a, side)
-        half_axes = (1.4, 2.4, 3.2 * a.vessel)
-        hila.append(ellipsoid_at(x, y, hx * 0.95, hy + 0.8, *half_axes, -0.35 * side))
+    back = F32(5.5) * np.maximum(1 - (x / F32(4.2)) ** 2, 0)
+    hila = [  # their great vessels
+        ellipsoid_at(x, y, hx * 0.95, hy + 0.8, 1.4, 2.4, 3.2 * a.vessel, -0.35 * side)
+        for side in (-1, 1)
+        for hx, hy in [hilum(a, side)]
+    ]
     return front, back, hila, np.asarray(heart, F32)
 
 
 def vessels(canvas: Canvas, anatomy: Anatomy, rng: Rng) -> Array:
     """Path length in blood of the branches of both lungs, as if they filled the whole picture."""
     x, y, radius, mass = trees(anatomy, rng)
-    total = np.zeros((canvas.size, canvas.size), F32)
-    kind = np.digitize(radius, [0.1, 0.22])
+    total, kind = np.zeros_like(canvas.x), np.digitize(radius, [0.1, 0.22])
     for i, width in enumerate(WIDTHS):
         at = kind == i
         total += canvas.blur(canvas.splat(x[at], y[at], 0.0, mass[at]), width)
