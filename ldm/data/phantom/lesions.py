@@ -126,7 +126,7 @@ def _nodule(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) 
     """One to three balls of soft tissue inside the lung."""
     balls = np.zeros_like(lungs.air)
     for x, y, radius, long, turn in nodules(found, rng):
-        balls += ellipsoid(canvas, x, y, radius * long, radius / long, 3 * radius, turn)
+        balls += ellipsoid(canvas.x, canvas.y, x, y, radius * long, radius / long, 3 * radius, turn)
     balls = np.minimum(canvas.blur(balls, 0.12), lungs.air)
     lungs.masks["nodule"] = np.asarray(balls > 0.25, F32)
     lungs.insert(balls)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ldm.data.phantom import exposure, lesions, medical_devices, probes
-from ldm.data.phantom.body import F32, Anatomy, Array, Cavity, Mask, draw_anatomy, rise
+from ldm.data.phantom.body import F32, Anatomy, Array, Cavity, Mask, draw_anatomy, power, rise
 from ldm.data.phantom.detector import Canvas, capsule, ellipsoid
 from ldm.data.phantom.findings import Phantom, stream
 from ldm.data.phantom.imaging import picture
@@ -142,13 +142,12 @@ def _trunk(canvas: Canvas, a: Anatomy) -> Array:
             r = ((canvas.x - F32(centre)) / F32(7.2)) ** 2
             r = r + (np.maximum(y - F32(a.breast_y), 0) / F32(4.0)) ** 2
             total = total + F32(a.breast) * np.sqrt(np.maximum(1 - r, 0)) * (1 - over) ** 2
-    return total + ellipsoid(canvas, 0, a.chin - 6, 5.8, 6.0, 9.0)
+    return total + ellipsoid(canvas.x, canvas.y, 0, a.chin - 6, 5.8, 6.0, 9.0)
 
 
 def _union(*paths: Array) -> Array:
     """Smooth maximum of path lengths: bodies that overlap count once."""
-    total = sum(p**4 for p in paths)
-    return np.asarray(np.sqrt(np.sqrt(total)), F32)
+    return np.asarray(np.sqrt(np.sqrt(sum(power(p, 4) for p in paths))), F32)
 
 
 def _airways(canvas: Canvas) -> Array:
@@ -167,12 +166,14 @@ def _bowel_gas(canvas: Canvas, a: Anatomy, phantom: Phantom) -> Array:
     rng = stream(phantom.seed, 6)
     g = a.gas
     x, y = rng.normal(7.0, 1.0), a.dome[1] + 1.6 + 1.2 * g
-    bubble = ellipsoid(canvas, x, y, 1.2 + 2.2 * g, 0.7 + 1.3 * g, 7 * g, rng.normal(0, 0.15))
+    bubble = ellipsoid(
+        canvas.x, canvas.y, x, y, 1.2 + 2.2 * g, 0.7 + 1.3 * g, 7 * g, rng.normal(0, 0.15)
+    )
     if phantom.view == "PA":
         bubble *= canvas.edge(F32(y + 0.35) - canvas.y, 0.1)
     gas = bubble
     for _ in range(int(rng.integers(0, 3))):
         at = rng.uniform(-11, 11), a.dome[0] + rng.uniform(5.5, 11)
         half = rng.uniform(0.8, 2.5), rng.uniform(0.6, 1.4)
-        gas = gas + ellipsoid(canvas, *at, *half, 1.3, rng.uniform(-1, 1))
+        gas = gas + ellipsoid(canvas.x, canvas.y, *at, *half, 1.3, rng.uniform(-1, 1))
     return np.asarray(gas, F32)

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from ldm.data.phantom.body import F32, Anatomy, Array, rise
-from ldm.data.phantom.detector import Canvas, Floats, ellipsoid_at
+from ldm.data.phantom.detector import Canvas, Floats, ellipsoid
 from ldm.data.phantom.findings import Rng
 
 GENERATIONS = 6
@@ -67,7 +67,7 @@ def mediastinum(
     front = np.maximum(body, down * rise(y, -6, -4))
     back = F32(5.5) * np.maximum(1 - (x / F32(4.2)) ** 2, 0)
     hila = [  # their great vessels
-        ellipsoid_at(x, y, hx * 0.95, hy + 0.8, 1.4, 2.4, 3.2 * a.vessel, -0.35 * side)
+        ellipsoid(x, y, hx * 0.95, hy + 0.8, 1.4, 2.4, 3.2 * a.vessel, -0.35 * side)
         for side in (-1, 1)
         for hx, hy in [hilum(a, side)]
     ]
