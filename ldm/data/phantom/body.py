@@ -128,7 +128,7 @@ class Cavity:
         def integral(t: Array) -> Array:
             inside = np.clip(t, 0, reach)
             recess = inside - inside * np.sqrt(inside) * F32(2 / 3) / np.sqrt(reach)
-            return np.asarray(np.minimum(t, 0) + F32(0.55) * recess, F32)
+            return np.asarray(np.minimum(t, 0) + 0.55 * recess, F32)
 
         over = (integral(t + half_pixel) - integral(t - half_pixel)) / F32(soft)
         return np.asarray(full, F32), np.asarray(full * over, F32)

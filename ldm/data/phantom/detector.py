@@ -40,7 +40,7 @@ class Plane:
             total[step + 1 : step + 1 + n * n] += np.bincount(first, part_right, n * n)
         return total[: n * n].reshape(n, n)[1:-1, 1:-1].astype(F32)
 
-    def edge(self, distance: Array, soft: float = 0.1) -> Array:
+    def edge(self, distance: Floats, soft: float = 0.1) -> Array:
         """0 outside .. 1 inside a signed distance in cm, blurred over a pixel at least."""
         width = max(soft, 0.4 * self.pixel)
         return np.asarray(0.5 + 0.5 * np.tanh(distance * F32(0.5 / width)), F32)

@@ -30,7 +30,7 @@ def film(canvas: Plane, attenuation: Array, lung: Array, view: str, rng: Rng) ->
     signal = signal + np.sqrt(signal / F32(dose)) * noise
     density = -np.log(np.maximum(signal, 1e-4))  # what a film or a digital plate shows
     # back comes a share of the broad differences, as on every digital workstation
-    body = np.clip(density / F32(0.5), 0, 1)  # bare film stays black
+    body = np.clip(density / 0.5, 0, 1)  # bare film stays black
     broad = _broad(canvas, density, 4.5) - np.median(density)
     density = density - body * F32(rng.uniform(0.25, 0.6)) * broad
     density = density + F32(rng.uniform(0.3, 1.0)) * (density - canvas.blur(density, 0.5))
