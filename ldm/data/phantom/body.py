@@ -5,7 +5,9 @@ z towards the patient's front. y = 0 lies a little below the carina, x = 0 in th
 Right lung: side -1 (left in the image); left lung: side +1.
 """
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +18,7 @@ from ldm.data.phantom.findings import Phantom, stream
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 F32 = np.float32
+SHAPES = json.loads(Path(__file__).with_name("chest_film.json").read_text("utf-8"))
 
 
 class Anatomy(SimpleNamespace):

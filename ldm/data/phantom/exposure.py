@@ -3,16 +3,11 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
-from ldm.data.phantom.body import F32, Array
+from ldm.data.phantom.body import F32, SHAPES, Array
 from ldm.data.phantom.detector import Plane
 from ldm.data.phantom.findings import Rng
 
-GLYPHS = {  # strokes on a 4 x 6 raster
-    "L": ((0, 0, 0, 6), (0, 6, 4, 6)),
-    "R": ((0, 0, 0, 6), (0, 0, 3, 0), (3, 0, 4, 1.5), (4, 1.5, 3, 3), (3, 3, 0, 3), (2, 3, 4, 6)),
-    "A": ((0, 6, 2, 0), (2, 0, 4, 6), (1, 4, 3, 4)),
-    "P": ((0, 0, 0, 6), (0, 0, 3, 0), (3, 0, 4, 1.5), (4, 1.5, 3, 3), (3, 3, 0, 3)),
-}
+GLYPHS = SHAPES["glyphs"]  # strokes on a 4 x 6 raster: x, y to x, y
 
 
 def film(canvas: Plane, attenuation: Array, lung: Array, view: str, rng: Rng) -> Array:
