@@ -40,7 +40,7 @@ class Plane:
             total[step + 1 : step + 1 + n * n] += np.bincount(first, part_right, n * n)
         return total[: n * n].reshape(n, n)[1:-1, 1:-1].astype(F32)
 
-    def edge(self, distance: Array, soft: float = 0.1) -> Array:
+    def edge(self, distance: Floats, soft: float = 0.1) -> Array:
         """0 outside .. 1 inside a signed distance in cm, blurred over a pixel at least."""
         width = max(soft, 0.4 * self.pixel)
         return np.asarray(0.5 + 0.5 * np.tanh(distance * F32(0.5 / width)), F32)
@@ -85,15 +85,6 @@ class Canvas(Plane):
         row = (self.sin * x + self.cos * y) / self.pixel + (self.size - 1) / 2
         return row, column
 
-    def around(self, x: list[float], y: list[float], reach: float) -> tuple[slice, slice]:
-        """Box of the pixels that may lie within `reach` cm of the lines between points."""
-        far = reach * max(1.0, self.tall) / self.pixel + 1
-        rows, columns = (
-            slice(max(int(at.min() - far), 0), max(int(at.max() + far) + 2, 0))
-            for at in self.place(np.array(x), np.array(y))
-        )
-        return rows, columns
-
 
 def _bumps(at: Floats, knots: Floats, width: float) -> Tensor:
     """[H, knots] Gaussian weights; rows of unit length, so that noise keeps its variance."""
@@ -115,18 +106,13 @@ def _spline_basis(n: int, count: int) -> Floats:
     return np.asarray(CubicSpline(knots, np.eye(n), bc_type="natural")(t))
 
 
-def ellipsoid(canvas: Canvas, x: float, y: float, a: float, b: float, *rest: float) -> Array:
-    """[H, W] path length through an ellipsoid; the rest: as `ellipsoid_at`."""
-    total, box = np.zeros_like(canvas.x), canvas.around([x], [y], max(a, b))
-    total[box] = ellipsoid_at(canvas.x[box], canvas.y[box], x, y, a, b, *rest)
-    return total
-
-
-def ellipsoid_at(
-    at_x: Array, at_y: Array, x: float, y: float, a: float, b: float, deep: float, turn: float = 0.0
+def ellipsoid(
+    x: Array, y: Array, x0: float, y0: float, a: float, b: float, deep: float, turn: float = 0.0
 ) -> Array:
-    """Path length at given x and y: half axes a, b in the picture, `deep` cm thick."""
-    dx, dy = at_x - F32(x), at_y - F32(y)
+    """Path length along rays at x, y through an ellipsoid about x0, y0: half axes a, b in the
+    picture, `deep` cm thick.
+    """
+    dx, dy = x - F32(x0), y - F32(y0)
     c, s = F32(np.cos(turn)), F32(np.sin(turn))
     r = ((c * dx + s * dy) / F32(a)) ** 2 + ((c * dy - s * dx) / F32(b)) ** 2
     return np.asarray(F32(deep) * np.sqrt(np.maximum(1 - r, 0)), F32)
@@ -136,9 +122,11 @@ def capsule(
     canvas: Canvas, p: tuple[float, float], q: tuple[float, float], radius: float, taper: float = 1
 ) -> Array:
     """Path length through a round rod from p to q; `taper` is the radius at q over that at p."""
+    total, ends = np.zeros_like(canvas.x), canvas.place(*np.array([p, q]).T)
+    far = radius * max(1, taper) * max(1, canvas.tall) / canvas.pixel + 1
+    # the box of pixels that the rod may cover
+    box = tuple(slice(max(int(min(at) - far), 0), max(int(max(at) + far) + 2, 0)) for at in ends)
     dx, dy = F32(q[0] - p[0]), F32(q[1] - p[1])
-    total = np.zeros_like(canvas.x)
-    box = canvas.around([p[0], q[0]], [p[1], q[1]], radius * max(1, taper))
     x, y = canvas.x[box] - F32(p[0]), canvas.y[box] - F32(p[1])
     along = np.clip((x * dx + y * dy) / (dx * dx + dy * dy), 0, 1)
     reach = F32(radius) * (1 + F32(taper - 1) * along)

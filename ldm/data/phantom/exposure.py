@@ -3,16 +3,11 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
-from ldm.data.phantom.body import F32, Array
+from ldm.data.phantom.body import F32, SHAPES, Array
 from ldm.data.phantom.detector import Plane
 from ldm.data.phantom.findings import Rng
 
-GLYPHS = {  # strokes on a 4 x 6 raster
-    "L": ((0, 0, 0, 6), (0, 6, 4, 6)),
-    "R": ((0, 0, 0, 6), (0, 0, 3, 0), (3, 0, 4, 1.5), (4, 1.5, 3, 3), (3, 3, 0, 3), (2, 3, 4, 6)),
-    "A": ((0, 6, 2, 0), (2, 0, 4, 6), (1, 4, 3, 4)),
-    "P": ((0, 0, 0, 6), (0, 0, 3, 0), (3, 0, 4, 1.5), (4, 1.5, 3, 3), (3, 3, 0, 3)),
-}
+GLYPHS = SHAPES["glyphs"]  # strokes on a 4 x 6 raster: x, y to x, y
 
 
 def film(canvas: Plane, attenuation: Array, lung: Array, view: str, rng: Rng) -> Array:
@@ -30,7 +25,7 @@ def film(canvas: Plane, attenuation: Array, lung: Array, view: str, rng: Rng) ->
     signal = signal + np.sqrt(signal / F32(dose)) * noise
     density = -np.log(np.maximum(signal, 1e-4))  # what a film or a digital plate shows
     # back comes a share of the broad differences, as on every digital workstation
-    body = np.clip(density / F32(0.5), 0, 1)  # bare film stays black
+    body = np.clip(density / 0.5, 0, 1)  # bare film stays black
     broad = _broad(canvas, density, 4.5) - np.median(density)
     density = density - body * F32(rng.uniform(0.25, 0.6)) * broad
     density = density + F32(rng.uniform(0.3, 1.0)) * (density - canvas.blur(density, 0.5))

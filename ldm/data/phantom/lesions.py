@@ -34,7 +34,7 @@ class Lungs:
 
     def insert(self, tissue: Array) -> None:
         """Puts so many cm of soft tissue in the place of lung."""
-        tissue, depth = np.minimum(tissue, self.air), np.maximum(self.air, F32(0.1))
+        tissue, depth = np.minimum(tissue, self.air), np.maximum(self.air, 0.1)
         self.density = np.asarray(self.density + (1 - self.density) * tissue / depth, F32)
 
 
@@ -54,10 +54,10 @@ def _effusion(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng
     for side in sides:
         size, level, rise, reach = meniscus(a, found, side, rng)
         top = level - rise * np.exp(-wall / F32(reach))
-        top = top - 0.45 * rise * np.exp(-lungs.x / F32(3.5))
-        top += F32(0.15) * canvas.texture(rng, 2.5)
+        top = top - 0.45 * rise * np.exp(-lungs.x / 3.5)
+        top += 0.15 * canvas.texture(rng, 2.5)
         fluid = canvas.edge(y - top, 1.5 if lying else rng.uniform(0.4, 1.0))
-        squeezed = F32(0.22 + 0.2 * size) * np.exp(np.clip(y - top, None, 0) / F32(2.2))
+        squeezed = F32(0.22 + 0.2 * size) * np.exp(np.clip(y - top, None, 0) / 2.2)
         if lying:
             height = F32(a.dome[side == "left"] + a.angle - a.apex)
             veil = (0.12 + 0.38 * size) * np.clip((y - a.apex) / height, 0, 1) ** 0.7
@@ -67,8 +67,8 @@ def _effusion(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng
         lungs.masks[f"{found.name} {side}"] = on * fluid * (lungs.air > 0.02)
         held = on * fluid * lungs.air * (1 - lungs.density)
         lungs.volume[side] = float(held.sum() * canvas.pixel**2 * a.scale**3)
-    both = [lungs.masks[f"{found.name} {side}"] for side in sides]
-    lungs.masks[found.name] = np.maximum.reduce(both)
+    masks = [lungs.masks[f"{found.name} {side}"] for side in sides]
+    lungs.masks[found.name] = np.maximum.reduce(masks)
     lungs.fill(np.clip(share, 0, 1))
 
 
@@ -88,27 +88,27 @@ def _pneumothorax(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng:
     slope = np.maximum(np.hypot(*np.gradient(distance, canvas.pixel)), 1)
     distance = np.asarray(distance / slope, F32)
     below = canvas.y - F32(a.apex + 1.6 * inner.shrink)
-    bend = F32(1.4)  # cm, rounds the corner between the side and the top of the fallen lung
+    bend = 1.4  # cm, rounds the corner between the side and the top of the fallen lung
     distance = -bend * np.logaddexp(-distance / bend, -below / bend)
     free = on * canvas.edge(-distance, 0.1)
     lungs.masks["pneumothorax"] = free * (lungs.air > 0.3)
-    lungs.density = lungs.density * (1 - F32(0.93) * free) * (1 + F32(0.35 * found.size) * on)
+    lungs.density = lungs.density * (1 - 0.93 * free) * (1 + F32(0.35 * found.size) * on)
     lungs.vessels = lungs.vessels * (1 - free)
-    lungs.extra += on * F32(0.5) * np.exp(-((distance / F32(0.12 + 0.3 * canvas.pixel)) ** 2))
+    lungs.extra += on * 0.5 * np.exp(-((distance / F32(0.12 + 0.3 * canvas.pixel)) ** 2))
     lungs.extra *= lungs.air > 0.3
 
 
 def _consolidation(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) -> None:
     """One to three patches with ragged soft edges; branches of air stay visible in them."""
     on = lungs.on(found.side)
-    ragged = canvas.texture(rng, 2.2) * F32(0.18) + canvas.texture(rng, 0.9) * F32(0.08)
+    ragged = canvas.texture(rng, 2.2) * 0.18 + canvas.texture(rng, 0.9) * 0.08
     share = np.zeros_like(lungs.air)
     for x, y, radius in patches(found, rng):
         dx, dy = (canvas.x - F32(x)) / F32(radius), (canvas.y - F32(y)) / F32(radius * 0.85)
         reach = np.sqrt(dx * dx + dy * dy) + ragged
-        share = np.maximum(share, 1 / (1 + np.exp(np.minimum((reach - 1) / F32(0.2), 30))))
-    branches = np.tanh(lungs.vessels * F32(2.5))  # air bronchograms run beside the vessels
-    share = on * share * F32(0.45 + 0.3 * found.size) * (1 - F32(0.2) * branches)
+        share = np.maximum(share, 1 / (1 + np.exp(np.minimum((reach - 1) / 0.2, 30))))
+    branches = np.tanh(lungs.vessels * 2.5)  # air bronchograms run beside the vessels
+    share = on * share * F32(0.45 + 0.3 * found.size) * (1 - 0.2 * branches)
     lungs.masks["consolidation"] = (share > 0.25) * np.asarray(lungs.air > 0.3, F32)
     lungs.fill(np.asarray(share, F32))
 
@@ -126,7 +126,7 @@ def _nodule(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) 
     """One to three balls of soft tissue inside the lung."""
     balls = np.zeros_like(lungs.air)
     for x, y, radius, long, turn in nodules(found, rng):
-        balls += ellipsoid(canvas, x, y, radius * long, radius / long, 3 * radius, turn)
+        balls += ellipsoid(canvas.x, canvas.y, x, y, radius * long, radius / long, 3 * radius, turn)
     balls = np.minimum(canvas.blur(balls, 0.12), lungs.air)
     lungs.masks["nodule"] = np.asarray(balls > 0.25, F32)
     lungs.insert(balls)
@@ -145,8 +145,8 @@ def nodules(found: Finding, rng: Rng) -> list[tuple[float, float, float, float, 
 def _edema(canvas: Canvas, a: Anatomy, found: Finding, lungs: Lungs, rng: Rng) -> None:
     """Haze about both hila and at the bases, blurred vessels, short septal lines at the sides."""
     haze = hilar_haze(canvas.x, canvas.y, a)
-    clumps = 1 + F32(0.22) * canvas.texture(rng, 1.8) + F32(0.1) * canvas.texture(rng, 0.7)
-    share = np.clip(F32(0.16 + 0.4 * found.size) * (haze + F32(0.12)) * clumps, 0, 0.85)
+    clumps = 1 + 0.22 * canvas.texture(rng, 1.8) + 0.1 * canvas.texture(rng, 0.7)
+    share = np.clip(F32(0.16 + 0.4 * found.size) * (haze + 0.12) * clumps, 0, 0.85)
     lungs.masks["edema"] = (share > 0.12) * np.asarray(lungs.air > 0.3, F32)
     lungs.vessels = canvas.blur(lungs.vessels, 0.1 + 0.2 * found.size)
     lungs.fill(np.asarray(share, F32))
@@ -166,7 +166,7 @@ def hilar_haze(x: Array, y: Array, a: Anatomy) -> Array:
     haze = np.zeros_like(x)
     for s in (-1, 1):
         hx, hy = hilum(a, s)
-        dx, dy = (x - F32(hx + 1.8 * s)) / F32(5.0), (y - F32(hy + 3.0)) / F32(7.0)
+        dx, dy = (x - F32(hx + 1.8 * s)) / 5.0, (y - F32(hy + 3.0)) / 7.0
         haze += np.exp(-(dx * dx + dy * dy))
     return haze
 

@@ -59,8 +59,8 @@ def _pacemaker(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
     c, s = F32(np.cos(turn)), F32(np.sin(turn))
     dx, dy = canvas.x - F32(x), canvas.y - F32(y)
     u, v = np.abs(c * dx + s * dy), np.abs(c * dy - s * dx)
-    r = np.sqrt(np.maximum(u - F32(1.5), 0) ** 2 + np.maximum(v - F32(1.1), 0) ** 2)
-    metal = canvas.edge(F32(0.9) - r, 0.05) * F32(0.9)
+    r = np.sqrt(np.maximum(u - 1.5, 0) ** 2 + np.maximum(v - 1.1, 0) ** 2)
+    metal = canvas.edge(0.9 - r, 0.05) * 0.9
     way = [(x - 1.0, y - 2.0), (8.0, -10.6), (4.0, -9.6), (-1.2, -8.6), (-2.0, -5.0)]
     ventricle = [(-2.2, 0.0), (-0.5, a.dome[1] - 2.2), (5.2, a.dome[1] - 1.6)]
     metal += _wire(canvas, way + ventricle, 0.2, 0.35)
@@ -88,8 +88,8 @@ def _leads(canvas: Canvas, rng: Rng) -> Array:
         s = rng.choice([-1.0, 1.0])
         x, y = s * rng.uniform(6, 14), rng.choice([rng.uniform(-9, -4), rng.uniform(5, 12)])
         r = np.hypot(canvas.x - F32(x), canvas.y - F32(y))
-        pad, stud = canvas.edge(F32(0.55) - r, 0.05), canvas.edge(F32(0.25) - r)
-        metal += pad * F32(0.14) + stud * F32(0.2)
+        pad, stud = canvas.edge(0.55 - r, 0.05), canvas.edge(0.25 - r)
+        metal += pad * 0.14 + stud * 0.2
         end = (s * rng.uniform(8, 24), y + rng.uniform(8, 26))
         mid = (0.5 * (x + end[0]) + rng.normal(0, 3), 0.5 * (y + end[1]) + rng.normal(0, 2))
         metal += _wire(canvas, [(x, y), mid, end], 0.17, 0.09)

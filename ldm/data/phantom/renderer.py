@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ldm.data.phantom import exposure, lesions, medical_devices, probes
-from ldm.data.phantom.body import F32, Anatomy, Array, Cavity, Mask, draw_anatomy, rise
+from ldm.data.phantom.body import F32, Anatomy, Array, Cavity, Mask, draw_anatomy, power, rise
 from ldm.data.phantom.detector import Canvas, capsule, ellipsoid
 from ldm.data.phantom.findings import Phantom, stream
 from ldm.data.phantom.imaging import picture
@@ -53,14 +53,14 @@ def render(phantoms: Sequence[Phantom], size: int = 128) -> Rendered:
 def _chest_film(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[str, object]]:
     a = draw_anatomy(phantom)
     canvas = Canvas(a, size)
-    midline = canvas.x - F32(a.scoliosis) * np.sin(canvas.y / F32(9))
+    midline = canvas.x - F32(a.scoliosis) * np.sin(canvas.y / 9)
     x, right = np.abs(midline), midline < 0
     full, air = Cavity(a).path(x, canvas.y, right, 1.3 * canvas.pixel + 0.1)
     front, back, hila, heart = mediastinum(canvas.x, canvas.y, a, stream(phantom.seed, 9))
     middle = canvas.blur(front + back + hila[0] + hila[1], 0.2)
     air = canvas.blur(np.maximum(air - middle, 0), 0.12)
     grain = stream(phantom.seed, 2)
-    rough = canvas.texture(grain, 0.7) * F32(0.05) + canvas.texture(grain, 2.5) * F32(0.05)
+    rough = canvas.texture(grain, 0.7) * 0.05 + canvas.texture(grain, 2.5) * 0.05
     # the trees are thinner than life: 2.3; where trunks overlap near the hilum they count once
     blood = 1.6 * np.tanh(2.3 / 1.6 * vessels(canvas, a, stream(phantom.seed, 3)))
     blood = blood * np.clip(air / 6, 0, 1)
@@ -71,7 +71,7 @@ def _chest_film(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], di
     if "nodule" in probe:
         lungs.insert(probe["nodule"])
     bone, ribs = bones(canvas, a, stream(phantom.seed, 4))
-    patchy = 1 + F32(0.025) * (canvas.texture(grain, 6) + canvas.texture(grain, 2.2))
+    patchy = 1 + 0.025 * (canvas.texture(grain, 6) + canvas.texture(grain, 2.2))
     aerated = lungs.air * (1 - lungs.density)  # what the findings left, free of tissue
     soft = _trunk(canvas, a) * patchy - aerated + lungs.vessels + lungs.extra
     soft = np.maximum(soft - _airways(canvas) - _bowel_gas(canvas, a, phantom), 0)
@@ -117,20 +117,18 @@ def _chest_film(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], di
 def _trunk(canvas: Canvas, a: Anatomy) -> Array:
     """Depth of the whole body along the ray: trunk, shoulders, neck, arms, breasts, chin."""
     x, y = np.abs(canvas.x), canvas.y
-    low = np.maximum(y, F32(-1.0))
     belly = F32(0.06 + 0.1 * a.fat) * np.maximum(y - 8, 0)
-    wide = Cavity(a).lateral(low) + F32(a.wall + 2.2) + belly
+    wide = Cavity(a).lateral(np.maximum(y, -1.0)) + F32(a.wall + 2.2) + belly
     deep = F32(a.depth + 3.2 + 4.5 * a.fat) * (0.62 + 0.38 * rise(y, -13, 0))
     trunk = deep * np.sqrt(np.maximum(1 - (x / wide) ** 4, 0)) * rise(y, -18, -11)
     # the shoulders: a wedge whose upper edge falls from the neck to the arms
-    edge = F32(a.shoulder - 3.2) - F32(6.3) * np.exp(-((x / F32(8.5)) ** 2)) - F32(0.8 * a.fat)
-    edge = edge + F32(0.012) * np.maximum(x - 8, 0) ** 2
+    edge = F32(a.shoulder - 3.2) - 6.3 * np.exp(-((x / 8.5) ** 2)) - F32(0.8 * a.fat)
+    edge = edge + 0.012 * np.maximum(x - 8, 0) ** 2
     inside = np.maximum(y - edge, 0)
-    arms_end = F32(a.shoulder + 1.0)
-    wedge = F32(16 + 4 * a.fat) * np.sqrt(1 - np.exp(-inside / F32(1.6)))
-    fall = 1 - rise(y, arms_end, arms_end + 9)
+    wedge = F32(16 + 4 * a.fat) * np.sqrt(1 - np.exp(-inside / 1.6))
+    fall = 1 - rise(y, F32(a.shoulder + 1.0), F32(a.shoulder + 1.0) + 9)
     wedge *= np.sqrt(np.maximum(1 - (x / F32(20.5 + a.fat)) ** 6, 0)) * fall
-    neck = F32(11.0) * np.sqrt(np.maximum(1 - (x / F32(5.6 + 1.2 * a.fat)) ** 2, 0))
+    neck = F32(11) * np.sqrt(np.maximum(1 - (x / F32(5.6 + 1.2 * a.fat)) ** 2, 0))
     neck *= 1 - rise(y, -13, -7)
     total = _union(trunk, wedge, neck)
     for s in (-1, 1):
@@ -139,40 +137,36 @@ def _trunk(canvas: Canvas, a: Anatomy) -> Array:
         if a.breast:
             centre = s * (8.8 + 1.5 * a.fat)
             over = np.clip((F32(a.breast_y) - y) / 11, 0, 1)  # thins out upwards, full below
-            r = ((canvas.x - F32(centre)) / F32(7.2)) ** 2
-            r = r + (np.maximum(y - F32(a.breast_y), 0) / F32(4.0)) ** 2
+            r = ((canvas.x - F32(centre)) / 7.2) ** 2
+            r = r + (np.maximum(y - F32(a.breast_y), 0) / 4.0) ** 2
             total = total + F32(a.breast) * np.sqrt(np.maximum(1 - r, 0)) * (1 - over) ** 2
-    return total + ellipsoid(canvas, 0, a.chin - 6, 5.8, 6.0, 9.0)
+    return total + ellipsoid(canvas.x, canvas.y, 0, a.chin - 6, 5.8, 6.0, 9.0)
 
 
 def _union(*paths: Array) -> Array:
     """Smooth maximum of path lengths: bodies that overlap count once."""
-    total = sum(p**4 for p in paths)
-    return np.asarray(np.sqrt(np.sqrt(total)), F32)
+    return np.asarray(np.sqrt(np.sqrt(sum(power(p, 4) for p in paths))), F32)
 
 
 def _airways(canvas: Canvas) -> Array:
     """Air in trachea and main bronchi, which lie in the mediastinum's soft tissue."""
-    carina = (0.3, -3.6)
-    tubes = [
-        capsule(canvas, (0.0, -24.0), carina, 0.85),
-        capsule(canvas, carina, (-2.9, -0.4), 0.62),
-        capsule(canvas, carina, (4.0, -1.6), 0.55),
-    ]
-    return np.maximum.reduce(tubes) * F32(1.1)
+    top, carina, right, left = (0.0, -24.0), (0.3, -3.6), (-2.9, -0.4), (4.0, -1.6)
+    tubes = (top, carina, 0.85), (carina, right, 0.62), (carina, left, 0.55)
+    return np.maximum.reduce([capsule(canvas, *tube) for tube in tubes]) * F32(1.1)
 
 
 def _bowel_gas(canvas: Canvas, a: Anatomy, phantom: Phantom) -> Array:
     """The stomach's bubble under the left dome, flat below when standing, and bits of bowel gas."""
-    rng = stream(phantom.seed, 6)
-    g = a.gas
-    x, y = rng.normal(7.0, 1.0), a.dome[1] + 1.6 + 1.2 * g
-    bubble = ellipsoid(canvas, x, y, 1.2 + 2.2 * g, 0.7 + 1.3 * g, 7 * g, rng.normal(0, 0.15))
+    rng, size, x, y = stream(phantom.seed, 6), a.gas, canvas.x, canvas.y
+    at, half = (
+        (rng.normal(7, 1), a.dome[1] + 1.6 + 1.2 * size),
+        (1.2 + 2.2 * size, 0.7 + 1.3 * size),
+    )
+    gas = ellipsoid(x, y, *at, *half, 7 * size, rng.normal(0, 0.15))
     if phantom.view == "PA":
-        bubble *= canvas.edge(F32(y + 0.35) - canvas.y, 0.1)
-    gas = bubble
+        gas *= canvas.edge(F32(at[1] + 0.35) - y)
     for _ in range(int(rng.integers(0, 3))):
         at = rng.uniform(-11, 11), a.dome[0] + rng.uniform(5.5, 11)
         half = rng.uniform(0.8, 2.5), rng.uniform(0.6, 1.4)
-        gas = gas + ellipsoid(canvas, *at, *half, 1.3, rng.uniform(-1, 1))
-    return np.asarray(gas, F32)
+        gas += ellipsoid(x, y, *at, *half, 1.3, rng.uniform(-1, 1))
+    return gas

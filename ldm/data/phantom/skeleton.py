@@ -8,22 +8,18 @@ from ldm.data.phantom.findings import Rng
 
 CORTEX = 0.13  # cm of compact bone around every bone
 COMPACT, SPONGY = 1.7, 0.55  # mineral, relative to compact bone
+Each = Floats | float  # one number of all points, or one of each
 
 
 def bones(canvas: Canvas, anatomy: Anatomy, rng: Rng) -> tuple[Array, Array]:
     """Path length in compact bone of the whole skeleton, and of the ribs alone. [H, W] cm each."""
     ribs = _ribs(canvas, anatomy, rng)
     other = _girdle(canvas, anatomy, rng) + _spine(canvas, anatomy)
-    return (ribs + F32(1.25) * other) * F32(anatomy.bone), ribs
+    return (ribs + 1.25 * other) * F32(anatomy.bone), ribs
 
 
 def _rods(
-    canvas: Canvas,
-    curve: Floats,
-    side: Floats,
-    half: Floats | float,
-    thick: float = 1.0,
-    share: Floats | float = 1.0,
+    canvas: Canvas, curve: Floats, side: Floats, half: Each, thick: float, share: Each
 ) -> Floats:
     """[4, n] x, y, z and mass of points of hollow bones, denser at their edges where the ray runs
     along compact bone.
@@ -38,12 +34,9 @@ def _rods(
     hollow = np.sqrt(np.maximum(inner**2 - v**2, 0))
     depth = 2 * half * thick * (COMPACT * (np.sqrt(1 - v**2) - hollow) + SPONGY * hollow)
     step = np.linalg.norm(np.diff(curve, axis=1, append=curve[:, -1:]), axis=-1)
-    points = np.empty((4, *depth.shape))  # [4, K, t, v]
-    across = half * v
-    for i in range(3):
-        points[i] = curve[..., i, None] + across * side[..., i, None]
-    points[3] = depth * (step * share)[..., None] * (1.92 * half / count)
-    return points.reshape(4, -1)
+    mass = depth * (step * share)[..., None] * (1.92 * half / count)  # [K, t, v]
+    points = [curve[..., i, None] + half * v * side[..., i, None] for i in range(3)]
+    return np.stack([*points, mass]).reshape(4, -1)
 
 
 def rib_curves(a: Anatomy, side: int, jitter: Floats, count: int) -> tuple[Floats, Floats, Floats]:
@@ -108,15 +101,15 @@ def _girdle(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
         ridge = [(m + 0.4, joint + 0.6, back), (m + 3.5, joint - 0.8, back - 1)]
         bones = clavicle, [*medial, (*tip, back)], lateral, [*ridge, (16.8, top + 0.3, back + 2)]
         curves.append([np.array(points) * (s, 1, 1) for points in bones])
-        solid += F32(0.16) * _plate(canvas, s, [(m + 0.9, joint - 2.2), glenoid, tip])
+        solid += 0.16 * _plate(canvas, s, [(m + 0.9, joint - 2.2), glenoid, tip])
         head, elbow = (s * 18.2, joint + 0.4), (s * a.elbow[0], a.elbow[1])
-        solid += F32(0.22) * capsule(canvas, head, (head[0] + s * 0.4, head[1] + 1.2), 2.3)
+        solid += 0.22 * capsule(canvas, head, (head[0] + s * 0.4, head[1] + 1.2), 2.3)
         outer, marrow = capsule(canvas, head, elbow, 1.1), capsule(canvas, head, elbow, 0.75)
-        solid += F32(0.6) * (COMPACT * (outer - marrow) + SPONGY * marrow).astype(F32) * F32(0.7)
+        solid += 0.6 * (COMPACT * (outer - marrow) + SPONGY * marrow).astype(F32) * 0.7
     count = int(np.clip(40 / canvas.pixel, 60, 400))
     t = np.linspace(0, 1, count)
     half = 0.5 + 0.3 * np.exp(-((t / 0.12) ** 2)) + 0.15 * t**2  # of the clavicles
-    wide: list[Floats | float] = [half, 0.22, 0.5, 0.5]
+    wide: list[Each] = [half, 0.22, 0.5, 0.5]
     thick, clouds = (0.95, 0.6, 0.8, 0.5), []
     for i, points in enumerate(zip(*curves, strict=True)):
         curve = spline(np.stack(points), count)
@@ -129,33 +122,31 @@ def _girdle(canvas: Canvas, a: Anatomy, rng: Rng) -> Array:
 
 def _plate(canvas: Canvas, s: int, corners: list[tuple[float, float]]) -> Array:
     """The thin blade of a scapula: a triangle with soft edges."""
-    x, y = canvas.x * F32(s), canvas.y
-    inside = np.ones_like(canvas.x)
+    x, y, inside = canvas.x * F32(s), canvas.y, np.ones_like(canvas.x)
     for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
-        length = np.hypot(x1 - x0, y1 - y0)
         across = F32(x1 - x0) * (y - F32(y0)) - F32(y1 - y0) * (x - F32(x0))
-        inside *= canvas.edge(np.asarray(across / F32(length), F32))
+        inside *= canvas.edge(across / F32(np.hypot(x1 - x0, y1 - y0)))
     return inside
 
 
 def _spine(canvas: Canvas, a: Anatomy) -> Array:
     """Vertebrae: bodies and discs, end plates, pedicles, spinous and transverse processes."""
     y = canvas.y
-    x = canvas.x - F32(a.scoliosis) * np.sin(y / F32(9)) + F32(canvas.yaw * 0.35 * a.depth)
+    x = canvas.x - F32(a.scoliosis) * np.sin(y / 9) + F32(canvas.yaw * 0.35 * a.depth)
     level = (y - F32(a.apex)) / F32(a.rib_step)
-    level = level - F32(0.012) * level**2  # vertebrae grow downwards
+    level = level - 0.012 * level**2  # vertebrae grow downwards
     phase = level - np.floor(level)  # 0..1 down one vertebra and its disc
-    wide = F32(1.55) + F32(0.018) * (y - F32(a.apex))  # half width, growing downwards
-    waist = wide - F32(0.22) * np.sin(F32(np.pi) * np.clip(phase / F32(0.82), 0, 1))
-    body = canvas.edge((F32(0.41) - np.abs(phase - F32(0.41))) * F32(a.rib_step), 0.12)
+    wide = 1.55 + 0.018 * (y - F32(a.apex))  # half width, growing downwards
+    waist = wide - 0.22 * np.sin(F32(np.pi) * np.clip(phase / 0.82, 0, 1))
+    body = canvas.edge((0.41 - np.abs(phase - 0.41)) * F32(a.rib_step), 0.12)
     across = canvas.edge(waist - np.abs(x), 0.45)
-    plates = np.exp(-(((np.abs(phase - F32(0.41)) - F32(0.36)) / F32(0.06)) ** 2))
-    walls = np.exp(-(((np.abs(x) - waist + F32(0.15)) / F32(0.16)) ** 2))
-    bone = across * (F32(0.3) + body * (F32(0.18) + F32(0.2) * plates)) + F32(0.15) * across * walls
-    up = (phase - F32(0.33)) * F32(a.rib_step)
-    pedicle = np.sqrt(((np.abs(x) - wide + F32(0.45)) / F32(0.36)) ** 2 + (up / F32(0.5)) ** 2)
-    bone += F32(0.14) * np.exp(-(((pedicle - F32(0.9)) / F32(0.35)) ** 2))
-    spinous = (x / F32(0.32)) ** 2 + ((phase - F32(0.75)) * F32(a.rib_step) / F32(0.9)) ** 2
-    bone += F32(0.25) * np.exp(-spinous)
-    wing = (up / F32(0.42)) ** 2 + ((np.abs(x) - wide - F32(0.7)) / F32(1.0)) ** 2
-    return np.asarray(bone + F32(0.3) * np.exp(-wing), F32)
+    plates = np.exp(-(((np.abs(phase - 0.41) - 0.36) / 0.06) ** 2))
+    walls = np.exp(-(((np.abs(x) - waist + 0.15) / 0.16) ** 2))
+    bone = across * (0.3 + body * (0.18 + 0.2 * plates)) + 0.15 * across * walls
+    up = (phase - 0.33) * F32(a.rib_step)
+    pedicle = np.sqrt(((np.abs(x) - wide + 0.45) / 0.36) ** 2 + (up / 0.5) ** 2)
+    bone += 0.14 * np.exp(-(((pedicle - 0.9) / 0.35) ** 2))
+    spinous = (x / 0.32) ** 2 + ((phase - 0.75) * F32(a.rib_step) / 0.9) ** 2
+    bone += 0.25 * np.exp(-spinous)
+    wing = (up / 0.42) ** 2 + ((np.abs(x) - wide - 0.7) / 1.0) ** 2
+    return np.asarray(bone + 0.3 * np.exp(-wing), F32)

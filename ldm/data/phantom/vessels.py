@@ -6,8 +6,8 @@ And the mediastinum between the lungs, from which they come.
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from ldm.data.phantom.body import F32, Anatomy, Array, rise
-from ldm.data.phantom.detector import Canvas, Floats, ellipsoid_at
+from ldm.data.phantom.body import F32, SHAPES, Anatomy, Array, rise
+from ldm.data.phantom.detector import Canvas, Floats, ellipsoid
 from ldm.data.phantom.findings import Rng
 
 GENERATIONS = 6
@@ -33,22 +33,10 @@ def mediastinum(
     """
     floor = 0.5 * (a.dome[0] + a.dome[1]) + a.apex_down
     h, knob = a.heart, a.arch - 1.5
-    levels, left, right = np.array(
-        [  # y, and how far to the left and to the right of the midline the borders lie
-            (-24, 2.8, 2.6),
-            (-10, 2.5, 2.4),
-            (-7.2, 2.7 + knob, 2.5),
-            (-5.6, 3.4 + knob, 2.4),
-            (-4.0, 2.9 + 0.5 * knob, 2.5 + 0.5 * knob),
-            (-2.2, 3.5, 2.6 + 0.4 * knob),
-            (0.4, 4.4 * h, 3.2),
-            (3.2, 6.0 * h, 4.0 * h),
-            (6.2, 7.9 * h, 4.4 * h),
-            (8.6, 8.7 * h, 4.2 * h),
-            (10.6, 8.2 * h, 3.4 * h),
-            (13.5, 5.0, 2.2),
-        ]
-    ).T
+    # of each landmark: y, and how far to the left and to the right of the midline the borders lie:
+    # cm, and more for a wider knob and a larger heart
+    levels, *sides = np.array(SHAPES["mediastinum"]).T
+    left, right = (base + k * knob + of_heart * h for base, k, of_heart in (sides[:3], sides[3:]))
     # a high diaphragm squeezes the heart upwards, not the vessels
     levels = np.where(levels > -3, -3 + (levels + 3) * (floor + 3) / 12.5, levels)
     left = left * (1 + rng.normal(0, 0.035, 12)) + F32(0.35 * a.fat)
@@ -57,17 +45,17 @@ def mediastinum(
     curves = PchipInterpolator(levels, np.stack([left, right], 1))(rows.clip(-24, levels[-1]))
     left, right = (np.interp(y, rows, curve).astype(F32) for curve in curves.T)
     middle, half = 0.5 * (left - right), 0.5 * (left + right)
-    deep = F32(12) + F32(5.5 * h) * rise(y, -2, 5)
+    deep = 12 + F32(5.5 * h) * rise(y, -2, 5)
     across = np.maximum(1 - ((x - middle) / half) ** 2, 0)
     body = deep * np.sqrt(across)
     heart = across * (y > -1.5 * (floor / 9.5)) * (y < floor + 2.0)
     bow = F32(0.9 * a.unfold)
-    aorta_x = F32(2.0) + bow * np.sin(np.clip((y + 5) / 14, 0, 1) * F32(np.pi))
-    down = F32(5) * np.sqrt(np.maximum(1 - ((x - aorta_x) / F32(1.4)) ** 2, 0))
+    aorta_x = 2.0 + bow * np.sin(np.clip((y + 5) / 14, 0, 1) * F32(np.pi))
+    down = 5 * np.sqrt(np.maximum(1 - ((x - aorta_x) / 1.4) ** 2, 0))
     front = np.maximum(body, down * rise(y, -6, -4))
-    back = F32(5.5) * np.maximum(1 - (x / F32(4.2)) ** 2, 0)
+    back = 5.5 * np.maximum(1 - (x / 4.2) ** 2, 0)
     hila = [  # their great vessels
-        ellipsoid_at(x, y, hx * 0.95, hy + 0.8, 1.4, 2.4, 3.2 * a.vessel, -0.35 * side)
+        ellipsoid(x, y, hx * 0.95, hy + 0.8, 1.4, 2.4, 3.2 * a.vessel, -0.35 * side)
         for side in (-1, 1)
         for hx, hy in [hilum(a, side)]
     ]
