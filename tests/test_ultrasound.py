@@ -120,7 +120,7 @@ def test_the_truth_of_a_fetal_head_is_measured_in_its_mask() -> None:
     """Area and width of the drawn head give the biparietal diameter and the circumference."""
     for seed in range(5):
         parts, truth = fetus.fetal_head(seed)
-        view = fetus.fetal_view(truth, 200)
+        view = View((0, 0, 0), AXIAL, truth["view_width_cm"], 200)
         [head] = [
             (box, share) for p, box, share in Scene(parts).amounts(view, 0.02)
             if p.name == "fetal head"

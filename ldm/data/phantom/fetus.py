@@ -4,9 +4,10 @@ import numpy as np
 
 from ldm.data.phantom.findings import Rng, stream
 from ldm.data.phantom.person import about
-from ldm.data.phantom.scene import Part
-from ldm.data.phantom.solids import Solid, View, ellipsoid
-from ldm.data.phantom.views import AXIAL
+from ldm.data.phantom.scene import Part, move_parts
+from ldm.data.phantom.solids import ellipsoid
+
+Row = tuple[float, float, float, float, float]  # x, z, half axes, as shares of the head's; degrees
 
 
 def biparietal(weeks: float) -> float:
@@ -47,68 +48,52 @@ def fetal_head(seed: int) -> tuple[list[Part], dict[str, float]]:
     wall, fluid = rng.uniform(1.0, 3.5), rng.uniform(0.1, 1.2, 3)
     top = b + fluid[2] + wall
     shift = np.array([rng.normal(0, 0.1) * a, 0, 0])
-
-    def layer(material: str, depth: float, within: str) -> Part:
-        half = (40.0, 40.0, 30.0)
-        return Part("", material, ((ellipsoid((0, 0, top - 30 - depth), half),),), within)
-
     sac = ellipsoid((rng.normal(0, 1), 0, 0), (a + 2.5 * fluid[0], 9.0, b + fluid[2]))
+    layers = [("fat", 0.0, "air"), ("muscle", 0.35 * wall, "fat"), ("bowel", 0.6 * wall, "muscle")]
     parts = [
-        layer("fat", 0.0, "air"),
-        layer("muscle", 0.35 * wall, "fat"),
-        layer("bowel", 0.6 * wall, "muscle"),
-        Part("", "water", ((sac,),), "bowel"),
+        Part("", material, ((ellipsoid((0, 0, top - 30 - depth), (40, 40, 30)),),), within)
+        for material, depth, within in layers
     ]
-    parts += [part.moved(turn, shift) for part in brain]
-    truth = {
+    parts += [Part("", "water", ((sac,),), "bowel"), *move_parts(brain, turn, shift)]
+    return parts, {
         "weeks": weeks,
         "biparietal_mm": 10 * (2 * b - bone),
         "occipitofrontal_mm": 20 * a,
         "circumference_mm": 10 * perimeter(a, b),
         "view_width_cm": 2 * size,
     }
-    return parts, truth
-
-
-def fetal_view(truth: dict[str, float], size: int) -> View:
-    return View((0, 0, 0), AXIAL, truth["view_width_cm"], size)
 
 
 def _brain(a: float, b: float, bone: float, weeks: float, rng: Rng) -> list[Part]:
     """The head around the origin: forehead at +x, midline along x; sizes by eye."""
-
-    def solid(x: float, z: float, long: float, wide: float, degrees: float = 0.0) -> Solid:
-        half = (long * a, 0.6 * b, wide * b)
-        return ellipsoid((x * a, 0, z * b), half, about(1, degrees))
-
-    def both(name: str, material: str, within: str, *where: float) -> Part:
-        x, z, long, wide, tilt = where
-        pair = (solid(x, -z, long, wide, -tilt),), (solid(x, z, long, wide, tilt),)
-        return Part(name, material, pair[:sides], within)
-
-    def skull(name: str, material: str, less: float, within: str) -> Part:
-        half = (a - less, b - less, b - less)
-        return Part(name, material, ((ellipsoid((0, 0, 0), half),),), within)
-
+    size = np.array([a, b, b])
     horn, plexus, thin = rng.uniform(0.1, 0.2), rng.uniform(0.7, 0.95), 0.07 / b
     falx, insula = rng.uniform(0.7, 0.95), rng.uniform(0.55, 0.68)
     sides = 1 + (rng.random() < 0.4)  # of the half nearer to the probe little is seen
     sulci = rng.uniform([-0.7, -0.7, 0.02, -40], [0.7, 0.7, 0.15, 40], (int(weeks / 2) - 6, 4))
+
+    def inner(name: str, material: str, within: str, count: int, *rows: Row) -> Part:
+        """Ellipsoids far from the probe, and near to it if `count` is 2."""
+        groups = [
+            (ellipsoid(size * (x, 0, sign * z), size * (long, 0.6, wide), about(1, sign * turn)),)
+            for x, z, long, wide, turn in rows
+            for sign in (1, -1)[:count]
+        ]
+        return Part(name, material, tuple(groups), within)
+
+    folds = [(x, z * (1 - x**2), long, thin, turn) for x, z, long, turn in sulci.tolist()]
+    plexuses = (-0.32, -0.36, 0.25, horn * plexus, 10)
+    skull = [("", "muscle", -0.25, "water"), ("fetal head", "fetal skull", 0.0, "muscle")]
+    skull += [("brain", "fetal brain", bone, "fetal skull")]
     return [
-        skull("", "muscle", -0.25, "water"),
-        skull("fetal head", "fetal skull", 0.0, "muscle"),
-        skull("brain", "fetal brain", bone, "fetal skull"),
-        Part("", "membrane",
-             tuple((solid(x, z * (1 - x**2), s, thin, turn),) for x, z, s, turn in sulci),
-             "fetal brain"),
-        Part("midline", "membrane", ((solid(0, 0, falx, thin),),), "fetal brain"),
-        both("", "membrane", "fetal brain", -0.38, 0.36, 0.36, horn + thin, -10),
-        both("ventricles", "water", "membrane", -0.38, 0.36, 0.35, horn, -10),
-        both("choroid plexus", "choroid plexus", "water",
-             -0.32, 0.36, 0.25, horn * plexus, -10),
-        *(Part("thalami", "blood", ((solid(0.0, z, 0.2, 0.11, 90 * z),),), "fetal brain")
-          for z in (-0.13, 0.13)),
-        both("", "membrane", "fetal brain", 0.2, insula, 0.2, thin, 8),
-        Part("", "membrane", ((solid(0.42, 0, 0.14, 0.1 + thin),),), "fetal brain"),
-        Part("cavum", "water", ((solid(0.42, 0, 0.12, 0.1),),), "membrane"),
-    ]  # fmt: skip
+        *(Part(n, kind, ((ellipsoid((0, 0, 0), size - less),),), w) for n, kind, less, w in skull),
+        inner("", "membrane", "fetal brain", 1, *folds),
+        inner("midline", "membrane", "fetal brain", 1, (0, 0, falx, thin, 0)),
+        inner("", "membrane", "fetal brain", sides, (-0.38, -0.36, 0.36, horn + thin, 10)),
+        inner("ventricles", "water", "membrane", sides, (-0.38, -0.36, 0.35, horn, 10)),
+        inner("choroid plexus", "choroid plexus", "water", sides, plexuses),
+        inner("thalami", "blood", "fetal brain", 2, (0, -0.13, 0.2, 0.11, -11.7)),
+        inner("", "membrane", "fetal brain", sides, (0.2, -insula, 0.2, thin, -8)),
+        inner("", "membrane", "fetal brain", 1, (0.42, 0, 0.14, 0.1 + thin, 0)),
+        inner("cavum", "water", "membrane", 1, (0.42, 0, 0.12, 0.1, 0)),
+    ]
