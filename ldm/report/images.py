@@ -11,7 +11,7 @@ from ldm.judging.extractors import Extractor, open_extractor
 from ldm.metrics.estimate import Estimate
 from ldm.report import Report, memorization, page, set_distances
 from ldm.report.page import Block, Table
-from ldm.report.set_distances import FRECHET, KEPT, PAIRS, SIDE, View
+from ldm.report.set_distances import FRECHET, KEPT, PAIRS, SIDE, FeatureSet
 
 TITLE = "How far apart are two sets of images?"
 
@@ -74,14 +74,14 @@ def check_enough(extractor: Extractor, sets: Sequence[ImageSet], limit: int | No
 
 def table(
     extractor: Extractor,
-    views: tuple[View, View],
+    views: tuple[FeatureSet, FeatureSet],
     found: dict[str, Estimate],
-    halves: tuple[View, View],
+    halves: tuple[FeatureSet, FeatureSet],
     floor: dict[str, Estimate],
 ) -> Table:
     """views: the real set and the fake one, which `found` compares;  halves: what `floor` does"""
 
-    def n(name: str, pair: tuple[View, View]) -> str:
+    def n(name: str, pair: tuple[FeatureSet, FeatureSet]) -> str:
         return f"{pair[1].counted(name)} against {pair[0].counted(name)}"
 
     caption = (

@@ -35,7 +35,7 @@ def read_batches(
     yield from batches(bar, size)
 
 
-class View:
+class FeatureSet:
     """The features of a set by one extractor.
 
     even, odd: the moments of every other image;  features: [n, d] of those kept
@@ -62,9 +62,9 @@ class View:
         if any(keep):
             self.features = np.concatenate([self.features, batch[keep]])
 
-    def halves(self) -> tuple["View", "View"]:
+    def halves(self) -> tuple["FeatureSet", "FeatureSet"]:
         """Every other image, and the rest: their distance is that of two sets of one kind."""
-        even, odd = View(self.features.shape[1]), View(self.features.shape[1])
+        even, odd = FeatureSet(self.features.shape[1]), FeatureSet(self.features.shape[1])
         even.even, even.features = self.even, self.features[::2]
         odd.even, odd.features = self.odd, self.features[1::2]
         return even, odd
@@ -86,7 +86,7 @@ class Seen:
         skip_bad: bool = False,
     ) -> None:
         self.name, self.n = asked.name, 0
-        self.views: dict[str, View] = {}
+        self.views: dict[str, FeatureSet] = {}
         self.hashes: set[str] = set()
         self.small: list[NDArray[Any]] = []
         total = len(asked) if limit is None else min(limit, len(asked))
@@ -95,7 +95,7 @@ class Seen:
         for numbers, pictures in read_batches(asked, limit, skip_bad):
             for extractor in extractors:
                 features = fid.checked(extractor(pictures), least=1)
-                view = self.views.setdefault(extractor.name, View(features.shape[1]))
+                view = self.views.setdefault(extractor.name, FeatureSet(features.shape[1]))
                 view.update(features, [number in kept for number in numbers])
             self.hashes |= {fingerprint(image) for image in pictures}
             for number, image in zip(numbers, pictures, strict=True):
@@ -129,7 +129,7 @@ def shared(real: Seen, fake: Seen) -> int:
     return both
 
 
-def distances(real: View, fake: View, few: bool) -> dict[str, Estimate]:
+def distances(real: FeatureSet, fake: FeatureSet, few: bool) -> dict[str, Estimate]:
     """Each figure of `fake` against `real` with its jackknife interval; none for fewer than 10.
 
     few: a Fréchet distance of fewer images than features is given, too, by a name that says so

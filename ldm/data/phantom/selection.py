@@ -170,7 +170,7 @@ def _select(seed: int, where: Settings, exclude: Sequence[str]) -> Phantom:
         sex=draw("sex", SETTINGS["sex"]) if "sex" in where else base.sex,
         region=region,
         modality=modality,
-        side=side if region in REGIONS and REGIONS[region].paired else "",
+        side=side if region in REGIONS and REGIONS[region].limb else "",
         kind=kind,
         width=_millimetres("width", where.get("width", ("0",)), 1)[0][0],
         at=(x, y, z),

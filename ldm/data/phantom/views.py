@@ -1,13 +1,15 @@
 """Fields of view by name: which part of a person, from where, how large."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from ldm.data.phantom.findings import Phantom, stream
-from ldm.data.phantom.person import Frame, Person, Pose, about, cranium
-from ldm.data.phantom.solids import View
+from ldm.data.phantom.person import Frame, Person, Pose, about
+from ldm.data.phantom.solids import AXES, View
 
 # rows: right, down and away in a region's frame, which is that of a person who stands and faces us
 FRONTAL = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, -1]])
@@ -26,103 +28,42 @@ PLANES = {"axial": AXIAL, "coronal": FRONTAL, "sagittal": LATERAL}
 
 @dataclass(frozen=True)
 class Region:
-    """middle: (person, side) -> the frame at the region's middle;  width: cm for 170 cm of height
+    """A row of regions.json; lengths in cm, for 170 cm of height.
 
-    sections: the parts of `anatomy.SECTIONS` in the picture; those of a limb begin with "limb "
+    Its middle is a level of the spine, `lower` and `forward` of it; or `share` of a bone's length
+    (the hand's or foot's without one) down a limb of either side, and `across` it.
     """
 
-    middle: Callable[[Person, str], Frame]
-    width: tuple[float, float]
-    sections: tuple[str, ...]
-    paired: bool = False  # is there one on each side?
+    sections: Sequence[str]  # of `anatomy.parts_of`
+    width: tuple[float, float]  # the range of the field of view
+    level: float = 0.0
+    lower: float = 0.0
+    forward: float = 0.0
+    limb: str = ""
+    bone: str = ""
+    share: float = 0.0
+    across: float = 0.0
     from_above: bool = False  # is the frontal view one along the leg?
-    sliced: tuple[tuple[float, float], float, float] | None = None  # the width of slices, and how
-    # much lower and farther in front they lie, where that differs
-    flipped: bool = False
+    flipped: bool = False  # from behind, fingers up
     bend: tuple[str, float, float] | None = None  # a joint of the pose and its range in degrees
+    # the width of slices, and how much lower and farther in front they lie, where that differs
+    sliced: tuple[tuple[float, float], float, float] | None = None
 
-
-def _trunk(level: float, forward: float) -> Callable[[Person, str], Frame]:
-    def middle(person: Person, side: str) -> Frame:
-        return Frame(person.spine(level) + np.array([0, 0, forward]), np.eye(3))
-
-    return middle
-
-
-def _head(person: Person, side: str) -> Frame:
-    return Frame(cranium(person)[0] + np.array([0, 3.5, 0]), np.eye(3))
-
-
-def _limb(part: str, share: float, bone: str = "", across: float = 0.0) -> Callable[..., Frame]:
-    """A point along a limb, `share` of the bone's (else the hand's or foot's) length down it."""
-
-    def middle(person: Person, side: str) -> Frame:
-        frame = person.frame(f"{side} {part}")
-        length = person.lengths[bone] if bone else getattr(person, part)
-        point = (0, 0, share * length) if part == "foot" else (across, share * length, 0)
+    def middle(self, person: Person, side: str) -> Frame:
+        """The frame at the region's middle."""
+        if not self.limb:
+            return Frame(person.spine(self.level) + np.array([0, self.lower, self.forward]), AXES)
+        frame = person.frame(f"{side} {self.limb}")
+        length = person.lengths[self.bone] if self.bone else getattr(person, self.limb)
+        down = self.share * length
+        point = (0, 0, down) if self.limb == "foot" else (self.across, down, 0)
         return Frame(frame.at(point), frame.turn)
-
-    return middle
 
 
 REGIONS = {
-    "head": Region(_head, (24, 30), ("head", "neck"), sliced=((19, 24), -3.5, 0)),
-    "neck": Region(_trunk(4.0, 4.0), (19, 25), ("head", "neck", "girdle", "chest")),
-    "chest": Region(_trunk(12.5, 7.0), (36, 42), ("chest", "girdle", "abdomen")),
-    "abdomen": Region(_trunk(21.0, 7.0), (36, 44), ("abdomen", "pelvis", "lower chest")),
-    "spine": Region(
-        _trunk(21.3, 4.0), (22, 28), ("abdomen", "pelvis", "lower chest"),
-        sliced=((22, 28), 0, -4),
-    ),
-    "pelvis": Region(_trunk(24.6, 6.0), (36, 44), ("abdomen", "pelvis", "limb thigh")),
-    "shoulder": Region(
-        _limb("upper arm", 0.12, "humerus", -3.0), (22, 30),
-        ("chest", "girdle", "limb upper arm"), True, bend=("arm_out", 8, 45),
-    ),
-    "arm": Region(
-        _limb("upper arm", 0.45, "humerus", -3.0), (38, 48),
-        ("chest", "girdle", "abdomen", "limb upper arm", "limb forearm"), True,
-        bend=("arm_out", 8, 30),
-    ),
-    "elbow": Region(
-        _limb("forearm", 0.05, "radius"), (16, 30), ("limb upper arm", "limb forearm"), True,
-        bend=("elbow", 5, 95),
-    ),
-    "forearm": Region(
-        _limb("forearm", 0.5, "radius"), (28, 42),
-        ("limb upper arm", "limb forearm", "limb hand"), True,
-    ),
-    "wrist": Region(
-        _limb("hand", 0.1), (11, 15), ("limb forearm", "limb hand"), True, flipped=True
-    ),
-    "hand": Region(
-        _limb("hand", 0.35), (20, 32), ("limb forearm", "limb hand"), True, flipped=True
-    ),
-    "thigh": Region(
-        _limb("thigh", 0.5, "femur"), (38, 48), ("pelvis", "limb thigh", "limb shank"), True
-    ),
-    "knee": Region(
-        _limb("shank", 0.0, "tibia"), (11, 24), ("limb thigh", "limb shank"), True,
-        bend=("knee", 0, 35),
-    ),
-    "leg": Region(
-        _limb("shank", 0.45, "tibia"), (38, 46),
-        ("limb thigh", "limb shank", "limb foot"), True, bend=("knee", 0, 20),
-    ),
-    "ankle": Region(
-        _limb("shank", 0.97, "tibia"), (17, 33), ("limb shank", "limb foot"), True,
-        bend=("ankle", -5, 45),
-    ),
-    "foot": Region(
-        _limb("foot", 0.35), (26, 32), ("limb shank", "limb foot"), True,
-        from_above=True, bend=("ankle", 15, 40),
-    ),
-    "body": Region(
-        _trunk(22.5, 6.0), (186, 192),
-        ("head", "neck", "chest", "girdle", "abdomen", "pelvis", "limb upper arm",
-         "limb forearm", "limb hand", "limb thigh", "limb shank", "limb foot"),
-    ),
-}  # fmt: skip
+    name: Region(**row)
+    for name, row in json.loads(Path(__file__).with_name("regions.json").read_text()).items()
+}
 
 
 def pose_of(phantom: Phantom) -> Pose:
