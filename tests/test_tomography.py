@@ -118,6 +118,17 @@ def test_tissues_are_as_bright_as_every_reader_knows() -> None:
     assert of("T1 contrast", "white matter") == of("T1", "white matter")
 
 
+@pytest.mark.parametrize(("sequence", "agent"), [("T1", 0.0), ("T1 contrast", 0.7)])
+def test_a_picture_has_the_contrast_of_the_formula(sequence: str, agent: float) -> None:
+    """A tumour in white matter: the ratio of their signals, but for the coils' sensitivity."""
+    scene = Scene([ball("white matter", 5.0), ball("tumour", 1.5, "white matter")])
+    grey, _ = tomography.mr(scene, VIEW, np.random.default_rng(0), sequence)
+    found = grey[22:26, 22:26].mean() / grey[22:26, [14, 15, 32, 33]].mean()
+    tumour = tomography.signal(MATERIALS["tumour"], 500, 14, agent=agent)
+    white = tomography.signal(MATERIALS["white matter"], 500, 14)
+    assert found == pytest.approx(tumour / white, rel=0.12)
+
+
 def test_noise_of_a_magnitude_is_rician() -> None:
     """Mean sigma sqrt(pi / 2) without a signal, S + sigma^2 / (2 S) where it is strong."""
     rng, zero = np.random.default_rng(2), np.zeros((400, 400), np.float32)
