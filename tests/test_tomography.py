@@ -118,6 +118,19 @@ def test_tissues_are_as_bright_as_every_reader_knows() -> None:
     assert of("T1 contrast", "white matter") == of("T1", "white matter")
 
 
+def test_the_agent_brightens_a_tumour_in_a_picture_as_in_the_formula() -> None:
+    """Tumour over white matter around it, after the agent and before: the coils cancel."""
+    scene = Scene([ball("white matter", 5.0), ball("tumour", 1.5, "white matter")])
+
+    def ratio(sequence: str) -> float:
+        grey, _ = tomography.mr(scene, VIEW, np.random.default_rng(0), sequence)
+        return float(grey[22:26, 22:26].mean() / grey[22:26, [14, 15, 32, 33]].mean())
+
+    after, before = (tomography.signal(MATERIALS["tumour"], 500, 14, 0, c) for c in (0.7, 0))
+    # 16 pixels of a noise of 1-3 % each
+    assert ratio("T1 contrast") / ratio("T1") == pytest.approx(after / before, rel=0.03)
+
+
 def test_noise_of_a_magnitude_is_rician() -> None:
     """Mean sigma sqrt(pi / 2) without a signal, S + sigma^2 / (2 S) where it is strong."""
     rng, zero = np.random.default_rng(2), np.zeros((400, 400), np.float32)
