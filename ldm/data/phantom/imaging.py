@@ -52,6 +52,7 @@ def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[s
         path, named = radiograph.attenuation(scene, view)
         grey = radiograph.film(view, path, phantom, rng)
     elif phantom.modality == "ultrasound":
+        view = ultrasound.aimed(scene, view, rng)
         grey, named = ultrasound.scan(scene, view, rng)
     elif phantom.modality == "ct":
         contrast = rng.uniform(0.6, 1) if rng.random() < CONTRAST_SHARE else 0.0

@@ -223,7 +223,7 @@ def _folds(brain: Sequence[Solid], waves: Floats, out: float) -> Field:
         depth = np.full(points.shape[:-1], -9, F32)
         for lobe in brain:
             p = (points - lobe.hull[0]).astype(F32)
-            r = np.sqrt(np.einsum("...i,ij,...j->...", p, lobe.quadric.astype(F32), p))
+            r = np.sqrt(((p @ lobe.quadric.astype(F32)) * p).sum(-1))
             depth = np.maximum(depth, (1 - r) * np.linalg.norm(p, axis=-1) / np.maximum(r, 0.1))
         p = (points - middle).astype(F32)
         a, b, c = np.moveaxis(p @ waves.T.astype(F32), -1, 0)
