@@ -76,7 +76,7 @@ class Anatomy(SimpleNamespace):
         self.centre = (n(0, 1.2 + 0.8 * ap), n(3.0, 1.6 + 0.5 * ap) + 0.5 * breath)
 
 
-draw_anatomy = Anatomy
+draw_anatomy = Anatomy  # the name by which a body is made from its phantom
 
 
 def _limit(value: float, low: float, high: float) -> float:
