@@ -11,6 +11,8 @@ colon: level of the spine, x as a share of the chest's half width, z, radius, sh
 pelvis: name, place from the bladder, half axes, turn about x, standard deviation of the size
 horns: of a lateral ventricle, x, y, z and radius;  nuclei, hindbrain: name, material, within, place
     and half axes of a pair, or points and radii of a tube in the middle
+aorta, veins, airways: x, y, z and radius along each; of the aorta from the fifth point on, and of
+    the airways below the neck, z is that from the spine
 """
 
 from collections.abc import Callable, Sequence
