@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from ldm.data.phantom import sample_phantoms
-from ldm.data.phantom.anatomy import LIMBS
 from ldm.data.phantom.detector import Floats
-from ldm.data.phantom.limbs import bone_axis
+from ldm.data.phantom.limbs import limb
 from ldm.data.phantom.person import SIDES, Person, draw_person
 from ldm.data.phantom.scene import Part
 from ldm.data.phantom.solids import Groups, Solid, View
 
+PARTS = ("upper arm", "forearm", "hand", "thigh", "shank", "foot")
 LONG = {
     "upper arm": ("humerus",),
     "forearm": ("radius", "ulna"),
@@ -26,13 +26,13 @@ def _person(seed: int) -> Person:
     return draw_person(sample_phantoms([seed], findings=[])[0])
 
 
-def _bone(person: Person, limb: str, name: str, side: str = "left") -> Part:
-    return next(p for p in LIMBS[limb](person, side) if p.name == f"{side} {name}")
+def _bone(person: Person, part: str, name: str, side: str = "left") -> Part:
+    return next(p for p in limb(person, side, part) if p.name == f"{side} {name}")
 
 
-def _middle(person: Person, limb: str, name: str, side: str) -> Floats:
-    frame = person.frame(f"{side} {limb}")
-    solid = _bone(person, limb, name, side).groups[0][0]
+def _middle(person: Person, part: str, name: str, side: str) -> Floats:
+    frame = person.frame(f"{side} {part}")
+    solid = _bone(person, part, name, side).groups[0][0]
     return np.asarray(frame.turn @ solid.hull.mean(0) + frame.origin)
 
 
@@ -50,11 +50,11 @@ def test_each_limb_has_its_bones_once(side: str) -> None:
     """8 carpals, 7 tarsals, 5 metacarpals and metatarsals, 14 phalanges each, the rest once."""
     for seed in range(10):
         person = _person(seed)
-        names = Counter(p.name for limb in LIMBS for p in LIMBS[limb](person, side) if p.name)
+        names = Counter(p.name for part in PARTS for p in limb(person, side, part) if p.name)
         assert set(names.values()) == {1}
         assert all(name.startswith(side) for name in names)
         for part, first, short in (("hand", "metacarpal", 8), ("foot", "metatarsal", 7)):
-            here = {p.name for p in LIMBS[part](person, side) if p.name}
+            here = {p.name for p in limb(person, side, part) if p.name}
             assert sum(first in name for name in here) == 5
             assert sum(name.endswith(f" of the {part}") for name in here) == 14
             assert f"{side} middle phalanx 1 of the {part}" not in here
@@ -66,11 +66,11 @@ def test_each_limb_has_its_bones_once(side: str) -> None:
 def test_long_bones_are_as_long_as_the_person_says(seed: int) -> None:
     """From end to end, to 3 mm; the tibia from its plateau to the ankle's."""
     person = _person(seed)
-    for limb, names in LONG.items():
+    for part, names in LONG.items():
         for name in names:
-            solids = [s for group in _bone(person, limb, name).groups for s in group]
+            solids = [s for group in _bone(person, part, name).groups for s in group]
             if name == "tibia":
-                solids = [s for s in _bone(person, limb, name).groups[0] if len(s.hull) == 2]
+                solids = [s for s in _bone(person, part, name).groups[0] if len(s.hull) == 2]
             low, high = _span(solids)
             assert high - low == pytest.approx(person.lengths[name], abs=0.3), name
 
@@ -81,7 +81,7 @@ def test_left_is_left_and_thumb_and_fibula_lie_outside(side: str) -> None:
     person, sign = _person(3), 1 if side == "left" else -1
 
     def x(limb: str, name: str) -> float:
-        return sign * float(_middle(person, limb, name, side)[0])
+        return sign * float(_middle(person, part, name, side)[0])
 
     assert x("thigh", "femur") > 0
     assert x("shank", "fibula") > x("shank", "tibia") > 0
@@ -101,9 +101,9 @@ def test_knee_is_as_far_apart_as_its_joint_space(
     space = person.joint_space | {f"{side} medial": medial, f"{side} lateral": lateral}
     person = replace(person, joint_space=space, pose=replace(person.pose, knee=bend))
     groups = []
-    for limb, name in (("thigh", "femur"), ("shank", "tibia")):
-        frame = person.frame(f"{side} {limb}")
-        bone = _bone(person, limb, name, side).moved(frame.turn, frame.origin)
+    for part, name in (("thigh", "femur"), ("shank", "tibia")):
+        frame = person.frame(f"{side} {part}")
+        bone = _bone(person, part, name, side).moved(frame.turn, frame.origin)
         groups.append([s for group in bone.groups for s in group])
     frame = person.frame(f"{side} shank")
     axes = np.stack([frame.turn[:, 0], frame.turn[:, 2], frame.turn[:, 1]])  # rays run down
@@ -124,30 +124,11 @@ def test_worn_knees_grow_osteophytes_on_the_worn_side_alone() -> None:
     person = _person(2)
     even = replace(person, joint_space=dict.fromkeys(person.joint_space, 0.45))
     worn = replace(person, joint_space=even.joint_space | {"left medial": 0.1})
-    for limb, name in (("thigh", "femur"), ("shank", "tibia")):
-        before, after = (_bone(p, limb, name).groups[0] for p in (even, worn))
+    for part, name in (("thigh", "femur"), ("shank", "tibia")):
+        before, after = (_bone(p, part, name).groups[0] for p in (even, worn))
         assert len(after) == len(before) + 1
         assert after[-1].hull[0, 0] < -3
-        assert len(_bone(worn, limb, name, "right").groups[0]) == len(before)
-
-
-def test_axis_of_each_bone_lies_in_it() -> None:
-    """Its points are inside the bone's solids, and its radii reach to the surface or beyond."""
-    person = _person(5)
-    names = [(limb, n) for limb in LONG for n in LONG[limb]]
-    names += [("hand", "metacarpal 2"), ("foot", "metatarsal 2")]
-    names += [(part, f"proximal phalanx 1 of the {part}") for part in ("hand", "foot")]
-    for limb, name in names:
-        points, radii = bone_axis(person, "left", name)
-        solids = [s for group in _bone(person, limb, name).groups for s in group]
-        for p in points[1:-1]:
-            depth = [p @ s.quadric @ p + 2 * s.linear @ p + s.constant for s in solids]
-            along = [s.low - 1e-6 <= s.normal @ p <= s.high + 1e-6 for s in solids]
-            assert any(d < 0 and a for d, a in zip(depth, along, strict=True)), name
-        assert (radii > 0.1).all()
-        assert len(radii) == len(points)
-    with pytest.raises(ValueError, match="no shaft of 'left' 'patella'"):
-        bone_axis(person, "left", "patella")
+        assert len(_bone(worn, part, name, "right").groups[0]) == len(before)
 
 
 def test_persons_differ_and_seeds_do_not() -> None:

@@ -12,7 +12,7 @@ from ldm.data.phantom.organs import ORGANS
 from ldm.data.phantom.person import Person, draw_person
 from ldm.data.phantom.scene import Part, Scene
 from ldm.data.phantom.solids import View
-from ldm.data.phantom.thorax import Chest
+from ldm.data.phantom.thorax import Thorax
 from ldm.data.phantom.vessels import mediastinum
 from ldm.data.phantom.views import AXIAL, FRONTAL
 
@@ -116,7 +116,7 @@ def test_nodules_lie_where_the_film_has_them() -> None:
     for part, (x, y, *_) in zip(balls, drawn, strict=True):
         middle = part.groups[0][0].hull[0]
         np.testing.assert_allclose(middle[:2], np.array([x, y]) * person.scale[:2])
-        chest = Chest(person)
+        chest = Thorax(person)
         column = np.argmin(np.hypot(chest.x - x, chest.y - y))
         low, high = (edge.ravel()[column] for edge in chest.rear)
         assert low < middle[2] / person.scale[2] < high

@@ -1,8 +1,9 @@
 """The parts of a person by section, so that a picture builds only what it may show."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ldm.data.phantom import axial_skeleton
+from ldm.data.phantom.limbs import limb
 from ldm.data.phantom.organs import ORGANS
 from ldm.data.phantom.person import Person
 from ldm.data.phantom.scene import Part, move_parts
@@ -16,12 +17,11 @@ SECTIONS: dict[str, Callable[[Person], list[Part]]] = {
     "abdomen": axial_skeleton.abdomen,
     "pelvis": axial_skeleton.pelvis,
 }
-LIMBS: dict[str, Callable[[Person, str], list[Part]]] = {}
 # material and within of parts without a name; the last is the fat around the organs
 FLESH = (("fat", "air"), ("muscle", "fat"), ("fat", "muscle"))
 
 
-def parts_of(person: Person, names: tuple[str, ...], side: str) -> list[Part]:
+def parts_of(person: Person, names: Sequence[str], side: str) -> list[Part]:
     """The parts of the named sections; fat first, then muscle, then all that lies in them.
 
     names: "limb thigh" is that of one side, or of both where a region has no side
@@ -34,7 +34,7 @@ def parts_of(person: Person, names: tuple[str, ...], side: str) -> list[Part]:
         for one in [side] if side else ["left", "right"]:
             part = name.removeprefix("limb ")
             frame = person.frame(f"{one} {part}")
-            parts += move_parts(LIMBS[part](person, one), frame.turn, frame.origin)
+            parts += move_parts(limb(person, one, part), frame.turn, frame.origin)
     parts += [part for name in names if name in ORGANS for part in ORGANS[name](person)]
     flesh, rest = [], [part for part in parts if part.name or _kind(part) not in FLESH]
     for kind in FLESH:

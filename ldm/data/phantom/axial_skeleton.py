@@ -274,7 +274,8 @@ def _flesh(person: Person, low: float, high: float) -> list[Part]:
         layers.append([trunk])
         for sign in (-1, 1) if low < -10 * s[1] else ():  # apart: between arm and chest is air
             half = np.array([7.3, 8.5, 6.8]) * s + more * (0.4 + 1.2 * fat)
-            layers[-1].append([ellipsoid(s * [sign * 13.4, a.shoulder + 3.5, -1.5], half)])
+            y = a.shoulder + (3.5 if person.pose.arm_out < 90 else -8.0)  # or lifted with the arms
+            layers[-1].append([ellipsoid(s * [sign * 13.4, y, -1.5], half)])
             if a.breast and more and high > 15 * s[1]:
                 at = s * [sign * (8.3 + 1.3 * fat), a.breast_y - 1.5, 0.24 * a.depth]
                 trunk.append(ellipsoid(at, s * [6.6, 6.4, 4.6 + 0.9 * a.breast]))

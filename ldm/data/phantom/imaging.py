@@ -6,7 +6,6 @@ from functools import lru_cache
 import numpy as np
 
 from ldm.data.phantom import fetus, injuries, radiograph, tomography, ultrasound
-from ldm.data.phantom import limbs as limbs  # noqa
 from ldm.data.phantom.anatomy import parts_of
 from ldm.data.phantom.body import Array, Mask
 from ldm.data.phantom.detector import Floats
@@ -30,8 +29,11 @@ CONTRAST_SHARE = 0.6  # of CT, with contrast agent
 def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[str, object]]:
     """Grey [H, W] in [0, 1], a mask for each bone, organ and finding in it, and the truth."""
     rng = stream(phantom.seed, 105)
-    # the same body from every side, so that it is built once
-    body = replace(phantom, view="PA", kind="", width=0.0, at=(0.0, 0.0, 0.0))
+    # the same body from every side, so that it is built once; but for a lateral chest it lifts
+    # its arms
+    lifts = (phantom.region, phantom.modality, phantom.view) == ("chest", "xray", "lateral")
+    view_from = "lateral" if lifts else "PA"
+    body = replace(phantom, view=view_from, kind="", width=0.0, at=(0.0, 0.0, 0.0))
     person, scene, found, change = _body(body)
     if phantom.region == "fetal head":
         width = phantom.width / 10 or found["view_width_cm"]

@@ -8,16 +8,15 @@ Morphol 28:755), the long bones take theirs from `Person.lengths`.
 
 import json
 from collections import defaultdict
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ldm.data.phantom import anatomy
 from ldm.data.phantom.detector import Floats
 from ldm.data.phantom.findings import stream
-from ldm.data.phantom.person import SIDES, Person, about
+from ldm.data.phantom.person import Person, about
 from ldm.data.phantom.scene import Bone, Part, flesh, move_parts
 from ldm.data.phantom.solids import AXES, Solid, ball, chain, ellipsoid, frustum
 
@@ -76,21 +75,6 @@ def _tube(fit: _Fit, name: str, number: int) -> tuple[Floats, Floats]:
     """[n, 3] points and [n] radii of a long bone's tube; the first is its shaft."""
     line = np.array(_table()["long"][name]["tubes"][number]["line"])
     return fit.at(line[:, :3]), fit.girth * (1 if number else fit.stout) * line[:, 3]
-
-
-def bone_axis(person: Person, side: str, name: str) -> tuple[Floats, Floats]:
-    """The shaft's points [n, 3] in its limb's frame, and its radius at each [n]; cm.
-
-    name: "femur", "metacarpal 3", "proximal phalanx 2 of the hand"; the same on either side.
-    A bone's parts in `anatomy.LIMBS` are the one that bears its name and the nameless after it.
-    """
-    shafts = [bone for bone, table in _table()["long"].items() if table["tubes"]]
-    digits = {d.name: d for part in SPAN for ray in _rays(person, part) for d in ray}
-    if side not in SIDES or name not in (known := [*shafts, *digits]):
-        raise ValueError(f"no shaft of {side!r} {name!r}; left and right have {', '.join(known)}")
-    if name in shafts:
-        return _tube(_fit(person, name), name, 0)
-    return np.stack([digits[name].at(share) for share in (0, 0.5, 1)]), digits[name].radii
 
 
 def _parts(name: str, groups: list[Bone]) -> list[Part]:
@@ -211,7 +195,8 @@ def _flesh(person: Person, part: str, fit: _Fit) -> list[Part]:
     return parts
 
 
-def _limb(part: str, person: Person, side: str) -> list[Part]:
+def limb(person: Person, side: str, part: str) -> list[Part]:
+    """Flesh and bones of an upper arm, forearm, hand, thigh, shank or foot, in its own frame."""
     bones = [name for name, bone in _table()["long"].items() if bone["limb"] == part]
     fit = _fit(person, bones[0] if bones else part)
     parts = _flesh(person, part, fit)
@@ -224,7 +209,3 @@ def _limb(part: str, person: Person, side: str) -> list[Part]:
         parts += _parts(f"{side} {name}", [bone])
     digits = [digit for ray in _rays(person, part) for digit in ray]
     return [*parts, *(p for digit in digits for p in digit.parts(side, person.mineral))]
-
-
-for _part in ("upper arm", "forearm", "hand", "thigh", "shank", "foot"):
-    anatomy.LIMBS[_part] = partial(_limb, _part)

@@ -251,11 +251,14 @@ def _field(view: View, shape: Field, thickness: float | None) -> tuple[Box, Arra
         return None
     count = max(PLANES, int((depths[1] - depths[0]) / PLANE_STEP)) if thickness is None else 3
     step = (depths[1] - depths[0]) / count
-    u, v = view.at[None, x0:x1, None], view.at[y0:y1, None, None]
-    grid = (view.middle + u * view.axes[0] + v * view.axes[1]).astype(F32)
+    # x, y and z each in one piece: twice as fast as points one after the other
+    u, v = view.at[x0:x1], view.at[y0:y1, None]
+    right, down, away = view.axes[:, :, None, None]
+    grid = (view.middle[:, None, None] + u * right + v * down).astype(F32)
     total = np.zeros((y1 - y0, x1 - x0), F32)
     for w in depths[0] + step * (np.arange(count) + 0.5):
-        total += shape.share(grid + (w * view.axes[2]).astype(F32), max(step, view.pixel))
+        points = np.moveaxis(grid + (w * away).astype(F32), 0, -1)
+        total += shape.share(points, max(step, view.pixel))
     scale = step if thickness is None else 1 / count
     return (slice(y0, y1), slice(x0, x1)), total * F32(scale)
 

@@ -23,7 +23,7 @@ Span = tuple[Array, Array]  # z of the back and of the front end of each column
 Filled = tuple[Sequence[Span], Mask, Array | float]  # spans, of which columns, by which share
 
 
-class Chest:
+class Thorax:
     """Columns along z at x, y [H, W], all in the chest's own units: from z to z.
 
     From back to front: lung behind (`rear`), mediastinum or diaphragm, lung before it (`fore`).
@@ -100,7 +100,7 @@ class Chest:
 
 def chest_organs(person: Person) -> list[Part]:
     """Mediastinum, heart, great vessels, airways, lungs with their vessels, and findings."""
-    chest, a = Chest(person), person.anatomy
+    chest, a = Thorax(person), person.anatomy
     everywhere = np.ones_like(chest.right)
     between = (chest.y < 0.5 * sum(a.dome) + 1) & (chest.beside < 8)
     parts = [
@@ -148,7 +148,7 @@ def _tubes(person: Person) -> list[Part]:
     ]
 
 
-def _lung_vessels(chest: Chest) -> list[Part]:
+def _lung_vessels(chest: Thorax) -> list[Part]:
     """The trees of the film, x, y and calibre alike, with depths from a stream of their own."""
     person = chest.person
     x, y, radius, mass = trees(person.anatomy, stream(person.seed, 3))
@@ -171,7 +171,7 @@ def _lung_vessels(chest: Chest) -> list[Part]:
     ]
 
 
-def _nodules(chest: Chest, found: Finding, rng: Rng) -> list[Part]:
+def _nodules(chest: Thorax, found: Finding, rng: Rng) -> list[Part]:
     """The film's balls, as deep as they are wide, in the middle of the lung behind the heart."""
     parts, size = [], chest.person.scale
     for x, y, radius, long, turn in lesions.nodules(found, rng):
@@ -183,7 +183,7 @@ def _nodules(chest: Chest, found: Finding, rng: Rng) -> list[Part]:
     return parts
 
 
-def _effusion(chest: Chest, found: Finding, rng: Rng) -> Iterator[Filled]:
+def _effusion(chest: Thorax, found: Finding, rng: Rng) -> Iterator[Filled]:
     """Fluid below a level that climbs at the walls; lying, the rearmost part of the cavity."""
     a = chest.person.anatomy
     for side in SIDES[::-1]:
@@ -203,7 +203,7 @@ def _effusion(chest: Chest, found: Finding, rng: Rng) -> Iterator[Filled]:
         rng.uniform(0 if found.kind == "layering" else 1)
 
 
-def _pneumothorax(chest: Chest, found: Finding, rng: Rng) -> Iterator[Filled]:
+def _pneumothorax(chest: Thorax, found: Finding, rng: Rng) -> Iterator[Filled]:
     """Air between the chest's wall and the lung that has fallen back from it."""
     inner = Cavity(chest.person.anatomy, shrink=1.3 + 4.0 * found.size)
     half = inner.path(chest.beside, chest.y, chest.right)[0] / 2
@@ -211,7 +211,7 @@ def _pneumothorax(chest: Chest, found: Finding, rng: Rng) -> Iterator[Filled]:
     yield chest.lung(high=at - half) + chest.lung(low=at + half), chest.on(found.side), 1.0
 
 
-def _consolidation(chest: Chest, found: Finding, rng: Rng) -> Iterator[Filled]:
+def _consolidation(chest: Thorax, found: Finding, rng: Rng) -> Iterator[Filled]:
     """The film's patches as ragged balls within the lung."""
     for cm in (2.2, 0.9):  # the film's textures come first from the stream
         Plane(1, 1.0).texture(rng, cm)
@@ -227,14 +227,14 @@ def _consolidation(chest: Chest, found: Finding, rng: Rng) -> Iterator[Filled]:
         yield spans, chest.on(found.side), 0.55 + 0.35 * found.size
 
 
-def _edema(chest: Chest, found: Finding, rng: Rng) -> Iterator[Filled]:
+def _edema(chest: Thorax, found: Finding, rng: Rng) -> Iterator[Filled]:
     haze = lesions.hilar_haze(chest.x, chest.y, chest.person.anatomy) + F32(0.12)
     share = np.clip((0.1 + 0.25 * found.size) * haze, 0, 0.85)
     yield chest.lung(), np.ones_like(chest.right), share
 
 
 # the material that takes the place of lung, and where
-FILLED: dict[str, tuple[str, Callable[[Chest, Finding, Rng], Iterator[Filled]]]] = {
+FILLED: dict[str, tuple[str, Callable[[Thorax, Finding, Rng], Iterator[Filled]]]] = {
     "pneumothorax": ("air", _pneumothorax),
     "edema": ("water", _edema),
     "consolidation": ("water", _consolidation),

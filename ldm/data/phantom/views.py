@@ -76,6 +76,8 @@ def pose_of(phantom: Phantom) -> Pose:
     }
     pose |= {"leg_out": rng.uniform(2, 7), "ankle": rng.normal(0, 4), "elbow": rng.uniform(0, 10)}
     pose |= {"knee": rng.uniform(0, 6)}
+    if phantom.view == "lateral" and phantom.region == "chest":
+        pose["arm_out"] = 170.0
     if bend := REGIONS[phantom.region].bend:
         pose[bend[0]] = rng.uniform(bend[1], bend[2])
     return Pose(**pose)
