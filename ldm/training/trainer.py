@@ -23,6 +23,7 @@ from tqdm import tqdm
 from ldm import rng
 from ldm.config import ConfigError, to_dict
 from ldm.data.datasets import Batch
+from ldm.fast import half_norms
 from ldm.pictures import image_files
 from ldm.system import atomic
 from ldm.system.devices import Processes
@@ -118,6 +119,8 @@ class Trainer:
         if self.settings.precision == "auto":
             self._settle_precision()
         self.half = self.settings.precision == "bfloat16"
+        if self.half and self.device.type == "cpu":
+            half_norms.use(method.module)
         # the weights of norms and biases have one axis: decay would take away what they scale
         matrices = [p for p in self.parameters if p.ndim >= 2]
         self._make_optimizer(matrices, [p for p in self.parameters if p.ndim < 2])
