@@ -198,8 +198,7 @@ class LatentDiffusion:
         """Images [B, C, H, W] in [-1, 1] -> scaled latents [B, C_z, h, w]: the posterior's means.
 
         Editing needs the one most likely latent of an image; training draws from the posterior
-        instead (`Posterior.sample`), so that the U-Net sees all latents that decode to the image.
-        One at a time, as `decode`.
+        instead, so that the U-Net sees all latents that decode to it. One at a time, as `decode`.
         """
         batches = images.to(self.device, self.dtype).split(1)
         return torch.cat([self.vae.encode(one).mean for one in batches]) * self.scale_factor

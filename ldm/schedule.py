@@ -92,8 +92,7 @@ class NoiseSchedule:
     def velocity(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """v = sqrt(ab_t) eps - sqrt(1 - ab_t) x0
 
-        Progressive distillation (arXiv:2202.00512), section 4; their alpha_t, sigma_t are our
-        sqrt(ab_t), sqrt(1 - ab_t).
+        Progressive distillation (arXiv:2202.00512), section 4: alpha_t eps - sigma_t x0 there.
         """
         sqrt_ab, sqrt_rest = self._scales(t)
         return scaled(sqrt_ab, eps) - scaled(sqrt_rest, x0)
@@ -155,7 +154,6 @@ class NoiseSchedule:
         t = t.cpu()
         if t.min() < -1 or t.max() >= self.steps:
             raise ValueError(
-                f"timesteps must lie in -1 ... {self.steps - 1}, got {int(t.min())} to "
-                f"{int(t.max())}"
+                f"timesteps must be -1 ... {self.steps - 1}, got {int(t.min())} to {int(t.max())}"
             )
         return torch.where(t < 0, at_end, self.alpha_bar[t])

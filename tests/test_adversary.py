@@ -1,17 +1,19 @@
 """The autoencoder's adversary: its losses, and that each network learns its own side alone."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from conftest import SIZES, fit
 from test_pretraining import write_config
 from torch import nn
 
 from ldm.config import ConfigError
-from ldm.loss import adaptive_weight, hinge_loss, reconstruction_terms
+from ldm.loss import adaptive_weight, detail_loss, hinge_loss, reconstruction_terms
 from ldm.training.methods.model_parts import take_fitting
 from ldm.training.methods.patch_adversary import PatchAdversary
 from ldm.training.methods.pretraining import TrainVAE
@@ -41,13 +43,15 @@ def test_the_adaptive_weight_makes_both_pull_equally() -> None:
 
 
 def test_a_patch_is_seventy_pixels_wide() -> None:
-    """An output depends on 70 pixels across (arXiv:1611.07004), but for the norms' statistics."""
+    """An output depends on 70 pixels across (arXiv:1611.07004), and 2 beside them for the mean that
+    is taken from fine detail; but for the norms' statistics.
+    """
     adversary = PatchAdversary(1, 8)
     adversary.norms = nn.ModuleList(nn.Identity() for _ in adversary.norms)
     x = torch.randn(1, 1, 160, 160, requires_grad=True)
     adversary(x)[0, 0, 8, 8].backward()
     rows = x.grad[0, 0].abs().sum(dim=1).nonzero()
-    assert rows.max() - rows.min() + 1 == 70
+    assert rows.max() - rows.min() + 1 == 70 + 2 * 2
 
 
 def adversarial(tmp_path: Path, **options) -> TrainVAE:
@@ -140,3 +144,16 @@ def test_tensors_that_fit_are_taken_over(tmp_path, caplog) -> None:
     assert all(torch.equal(own[n], states["vae"][n]) for n in own.keys() - other)
     with pytest.raises(ConfigError, match="no tensor of its vae has the sizes"):
         take_fitting(nn.Linear(2, 3), states["vae"], "vae")
+
+
+def test_fine_detail_of_the_same_amplitude_is_no_loss() -> None:
+    """Detail halved costs log 2 everywhere, bright or faint; elsewhere than in x it is no help."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 1, 64, 64)
+    x[..., 32:] *= 0.2
+    above = x - F.avg_pool2d(x, 5, 1, 2, count_include_pad=False)
+    assert detail_loss(x, x) == 0
+    assert detail_loss(x - above, x) > 0.3
+    assert detail_loss(0.5 * x, x).item() == pytest.approx(math.log(2), abs=0.01)
+    assert detail_loss(x + 0.7, x).item() == pytest.approx(0, abs=0.01)  # no matter how bright
+    assert detail_loss(x.flip(-1), x) > 1  # as much in all, but on the other side

@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from ldm.config import ConfigError, from_dict
-from ldm.data import DataConfig, HoldOut, Source, sources
+from ldm.data import DataConfig, DataSource, HoldOut, sources
 from ldm.data.augmentation import augment_masked
 from ldm.data.datasets import Latents, check_shares, collect, draw, open_datasets
 from ldm.data.image_sets import open_set
@@ -46,7 +46,7 @@ RULE = HoldOut("region", least=5, share=0.2)
 
 
 def config(table: Path, **changes) -> DataConfig:
-    source = Source(str(table), group="region", hold_out=RULE)
+    source = DataSource(str(table), group="region", hold_out=RULE)
     given = {"sources": (source,), "size": 16, "cache": str(table.parent / "cache"), **changes}
     return DataConfig(**given)
 
@@ -97,7 +97,7 @@ def test_groups_are_drawn_by_a_power_of_their_size(table) -> None:
 def test_sources_and_phantoms_have_their_shares(table) -> None:
     """Shares of sources are relative; data.share is theirs together."""
     knees, hands = {"region": "knee"}, {"region": ["hand"]}
-    two = tuple(Source(str(table), share=s, where=w) for s, w in ((3, knees), (1, hands)))
+    two = tuple(DataSource(str(table), share=s, where=w) for s, w in ((3, knees), (1, hands)))
     datasets = open_datasets(config(table, sources=two, share=0.8, phantoms=2, size=32), 1)
     ids = draw(datasets, 20, torch.Generator().manual_seed(0)).ids
     assert Counter(name[0] for name in ids) == {"k": 12, "h": 4, "p": 4}
@@ -122,7 +122,7 @@ def test_bad_sources_are_refused(table, changes, message) -> None:
     own = {name: changes.pop(name) for name in ("where", "group") if name in changes}
     with pytest.raises(ConfigError, match=message):
         open_datasets(
-            config(table, sources=(Source(str(table), share=share, **own),), **changes), 1
+            config(table, sources=(DataSource(str(table), share=share, **own),), **changes), 1
         )
 
 

@@ -28,7 +28,7 @@ class HoldOut:
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """One of several tables of images."""
 
     path: str  # a folder of images, a CSV or phantoms:N:SEED:region=knee
@@ -45,7 +45,7 @@ class DataConfig:
 
     path: str | None = None  # a folder, a CSV or phantoms:N:SEED:region=knee; null: chest phantoms
     split: str | None = "train"  # rows of the CSV with this `split`, where it has that column
-    sources: tuple[Source, ...] = ()  # several, in the place of `path`
+    sources: tuple[DataSource, ...] = ()  # several, in the place of `path`
     balance: float = 0.5  # a group of n images of a source is drawn as often as n^balance
     share: float = 1.0  # of the images from `path` or `sources`; the rest are phantoms
     caption: str = "a photo of a lung xray"  # of images that come without one

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ldm import rng
 from ldm.config import ConfigError
-from ldm.data import DataConfig, Source, augmentation, phantom, row_captions, sources
+from ldm.data import DataConfig, DataSource, augmentation, phantom, row_captions, sources
 from ldm.data.cache import CachedRows
 from ldm.data.image_sets import (
     FileSet,
@@ -109,7 +109,7 @@ class Files(Unpadded, FileSet):
     source: one of data.sources, in the place of data.path
     """
 
-    def __init__(self, config: DataConfig, channels: int, source: Source | None = None) -> None:
+    def __init__(self, config: DataConfig, channels: int, source: DataSource | None = None) -> None:
         path = Path((source.path if source else config.path) or "")
         rows = sources.source_rows(source, config)[0] if source else read_rows(path, config)
         super().__init__(rows, path)

@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ldm.config import ConfigError, from_dict, read_yaml
-from ldm.data import DataConfig, HoldOut, Source
+from ldm.data import DataConfig, DataSource, HoldOut
 from ldm.data.image_sets import Row, read_rows
 from ldm.system import cli
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 HELD_OUT = "held_out"
 
 
-def source_rows(source: Source, config: DataConfig) -> tuple[list[Row], list[Row]]:
+def source_rows(source: DataSource, config: DataConfig) -> tuple[list[Row], list[Row]]:
     """The usable rows of a source that `where` lets through: to train on, and held out.
 
     The rule of `hold_out` is applied before `where`, so another `where` holds out the same.
@@ -80,13 +80,13 @@ def _patient(row: Row) -> str:
     return row.get("patient_id") or row["path"]
 
 
-def _wanted(source: Source) -> dict[str, list[str]]:
+def _wanted(source: DataSource) -> dict[str, list[str]]:
     """{column: the cells that it may have}"""
     values = {c: v if isinstance(v, list | tuple) else [v] for c, v in source.where.items()}
     return {column: [str(value) for value in of] for column, of in values.items()}
 
 
-def _check_columns(source: Source, rows: Sequence[Row]) -> None:
+def _check_columns(source: DataSource, rows: Sequence[Row]) -> None:
     for column in (*source.where, source.group, source.hold_out.of):
         if column and column not in rows[0]:
             raise ConfigError(

@@ -59,14 +59,14 @@ class Pace:
     def step(self) -> Iterator[None]:
         """Around a step."""
         began = time.perf_counter()
-        with self.counter if self.steps == 0 and self.left > FIRST else nullcontext():
+        with self.counter if self.steps == 0 else nullcontext():
             yield
         self.steps += 1
         if self.steps == 1:  # the counter and first calls make it slower than the others
             self.waiting = 0.0
         else:
             self.working += time.perf_counter() - began
-        if self.steps == FIRST < self.left:
+        if self.steps == FIRST:
             log.info("%s", self)
 
     @contextmanager

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from tqdm import tqdm
 from ldm import rng
 from ldm.config import ConfigError, to_dict
 from ldm.data.datasets import Batch
+from ldm.fast import half_norms
 from ldm.pictures import image_files
 from ldm.system import atomic
 from ldm.system.devices import Processes
@@ -118,11 +119,13 @@ class Trainer:
         if self.settings.precision == "auto":
             self._settle_precision()
         self.half = self.settings.precision == "bfloat16"
+        if self.half and self.device.type == "cpu":
+            half_norms.use(method.module)
         # the weights of norms and biases have one axis: decay would take away what they scale
         matrices = [p for p in self.parameters if p.ndim >= 2]
         self._make_optimizer(matrices, [p for p in self.parameters if p.ndim < 2])
         self.ema = EMA(self.parameters, self.settings.ema)
-        self.pace = throughput.Pace(0, 0, self.device, self.half)  # of no steps yet
+        self.pace: throughput.Pace | None = None  # of runs that are long enough
 
     def _make_optimizer(self, decayed: list[nn.Parameter], others: list[nn.Parameter]) -> None:
         groups: list[dict[str, Any]] = [{"params": decayed}]
@@ -174,12 +177,13 @@ class Trainer:
         with atomic.whole_file(self.folder / "config.yaml") as path:
             path.write_text(yaml.safe_dump(to_dict(self.config)))
         journal = training_run.Log(self.folder, start)
-        samples = settings.batch_size * settings.accumulate
-        self.pace = throughput.Pace(samples, steps - start, self.device, self.half)
+        if steps - start > throughput.FIRST:
+            samples = settings.batch_size * settings.accumulate
+            self.pace = throughput.Pace(samples, steps - start, self.device, self.half)
         bar = tqdm(range(start, steps), self.folder.name, steps, initial=start, unit="step")
         try:
             for step in bar:
-                with self.pace.step():
+                with self.pace.step() if self.pace else nullcontext():
                     row = self._step(step)
                 journal.write(row)
                 bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
@@ -196,7 +200,8 @@ class Trainer:
             raise
         finally:
             journal.close()
-        log.info("learned: %s; %s", self.method.summary(), self.pace.waited)
+        waited = f"; {self.pace.waited}" if self.pace else ""
+        log.info("learned: %s%s", self.method.summary(), waited)
 
     def _step(self, step: int) -> dict[str, float]:
         began, settings = time.perf_counter(), self.settings
@@ -219,7 +224,7 @@ class Trainer:
         """Add the gradient of one batch to the step's, or use it; returns figures and ids."""
         settings = self.settings
         key = (step, part) if part else (step,)
-        with self.pace.data():
+        with self.pace.data() if self.pace else nullcontext():
             batch = self._batch(key)
         loss, figures = self._loss(batch, key, self.half)
         if settings.update_in_backward:

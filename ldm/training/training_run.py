@@ -189,6 +189,7 @@ FREE = {
 FREE |= {f"train.{n}" for n in ("device", "attention", "compile", "unfold")}
 FREE |= {"train.update_in_backward", "train.checkpointing"}  # these change memory alone
 FREE |= {f"train.{n}" for n in ("steps", "save_every", "sample_every", "out", "learning_rate")}
+FREE |= {"method.detail", "method.adversary"}  # pulls, as the learning rate, are tuned on the way
 
 
 def refuse_other_settings(folder: Path, before: Any, now: Any, where: str = "") -> None:

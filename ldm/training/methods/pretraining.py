@@ -21,6 +21,7 @@ from ldm.data.datasets import Batch, check_shares, open_datasets
 from ldm.loss import (
     adaptive_weight,
     contrastive_loss,
+    detail_loss,
     diffusion_loss,
     hinge_loss,
     reconstruction_terms,
@@ -43,6 +44,7 @@ class VAEOptions:
     absolute: float = 0.1
     gradient: float = 0.1
     kl: float = 1e-4
+    detail: float = 0.0  # keeps the amplitude of fine detail
     adversary: float = 0.0  # its pull at the decoder, that of all errors of pixels being 1; 0: off
     adversary_width: int = 64  # channels of its first layer
 
@@ -57,7 +59,7 @@ class TrainVAE(PartTraining):
 
     def __init__(self, run: RunConfig) -> None:
         self.options = from_dict(VAEOptions, run.method, "method")
-        check_range(0, "method", self.options, "absolute", "gradient", "kl", "adversary")
+        check_range(0, "method", self.options, "absolute", "gradient", "kl", "detail", "adversary")
         check_range(1, "method", self.options, "adversary_width")
         self.parts = Parts(run, "vae")
         self.vae: VAE = self.parts.fresh("vae", run.train.seed)
@@ -82,6 +84,10 @@ class TrainVAE(PartTraining):
         self.datasets = open_datasets(run.data, config.image_channels)
         check_shares(self.datasets, run.train.batch_size)
 
+    def settings(self) -> dict[str, Any]:
+        there = {"with an adversary": True} if self.adversary is not None else {}
+        return super().settings() | there
+
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         options, vae = self.options, self.vae
         x, mask = crop(batch.images, batch.masks, options.crop, generator)
@@ -96,6 +102,8 @@ class TrainVAE(PartTraining):
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         loss = terms["squared"] + options.absolute * terms["absolute"]
         loss = loss + options.gradient * terms["gradient"]
+        if options.detail:
+            loss = loss + options.detail * detail_loss(y, x) / share
         psnr = 10 * torch.log10(4 / terms["squared"].detach())  # the range [-1, 1] is 2 wide
         figures = {"psnr": psnr.item(), "kl": kl.item()}
         if self.adversary is not None:
