@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ldm.config import ConfigError
-from ldm.data import DataConfig, Source, datasets
+from ldm.data import DataConfig, DataSource, datasets
 from ldm.pictures import image_files
 
 ROWS = [  # filename, labels, split, quality_flag
@@ -239,10 +239,10 @@ def test_phantoms_of_any_region_are_a_dataset(tmp_path) -> None:
         assert dataset.sample_id(index) == f"phantom-{3 + index}"
         assert any(word in dataset.caption(index, 0) for word in ("hand", "knee"))
         assert not dataset.findings(index).get("fracture")
-    sources = (Source(named, 1.0), Source("phantoms:4:0:region=head", 3.0))
+    sources = (DataSource(named, 1.0), DataSource("phantoms:4:0:region=head", 3.0))
     config = DataConfig(sources=sources, size=32, cache=str(tmp_path))
     assert [(len(d), s) for d, s in datasets.open_datasets(config, 1)] == [(6, 0.25), (4, 0.75)]
     with pytest.raises(ConfigError, match="goes with path and share alone"):
-        datasets.open_datasets(DataConfig(sources=(Source(named, where={"sex": "F"}),)), 1)
+        datasets.open_datasets(DataConfig(sources=(DataSource(named, where={"sex": "F"}),)), 1)
     with pytest.raises(ConfigError, match="no such region of phantoms: 'kne'"):
         datasets.open_datasets(DataConfig(path="phantoms:4:0:region=kne"), 1)

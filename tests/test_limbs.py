@@ -80,7 +80,7 @@ def test_left_is_left_and_thumb_and_fibula_lie_outside(side: str) -> None:
     """Palms to the front: thumb and fibula are away from the midline, the great toe is near it."""
     person, sign = _person(3), 1 if side == "left" else -1
 
-    def x(limb: str, name: str) -> float:
+    def x(part: str, name: str) -> float:
         return sign * float(_middle(person, part, name, side)[0])
 
     assert x("thigh", "femur") > 0

@@ -181,10 +181,10 @@ def is_phantoms(path: str | None) -> bool:
     return (path or "").startswith("phantoms:")
 
 
-def _open(config: DataConfig, channels: int, source: Source) -> Dataset:
+def _open(config: DataConfig, channels: int, source: DataSource) -> Dataset:
     if not is_phantoms(source.path):
         return Files(config, channels, source)
-    if source != Source(source.path, source.share):
+    if source != DataSource(source.path, source.share):
         raise ConfigError(f"data.sources: {source.path} goes with path and share alone")
     return Phantoms(config, channels, source.path)
 
