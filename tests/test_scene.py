@@ -80,7 +80,12 @@ def test_attenuation_is_that_of_what_lies_innermost() -> None:
     """Through the middle of flesh, bone and marrow: each length times its own mu, by hand."""
     bone = Bone("left femur").shaft([(0, -20, 0), (0, 20, 0)], 1.5, 0.5)
     flesh = Part("", "muscle", ((frustum((0, -20, 0), (0, 20, 0), 4, 4),),), "air")
-    path, named = attenuation(Scene([flesh, *bone.parts()]), VIEW)
+    parts = [
+        flesh,
+        Part("left femur", "compact bone", (tuple(bone.outer),)),
+        Part("", "spongy bone", (tuple(bone.inner),), "compact bone"),
+    ]
+    path, named = attenuation(Scene(parts), VIEW)
     mu = {name: material.mu for name, material in MATERIALS.items()}
     by_hand = mu["muscle"] * (8 - 3) + mu["compact bone"] * (3 - 2) + mu["spongy bone"] * 2
     # the middle lies between two pixels of 0.25 cm

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +72,15 @@ class Phantom:
     def is_chest_film(self) -> bool:
         """A frontal film of the chest, with the findings that only such a film can have."""
         return (self.region, self.modality) == ("chest", "xray") and self.view in ("PA", "AP")
+
+    def facts(self) -> dict[str, Any]:
+        """What is known before the picture is drawn."""
+        return {
+            **{key: getattr(self, key) for key in ("seed", "view", "sex", "age")},
+            "findings": [f.name for f in self.findings],
+            "sides": {f.name: f.side for f in self.findings if f.side},
+            "kinds": {f.name: f.kind for f in self.findings if f.kind},
+        }
 
     def finding(self, name: str) -> Finding | None:
         """The finding of that name, if there is one."""

@@ -35,26 +35,12 @@ def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[s
     view_from = "lateral" if lifts else "PA"
     body = replace(phantom, view=view_from, kind="", width=0.0, at=(0.0, 0.0, 0.0))
     person, scene, found, change = _body(body)
-    if phantom.region == "fetal head":
-        width = phantom.width / 10 or found["view_width_cm"]
-        view = View(np.asarray(phantom.at) / 10, AXIAL, width, size)
-    else:
-        view = view_of(phantom, person, size)
-        if phantom.view in PLANES:
-            places = [at for _, _, at, _ in change.values()]
-            _meet(
-                view,
-                [*places, *scene.middles(SHOWN_BY.get(f.name, f.name) for f in phantom.findings)],
-                rng,
-            )
+    view = _view(phantom, person, scene, size, rng, [at for _, _, at, _ in change.values()])
     named: Named
-    covered = 0.5  # the share of a pixel from which on it belongs to a mask; of rays, cm
     if phantom.modality == "xray":
-        covered = 0.03
         path, named = radiograph.attenuation(scene, view)
         grey = radiograph.film(view, path, phantom, rng)
     elif phantom.modality == "ultrasound":
-        view = ultrasound.aimed(scene, view, rng)
         grey, named = ultrasound.scan(scene, view, rng)
     elif phantom.modality == "ct":
         contrast = rng.uniform(0.6, 1) if rng.random() < CONTRAST_SHARE else 0.0
@@ -63,44 +49,50 @@ def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[s
         grey, named = tomography.ct(scene, view, rng, phantom.kind, THICKNESS, contrast, sigma)
     else:
         grey, named = tomography.mr(scene, view, rng, phantom.kind, THICKNESS)
-    masks: dict[str, Mask] = {}
-    for name, (box, amount) in named.items():
-        mask = masks.setdefault(name, np.zeros((size, size), bool))
-        # of a small finding, whatever is seen
-        mask[box] |= amount > (min(covered, 0.1) if phantom.finding(name) else covered)
-    if phantom.finding("cardiomegaly") and "heart" in masks:
-        masks["cardiomegaly"] = masks["heart"]
-    for name, (without, scene_with, at, reach) in change.items():
-        thickness = None if phantom.modality == "xray" else THICKNESS
-        paths = [radiograph.attenuation(one, view, thickness)[0] for one in (without, scene_with)]
-        u, v, _ = view.see(at)
-        near = np.hypot(view.u - u, view.v - v) < reach
-        masks[name] = near & (np.abs(paths[1] - paths[0]) > CHANGED)
-    masks = {name: mask for name, mask in masks.items() if mask.any()}
-    truth: dict[str, object] = {
-        "seed": phantom.seed,
-        "region": phantom.region,
-        "modality": phantom.modality,
-        "view": phantom.view,
-        "side": phantom.side,
-        "kind": phantom.kind,
-        "sex": phantom.sex,
-        "age": phantom.age,
+    masks = _masks(phantom, view, named, change)
+    truth = phantom.facts() | {
+        **{key: getattr(phantom, key) for key in ("region", "modality", "side", "kind")},
         "height_cm": person.height,
         "mm_per_pixel": 10 * view.pixel,
-        "findings": [f.name for f in phantom.findings],
-        "sides": {f.name: f.side for f in phantom.findings if f.side},
-        "kinds": {f.name: f.kind for f in phantom.findings if f.kind},
         "bones": [part.name for part in scene.parts if part.name in masks and part.is_bone],
     }
     return grey, masks, truth | found
 
 
-def _meet(view: View, places: list[Floats], rng: Rng) -> None:
-    """Moves a slice to the first finding, if there is one, as a radiologist who shows it does."""
-    if places:
+def _view(
+    phantom: Phantom, person: Person, scene: Scene, size: int, rng: Rng, places: list[Floats]
+) -> View:
+    """The picture's rays; a slice is moved to a finding, as a radiologist who shows it does."""
+    if phantom.region == "fetal head":
+        width = phantom.width / 10 or fetus.fetal_head(phantom.seed)[1]["view_width_cm"]
+        return ultrasound.aimed(scene, View(np.array(phantom.at) / 10, AXIAL, width, size), rng)
+    view = view_of(phantom, person, size)
+    places += scene.middles(SHOWN_BY.get(f.name, f.name) for f in phantom.findings)
+    if phantom.view in PLANES and places:
         depth = float(view.see(places[0])[2]) + float(np.clip(rng.normal(0, 0.08), -0.2, 0.2))
         view.middle = view.middle + depth * view.axes[2]
+    return ultrasound.aimed(scene, view, rng) if phantom.modality == "ultrasound" else view
+
+
+def _masks(
+    phantom: Phantom, view: View, named: Named, change: dict[str, Change]
+) -> dict[str, Mask]:
+    """Of named parts the pixels that they cover by more than 0.3 mm of the ray or half a slice."""
+    masks: dict[str, Mask] = {}
+    film, size = phantom.modality == "xray", view.size
+    for name, (box, amount) in named.items():
+        mask = masks.setdefault(name, np.zeros((size, size), bool))
+        # of a small finding in a slice a tenth is enough
+        mask[box] |= amount > (0.03 if film else 0.1 if phantom.finding(name) else 0.5)
+    if phantom.finding("cardiomegaly") and "heart" in masks:
+        masks["cardiomegaly"] = masks["heart"]
+    for name, (without, scene_with, at, reach) in change.items():
+        thickness = None if film else THICKNESS
+        paths = [radiograph.attenuation(one, view, thickness)[0] for one in (without, scene_with)]
+        u, v, _ = view.see(at)
+        near = np.hypot(view.u - u, view.v - v) < reach
+        masks[name] = near & (np.abs(paths[1] - paths[0]) > CHANGED)
+    return {name: mask for name, mask in masks.items() if mask.any()}
 
 
 @lru_cache(maxsize=4)

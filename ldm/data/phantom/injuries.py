@@ -26,9 +26,12 @@ def apply(
     """
     truth: Truth = {}
     for found in phantom.findings:
-        if found.name in ACTIONS:
-            rng = stream(phantom.seed, 70 + len(found.name))
-            parts, truth[found.name] = ACTIONS[found.name](parts, found, middle, reach, rng)
+        rng = stream(phantom.seed, 70 + len(found.name))
+        if found.name == "fracture":
+            parts, truth["fracture"] = _fracture(parts, found, middle, reach, rng)
+        elif found.name in GROWTHS:
+            added, size = GROWTHS[found.name](parts, found, rng)
+            parts, truth[found.name] = [*parts, *added], {"side": found.side, **size}
     return parts, truth
 
 
@@ -38,7 +41,8 @@ def _fracture(
     """A long bone cut by a plane; what lies beyond is shifted, turned and set apart a little."""
     places = []  # distance from the middle, bone, point, axis, radius
     for part in parts:
-        if part.material == "compact bone" and set(part.name.split()) & set(LONG):
+        words = part.name.split()
+        if part.material == "compact bone" and found.side in words and {*words} & {*LONG}:
             for solid in part.groups[0]:
                 p, q = solid.hull[0], solid.hull[-1]
                 if (length := float(np.linalg.norm(q - p))) > 0.8:
@@ -46,7 +50,7 @@ def _fracture(
                     distance = float(np.linalg.norm(point - middle))
                     places.append((distance, part.name, point, (q - p) / length, _radius(solid)))
     if not places:
-        raise ValueError("no long bone of this picture can break; choose another region")
+        raise ValueError(f"no long bone of the {found.side} side is here; choose another region")
     reach = max(reach, min(place[0] for place in places))
     near = [place for place in places if place[0] <= reach]
     # every bone in reach is as likely as any other, whatever the number of its pieces
@@ -93,67 +97,49 @@ def _half_space(normal: Floats, low: float = -np.inf, high: float = np.inf) -> S
     return Solid(nothing, np.zeros(3), -1.0, np.zeros((1, 3)), EVERYWHERE * AXES, normal, low, high)
 
 
-def _stone(
-    parts: list[Part], found: Finding, middle: Floats, reach: float, rng: Rng
-) -> tuple[list[Part], Truth]:
+def _stone(parts: list[Part], found: Finding, rng: Rng) -> tuple[list[Part], Truth]:
     kidney = _named(parts, f"{found.side} kidney")
-    size = 0.3 + 1.5 * found.size
-    half = 0.5 * size * rng.uniform(0.75, 1.0, 3)
+    half = 0.5 * (0.3 + 1.5 * found.size) * rng.uniform(0.75, 1.0, 3)
     at = kidney.groups[0][0].hull.mean(0) + rng.uniform(-1, 1, 3) * [0.6, 1.8, 0.4]
     stone = Part("kidney stone", "stone", ((ellipsoid(at, half),),), kidney.material)
-    return [*parts, stone], {"side": found.side, "size_mm": 20 * float(half.max())}
+    return [stone], {"size_mm": 20 * float(half.max())}
 
 
-def _tumour(
-    parts: list[Part], found: Finding, middle: Floats, reach: float, rng: Rng
-) -> tuple[list[Part], Truth]:
-    centre, half, sign = _brain(parts, found)
+def _tumour(parts: list[Part], found: Finding, rng: Rng) -> tuple[list[Part], Truth]:
+    """A ball with three lumps, in a swollen part of the white matter."""
+    centre, half = _brain(parts, found)
     radius = 0.7 + 1.8 * found.size
-    direction = np.array(
-        [sign * rng.uniform(0.5, 1), rng.uniform(-0.8, 0.3), rng.uniform(-0.8, 0.8)]
-    )
-    at = centre + direction / np.linalg.norm(direction) * (half - radius - 0.9) * 0.8
+    way = np.array([rng.uniform(0.5, 1), rng.uniform(-0.8, 0.3), rng.uniform(-0.8, 0.8)])
+    at = centre + way / np.linalg.norm(way) * (half - (radius + 0.9) * np.sign(half)) * 0.8
     swollen = ellipsoid(at, radius * rng.uniform(1.3, 1.8, 3))
     lumps = [ball(at + radius * 0.45 * rng.normal(size=3), radius * 0.75) for _ in range(3)]
-    added = [
-        Part("", "oedema", ((swollen,),), "white matter", (ellipsoid(centre, 0.97 * half),)),
+    brain = ellipsoid(centre, 0.97 * np.abs(half))
+    return [
+        Part("", "oedema", ((swollen,),), "white matter", (brain,)),
         Part("brain tumour", "tumour", ((ball(at, radius), *lumps),), "white matter"),
-    ]
-    return [*parts, *added], {"side": found.side, "size_mm": 20 * radius}
+    ], {"size_mm": 20 * radius}
 
 
-def _haemorrhage(
-    parts: list[Part], found: Finding, middle: Floats, reach: float, rng: Rng
-) -> tuple[list[Part], Truth]:
+def _haemorrhage(parts: list[Part], found: Finding, rng: Rng) -> tuple[list[Part], Truth]:
     """Epidural: a lens under the vault; subdural: a crescent along it; or in the brain itself."""
-    centre, half, sign = _brain(parts, found)
-    vault = ellipsoid(centre, 1.02 * half)
+    centre, half = _brain(parts, found)
     thick = 0.8 + 1.6 * found.size
-    if found.kind == "intracerebral":
-        at = centre + half * [
-            sign * rng.uniform(0.3, 0.5),
-            rng.uniform(-0.3, 0.1),
-            rng.normal(0, 0.2),
-        ]
-        solids, clip = (ellipsoid(at, thick * rng.uniform(0.7, 1.1, 3)),), (vault,)
-    elif found.kind == "epidural":
-        at = centre + half * [sign * 0.93, rng.uniform(-0.25, 0.1), rng.uniform(-0.3, 0.3)]
-        solids, clip = (ellipsoid(at, (thick, 2.6 + found.size, 3 + found.size)),), (vault,)
-    else:
-        at = centre + half * [sign * 0.95, -0.1, 0]
-        solids, clip = (ellipsoid(at, (0.6 * thick, 0.75 * half[1], 0.85 * half[2])),), (vault,)
-    blood = Part("brain haemorrhage", "bleeding", (solids,), "grey matter", clip)
-    return [*parts, blood], {"side": found.side, "kind": found.kind, "thickness_mm": 10 * thick}
+    place, size = {
+        "intracerebral": ((0.4, -0.1, 0.1), thick * rng.uniform(0.7, 1.1, 3)),
+        "epidural": ((0.93, -0.1, 0.1), np.array([thick, 2.6 + found.size, 3 + found.size])),
+        "subdural": ((0.95, -0.1, 0.0), np.abs(half) * [0, 0.75, 0.85] + [0.6 * thick, 0, 0]),
+    }[found.kind]
+    at = centre + half * (np.array(place) + rng.uniform(-1, 1, 3) * [0, 0.15, 0.2])
+    vault = ellipsoid(centre, 1.02 * np.abs(half))
+    blood = Part(found.name, "bleeding", ((ellipsoid(at, size),),), "grey matter", (vault,))
+    return [blood], {"kind": found.kind, "thickness_mm": 10 * thick}
 
 
-def _brain(parts: list[Part], found: Finding) -> tuple[Floats, Floats, float]:
-    """Centre and half axes of the brain, and the sign of the finding's side."""
+def _brain(parts: list[Part], found: Finding) -> tuple[Floats, Floats]:
+    """Centre and half axes of the brain; x points to the finding's side."""
     solid = _named(parts, "brain").groups[0][0]
-    return (
-        solid.hull[0],
-        np.linalg.norm(solid.spread, axis=1),
-        1.0 if found.side == "left" else -1.0,
-    )
+    towards = np.array([1.0 if found.side == "left" else -1.0, 1, 1])
+    return solid.hull[0], towards * np.linalg.norm(solid.spread, axis=1)
 
 
 def _named(parts: list[Part], name: str) -> Part:
@@ -164,10 +150,7 @@ def plate(parts: list[Part], truth: Truth, rng: Rng) -> list[Part]:
     """With a plate and four screws beside the broken bone."""
     at, radius = np.asarray(truth["at_cm"]), float(truth["width_mm"]) / 20
     bone = [s for part in parts if part.name == truth["bone"] for s in part.groups[0]]
-    near = min(
-        (s for s in bone if len(s.hull) > 1),
-        key=lambda s: float(np.linalg.norm(s.hull.mean(0) - at)),
-    )
+    near = min((s for s in bone if len(s.hull) > 1), key=lambda s: _distance(s, at))
     along = near.hull[-1] - near.hull[0]
     along = along / np.linalg.norm(along)
     out = np.cross(along, rng.normal(size=3))
@@ -184,11 +167,8 @@ def cast(parts: list[Part], truth: Truth) -> list[Part]:
     """With plaster round the broken limb, of which it is a cone."""
     at = np.asarray(truth["at_cm"])
     limbs = [[s for s in group if len(s.hull) > 1] for group in parts[0].groups]
-    limb = min(
-        filter(None, limbs),
-        key=lambda g: min(float(np.linalg.norm(s.hull.mean(0) - at)) for s in g),
-    )
-    near = [s for s in limb if np.linalg.norm(s.hull.mean(0) - at) < 12]
+    limb = min(filter(None, limbs), key=lambda group: min(_distance(s, at) for s in group))
+    near = [s for s in limb if _distance(s, at) < 12]
     p, q, radius = near[0].hull[0], near[-1].hull[-1], max(map(_radius, near))
     return [*_sleeve(p, q, radius, "cast", "plaster", 0.5), *parts]
 
@@ -210,13 +190,12 @@ def _sleeve(
     return [Part(name, material, ((outer,),), "air"), Part("", "air", ((inner,),), material)]
 
 
+def _distance(solid: Solid, point: Floats) -> float:
+    return float(np.linalg.norm(solid.hull.mean(0) - point))
+
+
 def _radius(solid: Solid) -> float:
     return float(np.abs(solid.spread).max())
 
 
-ACTIONS = {
-    "fracture": _fracture,
-    "kidney stone": _stone,
-    "brain tumour": _tumour,
-    "brain haemorrhage": _haemorrhage,
-}
+GROWTHS = {"kidney stone": _stone, "brain tumour": _tumour, "brain haemorrhage": _haemorrhage}

@@ -99,14 +99,7 @@ def _chest_film(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], di
         masks["probe"] = shape > 0.1 * shape.max()
     columns = np.flatnonzero(masks["heart"].any(0))
     heart_share = (np.ptp(columns) + 1) / size if len(columns) else 0.0
-    truth: dict[str, object] = {
-        "seed": phantom.seed,
-        "view": phantom.view,
-        "sex": phantom.sex,
-        "age": phantom.age,
-        "findings": [f.name for f in phantom.findings],
-        "sides": {f.name: f.side for f in phantom.findings if f.side},
-        "kinds": {f.name: f.kind for f in phantom.findings if f.kind},
+    truth = phantom.facts() | {
         "effusion_ml": lungs.volume,
         "cardiothoracic_ratio": float(heart_share) / (2 * a.width) * (a.view_width / a.scale),
         "ribs": 24,

@@ -126,12 +126,6 @@ class Bone:
         self.inner.append(ellipsoid(centre, np.maximum(long - cortex, 0.3 * long), turn))
         return self
 
-    def parts(self, within: str = "muscle") -> list[Part]:
-        return [
-            Part(self.name, "compact bone", (tuple(self.outer),), within),
-            Part("", "spongy bone", (tuple(self.inner),), "compact bone"),
-        ]
-
 
 def flesh(solids: Sequence[Sequence[Solid]], lean: Sequence[Sequence[Solid]]) -> list[Part]:
     """Skin and fat up to the first solids, muscle inside the second; one group a limb."""
