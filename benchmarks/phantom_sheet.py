@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.data.image_sets import open_set
-from ldm.data.phantom.selection import SCANNED, SLICED, USUAL
+from ldm.data.phantom.selection import SCANNED, usual
 from ldm.pictures import image_files
 
 NAMES = {"xray": "x-ray", "ct": "CT", "mr": "MRI", "ultrasound": "ultrasound"}
@@ -24,8 +24,8 @@ NAMES = {"xray": "x-ray", "ct": "CT", "mr": "MRI", "ultrasound": "ultrasound"}
 
 def rows() -> list[tuple[str, str, str]]:
     """(region, modality, settings) of each row."""
-    films = [(r, "xray", f"view={v}") for r in USUAL for v in ("frontal", "lateral")]
-    slices = [(r, m, "") for m, regions in SLICED.items() for r in regions]
+    films = [(r, "xray", f"view={v}") for r in usual("xray") for v in ("frontal", "lateral")]
+    slices = [(r, m, "") for m in ("ct", "mr") for r in usual(m)]
     return [*films, *slices, *((r, "ultrasound", "") for r in SCANNED)]
 
 

@@ -9,7 +9,7 @@ import torch
 from ldm.data.phantom import Phantom, Rendered, render
 from ldm.data.phantom.anatomy import parts_of
 from ldm.data.phantom.person import draw_person
-from ldm.data.phantom.selection import USUAL, parse, select
+from ldm.data.phantom.selection import parse, select, usual
 from ldm.data.phantom.views import PLANES, PROJECTIONS, REGIONS
 
 ALL = REGIONS["body"].sections
@@ -127,7 +127,7 @@ def test_bits_depend_on_seed_and_settings_alone(modality: str) -> None:
         assert torch.equal(batch.masks[name][1], mask[0])
 
 
-@pytest.mark.parametrize("region", [*USUAL, "elbow", "leg", "body"])
+@pytest.mark.parametrize("region", [*usual("xray"), "elbow", "leg", "body"])
 def test_every_region_fills_the_projects_range(region: str) -> None:
     """Images are within [-1, 1], use most of it, show bones, and the truth lists what is seen."""
     for view in PROJECTIONS:

@@ -53,7 +53,9 @@ def test_a_broken_bone_keeps_its_volume(region: str) -> None:
     for seed in range(3):
         before, after, truth, _ = broken(f"region={region},finding=fracture", seed)
         assert set(truth["bone"].split()) & set(LONG)
-        assert truth["bone"].startswith(select([seed], parse(f"region={region},finding=fracture"))[0].findings[0].side)
+        assert truth["bone"].startswith(
+            select([seed], parse(f"region={region},finding=fracture"))[0].findings[0].side
+        )
         whole = volume(before, truth["bone"])
         assert volume(after, truth["bone"]) == pytest.approx(whole, rel=0.04), truth
 

@@ -5,7 +5,7 @@ import pytest
 from ldm.config import ConfigError
 from ldm.data.image_sets import open_set
 from ldm.data.phantom import FINDINGS, caption, sample_phantoms
-from ldm.data.phantom.selection import USUAL, parse, possible, select
+from ldm.data.phantom.selection import parse, possible, select, usual
 from ldm.data.phantom.views import PROJECTIONS
 
 
@@ -21,7 +21,7 @@ def test_a_set_holds_what_was_asked_for() -> None:
 
 def test_nothing_asked_for_is_every_region_from_every_side() -> None:
     drawn = select(range(600), parse("modality=xray"))
-    assert {p.region for p in drawn} == set(USUAL)
+    assert {p.region for p in drawn} == set(usual("xray"))
     assert {p.view for p in drawn} == {*PROJECTIONS, "PA", "AP"}
 
 

@@ -197,8 +197,8 @@ def _solids(
     rows = slice(min(b[0].start for b, _, _ in seen), max(b[0].stop for b, _, _ in seen))
     columns = slice(min(b[1].start for b, _, _ in seen), max(b[1].stop for b, _, _ in seen))
     box = rows, columns
-    layers = [_placed(box, group) for group in seen]
-    cuts = [] if limit is None else [_placed(box, limit)]
+    layers = [_placed(view, box, group) for group in seen]
+    cuts = [] if limit is None else [_placed(view, box, limit)]
     half = np.inf if thickness is None else 0.5 * thickness
     for i, (front, back) in enumerate(layers):
         for one, two in cuts:
@@ -215,23 +215,14 @@ def _solids(
     return (box, amount if thickness is None else amount / F32(thickness))
 
 
-def _placed(box: Box, interval: Interval) -> tuple[Array, Array]:
-    """The interval's depths in a larger or other box; outside its own nothing is covered."""
-    (rows, columns), front, back = interval
-    if (rows, columns) == box:
+def _placed(view: View, box: Box, interval: Interval) -> tuple[Array, Array]:
+    """The interval's depths in another box; outside its own nothing is covered."""
+    own, front, back = interval
+    if own == box:
         return front, back
-    shape = box[0].stop - box[0].start, box[1].stop - box[1].start
-    one, two = np.full(shape, np.inf, F32), np.full(shape, -np.inf, F32)
-    y0, y1 = max(rows.start, box[0].start), min(rows.stop, box[0].stop)
-    x0, x1 = max(columns.start, box[1].start), min(columns.stop, box[1].stop)
-    if y0 < y1 and x0 < x1:
-        to = (
-            slice(y0 - box[0].start, y1 - box[0].start),
-            slice(x0 - box[1].start, x1 - box[1].start),
-        )
-        own = slice(y0 - rows.start, y1 - rows.start), slice(x0 - columns.start, x1 - columns.start)
-        one[to], two[to] = front[own], back[own]
-    return one, two
+    one, two = (np.full((view.size, view.size), x, F32) for x in (np.inf, -np.inf))
+    one[own], two[own] = front, back
+    return one[box], two[box]
 
 
 def _field(view: View, shape: Field, thickness: float | None) -> tuple[Box, Array] | None:

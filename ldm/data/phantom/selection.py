@@ -15,39 +15,7 @@ from ldm.data.phantom.tomography import SEQUENCES, WINDOWS
 from ldm.data.phantom.views import PLANES, PROJECTIONS, REGIONS
 
 SCANNED = ("abdomen", "fetal head")  # by ultrasound
-MODALITIES = {
-    "xray": tuple(REGIONS),
-    "ct": tuple(REGIONS),
-    "mr": tuple(REGIONS),
-    "ultrasound": SCANNED,
-}
-# the regions drawn where none is named; of films those of Adams et al. (arXiv:2209.13696)
-USUAL = (
-    "head",
-    "chest",
-    "shoulder",
-    "abdomen",
-    "pelvis",
-    "spine",
-    "hand",
-    "wrist",
-    "knee",
-    "ankle",
-)
-SLICED = {
-    "ct": ("head", "chest", "abdomen", "pelvis", "spine"),
-    "mr": ("head", "spine", "knee"),
-}
-USUAL_WINDOWS = {
-    "head": ("brain",),
-    "chest": ("soft tissue", "lung"),
-    "abdomen": ("soft tissue",),
-    "pelvis": ("soft tissue", "bone"),
-}  # all others are shown in the bone window
-LIMBS = (
-    *("shoulder", "arm", "elbow", "forearm", "wrist", "hand"),
-    *("pelvis", "thigh", "knee", "leg", "ankle", "foot"),
-)
+MODALITIES = {name: tuple(REGIONS) for name in ("xray", "ct", "mr")} | {"ultrasound": SCANNED}
 KINDS = {
     "fracture": ("transverse", "oblique", "displaced"),
     "brain haemorrhage": ("epidural", "subdural", "intracerebral"),
@@ -99,12 +67,20 @@ def _millimetres(name: str, values: Sequence[str], count: int) -> list[tuple[flo
     raise ValueError(f"{name} of phantoms must be {what}, got {'+'.join(values)!r}")
 
 
+def usual(modality: str) -> tuple[str, ...]:
+    """The regions drawn where none is named; of films those of Adams et al. (arXiv:2209.13696)."""
+    if modality == "ultrasound":
+        return SCANNED
+    return tuple(name for name, row in REGIONS.items() if modality in row.usual)
+
+
 def possible(region: str, modality: str) -> tuple[str, ...]:
     """The findings that a picture of the region can show."""
     found: list[str] = []
     if region == "chest":
         found += [name for name in FINDINGS if name != "support device" or modality == "xray"]
-    if region in LIMBS and modality in ("xray", "ct"):
+    row = REGIONS.get(region)
+    if row and any("limb" in part for part in row.sections) and modality in ("xray", "ct"):
         found.append("fracture")
     if region == "knee":
         found.append("arthrosis")
@@ -128,9 +104,9 @@ def select(seeds: Sequence[int], where: Settings, exclude: Sequence[str] = ()) -
 def _select(seed: int, where: Settings, exclude: Sequence[str]) -> Phantom:
     rng, what = stream(seed, 104), ""
 
-    def draw(name: str, known: Sequence[str], usual: Sequence[str] = ()) -> str:
+    def draw(name: str, known: Sequence[str], preferred: Sequence[str] = ()) -> str:
         """One of the values asked for that there are; if none was asked for, a usual one."""
-        asked = where.get(name) or usual or known
+        asked = where.get(name) or preferred or known
         if values := [value for value in asked if value in known]:
             return values[int(rng.integers(len(values)))]
         raise ValueError(f"no {name}{what} is {' or '.join(asked)}; it is {' or '.join(known)}")
@@ -138,8 +114,7 @@ def _select(seed: int, where: Settings, exclude: Sequence[str]) -> Phantom:
     regions = set(where.get("region", SETTINGS["region"]))
     fitting = [name for name, shown in MODALITIES.items() if regions & set(shown)]
     modality = draw("modality", fitting, ("xray",) if "xray" in fitting else ())
-    usual = {"xray": USUAL, "ultrasound": SCANNED, **SLICED}[modality]
-    region = draw("region", MODALITIES[modality], usual)
+    region = draw("region", MODALITIES[modality], usual(modality))
     what = f" of {modality} of the {region}"
     views = PROJECTIONS if modality == "xray" else PLANES if modality != "ultrasound" else ["axial"]
     view = draw("view", tuple(views))
@@ -150,7 +125,7 @@ def _select(seed: int, where: Settings, exclude: Sequence[str]) -> Phantom:
     side = draw("side", SETTINGS["side"])
     kind = ""
     if modality == "ct":
-        kind = draw("window", tuple(WINDOWS), USUAL_WINDOWS.get(region, ("bone",)))
+        kind = draw("window", tuple(WINDOWS), REGIONS[region].windows)
     elif modality == "mr":
         kind = draw("sequence", tuple(SEQUENCES))
     if (region, modality, view) == ("chest", "xray", "frontal"):

@@ -46,6 +46,8 @@ class Region:
     from_above: bool = False  # is the frontal view one along the leg?
     flipped: bool = False  # from behind, fingers up
     bend: tuple[str, float, float] | None = None  # a joint of the pose and its range in degrees
+    usual: Sequence[str] = ()  # the modalities in which it is drawn where no region is named
+    windows: Sequence[str] = ("bone",)  # of CT, where none is named
     # the width of slices, and how much lower and farther in front they lie, where that differs
     sliced: tuple[tuple[float, float], float, float] | None = None
 
