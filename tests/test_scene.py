@@ -5,7 +5,7 @@ import pytest
 
 from ldm.data.phantom.materials import MATERIALS
 from ldm.data.phantom.radiograph import attenuation
-from ldm.data.phantom.scene import Bone, Cloud, Field, Part, Scene
+from ldm.data.phantom.scene import Cloud, Field, Part, Scene
 from ldm.data.phantom.solids import View, ball, ellipsoid, frustum
 
 FRONT = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, -1]])
@@ -78,12 +78,11 @@ def test_a_cloud_keeps_its_volume() -> None:
 
 def test_attenuation_is_that_of_what_lies_innermost() -> None:
     """Through the middle of flesh, bone and marrow: each length times its own mu, by hand."""
-    bone = Bone("left femur").shaft([(0, -20, 0), (0, 20, 0)], 1.5, 0.5)
-    flesh = Part("", "muscle", ((frustum((0, -20, 0), (0, 20, 0), 4, 4),),), "air")
+    ends = (0, -20, 0), (0, 20, 0)
     parts = [
-        flesh,
-        Part("left femur", "compact bone", (tuple(bone.outer),)),
-        Part("", "spongy bone", (tuple(bone.inner),), "compact bone"),
+        Part("", "muscle", ((frustum(*ends, 4, 4),),), "air"),
+        Part("left femur", "compact bone", ((frustum(*ends, 1.5, 1.5),),)),
+        Part("", "spongy bone", ((frustum(*ends, 1, 1),),), "compact bone"),
     ]
     path, named = attenuation(Scene(parts), VIEW)
     mu = {name: material.mu for name, material in MATERIALS.items()}

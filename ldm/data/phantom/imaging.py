@@ -44,9 +44,7 @@ def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[s
         grey, named = ultrasound.scan(scene, view, rng)
     elif phantom.modality == "ct":
         contrast = rng.uniform(0.6, 1) if rng.random() < CONTRAST_SHARE else 0.0
-        # a head is scanned with more dose: 4 HU of noise
-        sigma = 4.0 if phantom.kind == "brain" else None
-        grey, named = tomography.ct(scene, view, rng, phantom.kind, THICKNESS, contrast, sigma)
+        grey, named = tomography.ct(scene, view, rng, phantom.kind, THICKNESS, contrast)
     else:
         grey, named = tomography.mr(scene, view, rng, phantom.kind, THICKNESS)
     masks = _masks(phantom, view, named, change)

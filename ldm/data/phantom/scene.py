@@ -16,7 +16,6 @@ from ldm.data.phantom.solids import (
     Point,
     Solid,
     View,
-    chain,
     ellipsoid,
     move,
 )
@@ -97,21 +96,6 @@ class Bone:
     name: str
     outer: list[Solid] = field(default_factory=list)
     inner: list[Solid] = field(default_factory=list)
-
-    def shaft(
-        self,
-        curve: Floats | Sequence[Point],
-        radius: Floats | Sequence[float] | float,
-        cortex: float,
-        flat: float = 1.0,
-        front: Point = (0, 0, 1),
-    ) -> "Bone":
-        """A tube along the points [n, 3] with a radius at each; flat, front: as `frustum`."""
-        line = np.asarray(curve, float)
-        r = np.broadcast_to(np.asarray(radius, float), (len(line),))
-        self.outer += chain(line, r, flat, front)
-        self.inner += chain(line, np.maximum(r - cortex, 0.15 * r), flat, front)
-        return self
 
     def end(
         self,
