@@ -122,11 +122,11 @@ def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
 
 
 BUDGETS = {  # rule 5: lines
-    "ldm": 19_550,
+    "ldm": 22_500,
     "ldm/report": 7_000,
-    "ldm/data": 5_800,
+    "ldm/data": 5_950,
     "ldm/weights": 2_500,
-    "tests": 15_750,
+    "tests": 17_200,
 }
 
 
