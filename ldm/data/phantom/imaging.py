@@ -108,7 +108,10 @@ def _body(phantom: Phantom) -> tuple[Person, Scene, injuries.Truth, dict[str, Ch
     parts, truth = injuries.apply(parts, phantom, middle, 0.4 * region.width[0] * scale)
     if broken := truth.get("fracture"):
         reach = 0.1 * broken["width_mm"] + 0.1 * broken["displacement_mm"] + 0.5
-        change["fracture"] = Scene(whole), Scene(parts), np.array(broken["at_cm"]), reach
+        old, new = ({id(part) for part in some} for some in (whole, parts))
+        bone = Scene([part for part in whole if id(part) not in new])
+        pieces = Scene([part for part in parts if id(part) not in old])
+        change["fracture"] = bone, pieces, np.array(broken["at_cm"]), reach
         treated = rng.random()
         if treated < PLASTER_SHARE and broken["bone"].split()[-1] in injuries.IN_PLASTER:
             parts = injuries.cast(parts, broken)
