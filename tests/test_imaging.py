@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import GOLDENS
 
-from ldm.data.phantom import Phantom, Rendered, render
+from ldm.data.phantom import BODY_VERSION, Phantom, Rendered, render
 from ldm.data.phantom.anatomy import parts_of
 from ldm.data.phantom.person import draw_person
 from ldm.data.phantom.selection import parse, select, usual
@@ -71,6 +72,22 @@ def test_a_body_has_all_its_bones() -> None:
 def test_500_bodies_have_all_their_bones() -> None:
     for seed in range(500):
         check_counts(bones(seed))
+
+
+def golden_pictures() -> np.ndarray:
+    """[20, 8, 8] means of blocks of 8 x 8 pixels."""
+    wheres = [f"region={region}" for region in usual("xray")]
+    wheres += [f"region={r},modality={m}" for m in ("ct", "mr", "ultrasound") for r in usual(m)]
+    pictures = torch.cat([drawn(where, 21, 64)[1].images for where in wheres])
+    return torch.nn.functional.avg_pool2d(pictures, 8)[:, 0].numpy()
+
+
+def test_a_seed_gives_the_pixels_that_the_body_version_names() -> None:
+    """Made with version 1. If they change on purpose, BODY_VERSION changes, or caches and
+    checkpoints would pass for those of other pixels.
+    """
+    made = np.load(GOLDENS / "phantoms.npz")
+    np.testing.assert_allclose(golden_pictures(), made[f"body_{BODY_VERSION}"], atol=5e-3)
 
 
 def test_left_is_left_in_every_view_of_a_trunk() -> None:

@@ -84,7 +84,7 @@ class Phantoms(Unpadded, PhantomSet):
         unwanted = excluded_phantoms(config)
         if named:
             chosen = named_phantoms(named, unwanted)
-            what = digest([phantom.VERSION, named, unwanted])
+            what = digest([phantom.VERSION, phantom.BODY_VERSION, named, unwanted])
         else:
             chosen = configured_phantoms(config)
             what = digest([phantom.VERSION, config.phantom_seed, config.phantoms, unwanted])

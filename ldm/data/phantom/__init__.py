@@ -29,3 +29,4 @@ from ldm.data.phantom.renderer import Rendered, render
 # names the pixels that a seed gives, in caches and in checkpoints; any new value will do once
 # tests/test_phantom.py says that they changed
 VERSION = "82fddccd4766"
+BODY_VERSION = "1"  # the same of all but frontal chest films: tests/test_imaging.py
