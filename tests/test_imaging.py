@@ -181,6 +181,27 @@ def test_a_slice_meets_the_finding_that_it_is_said_to_show() -> None:
             assert picture.masks[phantom.findings[0].name].any(), (where, view)
 
 
+def test_findings_of_the_chest_have_a_size_in_3d() -> None:
+    """Nodules in mm, of a few cm; fluid in ml, the more the larger; the same on film and CT."""
+    for seed in (3, 8):
+        where = "region=chest,finding={},{}"
+        lateral, ct = (
+            drawn(where.format("nodule", w), seed, 48)[1].truth[0]["nodule"]
+            for w in ("view=lateral", "modality=ct,view=axial")
+        )
+        assert lateral == ct
+        assert 1 <= len(ct["diameters_mm"]) <= 3
+        assert all(18 < mm < 65 for mm in ct["diameters_mm"])
+        phantom = select([seed], parse(where.format("pleural effusion", "modality=ct")))[0]
+        found = phantom.finding("pleural effusion")
+        assert found is not None
+        volumes = []
+        for size in (0.2, 0.5, 0.9):
+            one = replace(phantom, findings=(replace(found, size=size, side="left"),))
+            volumes.append(render([one], 48).truth[0]["pleural effusion"]["volume_ml"])
+        assert 30 < volumes[0] < volumes[1] < volumes[2] < 4000
+
+
 def test_persons_differ() -> None:
     """1,000 seeds are 1,000 persons, and heights are those of men and women (NCD-RisC 2016)."""
     phantoms = select(range(1000), parse("region=body"))

@@ -63,6 +63,7 @@ def test_a_field_and_solids_of_one_shape_have_one_picture() -> None:
     summed = amount([Part("", "lung", (), "muscle", other=shape)])
     inside = np.hypot(VIEW.u, VIEW.v) < 2.0
     np.testing.assert_allclose(summed[inside], chord(2.5)[inside], atol=0.12)
+    assert shape.volume() == pytest.approx(4 / 3 * np.pi * 2.5**3, rel=0.02)
     cut = amount([Part("", "lung", (), "muscle", other=shape)], 0.5)
     assert cut[24, 24] == pytest.approx(1)
     assert cut[24, 12] == 0

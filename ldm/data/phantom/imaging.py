@@ -11,7 +11,7 @@ from ldm.data.phantom.body import Array, Mask
 from ldm.data.phantom.detector import Floats
 from ldm.data.phantom.findings import Phantom, Rng, stream
 from ldm.data.phantom.person import Person, draw_person
-from ldm.data.phantom.scene import Part, Scene
+from ldm.data.phantom.scene import Field, Part, Scene
 from ldm.data.phantom.solids import Box, View
 from ldm.data.phantom.views import AXIAL, PLANES, REGIONS, pose_of, view_of
 
@@ -117,6 +117,13 @@ def _body(phantom: Phantom) -> tuple[Person, Scene, injuries.Truth, dict[str, Ch
             parts = injuries.cast(parts, broken)
         elif treated < PLASTER_SHARE + HARDWARE_SHARE and " rib " not in broken["bone"]:
             parts = injuries.plate(parts, broken, rng)
+    for part in parts:
+        if phantom.finding(part.name) and isinstance(part.other, Field):
+            size = truth.setdefault(part.name, {"volume_ml": 0.0})
+            size["volume_ml"] += part.other.volume()
+        elif part.name == "nodule":
+            across = 20 * float(np.linalg.norm(part.groups[0][0].spread, axis=1).max())
+            truth.setdefault("nodule", {"diameters_mm": []})["diameters_mm"].append(across)
     if phantom.finding("edema"):
         change["edema"] = Scene(_without(phantom, "edema")[1]), Scene(whole), middle, np.inf
     if worn := phantom.finding("arthrosis"):
