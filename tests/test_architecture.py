@@ -122,7 +122,7 @@ def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
 
 
 BUDGETS = {  # rule 5: lines
-    "ldm": 22_500,
+    "ldm": 22_550,
     "ldm/report": 7_000,
     "ldm/data": 5_950,
     "ldm/weights": 2_500,
