@@ -61,6 +61,8 @@ def test_findings_are_those_that_a_picture_can_show() -> None:
 def test_settings_in_mm_move_and_scale_the_picture() -> None:
     phantom = select([0], parse("region=body,width=300,at=0:250:-10"))[0]
     assert (phantom.width, phantom.at) == (300.0, (0.0, 250.0, -10.0))
+    drawn = select(range(40), parse("region=body,width=300+500,at=0:0:0+1:2:3"))
+    assert {(p.width, p.at[0]) for p in drawn} == {(300, 0), (300, 1), (500, 0), (500, 1)}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,8 @@ def test_settings_in_mm_move_and_scale_the_picture() -> None:
         ("region=knee,modality=ultrasound", "no modality is ultrasound; it is xray or ct or mr"),
         ("region=knee,view=axial", "no view of xray of the knee is axial; it is frontal or"),
         ("region=knee,finding=nodule", "no finding of xray of the knee is nodule; it is fracture"),
-        ("width=wide", "width of phantoms must be a number of mm, got 'wide'"),
+        ("width=wide", "width of phantoms must be a number of mm above 0, got 'wide'"),
+        ("width=120+-5", "width of phantoms must be a number of mm above 0, got '120[+]-5'"),
         ("at=1:2", "at of phantoms must be three numbers of mm, as 0:50:0, got '1:2'"),
     ],
 )

@@ -59,11 +59,12 @@ def parse(text: str) -> dict[str, tuple[str, ...]]:
 def _millimetres(name: str, values: Sequence[str], count: int) -> list[tuple[float, ...]]:
     try:
         found = [tuple(map(float, value.split(":"))) for value in values]
-        if all(len(v) == count and max(map(abs, v)) < 1e4 for v in found):
+        least = 0 if name == "width" else -1e4
+        if all(len(v) == count and least < min(v) and max(v) < 1e4 for v in found):
             return found
     except ValueError:
         pass
-    what = "a number of mm" if count == 1 else "three numbers of mm, as 0:50:0"
+    what = "a number of mm above 0" if count == 1 else "three numbers of mm, as 0:50:0"
     raise ValueError(f"{name} of phantoms must be {what}, got {'+'.join(values)!r}")
 
 
@@ -139,7 +140,9 @@ def _select(seed: int, where: Settings, exclude: Sequence[str]) -> Phantom:
         own = stream(seed, 60 + BODY_FINDINGS.index(finding))
         sort = str(own.choice(KINDS.get(finding, ("",))))
         base = replace(base, findings=(Finding(finding, side, float(own.random()), sort),))
-    x, y, z = _millimetres("at", where.get("at", ("0:0:0",)), 3)[0]
+    places = _millimetres("at", where.get("at", ("0:0:0",)), 3)
+    widths = _millimetres("width", where.get("width", ()), 1) or [(0.0,)]
+    x, y, z = places[int(rng.integers(len(places)))]
     return replace(
         base,
         sex=draw("sex", SETTINGS["sex"]) if "sex" in where else base.sex,
@@ -147,6 +150,6 @@ def _select(seed: int, where: Settings, exclude: Sequence[str]) -> Phantom:
         modality=modality,
         side=side if region in REGIONS and REGIONS[region].limb else "",
         kind=kind,
-        width=_millimetres("width", where.get("width", ("0",)), 1)[0][0],
+        width=widths[int(rng.integers(len(widths)))][0],
         at=(x, y, z),
     )
