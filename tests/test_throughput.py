@@ -116,26 +116,15 @@ def test_a_run_begun_with_decay_of_all_weights_goes_on_so(tmp_path) -> None:
     assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(6, 0.01)]
 
 
-def test_counting_operations_changes_no_bit_and_counts_right(tmp_path, caplog) -> None:
-    """The first step is counted: 2 layers of 8 x 16, forward, and backward to weights and input.
-
-    The first layer's input needs no gradient, so 5 products of 2 * 4 * 8 * 16 operations.
-    """
+def test_a_run_says_its_pace_once_and_changes_no_bit_by_it(tmp_path, caplog) -> None:
+    """One line after six steps, in a run that is long enough; stopped and resumed, the same bits."""
     with caplog.at_level(logging.INFO):
         train(tmp_path / "long", batch_size=4, save_every=1)
     lines = [r.getMessage() for r in caplog.records if "samples/s" in r.getMessage()]
     assert len(lines) == 1
-    assert re.search(
-        r"GFLOP/s, \d+% of the .* % of the time waits for data; about \d+ min", lines[0]
-    )
-    pace = throughput.Pace(4, 100, torch.device("cpu"), False)
-    method = Layers()
-    batch = method.draw_batch(4, torch.Generator().manual_seed(0))
-    with pace.step():
-        method.loss(batch, None)[0].backward()
-    assert pace.counter.get_total_flops() == 5 * 2 * 4 * 8 * 16
+    assert re.search(r"samples/s; .* % of the time waits for data; about \d+ min", lines[0])
     train(tmp_path / "cut", batch_size=4, save_every=1, stop_at=3)
-    train(tmp_path / "cut", batch_size=4, save_every=1)  # counts its fourth step
+    train(tmp_path / "cut", batch_size=4, save_every=1)
     assert (tmp_path / "cut" / WEIGHTS).read_bytes() == (tmp_path / "long" / WEIGHTS).read_bytes()
 
 

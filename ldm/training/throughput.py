@@ -3,18 +3,16 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from ldm.system.devices import Processes
 
 log = logging.getLogger(__name__)
 
-FIRST = 6  # steps: the first is counted, the others are timed
-SIDE = 2048  # of the matrices whose product is the machine's peak
+FIRST = 6  # steps: the first warms up, the others are timed
 
 
 def seconds(work: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
@@ -26,12 +24,6 @@ def seconds(work: Callable[[], object], device: torch.device, repeats: int = 3) 
         _wait(device)
         times.append(time.perf_counter() - began)
     return min(times[1:])
-
-
-def peak(device: torch.device, half: bool) -> float:
-    """Operations a second of a product of two matrices, 2 SIDE^3 of them: [SIDE, SIDE] each."""
-    a = torch.ones(SIDE, SIDE, device=device, dtype=torch.bfloat16 if half else torch.float32)
-    return 2 * SIDE**3 / seconds(lambda: a @ a, device)
 
 
 def faster(step: Callable[[bool], object], device: torch.device, processes: Processes) -> str:
@@ -49,20 +41,18 @@ def faster(step: Callable[[bool], object], device: torch.device, processes: Proc
 class Pace:
     """Times the steps of a run and says once what they make of the machine."""
 
-    def __init__(self, samples: int, left: int, device: torch.device, half: bool) -> None:
+    def __init__(self, samples: int, left: int) -> None:
         """samples: of a step on all processes;  left: steps to take"""
-        self.samples, self.left, self.device, self.half = samples, left, device, half
-        self.counter = FlopCounterMode(display=False)
+        self.samples, self.left = samples, left
         self.steps, self.working, self.waiting = 0, 0.0, 0.0
 
     @contextmanager
     def step(self) -> Iterator[None]:
         """Around a step."""
         began = time.perf_counter()
-        with self.counter if self.steps == 0 else nullcontext():
-            yield
+        yield
         self.steps += 1
-        if self.steps == 1:  # the counter and first calls make it slower than the others
+        if self.steps == 1:  # slower than the others
             self.waiting = 0.0
         else:
             self.working += time.perf_counter() - began
@@ -81,13 +71,10 @@ class Pace:
         return f"{100 * self.waiting / max(self.working, 1e-9):.1f} % of the time waits for data"
 
     def __str__(self) -> str:
-        each, most = self.working / (self.steps - 1), peak(self.device, self.half)
-        rate = self.counter.get_total_flops() / each
+        each = self.working / (self.steps - 1)
         minutes = (self.left - self.steps) * each / 60
         return (
-            f"{self.samples / each:.3g} samples/s, {rate / 1e9:.3g} GFLOP/s, {rate / most:.0%} of "
-            f"the {most / 1e9:.3g} of {SIDE} x {SIDE} matrices here; {self.waited}; about "
-            f"{minutes:.0f} minutes to go"
+            f"{self.samples / each:.3g} samples/s; {self.waited}; about {minutes:.0f} minutes to go"
         )
 
 

@@ -179,7 +179,7 @@ class Trainer:
         journal = training_run.Log(self.folder, start)
         if steps - start > throughput.FIRST:
             samples = settings.batch_size * settings.accumulate
-            self.pace = throughput.Pace(samples, steps - start, self.device, self.half)
+            self.pace = throughput.Pace(samples, steps - start)
         bar = tqdm(range(start, steps), self.folder.name, steps, initial=start, unit="step")
         try:
             for step in bar:
