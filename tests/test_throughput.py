@@ -117,7 +117,7 @@ def test_a_run_begun_with_decay_of_all_weights_goes_on_so(tmp_path) -> None:
 
 
 def test_a_run_says_its_pace_once_and_changes_no_bit_by_it(tmp_path, caplog) -> None:
-    """One line after six steps, in a run that is long enough; stopped and resumed, the same bits."""
+    """One line after six steps of a run that is long enough; stopped and resumed, the same bits."""
     with caplog.at_level(logging.INFO):
         train(tmp_path / "long", batch_size=4, save_every=1)
     lines = [r.getMessage() for r in caplog.records if "samples/s" in r.getMessage()]
