@@ -69,9 +69,7 @@ class Parts:
             with random_weights(seed, part):
                 module = loading.PARTS[part](self.config)
             take_fitting(module, self.states.pop(part), part)
-        elif (
-            part in self.states
-        ):  # which then lets go of them: training changes the numbers in place
+        elif part in self.states:  # which lets go of them: training changes them in place
             module = loading.build(part, self.config, self.states.pop(part))
         else:
             with random_weights(seed, part):
