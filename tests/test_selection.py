@@ -58,6 +58,15 @@ def test_findings_are_those_that_a_picture_can_show() -> None:
     assert set(possible("chest", "xray")) == set(FINDINGS)
 
 
+def test_a_side_asked_for_is_that_of_the_findings() -> None:
+    """Of the chest's, too: all one-sided ones are on the left, fluid of both sides stays."""
+    for where in ("region=chest", "region=chest,view=frontal", "region=head,modality=ct"):
+        drawn = select(range(120), parse(f"{where},side=left"))
+        sides = [f.side for p in drawn for f in p.findings]
+        assert "right" not in sides
+        assert sides.count("left") > 10
+
+
 def test_settings_in_mm_move_and_scale_the_picture() -> None:
     phantom = select([0], parse("region=body,width=300,at=0:250:-10"))[0]
     assert (phantom.width, phantom.at) == (300.0, (0.0, 250.0, -10.0))
@@ -76,6 +85,8 @@ def test_settings_in_mm_move_and_scale_the_picture() -> None:
         ("region=knee,finding=nodule", "no finding of xray of the knee is nodule; it is fracture"),
         ("width=wide", "width of phantoms must be a number of mm above 0, got 'wide'"),
         ("width=120+-5", "width of phantoms must be a number of mm above 0, got '120[+]-5'"),
+        ("region=knee,window=lung", "window goes with modality=ct"),
+        ("modality=ct,sequence=T1", "sequence goes with modality=mr"),
         ("at=1:2", "at of phantoms must be three numbers of mm, as 0:50:0, got '1:2'"),
     ],
 )

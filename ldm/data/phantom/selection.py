@@ -115,6 +115,9 @@ def _select(seed: int, where: Settings, exclude: Sequence[str]) -> Phantom:
     regions = set(where.get("region", SETTINGS["region"]))
     fitting = [name for name, shown in MODALITIES.items() if regions & set(shown)]
     modality = draw("modality", fitting, ("xray",) if "xray" in fitting else ())
+    for name, owner in (("window", "ct"), ("sequence", "mr")):
+        if name in where and owner not in where.get("modality", ()):
+            raise ValueError(f"{name} goes with modality={owner}")
     region = draw("region", MODALITIES[modality], usual(modality))
     what = f" of {modality} of the {region}"
     views = PROJECTIONS if modality == "xray" else PLANES if modality != "ultrasound" else ["axial"]
@@ -136,6 +139,10 @@ def _select(seed: int, where: Settings, exclude: Sequence[str]) -> Phantom:
     else:
         base = sample_phantoms([seed], [finding] if finding in FINDINGS else [])[0]
         base = replace(base, view=view)
+    if "side" in where:  # of a chest's findings, too, but for those of both sides
+        sided = ("left", "right")
+        one = (replace(f, side=side) if f.side in sided else f for f in base.findings)
+        base = replace(base, findings=tuple(one))
     if finding in BODY_FINDINGS:
         own = stream(seed, 60 + BODY_FINDINGS.index(finding))
         sort = str(own.choice(KINDS.get(finding, ("",))))
