@@ -52,6 +52,7 @@ class Upsample(nn.Conv2d):
 
 def timestep_embedding(t: Tensor, width: int) -> Tensor:
     """[cos(t f_i) | sin(t f_i)], f_i = 10000^(-i / (width / 2))   (arXiv:1706.03762, section 3.5)
+
     t: [B];  returns [B, width]. SD v1.4 puts the cosines first; the paper interleaves, sine first.
     """
     half = width // 2

@@ -55,6 +55,7 @@ class TextEncoder(nn.Module):
 
     def tokenize(self, prompts: Sequence[str], log_dropped: bool = True) -> Tensor:
         """int64 [B, 77]: start, words, end-of-text to the end. Logs the words that did not fit.
+
         log_dropped: False for captions in training, which may be patients' and belong in no log
         """
         bpe, length = tokenizer(), self.config.context_length

@@ -24,6 +24,7 @@ def diffusion_loss(
     """mean (target - U-Net(x_t, t, text))^2 of each image; the target is eps, or v.
 
     DDPM (arXiv:2006.11239) eq. 14; with text, LDM (arXiv:2112.10752) eq. 3.
+
     x0, eps: [B, C, h, w];  t: [B];  context: [B, S, D];  returns [B]
     mask: [B, 1, h, w], true where the mean is taken; None: everywhere
     """
@@ -46,21 +47,12 @@ def reconstruction_terms(y: Tensor, x: Tensor) -> dict[str, Tensor]:
     squared: mean (y - x)^2;  absolute: mean |y - x|;  gradient: the same of the differences between
     neighbours, down and across, which keeps edges. It takes the place of LDM's perceptual term
     (arXiv:2112.10752, section 3.1), which needs a network trained on photographs.
+
     x, y: [B, C, H, W];  returns scalars
     """
     squared = F.mse_loss(y, x)  # in this order: it decides the last bits of the gradient of y
     across, down = (F.l1_loss(y.diff(dim=axis), x.diff(dim=axis)) for axis in (-1, -2))
     return {"squared": squared, "gradient": across + down, "absolute": F.l1_loss(y, x)}
-
-
-def detail_loss(y: Tensor, x: Tensor) -> Tensor:
-    """mean |log s(y) - log s(x)|, s^2 = the mean square above a 5 x 5 mean, over 16 x 16 pixels.
-
-    Errors of pixels alone make copies smooth; this keeps the amplitude of detail where it lies.
-    """
-    above = (z - F.avg_pool2d(z, 5, 1, 2, count_include_pad=False) for z in (y, x))
-    s, truth = (F.avg_pool2d(z.square(), 16, 8).add(1e-5).log() / 2 for z in above)
-    return F.l1_loss(s, truth)
 
 
 def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
@@ -87,6 +79,7 @@ def contrastive_loss(
 
     The mean of two cross-entropies over cosine similarities, rows and columns. Captions repeat, so
     the target of a row is spread evenly over all pairs with an equal caption.
+
     prompts, pictures: [B, D];  equal: [B, B], 1 where captions are equal, else 0
     returns the loss and the logits [B, B], similarities / temperature
     """

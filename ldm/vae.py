@@ -16,6 +16,7 @@ from ldm.config import VAEConfig
 @dataclass(frozen=True)
 class Posterior:
     """The diagonal Gaussian q(z | image); latents are unscaled (see pipeline).
+
     mean, logvar: [B, C, h, w]
     """
 
@@ -151,6 +152,7 @@ class Shortcut(nn.Module):
 
 def cosine_waves(size: int) -> tuple[Tensor, Tensor]:
     """The two-dimensional DCT-II basis, which is orthonormal, lowest frequencies first.
+
     returns frequencies [size^2] and waves [size^2, size, size]
     """
     k, x = torch.arange(size)[:, None], torch.arange(size)

@@ -13,10 +13,10 @@ from test_pretraining import write_config
 from torch import nn
 
 from ldm.config import ConfigError
-from ldm.loss import adaptive_weight, detail_loss, hinge_loss, reconstruction_terms
+from ldm.loss import adaptive_weight, hinge_loss, reconstruction_terms
 from ldm.training.methods.model_parts import take_fitting
 from ldm.training.methods.patch_adversary import PatchAdversary
-from ldm.training.methods.pretraining import TrainVAE
+from ldm.training.methods.pretraining import TrainVAE, detail_loss
 from ldm.training.trainer import Trainer
 from ldm.training.training_run import build_method, load_run, read_log
 from ldm.weights import loading
