@@ -144,16 +144,33 @@ def test_bits_depend_on_seed_and_settings_alone(modality: str) -> None:
         assert torch.equal(batch.masks[name][1], mask[0])
 
 
-@pytest.mark.parametrize("region", [*usual("xray"), "elbow", "leg", "body"])
-def test_every_region_fills_the_projects_range(region: str) -> None:
-    """Images are within [-1, 1], use most of it, show bones, and the truth lists what is seen."""
+SHOWN = {  # what a film of the region is taken for
+    "head": "skull",
+    "chest": "sternum",
+    "shoulder": "scapula",
+    "abdomen": "L3",
+    "pelvis": "left hip bone",
+    "spine": "L3",
+    "hand": "metacarpal 3",
+    "wrist": "lunate",
+    "knee": "patella",
+    "ankle": "talus",
+    "elbow": "humerus",
+    "leg": "fibula",
+    "body": "right femur",
+}
+
+
+@pytest.mark.parametrize("region", SHOWN)
+def test_every_region_shows_its_bones_in_the_projects_range(region: str) -> None:
+    """From every side: within [-1, 1], most of that range, and the bones of the region listed."""
     for view in PROJECTIONS:
         _, picture = drawn(f"region={region},view={view},finding=none", 5, 64)
         image = picture.images[0]
         assert -1 <= image.min() < image.max() <= 1
         assert image.max() - image.min() > 1.2
-        listed = picture.truth[0].get("bones", ())
-        assert all(picture.masks[name].any() for name in listed)
+        if (region, view) != ("chest", "frontal"):  # a chest film has masks of its own
+            assert any(SHOWN[region] in bone for bone in picture.truth[0]["bones"]), view
 
 
 def test_width_and_place_are_in_mm() -> None:
@@ -234,4 +251,5 @@ def test_a_chest_film_and_a_body_are_one_person() -> None:
     """The chest's own film and its lateral view have the same sex, age and chest."""
     film = select([12], parse("region=chest,view=frontal,finding=none"))[0]
     side = select([12], parse("region=chest,view=lateral,finding=none"))[0]
-    assert draw_person(replace(film, view="PA")).anatomy == draw_person(side).anatomy
+    one, other = (draw_person(p) for p in (replace(film, view="PA"), side))
+    assert vars(one.anatomy) == vars(other.anatomy)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ldm.data.phantom import PROBES, Phantom, Probe, probes, render, sample_phantoms
-from ldm.data.phantom.body import draw_anatomy
+from ldm.data.phantom.body import Anatomy
 from ldm.data.phantom.detector import Canvas
 
 
@@ -25,7 +25,7 @@ def change(phantom: Phantom, probe: Probe, size: int = 64) -> tuple[Tensor, Tens
 
 def drawn(phantom: Phantom, probe: Probe, size: int) -> tuple[np.ndarray, float]:
     """The probe's own map, and the film's pixel in cm of this body."""
-    a = draw_anatomy(phantom)
+    a = Anatomy(phantom)
     canvas = Canvas(a, size)
     found = probes.draw(canvas, a, dataclasses.replace(phantom, probe=probe))
     return next(iter(found.values())).astype(float), canvas.pixel * a.scale
@@ -35,7 +35,7 @@ def drawn(phantom: Phantom, probe: Probe, size: int) -> tuple[np.ndarray, float]
 def test_a_ball_has_its_volume_and_a_wire_its_own_at_any_size(size: int) -> None:
     """Thickness summed over the film is pi d^3 / 6 for a ball, pi d^2 / 4 of length for a wire."""
     for phantom in healthy(4):
-        scale = draw_anatomy(phantom).scale
+        scale = Anatomy(phantom).scale
         ball, pixel = drawn(phantom, Probe("nodule", 1.3), size)
         assert ball.sum() * scale * pixel**2 == pytest.approx(math.pi / 6 * 1.3**3, rel=5e-3)
         wire, _ = drawn(phantom, Probe("wire", 0.2), size)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ldm.data.image_sets import UNSEEN
 from ldm.data.phantom import LETTERS, Phantom, Probe, Rendered, render, sample_phantoms
-from ldm.data.phantom.body import draw_anatomy
+from ldm.data.phantom.body import Anatomy
 from ldm.metrics.classification import wilson
 from ldm.metrics.estimate import Estimate
 from ldm.metrics.fid import Array
@@ -176,7 +176,7 @@ def tables(series: Sequence[Series], size: int) -> list[Table]:
             cells += [half.show(".3f"), f"{alike:.2f}", read.show(".3f") if read else ""]
             rows.append([*cells, str(half.n)])
     phantoms = sample_phantoms(range(UNSEEN, UNSEEN + series[0].n), findings=[])
-    pixel = float(np.median([10 * draw_anatomy(one).view_width / size for one in phantoms]))
+    pixel = float(np.median([10 * Anatomy(one).view_width / size for one in phantoms]))
     caption = page.passage("survival", size=size, pixel=pixel)
     header = ("thing", "contrast", "kept", "keep half of it", "likeness", "read", "n")
     ends = [

@@ -8,7 +8,6 @@ Right lung: side -1 (left in the image); left lung: side +1.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ F32 = np.float32
 SHAPES = json.loads(Path(__file__).with_name("chest_film.json").read_text("utf-8"))
 
 
-class Anatomy(SimpleNamespace):
+class Anatomy:
     """Measures of one body and of how it lies before the detector (cm, radians).
 
     Drawn from the phantom's seed; of the findings only cardiomegaly and edema change them.
@@ -74,9 +73,6 @@ class Anatomy(SimpleNamespace):
         self.yaw = n(0, 0.07 if ap else 0.03)  # turn about the long axis: front against back
         # body point at the image's centre
         self.centre = (n(0, 1.2 + 0.8 * ap), n(3.0, 1.6 + 0.5 * ap) + 0.5 * breath)
-
-
-draw_anatomy = Anatomy  # the name by which a body is made from its phantom
 
 
 def _limit(value: float, low: float, high: float) -> float:

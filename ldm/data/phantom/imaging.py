@@ -35,12 +35,18 @@ def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[s
     view_from = "lateral" if lifts else "PA"
     body = replace(phantom, view=view_from, kind="", width=0.0, at=(0.0, 0.0, 0.0))
     person, scene, found, change = _body(body)
-    view = _view(phantom, person, scene, size, rng, [at for _, _, at, _ in change.values()])
+    places = [at for _, _, at, _ in change.values()]
+    if phantom.region == "fetal head":
+        width = phantom.width / 10 or found["view_width_cm"]
+        view = View(np.array(phantom.at) / 10, AXIAL, width, size)
+    else:
+        view = _view(phantom, person, scene, size, rng, places)
     named: Named
     if phantom.modality == "xray":
         path, named = radiograph.attenuation(scene, view)
         grey = radiograph.film(view, path, phantom, rng)
     elif phantom.modality == "ultrasound":
+        view = ultrasound.aimed(scene, view, rng)
         grey, named = ultrasound.scan(scene, view, rng)
     elif phantom.modality == "ct":
         contrast = rng.uniform(0.6, 1) if rng.random() < CONTRAST_SHARE else 0.0
@@ -61,15 +67,12 @@ def _view(
     phantom: Phantom, person: Person, scene: Scene, size: int, rng: Rng, places: list[Floats]
 ) -> View:
     """The picture's rays; a slice is moved to a finding, as a radiologist who shows it does."""
-    if phantom.region == "fetal head":
-        width = phantom.width / 10 or fetus.fetal_head(phantom.seed)[1]["view_width_cm"]
-        return ultrasound.aimed(scene, View(np.array(phantom.at) / 10, AXIAL, width, size), rng)
     view = view_of(phantom, person, size)
     places += scene.middles(SHOWN_BY.get(f.name, f.name) for f in phantom.findings)
     if phantom.view in PLANES and places:
         depth = float(view.see(places[0])[2]) + float(np.clip(rng.normal(0, 0.08), -0.2, 0.2))
         view.middle = view.middle + depth * view.axes[2]
-    return ultrasound.aimed(scene, view, rng) if phantom.modality == "ultrasound" else view
+    return view
 
 
 def _masks(

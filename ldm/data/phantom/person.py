@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ldm.data.phantom.body import Anatomy, draw_anatomy
+from ldm.data.phantom.body import Anatomy
 from ldm.data.phantom.detector import Floats
 from ldm.data.phantom.findings import Phantom, Rng, stream
 
@@ -168,7 +168,7 @@ def _sign(side: str) -> float:
 
 def draw_person(phantom: Phantom, pose: Pose | None = None) -> Person:
     """Deterministic per seed: the person of the chest film of that seed, from head to toe."""
-    a, rng = draw_anatomy(phantom), stream(phantom.seed, 100)
+    a, rng = Anatomy(phantom), stream(phantom.seed, 100)
     woman = phantom.sex == "F"
     # men 176 cm, women 164 (a.scale is 0.93 there), standard deviation 4 %
     height = 176.0 * a.scale

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ldm.data.phantom import exposure, lesions, medical_devices, probes
-from ldm.data.phantom.body import F32, Anatomy, Array, Cavity, Mask, draw_anatomy, power, rise
+from ldm.data.phantom.body import F32, Anatomy, Array, Cavity, Mask, power, rise
 from ldm.data.phantom.detector import Canvas, capsule, ellipsoid
 from ldm.data.phantom.findings import Phantom, stream
 from ldm.data.phantom.imaging import picture
@@ -51,7 +51,7 @@ def render(phantoms: Sequence[Phantom], size: int = 128) -> Rendered:
 
 
 def _chest_film(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[str, object]]:
-    a = draw_anatomy(phantom)
+    a = Anatomy(phantom)
     canvas = Canvas(a, size)
     midline = canvas.x - F32(a.scoliosis) * np.sin(canvas.y / 9)
     x, right = np.abs(midline), midline < 0

@@ -100,9 +100,8 @@ def _skin(scene: Scene, view: View) -> float:
 def scan(scene: Scene, view: View, rng: Rng) -> tuple[Array, Shares]:
     """[H, W] grey in [0, 1], black outside the sector, and {name: (box, share of the slice)}.
 
-    Of the view `aimed`: 20 lg(envelope) + gain that grows with depth, of which 50-60 dB are shown.
+    20 lg(envelope) + gain that grows with depth, of which 50-60 dB are shown;  view: of `aimed`
     """
-    view = aimed(scene, view, rng)
     skin, bottom = _skin(scene, view), 0.5 * view.size * view.pixel
     frequency, array, half = rng.uniform([2.5, 4.0, 0.5], [4.5, 6.5, 0.65])
     gain, span, tgc = rng.uniform([14, 50, 1.0], [25, 60, 1.35])

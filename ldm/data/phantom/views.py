@@ -13,16 +13,10 @@ from ldm.data.phantom.solids import AXES, View
 
 # rows: right, down and away in a region's frame, which is that of a person who stands and faces us
 FRONTAL = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, -1]])
-LATERAL = np.array(
-    [[0, 0, -1.0], [0, 1, 0], [-1, 0, 0]]
-)  # from the left, facing the picture's left
+LATERAL = np.array([[0, 0, -1.0], [0, 1, 0], [-1, 0, 0]])  # from the left, facing left
 AXIAL = np.array([[1.0, 0, 0], [0, 0, -1], [0, -1, 0]])  # seen from the feet, front side up
 FLIP = np.diag([1.0, -1, -1])  # from behind and upside down: the back of a hand, fingers up
-PROJECTIONS = {
-    "frontal": FRONTAL,
-    "lateral": LATERAL,
-    "oblique": FRONTAL @ about(1, 45).T,
-}
+PROJECTIONS = {"frontal": FRONTAL, "lateral": LATERAL, "oblique": FRONTAL @ about(1, 45).T}
 PLANES = {"axial": AXIAL, "coronal": FRONTAL, "sagittal": LATERAL}
 
 
@@ -71,13 +65,9 @@ REGIONS = {
 def pose_of(phantom: Phantom) -> Pose:
     """The pose in which a region is filmed: the same from every side."""
     rng = stream(phantom.seed, 101)
-    pose = {
-        "arm_out": rng.uniform(8, 20),
-        "fingers": rng.uniform(4, 11),
-        "curl": rng.uniform(0, 12),
-    }
-    pose |= {"leg_out": rng.uniform(2, 7), "ankle": rng.normal(0, 4), "elbow": rng.uniform(0, 10)}
-    pose |= {"knee": rng.uniform(0, 6)}
+    pose = {"arm_out": rng.uniform(8, 20), "fingers": rng.uniform(4, 11)}
+    pose |= {"curl": rng.uniform(0, 12), "leg_out": rng.uniform(2, 7), "ankle": rng.normal(0, 4)}
+    pose |= {"elbow": rng.uniform(0, 10), "knee": rng.uniform(0, 6)}
     if phantom.view == "lateral" and phantom.region == "chest":
         pose["arm_out"] = 170.0
     if bend := REGIONS[phantom.region].bend:
