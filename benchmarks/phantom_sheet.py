@@ -7,13 +7,10 @@ With --real, as many real images stand to the right of each row where FOLDER (wi
 """
 
 import argparse
-import csv
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from phantom_transfer import real_files
 
 from ldm.data.image_sets import open_set
 from ldm.data.phantom.selection import SCANNED, usual
@@ -27,31 +24,6 @@ def rows() -> list[tuple[str, str, str]]:
     films = [(r, "xray", f"view={v}") for r in usual("xray") for v in ("frontal", "lateral")]
     slices = [(r, m, "") for m in ("ct", "mr") for r in usual(m)]
     return [*films, *slices, *((r, "ultrasound", "") for r in SCANNED)]
-
-
-def squares(images: list[Tensor], size: int) -> list[Tensor]:
-    """[size, size] each, padded with black."""
-    made = []
-    for image in images:
-        grey = image_files.to_channels(image, 1)
-        rest = [max(grey.shape[1:]) - n for n in grey.shape[1:]]
-        sides = (rest[1] // 2, rest[1] - rest[1] // 2, rest[0] // 2, rest[0] - rest[0] // 2)
-        padded = F.pad(grey, sides, value=-1.0)
-        made.append(F.interpolate(padded[None], (size, size), mode="area")[0, 0])
-    return made
-
-
-def real(folder: Path, region: str, modality: str, count: int, seed: int) -> list[Tensor]:
-    """Some real images of a region, drawn by chance."""
-    found = []
-    for name in ("body", "nih_cxr"):
-        with (folder / name / "labels.csv").open() as file:
-            for row in csv.DictReader(file):
-                kind = row.get("region") or "chest", row.get("modality") or "x-ray"
-                if kind == (region, NAMES[modality]):
-                    found.append(folder / name / "images" / row["filename"])
-    picked = np.random.default_rng(seed).permutation(len(found))[:count]
-    return [image_files.load(str(found[i])) for i in picked]
 
 
 def main() -> None:
@@ -68,7 +40,9 @@ def main() -> None:
         asked = open_set(f"phantoms:{n}:{options.seed}:{where}", size)
         line = [asked.load(i)[0] for i in range(n)]
         if options.real:
-            line += squares(real(options.real, region, modality, n, options.seed), size)
+            files = real_files(options.real, region, NAMES[modality], n, options.seed)
+            grey = [image_files.to_channels(image_files.load(file), 1) for file in files]
+            line += [image_files.fit_padded(image, size)[0][0] for image in grey]
             line += [torch.full((size, size), -1.0)] * (2 * n - len(line))
         lines.append(torch.cat(line, 1))
     half = (len(lines) + 1) // 2  # two columns of rows

@@ -54,24 +54,25 @@ def phantoms(count: int, first: int, size: int) -> tuple[Tensor, Tensor]:
     return torch.stack(images), torch.tensor(labels)
 
 
-def real(data: Path, count: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """As `phantoms`, of the real images: at most `count` a class, padded to squares."""
-    rows = []
+def real_files(data: Path, region: str, modality: str, count: int, seed: int) -> list[str]:
+    """At most `count` files of a region and modality, drawn by chance."""
+    found = []
     for folder in ("body", "nih_cxr"):
         with (data / folder / "labels.csv").open() as file:
             for row in csv.DictReader(file):
-                where = row.get("region") or "chest", row.get("modality") or "x-ray"
-                if row.get("quality_flag") in (None, "", "0"):
-                    rows.append((where, data / folder / "images" / row["filename"]))
-    rng, images, labels = np.random.default_rng(seed), [], []
-    for number, (_, where) in enumerate(CLASSES.values()):
-        found = [path for key, path in rows if key == where]
-        for i in rng.permutation(len(found))[:count]:
-            image = image_files.to_channels(image_files.load(str(found[i])), 1)
-            rest = max(image.shape[1:]) - np.array(image.shape[1:])
-            top, left = rest // 2
-            padded = F.pad(image, (left, rest[1] - left, top, rest[0] - top), value=-1.0)
-            images.append(F.interpolate(padded[None], (size, size), mode="area")[0])
+                kind = row.get("region") or "chest", row.get("modality") or "x-ray"
+                if kind == (region, modality) and row.get("quality_flag") in (None, "", "0"):
+                    found.append(str(data / folder / "images" / row["filename"]))
+    return [found[i] for i in np.random.default_rng(seed).permutation(len(found))[:count]]
+
+
+def real(data: Path, count: int, size: int) -> tuple[Tensor, Tensor]:
+    """As `phantoms`, of the real images: at most `count` a class, padded to squares."""
+    images, labels = [], []
+    for number, (_, kind) in enumerate(CLASSES.values()):
+        for file in real_files(data, *kind, count, 0):
+            grey = image_files.to_channels(image_files.load(file), 1)
+            images.append(image_files.fit_padded(grey, size)[0])
             labels.append(number)
     return torch.stack(images), torch.tensor(labels)
 
@@ -151,7 +152,7 @@ def main() -> None:
     options = parser.parse_args()
     report: dict[str, object] = {"classes": list(CLASSES), "chance": 1 / len(CLASSES)}
     made = phantoms(options.count, 0, options.size)
-    found = real(options.data, options.count, options.size, 0)
+    found = real(options.data, options.count, options.size)
     for name, learned, asked in (
         ("phantoms to real", made, found),
         ("real to phantoms", found, made),
