@@ -195,10 +195,12 @@ def test_the_rows_can_be_written_and_measured(table) -> None:
     """The command writes one CSV, whose held-out rows are those that no training sees."""
     path, out = table.parent / "run.yaml", table.parent / "out.csv"
     source = {"path": str(table), "hold_out": {"of": "region", "least": 5, "share": 0.2}}
-    path.write_text(yaml.safe_dump({"data": {"sources": [source]}, "train": {"steps": 1}}))
+    listed = [source, {"path": "phantoms:4:0:region=knee"}]
+    path.write_text(yaml.safe_dump({"data": {"sources": listed}, "train": {"steps": 1}}))
     command = [sys.executable, "-m", "ldm.data.sources", str(path), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, done.stderr
+    assert "1 sources of phantoms have no rows and are left out" in done.stderr
     data = from_dict(DataConfig, {"sources": [source]}, "data")
     train, held = sources.source_rows(data.sources[0], data)
     for split, rows in (("train", train), ("held_out", held)):

@@ -18,6 +18,7 @@ from ldm.config import ConfigError, from_dict, read_yaml
 from ldm.data import DataConfig, DataSource, HoldOut
 from ldm.data.image_sets import Row, read_rows
 from ldm.system import cli
+from ldm.system.atomic import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,10 @@ def main() -> int:
     config = from_dict(DataConfig, read_yaml(options.config).get("data", {}), "data")
     if not config.sources:
         raise ConfigError(f"{options.config} has no data.sources")
-    parts = [source_rows(source, config) for source in config.sources]
+    files = [source for source in config.sources if not source.path.startswith("phantoms:")]
+    if left := len(config.sources) - len(files):
+        log.info("%d sources of phantoms have no rows and are left out", left)
+    parts = [source_rows(source, config) for source in files]
     table = [
         {**row, "filename": str(Path(row["path"]).resolve()), "split": split}
         for part in parts
@@ -111,8 +115,8 @@ def main() -> int:
         for row in rows
     ]
     columns = dict.fromkeys(column for row in table for column in row if column != "path")
-    with Path(options.table).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(columns), restval="", extrasaction="ignore")
+    with whole_file(Path(options.table)) as path, path.open("w", newline="", encoding="utf-8") as f:
+        writer = csv.DictWriter(f, list(columns), restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(table)
     log.info("%s: %s", options.table, dict(Counter(row["split"] for row in table)))
