@@ -10,9 +10,9 @@ from ldm.data.phantom.anatomy import parts_of
 from ldm.data.phantom.axial_skeleton import Mould, mould
 from ldm.data.phantom.findings import stream
 from ldm.data.phantom.person import Person, about, draw_person
+from ldm.data.phantom.rays import View
 from ldm.data.phantom.scene import Part, Scene
 from ldm.data.phantom.skeleton import rib_curves
-from ldm.data.phantom.solids import View
 from ldm.data.phantom.views import AXIAL, FRONTAL
 
 SECTIONS = ("head", "neck", "girdle", "chest", "abdomen", "pelvis")

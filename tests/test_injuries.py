@@ -13,9 +13,9 @@ from ldm.data.phantom.injuries import LONG, apply
 from ldm.data.phantom.materials import MATERIALS
 from ldm.data.phantom.person import Person, draw_person
 from ldm.data.phantom.radiograph import attenuation
+from ldm.data.phantom.rays import View
 from ldm.data.phantom.scene import Part, Scene
 from ldm.data.phantom.selection import parse, select
-from ldm.data.phantom.solids import View
 from ldm.data.phantom.views import REGIONS, pose_of, view_of
 
 SIZE = 96

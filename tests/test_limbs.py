@@ -10,8 +10,9 @@ from ldm.data.phantom import sample_phantoms
 from ldm.data.phantom.detector import Floats
 from ldm.data.phantom.limbs import limb
 from ldm.data.phantom.person import SIDES, Person, draw_person
+from ldm.data.phantom.rays import View
 from ldm.data.phantom.scene import Part
-from ldm.data.phantom.solids import Groups, Solid, View
+from ldm.data.phantom.solids import Groups, Solid
 
 PARTS = ("upper arm", "forearm", "hand", "thigh", "shank", "foot")
 LONG = {

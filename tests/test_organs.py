@@ -10,8 +10,8 @@ from ldm.data.phantom.body import Array, Cavity
 from ldm.data.phantom.findings import stream
 from ldm.data.phantom.organs import ORGANS
 from ldm.data.phantom.person import Person, draw_person
+from ldm.data.phantom.rays import View
 from ldm.data.phantom.scene import Part, Scene
-from ldm.data.phantom.solids import View
 from ldm.data.phantom.thorax import Thorax
 from ldm.data.phantom.vessels import mediastinum
 from ldm.data.phantom.views import AXIAL, FRONTAL

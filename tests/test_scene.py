@@ -5,8 +5,9 @@ import pytest
 
 from ldm.data.phantom.materials import MATERIALS
 from ldm.data.phantom.radiograph import attenuation
+from ldm.data.phantom.rays import View
 from ldm.data.phantom.scene import Cloud, Field, Part, Scene
-from ldm.data.phantom.solids import View, ball, ellipsoid, frustum
+from ldm.data.phantom.solids import ball, ellipsoid, frustum
 
 FRONT = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, -1]])
 VIEW = View((0, 0, 0), FRONT, 12, 48)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ldm.data.phantom.person import about
-from ldm.data.phantom.solids import Groups, Solid, View, ball, chain, ellipsoid, frustum
+from ldm.data.phantom.rays import View
+from ldm.data.phantom.solids import Groups, Solid, ball, chain, ellipsoid, frustum
 
 FRONT = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, -1]])
 SIZE = 32

@@ -5,8 +5,9 @@ import pytest
 
 from ldm.data.phantom import tomography
 from ldm.data.phantom.materials import MATERIALS
+from ldm.data.phantom.rays import View
 from ldm.data.phantom.scene import Part, Scene
-from ldm.data.phantom.solids import View, ellipsoid
+from ldm.data.phantom.solids import ellipsoid
 from ldm.data.phantom.views import AXIAL, FRONTAL
 
 VIEW = View((0, 0, 0), FRONTAL, 12.0, 48)

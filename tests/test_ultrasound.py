@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from ldm.data.phantom import fetus, ultrasound
+from ldm.data.phantom.rays import View
 from ldm.data.phantom.scene import Part, Scene
-from ldm.data.phantom.solids import View, ellipsoid
+from ldm.data.phantom.solids import ellipsoid
 from ldm.data.phantom.views import AXIAL, LATERAL
 
 

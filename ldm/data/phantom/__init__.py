@@ -16,7 +16,8 @@ detector         pixels in cm of the body, and matter summed along the rays
 exposure         scatter, noise, film curve, borders, markers
 
   All other pictures, from solids in 3D
-solids           convex solids, and where rays enter and leave them
+solids           convex solids
+rays             where the rays of a view enter and leave them
 scene            body parts of one material each, in the order in which they replace each other
 materials        what they are made of
 person           lengths of a whole body and the frames of its limbs

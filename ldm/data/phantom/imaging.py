@@ -11,8 +11,8 @@ from ldm.data.phantom.body import Array, Mask
 from ldm.data.phantom.detector import Floats
 from ldm.data.phantom.findings import Phantom, Rng, stream
 from ldm.data.phantom.person import Person, draw_person
+from ldm.data.phantom.rays import Box, View
 from ldm.data.phantom.scene import Field, Part, Scene
-from ldm.data.phantom.solids import Box, View
 from ldm.data.phantom.views import AXIAL, PLANES, REGIONS, pose_of, view_of
 
 Named = dict[str, tuple[Box, Array]]

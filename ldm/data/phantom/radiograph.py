@@ -6,8 +6,8 @@ from ldm.data.phantom import exposure
 from ldm.data.phantom.body import F32, Array
 from ldm.data.phantom.findings import Phantom, Rng
 from ldm.data.phantom.materials import MATERIALS
+from ldm.data.phantom.rays import Box, View
 from ldm.data.phantom.scene import Scene
-from ldm.data.phantom.solids import Box, View
 
 
 def attenuation(

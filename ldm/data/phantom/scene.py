@@ -8,17 +8,8 @@ import numpy as np
 from ldm.data.phantom.body import F32, Array
 from ldm.data.phantom.detector import Floats
 from ldm.data.phantom.materials import MATERIALS
-from ldm.data.phantom.solids import (
-    AXES,
-    Box,
-    Groups,
-    Interval,
-    Point,
-    Solid,
-    View,
-    ellipsoid,
-    move,
-)
+from ldm.data.phantom.rays import Box, Interval, View
+from ldm.data.phantom.solids import AXES, Groups, Point, Solid, ellipsoid, move
 
 PLANES, PLANE_STEP = 16, 0.6  # at least so many along a ray look up a field, at most so far apart
 

@@ -7,8 +7,8 @@ import numpy as np
 from ldm.data.phantom.body import F32, Array
 from ldm.data.phantom.findings import Rng
 from ldm.data.phantom.materials import MATERIALS, Material
+from ldm.data.phantom.rays import Box, View
 from ldm.data.phantom.scene import Scene
-from ldm.data.phantom.solids import Box, View
 
 Shares = dict[str, tuple[Box, Array]]  # of each named part: the share of the slice that it fills
 # level, width and usual noise in HU; "narrow": as chest slices of 8 bit on the web look

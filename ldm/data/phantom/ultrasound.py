@@ -8,8 +8,9 @@ from ldm.data.phantom.detector import Floats
 from ldm.data.phantom.fetus import fetal_head as fetal_head
 from ldm.data.phantom.findings import Rng
 from ldm.data.phantom.materials import MATERIALS
+from ldm.data.phantom.rays import View
 from ldm.data.phantom.scene import Scene
-from ldm.data.phantom.solids import Groups, View
+from ldm.data.phantom.solids import Groups
 from ldm.data.phantom.tomography import Shares, halved, painted
 
 # acoustic impedance in MRayl (Szabo 2014, Diagnostic Ultrasound Imaging, appendix B); else 1.65

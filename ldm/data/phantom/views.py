@@ -9,7 +9,8 @@ import numpy as np
 
 from ldm.data.phantom.findings import Phantom, stream
 from ldm.data.phantom.person import Frame, Person, Pose, about
-from ldm.data.phantom.solids import AXES, View
+from ldm.data.phantom.rays import View
+from ldm.data.phantom.solids import AXES
 
 # rows: right, down and away in a region's frame, which is that of a person who stands and faces us
 FRONTAL = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, -1]])
