@@ -25,7 +25,8 @@ from torch import Tensor
 from ldm import rng
 from ldm.data import DataConfig
 from ldm.data.augmentation import augment
-from ldm.data.datasets import Files, Phantoms
+from ldm.data.datasets import Phantoms
+from ldm.data.file_dataset import Files
 from ldm.drawing.drawing_settings import SYNTHETIC
 from ldm.judging.judge import Judge, load_judge
 from ldm.metrics.classification import auc, auc_difference

@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from ldm.data import DataConfig
-from ldm.data.datasets import Files
+from ldm.data.file_dataset import Files
 from ldm.system import cli
 
 

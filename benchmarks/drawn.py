@@ -13,7 +13,9 @@ from tqdm import tqdm
 
 import ldm
 from ldm.data import DataConfig
-from ldm.data.datasets import Files, Phantoms, from_bytes, to_bytes
+from ldm.data.cache import from_bytes, to_bytes
+from ldm.data.datasets import Phantoms
+from ldm.data.file_dataset import Files
 from ldm.judging.judge import Judge
 from ldm.pictures import image_files
 from ldm.pipeline import Sampling

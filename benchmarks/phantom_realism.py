@@ -28,7 +28,7 @@ from torch import Tensor, nn
 import ldm
 from ldm.data import DataConfig
 from ldm.data.augmentation import augment_strongly
-from ldm.data.datasets import Files
+from ldm.data.file_dataset import Files
 from ldm.data.phantom import FINDINGS, render, sample_phantoms
 from ldm.data.phantom.captions import readable
 from ldm.metrics.classification import auc

@@ -15,7 +15,7 @@ import time
 import numpy as np
 import torch
 
-from ldm.data.datasets import to_bytes
+from ldm.data.cache import to_bytes
 from ldm.data.phantom import render
 from ldm.data.phantom.selection import parse, select
 

@@ -23,7 +23,8 @@ from scipy.fft import dctn, idctn
 from torch import Tensor
 
 from ldm.data import DataConfig
-from ldm.data.datasets import Dataset, Files, Phantoms
+from ldm.data.datasets import Dataset, Phantoms
+from ldm.data.file_dataset import Files
 from ldm.metrics.image_quality import psnr, ssim
 from ldm.system import cli
 from ldm.vae import VAE

@@ -122,9 +122,9 @@ def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
 
 
 BUDGETS = {  # rule 5: lines
-    "ldm": 22_550,
+    "ldm": 22_600,
     "ldm/report": 7_000,
-    "ldm/data": 5_950,
+    "ldm/data": 6_000,
     "ldm/weights": 2_500,
     "tests": 17_200,
 }

@@ -9,7 +9,8 @@ from PIL import Image
 
 from ldm.config import ConfigError
 from ldm.data import DataConfig
-from ldm.data.datasets import Files, Phantoms
+from ldm.data.datasets import Phantoms
+from ldm.data.file_dataset import Files
 from ldm.data.image_sets import load_each, open_set
 from ldm.pictures import image_files
 

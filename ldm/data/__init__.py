@@ -1,7 +1,8 @@
 """Images and texts with known findings, for training and for measuring.
 
-phantom            computed chest radiographs of known truth
-datasets           files and phantoms to train on, their pixels and latents cached, and batches
+phantom            computed films, CT, MR and ultrasound of known truth
+datasets           files and phantoms to train on, in batches, and their latents
+file_dataset       the files among them: squares, captions, masks of padding
 augmentation       random changes of training images
 sources            several tables: which rows, which are held out, how often each is drawn
 row_captions       captions in many wordings from the columns of a table

@@ -5,7 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
+
+from ldm.data import DataConfig
 
 
 class CachedRows:
@@ -66,3 +70,21 @@ class CachedRows:
             self.file.flush()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+
+def cached_squares(
+    name: str, config: DataConfig, count: int, planes: int, square: Callable[[int], Tensor]
+) -> CachedRows:
+    """uint8 [count, planes, size, size] of squares in [-1, 1], each made when first asked for."""
+    path = Path(config.cache) / f"{name}-{config.size}-{planes}"
+    shape = (count, planes, config.size, config.size)
+    return CachedRows(path, shape, np.uint8, lambda index: to_bytes(square(index)))
+
+
+def to_bytes(pixels: Tensor) -> np.ndarray:
+    """[-1, 1] -> uint8 of the same shape"""
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().numpy().astype(np.uint8)
+
+
+def from_bytes(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels.astype(np.float32)) / 127.5 - 1

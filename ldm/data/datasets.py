@@ -12,22 +12,20 @@ from torch import Tensor
 
 from ldm import rng
 from ldm.config import ConfigError
-from ldm.data import DataConfig, DataSource, augmentation, phantom, row_captions, sources
-from ldm.data.cache import CachedRows
+from ldm.data import DataConfig, DataSource, augmentation, phantom
+from ldm.data.cache import CachedRows, cached_squares, from_bytes
+from ldm.data.file_dataset import Files
 from ldm.data.image_sets import (
-    FileSet,
-    ImageSet,
     LabelledImages,
     PhantomSet,
     check_exclude,
     excluded,
     named_phantoms,
-    read_rows,
 )
 from ldm.data.phantom import BODY_FINDINGS, FINDINGS, captions
 from ldm.data.phantom.selection import select
 from ldm.pictures import image_files
-from ldm.system.atomic import code_version, digest
+from ldm.system.atomic import digest
 from ldm.vae import VAE
 
 T = TypeVar("T")
@@ -90,7 +88,14 @@ class Phantoms(Unpadded, PhantomSet):
             what = digest([phantom.VERSION, config.phantom_seed, config.phantoms, unwanted])
         super().__init__(chosen, config.size)
         self.key = f"{what}-{config.size}-{channels}"
-        self.pixels = cached_pixels(self, f"phantoms-{what}", config, channels)
+        name = f"phantoms-{what}"
+        self.pixels = cached_squares(name, config, len(self), channels, self.square)
+        self.channels = channels
+
+    def square(self, index: int) -> Tensor:
+        """float32 [C, size, size] in [-1, 1]"""
+        square = image_files.fit_square(self.load(index), self.size)
+        return image_files.to_channels(square, self.channels)
 
     def images(self, indices: Tensor) -> Tensor:
         return from_bytes(self.pixels[indices.numpy()])
@@ -100,60 +105,6 @@ class Phantoms(Unpadded, PhantomSet):
 
     def collection(self, index: int) -> str:
         return "phantoms"
-
-
-class Files(Unpadded, FileSet):
-    """The images of a folder, or of the rows of a CSV (see `read_rows`), as squares (data.fit).
-
-    An image without a caption and without labels has data.caption.
-    source: one of data.sources, in the place of data.path
-    """
-
-    def __init__(self, config: DataConfig, channels: int, source: DataSource | None = None) -> None:
-        path = Path((source.path if source else config.path) or "")
-        rows = sources.source_rows(source, config)[0] if source else read_rows(path, config)
-        super().__init__(rows, path)
-        self.augmented, self.default_caption = config.augment, config.caption
-        self.templates, self.fit = bool(source and source.captions == "templates"), config.fit
-        if source and source.group:
-            balanced = sources.drawing_weights(self.rows, source.group, config.balance)
-            self.weights = torch.tensor(balanced)
-        states = [(row["path"], Path(row["path"]).stat()) for row in self.rows]
-        stamps = [[path, state.st_size, state.st_mtime_ns] for path, state in states]
-        stamps.append([code_version(image_files.__file__)])
-        stamps += [[config.fit]] if config.fit != "crop" else []
-        self.channels = channels  # of images; a mask follows where there is padding
-        self.pixels = cached_pixels(self, f"files-{digest(stamps)}", config, channels)
-        self.pixels.fill()  # a damaged file is found now, not hours later
-        # the key is that of the content: the same images elsewhere are the same dataset
-        words = [{**row, "path": Path(row["path"]).name} for row in self.rows]
-        how = [source.captions, source.group, config.balance] if source else []
-        self.key = f"{digest([words, config.caption, *how])}-{self.pixels.digest()}"
-
-    def images(self, indices: Tensor) -> Tensor:
-        return from_bytes(self.pixels[indices.numpy()][:, : self.channels])
-
-    def masks(self, indices: Tensor) -> Tensor | None:
-        if self.fit != "pad":
-            return None
-        return torch.from_numpy(self.pixels[indices.numpy()][:, self.channels :] > 0)
-
-    def caption(self, index: int, wording: int) -> str:
-        row = self.rows[index]
-        if self.templates:
-            return row_captions.caption(row, self.known[index], wording)
-        if row.get("caption"):
-            return row["caption"]
-        if not row.get("labels"):
-            return self.default_caption
-        age = int(float(row["age"])) if row.get("age") else None
-        labels = [label for label in row["labels"].split("|") if label]
-        return phantom.caption_from_labels(
-            labels, row.get("view") or "", row.get("sex") or "", age, wording
-        )
-
-    def collection(self, index: int) -> str:
-        return self.rows[index].get("source_repo", "")
 
 
 def open_datasets(config: DataConfig, channels: int) -> list[tuple[Dataset, float]]:
@@ -267,30 +218,6 @@ def collect(picks: Sequence[tuple[Dataset, Tensor]], generator: torch.Generator)
     return Batch(images, texts, ids, findings, torch.cat(whole))
 
 
-def cached_pixels(images: ImageSet, name: str, config: DataConfig, channels: int) -> CachedRows:
-    """uint8 [n, channels, size, size]: each image as a square, made when first asked for.
-
-    Where files are padded, one more channel tells where the image is: 255, else 0.
-    """
-    padded = isinstance(images, Files) and config.fit == "pad"
-
-    def make(index: int) -> np.ndarray:
-        image = images.load(index)
-        if padded:
-            square, there = image_files.fit_padded(image, config.size)
-            grey = to_bytes(image_files.to_channels(square, channels))
-            return np.concatenate([grey, 255 * there.numpy().astype(np.uint8)])
-        if isinstance(images, Files) and config.fit == "stretch":
-            square = image_files.resize(image, config.size, config.size)
-        else:
-            square = image_files.fit_square(image, config.size)
-        return to_bytes(image_files.to_channels(square, channels))
-
-    path = Path(config.cache) / f"{name}-{config.size}-{channels}"
-    shape = (len(images), channels + padded, config.size, config.size)
-    return CachedRows(path, shape, np.uint8, make)
-
-
 def configured_phantoms(config: DataConfig) -> list[phantom.Phantom]:
     """The phantoms of a run's seeds, without the findings that it excludes."""
     seeds = range(config.phantom_seed, config.phantom_seed + config.phantoms)
@@ -301,15 +228,6 @@ def excluded_phantoms(config: DataConfig) -> list[str]:
     """The phantom's findings among data.exclude."""
     known = (*FINDINGS, *BODY_FINDINGS)
     return [name for name in known if captions.readable(name) in excluded(config)]
-
-
-def to_bytes(pixels: Tensor) -> np.ndarray:
-    """[-1, 1] -> uint8 of the same shape"""
-    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().numpy().astype(np.uint8)
-
-
-def from_bytes(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(pixels.astype(np.float32)) / 127.5 - 1
 
 
 class DerivedDataset(Unpadded):

@@ -12,7 +12,9 @@ from tqdm import tqdm
 
 from ldm.config import ConfigError
 from ldm.data import DataConfig
-from ldm.data.datasets import Files, Phantoms, from_bytes, to_bytes
+from ldm.data.cache import from_bytes, to_bytes
+from ldm.data.datasets import Phantoms
+from ldm.data.file_dataset import Files
 from ldm.data.phantom import FINDINGS
 from ldm.data.phantom.captions import EFFUSION, readable
 from ldm.drawing.drawing_settings import PIXELS_AT_ONCE

@@ -1,5 +1,6 @@
 """Pictures of any region: the person's parts, seen by one modality, with masks and truth."""
 
+from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache
 
@@ -60,7 +61,7 @@ def picture(phantom: Phantom, size: int) -> tuple[Array, dict[str, Mask], dict[s
         "mm_per_pixel": 10 * view.pixel,
         "bones": [part.name for part in scene.parts if part.name in masks and part.is_bone],
     }
-    return grey, masks, truth | found
+    return grey, masks, truth | deepcopy(found)  # which is kept with the body
 
 
 def _view(

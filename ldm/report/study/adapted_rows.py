@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ldm.config import to_dict
-from ldm.data.datasets import from_bytes
+from ldm.data.cache import from_bytes
 from ldm.pipeline import LatentDiffusion
 from ldm.report import adapted_models
 from ldm.report.study.cached_steps import Done, core_version

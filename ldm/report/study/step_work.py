@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldm.data.datasets import to_bytes
+from ldm.data.cache import to_bytes
 from ldm.judging.extractors import Array, open_extractor
 from ldm.metrics.classification import wilson
 from ldm.metrics.estimate import Estimate

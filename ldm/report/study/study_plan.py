@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm.config import ConfigError, ModelConfig
-from ldm.data.datasets import Files
+from ldm.data.file_dataset import Files
 from ldm.data.image_sets import UNSEEN
 from ldm.data.labelled_reports import read_csv
 from ldm.data.phantom.captions import EFFUSION

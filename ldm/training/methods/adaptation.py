@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ldm import lora
 from ldm.config import ConfigError, from_dict
 from ldm.data import datasets
-from ldm.data.cache import CachedRows
-from ldm.data.datasets import Batch, Dataset, DerivedDataset, Latents, from_bytes, to_bytes
+from ldm.data.cache import CachedRows, from_bytes, to_bytes
+from ldm.data.datasets import Batch, Dataset, DerivedDataset, Latents
 from ldm.data.phantom.captions import readable
 from ldm.loss import diffusion_loss, prior_preservation
 from ldm.pipeline import LatentDiffusion, Sampling
