@@ -75,6 +75,7 @@ class ScheduleConfig:
     beta_end: float = 0.012
     prediction: Literal["eps", "v"] = "eps"
     final_alpha_bar: Literal["first", "one"] = "first"  # where sampling ends
+    zero_terminal_snr: bool = False  # is x_T pure noise? (arXiv:2305.08891)
 
 
 @dataclass(frozen=True)

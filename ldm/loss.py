@@ -1,8 +1,4 @@
-"""The losses, each with its equation: what the parts of a latent diffusion model are trained on.
-
-Elsewhere: the autoencoder's KL divergence (ldm/vae.py), the U-Net's weights of min-SNR
-(ldm/schedule.py), the draws of x0, eps and t (training/methods/model_parts.py).
-"""
+"""The losses, each with its equation; the KL divergence is in vae.py, min-SNR in schedule.py."""
 
 import torch
 import torch.nn.functional as F

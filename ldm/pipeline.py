@@ -161,8 +161,7 @@ class LatentDiffusion:
 
     def timesteps(self, steps: int) -> Tensor:
         """int64 [steps], descending"""
-        # "one" starts at T - 1, where x_t is nearest to pure noise; how near depends on beta_end
-        # (alpha_bar[T-1] is 0.0047 with SD v1's): it is not rescaled to 0 (arXiv:2305.08891)
+        # "one" starts at T - 1, where x_t is nearest to the noise that sampling starts from
         first = self.config.schedule.final_alpha_bar == "first"
         return self.schedule.timesteps(steps, "leading" if first else "trailing")
 

@@ -15,14 +15,12 @@ from torch import Tensor
 
 PREDICTIONS = ("eps", "v")
 FINALS = ("first", "one")
+NEAR_ZERO = 2.0**-24  # of alpha_bar; at 0 itself eps is x_t and says nothing of x0
 SPACINGS = ("leading", "trailing")
 
 
 def scaled(factor: Tensor, x: Tensor) -> Tensor:
-    """factor * x in the precision and on the device of x.
-
-    factor: [B] float64 on the CPU;  x: [B, ...]
-    """
+    """factor [B], float64 on the CPU, times x [B, ...], in the precision and on the device of x."""
     # cast before moving: Apple's GPU has no float64
     factor = factor.to(x.dtype).to(x.device)
     return factor.reshape(-1, *[1] * (x.ndim - 1)) * x
@@ -35,9 +33,10 @@ class NoiseSchedule:
     s <= t (DDPM, arXiv:2006.11239, section 2).
 
     steps: T, the number of noise levels the network was trained on
-    prediction: what the network returns, "eps" or "v"
     final_alpha_bar: where a sampler ends. "first": at alpha_bar[0], as SD v1 does, which keeps a
         trace of predicted noise; "one": at a clean picture
+    zero_terminal_snr: sqrt(alpha_bar) is shifted and scaled to end at 0 (arXiv:2305.08891,
+        algorithm 1); the network must predict v, as nothing is to learn of eps in pure noise
     """
 
     def __init__(
@@ -47,6 +46,7 @@ class NoiseSchedule:
         beta_end: float = 0.012,
         prediction: str = "eps",
         final_alpha_bar: str = "first",
+        zero_terminal_snr: bool = False,
     ) -> None:
         if steps < 1 or not 0 < beta_start <= beta_end < 1:
             raise ValueError(
@@ -55,12 +55,19 @@ class NoiseSchedule:
             )
         if prediction not in PREDICTIONS:
             raise ValueError(f"unknown prediction {prediction!r}; use one of {PREDICTIONS}")
+        if zero_terminal_snr and prediction == "eps":
+            raise ValueError("a schedule with zero_terminal_snr needs the prediction v, got eps")
         if final_alpha_bar not in FINALS:
             raise ValueError(f"unknown final_alpha_bar {final_alpha_bar!r}; use one of {FINALS}")
         self.steps = steps
         self.prediction = prediction
         self.beta = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2
         self.alpha_bar = torch.cumprod(1 - self.beta, dim=0)  # [T] float64
+        if zero_terminal_snr:
+            root = self.alpha_bar.sqrt()
+            root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+            self.alpha_bar = root.square().clamp(min=NEAR_ZERO)
+            self.beta = 1 - self.alpha_bar / torch.cat([root.new_ones(1), self.alpha_bar[:-1]])
         self.final = 1.0 if final_alpha_bar == "one" else float(self.alpha_bar[0])
 
     def at(self, t: Tensor, like: Tensor | None = None) -> Tensor:

@@ -37,9 +37,8 @@ class UNetLevel(nn.Module):
         self.checkpointing = False
 
     def _run(self, layer: nn.Module, *inputs: Tensor) -> Tensor:
-        """The layer's output; with checkpointing computed again for the gradient."""
+        """The layer's output; with checkpointing computed again, as nothing is random."""
         if self.checkpointing and torch.is_grad_enabled():
-            # nothing in a layer is random
             return checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
         return layer(*inputs)
 

@@ -9,6 +9,8 @@ import torch
 from pseudo import unit
 
 from ldm.config import ScheduleConfig
+from ldm.samplers import SAMPLERS as SAMPLER_CLASSES
+from ldm.samplers import sample
 from ldm.schedule import NoiseSchedule, scaled
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -79,6 +81,32 @@ def test_trailing_steps_start_at_the_noisiest_level():
     """arXiv:2305.08891, table 2."""
     assert NoiseSchedule().timesteps(5, "trailing").tolist() == [999, 799, 599, 399, 199]
     assert NoiseSchedule().timesteps(3, "trailing").tolist() == [999, 666, 332]
+
+
+def test_zero_terminal_snr_ends_in_noise_and_keeps_the_first_level():
+    """sqrt(alpha_bar) is an affine map of the old one (arXiv:2305.08891, algorithm 1)."""
+    old, new = NoiseSchedule(prediction="v"), NoiseSchedule(prediction="v", zero_terminal_snr=True)
+    a, b = old.alpha_bar.sqrt(), new.alpha_bar.sqrt()
+    slope = (b[0] - b[998]) / (a[0] - a[998])
+    torch.testing.assert_close(b[:999], b[0] + slope * (a[:999] - a[0]), rtol=0, atol=1e-12)
+    assert b[0] == pytest.approx(a[0].item())
+    assert new.alpha_bar[-1] == 2**-24
+    torch.testing.assert_close((1 - new.beta).cumprod(0), new.alpha_bar)
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLER_CLASSES))
+def test_every_sampler_draws_from_zero_terminal_snr(name):
+    """A network that knows the one picture: all samplers arrive there from pure noise, float32."""
+    schedule = NoiseSchedule(prediction="v", final_alpha_bar="one", zero_terminal_snr=True)
+    picture, noise = tensors(2, torch.float32)
+
+    def denoise(x_t, t):  # as the pipeline: v, then eps
+        eps = schedule.predict_eps(x_t, picture, t)
+        return schedule.to_eps(schedule.velocity(picture, eps, t), x_t, t)
+
+    t = schedule.timesteps(10, "trailing")
+    *_, last = sample(SAMPLER_CLASSES[name](schedule), denoise, noise, t, lambda i: noise)
+    torch.testing.assert_close(last.x, picture, rtol=0, atol=0.05)  # PLMS enlarges rounding
 
 
 def test_add_noise_agrees_with_the_reference():
@@ -187,6 +215,7 @@ def test_a_level_that_does_not_exist_is_an_error(t):
     [
         (lambda: NoiseSchedule(prediction="x0"), "unknown prediction 'x0'"),
         (lambda: NoiseSchedule(final_alpha_bar="zero"), "unknown final_alpha_bar 'zero'"),
+        (lambda: NoiseSchedule(zero_terminal_snr=True), "needs the prediction v, got eps"),
         (lambda: NoiseSchedule(beta_end=2.0), "0 < beta_start <= beta_end < 1"),
         (lambda: NoiseSchedule().timesteps(0), "cannot take 0 of 1000"),
         (lambda: NoiseSchedule().timesteps(1001), "cannot take 1001 of 1000"),
