@@ -17,6 +17,7 @@ from pseudo import unit
 
 import ldm
 import train as train_script
+from ldm import rng
 from ldm.config import ConfigError
 from ldm.data.datasets import Batch
 from ldm.loss import diffusion_loss
@@ -84,6 +85,18 @@ def test_the_latent_scale_gives_unit_variance(chain) -> None:
     images = method.draw_batch(16, torch.Generator().manual_seed(1)).images
     std = (pipe.vae.encode(images).mean * pipe.scale_factor).std().item()
     assert std == pytest.approx(1, abs=0.1)
+
+
+def test_a_decoder_learns_alone_for_the_latents_that_a_unet_knows(chain, tmp_path) -> None:
+    """method.encoder=false: latents and their scale keep every bit, images do not."""
+    override = [f"train.out={tmp_path / 'decoder'}", "method.encoder=false", "train.steps=2"]
+    override += [f"model.path={chain / 'unet'}", "model.parts=[vae, text, unet]"]
+    run = load_run(chain / "vae.yaml", override)
+    old, new = ldm.load(chain / "unet"), ldm.load(Trainer(run, build_method(run)).fit())
+    image = torch.rand(1, old.config.vae.image_channels, 32, 32)
+    latents = old.encode_images(image)
+    assert torch.equal(new.encode_images(image), latents)
+    assert not torch.equal(new.decode(latents), old.decode(latents))
 
 
 def test_the_diffusion_loss_of_a_perfect_network_is_zero(unet_run, monkeypatch) -> None:
@@ -170,6 +183,19 @@ def test_min_snr_weighs_each_image_as_the_schedule_says(unet_run, monkeypatch) -
     found, _ = method.loss(batch, torch.Generator().manual_seed(0))
     expected = (each * method.pipe.schedule.min_snr_weight(seen[0], 5.0)).mean()
     torch.testing.assert_close(found, expected)
+
+
+def test_black_borders_are_learned_where_they_are_wanted(unet_run) -> None:
+    """Half of the image is padding: method.borders alone decides whether its errors count."""
+    losses = []
+    for borders in (False, True):
+        method, batch = tiny_batch(unet_run, 4, borders=borders)
+        mask = torch.zeros(4, 1, *batch.images.shape[2:], dtype=torch.bool)
+        mask[..., :1] = True
+        for masks in (None, mask):
+            losses.append(method.loss(batch._replace(masks=masks), rng.generator(0, "x"))[0])
+    assert losses[0] != losses[1]
+    assert losses[2] == losses[3] == losses[0]
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(0.0, 0), (1.0, 8)])

@@ -46,6 +46,7 @@ class VAEOptions:
     detail: float = 0.0  # keeps the amplitude of fine detail
     adversary: float = 0.0  # its pull at the decoder, that of all errors of pixels being 1; 0: off
     adversary_width: int = 64  # channels of its first layer
+    encoder: bool = True  # is it trained? Not once a U-Net knows its latents
 
 
 class TrainVAE(PartTraining):
@@ -62,6 +63,10 @@ class TrainVAE(PartTraining):
         check_range(1, "method", self.options, "adversary_width")
         self.parts = Parts(run, "vae")
         self.vae: VAE = self.parts.fresh("vae", run.train.seed)
+        if not self.options.encoder:
+            shortcut = [self.vae.shortcut.encode] if self.vae.config.shortcut else []
+            for module in (self.vae.encoder, self.vae.quant, *shortcut):
+                module.requires_grad_(False)
         self.module: nn.Module = self.vae
         config = self.vae.config
         for name, pixels in (("data.size", run.data.size), ("method.crop", self.options.crop)):
@@ -139,6 +144,8 @@ class TrainVAE(PartTraining):
     @torch.inference_mode()
     def save(self, path: Path) -> None:
         """The scale that gives latents unit variance is measured here (LDM, section G)."""
+        if not self.options.encoder:
+            return self.parts.save(path, "vae", self.vae)
         batches = [self.draw_batch(16, rng.generator(0, "scale", i)).images for i in range(16)]
         latents = torch.cat([self.vae.encode(x.to(self.parts.device)).mean for x in batches])
         self.parts.save(path, "vae", self.vae, scale_factor=1 / latents.std().item())
@@ -222,6 +229,7 @@ class UNetOptions:
 
     drop_caption: float = 0.1  # share of captions replaced by "", for classifier-free guidance
     min_snr: float = 0.0  # gamma of min-SNR weighting; 0 is off
+    borders: bool = False  # learn the black borders of data.fit=pad, too
     variants: int = 8  # augmented copies of each file among the cached latents
     guidance: float = 2.0
     prompts: tuple[str, ...] = ("lung xray with pleural effusion", "lung xray, no findings")
@@ -249,7 +257,8 @@ class TrainUNet(UNetTraining):
         captions = self.drop_captions(batch.captions, self.options.drop_caption, generator)
         with torch.no_grad():
             context = self.pipe.encode_text(captions, log_dropped=False)
-        each = diffusion_loss(self.unet, self.pipe.schedule, x0, eps, t, context, batch.masks)
+        mask = None if self.options.borders else batch.masks
+        each = diffusion_loss(self.unet, self.pipe.schedule, x0, eps, t, context, mask)
         if self.options.min_snr:
             each = each * self.pipe.schedule.min_snr_weight(t, self.options.min_snr)
         return each.mean(), {}
