@@ -12,8 +12,9 @@ import yaml
 from PIL import Image
 
 from ldm.config import ConfigError
-from ldm.data import DataConfig
+from ldm.data import DataConfig, attributes
 from ldm.data.datasets import Phantoms
+from ldm.data.image_sets import named_phantoms
 from ldm.judging.judge import Judge, JudgeConfig, load_judge
 from ldm.training.methods.judge_training import balance, targets
 from ldm.training.trainer import Trainer
@@ -100,6 +101,38 @@ def test_phantoms_know_their_own_findings_only(tmp_path) -> None:
     ((with_fluid, without),) = balance(phantoms, EFFUSION)
     assert len(with_fluid) + len(without) == 40
     assert all(phantoms.phantoms[i].finding(EFFUSION) for i in with_fluid)
+
+
+def test_attributes_are_taught_where_a_source_knows_them(tmp_path) -> None:
+    """Region, modality, view, beam, sex and age band, of rows and phantoms alike."""
+    row = {"region": "knee", "modality": "MRI", "view": "lateral", "age": "17", "sex": "F"}
+    assert attributes.of_row(row) == {**row, "age": "child"}
+    film = {"view": "AP", "age": "", "collection": "a paediatric one"}
+    chest = {"region": "chest", "modality": "x-ray", "view": "frontal", "beam": "AP"}
+    assert attributes.of_row(film) == {**chest, "age": "child"}
+    (wrist,) = named_phantoms("phantoms:1:7:region=wrist,modality=xray,view=lateral")
+    known = attributes.of_phantom(wrist)
+    assert known == {
+        **{"region": "hand", "modality": "x-ray", "view": "lateral"},
+        **{"sex": wrist.sex, "age": attributes.age_band(wrist.age)},
+    }
+    names = ["region=hand", "region=knee", "beam=PA", "edema"]
+    assert attributes.told(known, names) == {"region=hand": True, "region=knee": False}
+
+
+def test_a_judge_of_attributes_draws_as_the_sources_say(tmp_path) -> None:
+    """method.balance empty: each source by its share; its names are asked of each image."""
+    run = config(tmp_path, tmp_path / "none.csv")
+    names = "[lung nodule, region=knee, view=lateral]"
+    sources = "[{path: 'phantoms:8', share: 3}, {path: 'phantoms:8:0:region=knee', share: 1}]"
+    overrides = ["method.balance=''", f"method.network.findings={names}", "data.path=null"]
+    method = build_method(load_run(run, [*overrides, f"data.sources={sources}"]))
+    batch = method.draw_batch(16, torch.Generator().manual_seed(0))
+    told = targets(batch.findings, method.options.network.findings)
+    assert told[:, 1].tolist() == [0.0] * 12 + [1.0] * 4
+    assert told[:12, 0].isfinite().all()
+    assert told[12:, 0].isnan().all()
+    assert torch.isfinite(method.loss(batch, torch.Generator().manual_seed(0))[0])
 
 
 def test_the_judge_learns_and_its_file_opens_again(tmp_path, films) -> None:

@@ -3,6 +3,7 @@
 phantom            computed films, CT, MR and ultrasound of known truth
 datasets           files and phantoms to train on, in batches, and their latents
 file_dataset       the files among them: squares, captions, masks of padding
+attributes         region, modality, view, sex and age of rows and of phantoms
 augmentation       random changes of training images
 sources            several tables: which rows, which are held out, how often each is drawn
 row_captions       captions in many wordings from the columns of a table

@@ -54,6 +54,9 @@ class Dataset(LabelledImages, Protocol):
     def masks(self, indices: Tensor) -> Tensor | None:
         """bool [B, 1, size, size]: where the image is, not padding; None: everywhere"""
 
+    def attributes(self, index: int) -> Mapping[str, str]:
+        """{"region": "knee", ...} of what is known beside findings (data/attributes.py)."""
+
     def caption(self, index: int, wording: int) -> str:
         """A prompt for the image; `wording` picks one of many."""
 
@@ -62,15 +65,18 @@ class Dataset(LabelledImages, Protocol):
 
 
 class Unpadded:
-    """The part of a dataset without padding, whose images are drawn equally often."""
+    """The part of a dataset without padding or attributes, drawn equally often."""
 
     weights: Tensor | None = None
+
+    def attributes(self, index: int) -> Mapping[str, str]:
+        return {}
 
     def masks(self, indices: Tensor) -> Tensor | None:
         return None
 
 
-class Phantoms(Unpadded, PhantomSet):
+class Phantoms(PhantomSet, Unpadded):
     """Phantoms, each rendered when it is first drawn.
 
     named: as `named_phantoms` takes it; "": chests of the configured seeds
@@ -163,13 +169,15 @@ def open_sources(
 
 def draw(datasets: Sequence[tuple[Dataset, float]], size: int, generator: torch.Generator) -> Batch:
     """A batch of `size` images, each as likely as its dataset's weights say."""
+    picks = [(d, pick(d, count, generator)) for d, count in shares(datasets, size)]
+    return collect(picks, generator)
 
-    def pick(dataset: Dataset, count: int) -> Tensor:
-        if dataset.weights is None:
-            return torch.randint(len(dataset), (count,), generator=generator)
-        return torch.multinomial(dataset.weights, count, replacement=True, generator=generator)
 
-    return collect([(d, pick(d, count)) for d, count in shares(datasets, size)], generator)
+def pick(dataset: Dataset, count: int, generator: torch.Generator) -> Tensor:
+    """int64 [count], the numbers of images drawn as the dataset's weights say"""
+    if dataset.weights is None:
+        return torch.randint(len(dataset), (count,), generator=generator)
+    return torch.multinomial(dataset.weights, count, replacement=True, generator=generator)
 
 
 def shares(datasets: Sequence[tuple[T, float]], size: int) -> list[tuple[T, int]]:
@@ -248,6 +256,9 @@ class DerivedDataset(Unpadded):
 
     def findings(self, index: int) -> Mapping[str, bool]:
         return self.dataset.findings(self.origin(index))
+
+    def attributes(self, index: int) -> Mapping[str, str]:
+        return self.dataset.attributes(self.origin(index))
 
     def collection(self, index: int) -> str:
         return self.dataset.collection(self.origin(index))

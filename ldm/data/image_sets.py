@@ -11,7 +11,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ldm.config import ConfigError
-from ldm.data import DataConfig, phantom
+from ldm.data import DataConfig, attributes, phantom
 from ldm.data.csv_tables import read_table
 from ldm.data.phantom import BODY_FINDINGS, FINDINGS, captions
 from ldm.data.phantom.selection import parse, possible, select
@@ -75,6 +75,9 @@ class FileSet(NumberedImages):
         super().__init__(name, sample_ids(rows, path), labels_of(rows))
         self.rows, self.path = rows, path
 
+    def attributes(self, index: int) -> Mapping[str, str]:
+        return attributes.of_row(self.rows[index])
+
     def load(self, index: int) -> Tensor:
         return image_files.load(self.rows[index]["path"])
 
@@ -99,6 +102,9 @@ class PhantomSet(NumberedImages):
         ]
         super().__init__(name, [f"phantom-{p.seed}" for p in phantoms], known)
         self.phantoms, self.size = phantoms, size
+
+    def attributes(self, index: int) -> Mapping[str, str]:
+        return attributes.of_phantom(self.phantoms[index])
 
     def load(self, index: int) -> Tensor:
         return phantom.render([self.phantoms[index]], size=self.size).images[0]

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.config import ConfigError, from_dict, to_dict
+from ldm.data import attributes
 from ldm.data.augmentation import augment_strongly
-from ldm.data.datasets import Batch, Dataset, check_shares, collect, open_datasets, shares
+from ldm.data.datasets import Batch, Dataset, check_shares, collect, open_datasets, pick, shares
 from ldm.data.phantom.captions import readable
 from ldm.judging.judge import Judge, JudgeConfig, save_judge
 from ldm.system import devices
@@ -27,20 +28,22 @@ class JudgeOptions:
     """The network's sizes, and how its batches are composed."""
 
     network: JudgeConfig = field(default_factory=JudgeConfig)
-    balance: str = "pleural effusion"  # as many images with this finding as without
+    # as many images with this finding as without; "": as the sources say
+    balance: str = "pleural effusion"
     smoothing: float = 0.05  # labels are text-mined: 0.05 and 0.95 in the place of 0 and 1
 
 
 class TrainJudge(Method):
     """Binary cross-entropy over the findings that an image's source has labels for.
 
+    A name like "region=knee" is a finding, too (data/attributes.py).
     Batches are balanced within each collection (the CSV's `source_repo`): where nearly all
     effusions come from one, a network would learn to tell the collections apart.
     """
 
     def __init__(self, run: RunConfig) -> None:
         options = from_dict(JudgeOptions, run.method, "method")
-        words = tuple(readable(name) for name in options.network.findings)
+        words = tuple(n if "=" in n else readable(n) for n in options.network.findings)
         network = replace(options.network, findings=words)
         self.options = replace(options, network=network, balance=readable(options.balance))
         if not words or not 0 <= options.smoothing < 0.5:
@@ -56,15 +59,22 @@ class TrainJudge(Method):
         self.module = module.to(device).to(memory_format=torch.channels_last)
         self.datasets = open_datasets(run.data, channels=1)
         check_shares(self.datasets, run.train.batch_size)
-        known = {word for d, _ in self.datasets for i in range(len(d)) for word in d.findings(i)}
+        known = {word for d, _ in self.datasets for i in range(len(d)) for word in self.told(d, i)}
         if unknown := sorted(set(words) - known):
             raise ConfigError(
                 f"no image here says whether it shows {', '.join(unknown)}; leave that out of "
                 f"method.network.findings, there are {', '.join(sorted(known))}"
             )
         self.balanced = {
-            dataset.key: balance(dataset, self.options.balance) for dataset, _ in self.datasets
+            dataset.key: balance(dataset, self.options.balance)
+            for dataset, _ in self.datasets
+            if self.options.balance
         }
+
+    def told(self, dataset: Dataset, index: int) -> dict[str, bool]:
+        """What is known of an image: its findings, and of its attributes those asked for."""
+        names = self.options.network.findings
+        return {**dataset.findings(index), **attributes.told(dataset.attributes(index), names)}
 
     def settings(self) -> dict[str, Any]:
         return {"method": to_dict(self.options), "data": [d.key for d, _ in self.datasets]}
@@ -73,6 +83,9 @@ class TrainJudge(Method):
         """Collections by their sizes; within each, half the images with the finding."""
         picks = []
         for dataset, count in shares(self.datasets, size):
+            if not self.options.balance:
+                picks.append((dataset, pick(dataset, count, generator)))
+                continue
             collections = self.balanced[dataset.key]
             sizes = torch.tensor([float(len(a) + len(b)) for a, b in collections])
             which = torch.multinomial(sizes, count, replacement=True, generator=generator)
@@ -81,7 +94,8 @@ class TrainJudge(Method):
             groups = [collections[w][c] for w, c in zip(which, coins, strict=True)]
             indices = [group[die % len(group)] for group, die in zip(groups, dice, strict=True)]
             picks.append((dataset, torch.tensor(indices)))
-        return collect(picks, generator)
+        rows = [self.told(dataset, i) for dataset, some in picks for i in some.tolist()]
+        return collect(picks, generator)._replace(findings=rows)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         target = targets(batch.findings, self.options.network.findings).to(batch.images.device)

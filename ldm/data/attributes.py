@@ -1,0 +1,49 @@
+"""What an image is of, beside findings: region, modality, view, beam, sex and age, where known."""
+
+from collections.abc import Mapping, Sequence
+
+from ldm.data.phantom.findings import Phantom
+from ldm.data.row_captions import WORDS
+
+MODALITIES = {"xray": "x-ray", "ct": "CT", "mr": "MRI"}  # phantoms' words: those of tables
+VIEWS = ("frontal", "lateral", "oblique", "axial", "coronal", "sagittal")
+AGES = {18: "child", 40: "young adult", 65: "adult", 200: "old"}  # by the years that end each
+
+
+def of_row(row: Mapping[str, str]) -> dict[str, str]:
+    """Of a row of a table; one without `region` and `modality` is a chest film."""
+    age, view = row.get("age") or "", row.get("view") or ""
+    child = WORDS["children"] in row.get("collection", "")
+    found = {
+        "region": row.get("region") or "chest",
+        "modality": row.get("modality") or "x-ray",
+        "view": "frontal" if view in ("PA", "AP") else view if view in VIEWS else "",
+        "beam": view if view in ("PA", "AP") and not row.get("region") else "",
+        "sex": row.get("sex") or "",
+        "age": "child" if child else age_band(float(age)) if age else "",
+    }
+    return {name: word for name, word in found.items() if word}
+
+
+def of_phantom(p: Phantom) -> dict[str, str]:
+    """Of a phantom; its wrist counts as a hand, as tables have both in one class."""
+    beam = {"beam": p.view} if p.view in ("PA", "AP") else {}
+    person = {"sex": p.sex, "age": age_band(p.age)} if p.region != "fetal head" else {}
+    return {
+        "region": "hand" if p.region == "wrist" else p.region,
+        "modality": MODALITIES.get(p.modality, p.modality),
+        "view": "frontal" if beam else p.view,
+        **beam,
+        **person,
+    }
+
+
+def age_band(years: float) -> str:
+    """One of AGES."""
+    return next(band for end, band in AGES.items() if years < end)
+
+
+def told(attributes: Mapping[str, str], names: Sequence[str]) -> dict[str, bool]:
+    """{"region=knee": is it?} of the names of that form whose attribute is known."""
+    pairs = [(name, *name.split("=", 1)) for name in names if "=" in name]
+    return {name: attributes[key] == word for name, key, word in pairs if key in attributes}
