@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
     model = BUILT_IN if options.model is None else Path(options.model)
     with watch("load"):
         # as in the file: weights of two bytes that stay so never take four
-        pipe = loading.load(model, options.config, options.ema, dtype=None)
+        pipe = loading.load(model, options.config, options.ema, None, options.parts)
         if options.words or options.loras:
             from ldm.weights import adapters
 

@@ -156,7 +156,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no vocab": (without("vocab.txt"), r"vocab\.txt cannot be read"),
     "no weights": (
         without("model.safetensors"),
-        r"neither model\.safetensors nor pytorch_model\.bin",
+        r"holds no weights; fetch model\.safetensors or pytorch_model\.bin",
     ),
     "damaged": (
         lambda folder: (write_bert(folder, {}) / "model.safetensors").write_bytes(b"no weights"),

@@ -48,6 +48,7 @@ def model_arguments(parser: Parser) -> None:
     add("--model", metavar="PATH", help="file or folder of weights (the built-in model)")
     add("--config", metavar="YAML", help="sizes of a CompVis file that is not SD v1.4")
     add("--ema", action="store_true", help="averaged weights of a CompVis file with both")
+    part_arguments(parser)
     parser.add_many("--embedding", "words", "PATH", "a learned word, from textual inversion")
     parser.add_many("--lora", "loras", "PATH", "a LoRA for the U-Net")
     add("--text-encoder", metavar="PATH", help="a projection, whose encoder then reads the prompts")
@@ -60,6 +61,21 @@ def model_arguments(parser: Parser) -> None:
     add("--tiled", action="store_true", default=None, help=tiled)
     compiled = "compile the U-Net: whole (if not said), regions, which is sooner done, or no (no)"
     add("--compile", nargs="?", const="whole", metavar="WAY", help=compiled)
+
+
+def part_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options: parts of a model that come from elsewhere; `loading.load` takes them as `parts`."""
+    for part, what in (("vae", "autoencoder"), ("unet", "U-Net"), ("text", "text tower")):
+        help = f"file or folder with another {what} than the model's"
+        parser.add_argument(f"--{part}", action=_Part, dest="parts", metavar="PATH", help=help)
+    parser.set_defaults(parts={})
+
+
+class _Part(argparse.Action):
+    """Collects {"vae": path}."""
+
+    def __call__(self, parser: Any, given: Any, path: Any, option: str | None = None) -> None:
+        given.parts = {**given.parts, (option or "").lstrip("-"): path}
 
 
 def run(main: Callable[[], int], prog: str, level: int = logging.WARNING) -> int:

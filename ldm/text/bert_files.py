@@ -39,12 +39,11 @@ def load_bert(folder: str | Path) -> tuple[Bert, WordPiece]:
             f"{folder / 'vocab.txt'} has {wordpiece.size} tokens and config.json says "
             f"{values['vocab_size']}; take both from the same model"
         )
-    file = weight_files.first_of(folder, FILES)
-    tensors = _plain(file, weight_files.open_tensors(file)[0])
+    tensors = _plain(folder, weight_files.open_all(folder, FILES))
     config = _with_heads(folder, values, tensors)
     with torch.device("meta"):
         bert = Bert(config)
-    bert.load_state_dict(_state(file, bert, tensors), assign=True)
+    bert.load_state_dict(_state(folder, bert, tensors), assign=True)
     return bert.eval(), wordpiece
 
 

@@ -2,6 +2,7 @@
 
 loading            a file or folder of any layout -> state dicts, or a model (extra_tensors.json)
 weight_files       reads the tensors and the config of a file or folder of any layout
+foreign_files      what a file of other programs really is, and which files hold a part
 safe_pickle        reads a .ckpt without running its code
 tensor_names       our names, CompVis's, those of diffusers folders (tensor_names.csv)
 diffusers_configs  config.json files of a diffusers folder <-> ModelConfig (diffusers_settings.json)

@@ -8,8 +8,10 @@ rewrite a file in place while its model is alive; to replace it, as `export` doe
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +23,22 @@ from ldm.pipeline import LatentDiffusion
 from ldm.unet import UNet
 from ldm.vae import VAE
 from ldm.weights import tensor_names
-from ldm.weights.weight_files import Parts, Tensors, WeightsError, check_names, fit, flatten, read
+from ldm.weights.weight_files import (
+    Parts,
+    Tensors,
+    WeightsError,
+    check_names,
+    fit,
+    flatten,
+    read,
+    read_part,
+    some,
+)
 
 log = logging.getLogger(__name__)
 
 Rows = dict[str, tuple[str, ...]]  # {our name: their names}
+NONE: Mapping[str, str | Path] = {}
 
 PARTS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "unet": lambda config: UNet(config.unet),
@@ -34,7 +47,8 @@ PARTS: dict[str, Callable[[ModelConfig], nn.Module]] = {
 }
 
 OTHER_SIZES = "it is another model's, or of other sizes (name the right config)"
-# names that files of a layout may hold besides the weights: buffers, and heads that nobody uses
+# names that files of a layout may hold besides the weights: buffers, and heads that nobody uses;
+# "others": patterns of what training tools and merged files keep beside a model
 EXTRAS = json.loads(Path(__file__).with_name("extra_tensors.json").read_text(encoding="utf-8"))
 
 
@@ -43,16 +57,18 @@ def load(
     config: str | Path | None = None,
     ema: bool = False,
     dtype: torch.dtype | None = torch.float32,
+    parts: Mapping[str, str | Path] = NONE,
 ) -> LatentDiffusion:
     """The model in a file or folder of any layout, in eval mode, on the CPU.
 
     config: a YAML of ModelConfig's fields, for a CompVis file of other sizes than SD v1.4's
     ema: take the averaged weights of a CompVis file that holds both
     dtype: None keeps each tensor's own
+    parts: {"vae": file or folder with that part, of any layout}, in the place of the own one
     Raises ValueError, in one line, for anything that cannot be opened whole.
     """
     given = None if config is None else load_config(ModelConfig, config)
-    found, states = load_parts(path, given, ema, dtype)
+    found, states = load_parts(path, given, ema, dtype, parts)
     if missing := PARTS.keys() - states.keys():
         raise ValueError(
             f"{path} has no {' and no '.join(sorted(missing))}; "
@@ -76,6 +92,7 @@ def load_parts(
     config: ModelConfig | None = None,
     ema: bool = False,
     dtype: torch.dtype | None = torch.float32,
+    parts: Mapping[str, str | Path] = NONE,
 ) -> tuple[ModelConfig, dict[str, dict[str, Tensor]]]:
     """The config, and for each part ("unet", "vae", "text") its state dict under our names.
 
@@ -83,8 +100,9 @@ def load_parts(
     config: replaces the file's own
     ema: take the averaged weights (model_ema.*) of a CompVis file that holds both
     dtype: None keeps each tensor's own
+    parts: as of `load`
     """
-    source = read(path)
+    source = read(path, parts)
     config = config or source.config or (ModelConfig() if source.layout == "compvis" else None)
     if config is None:
         raise WeightsError(f"{path} keeps no config of its own; name one")
@@ -98,12 +116,18 @@ def load_parts(
         tensors = {n: t for n, t in tensors.items() if not n.startswith("model_ema.")}
         if len(tensors) < len(source.tensors):
             log.info("%s also holds averaged weights (model_ema.*), left out here", path)
-    tensors = {n: t for n, t in tensors.items() if n not in EXTRAS[source.layout]}
+    tensors = without_extras(path, source.layout, tensors)
+    for part, place in parts.items():  # in the place of the file's own
+        prefix = tensor_names.prefix(part, source.layout)
+        tensors = {n: t for n, t in tensors.items() if not n.startswith(prefix)}
+        rows = {ours: theirs for ours, theirs in rows.items() if not ours.startswith(f"{part}.")}
+        more, found = part_tensors(place, part, config)
+        rows, tensors = rows | more, tensors | found
     wanted = [name for theirs in rows.values() for name in theirs]
     check_names(path, wanted, tensors, OTHER_SIZES)
 
     expected = shapes(config, PARTS)
-    parts: dict[str, dict[str, Tensor]] = {}
+    states: dict[str, dict[str, Tensor]] = {}
     bar = tqdm(rows.items(), f"reading {Path(path).name}", delay=2, disable=None, leave=False)
     for ours, theirs in bar:
         height, *rest = expected[ours]
@@ -112,8 +136,38 @@ def load_parts(
         pieces = [fit(path, name, tensors.pop(name)(), shape, OTHER_SIZES) for name in theirs]
         tensor = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         part, _, name = ours.partition(".")
-        parts.setdefault(part, {})[name] = tensor.to(dtype or tensor.dtype).contiguous()
-    return config, parts
+        states.setdefault(part, {})[name] = tensor.to(dtype or tensor.dtype).contiguous()
+    return config, states
+
+
+def part_tensors(path: str | Path, part: str, config: ModelConfig) -> tuple[Rows, Tensors]:
+    """The rows and tensors of one part, from a model or from a file or folder of that part alone.
+
+    Its names may have the prefix of a whole model, or none. The log says what was left out.
+    """
+    tensors = read_part(path, part)
+    for layout in get_args(tensor_names.Layout):
+        prefix = tensor_names.prefix(part, layout)
+        bare = [name.removeprefix(prefix).removeprefix("text_model.") for name in tensors]
+        whole = [tensor_names.respelled(prefix + name) for name in bare]
+        named = dict(zip(whole, tensors.values(), strict=True))
+        rows = tensor_names.names(config, layout)
+        rows = {ours: theirs for ours, theirs in rows.items() if ours.startswith(f"{part}.")}
+        wanted = {name for theirs in rows.values() for name in theirs}
+        if wanted <= named.keys():
+            if extra := [name for name in named if name not in wanted]:
+                log.info("%s: of %s, %d tensors are taken", path, some(extra), len(wanted))
+            return rows, {name: named[name] for name in wanted}
+    raise WeightsError(f"{path} holds no {part} of these sizes: it has {some(tensors)}")
+
+
+def without_extras(path: str | Path, layout: str, tensors: Tensors) -> Tensors:
+    """The tensors without those of EXTRAS; the log says how many of the others were left out."""
+    others = re.compile("|".join(EXTRAS["others"]))
+    kept = {name: t for name, t in tensors.items() if name not in EXTRAS[layout]}
+    if extra := [name for name in kept if layout == "compvis" and others.match(name)]:
+        log.warning("%s: %d tensors are no part of the model: %s", path, len(extra), some(extra))
+    return {name: tensor for name, tensor in kept.items() if name not in extra}
 
 
 def _averaged(path: str | Path, rows: Rows, tensors: Tensors) -> tuple[Rows, Tensors]:

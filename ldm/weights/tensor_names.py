@@ -6,6 +6,7 @@ result is one flat {our name: (their names)}.
 """
 
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -21,12 +22,16 @@ PARTS = {  # the prefixes of all names of a part
     "text": ("text.", "cond_stage_model.transformer.text_model.", "text_encoder/text_model."),
 }
 
-# spellings of the VAE's attention in diffusers folders written before diffusers 0.17
-OLD_DIFFUSERS = {
-    ".query.": ".to_q.",
-    ".key.": ".to_k.",
-    ".value.": ".to_v.",
-    ".proj_attn.": ".to_out.0.",
+RESPELLED = {  # patterns of other spellings: ours
+    # the VAE's attention in diffusers folders written before diffusers 0.17
+    r"(vae/.*\.attentions\..*)\.query\.": r"\1.to_q.",
+    r"(vae/.*\.attentions\..*)\.key\.": r"\1.to_k.",
+    r"(vae/.*\.attentions\..*)\.value\.": r"\1.to_v.",
+    r"(vae/.*\.attentions\..*)\.proj_attn\.": r"\1.to_out.0.",
+    # CLIP as transformers 5.6 and later write it, and some merged CompVis files
+    r"(text_encoder/|cond_stage_model\.transformer\.)(?=embeddings|encoder|final_layer_norm)": (
+        r"\1text_model."
+    ),
 }
 
 
@@ -51,6 +56,18 @@ def names(config: ModelConfig, layout: Layout) -> dict[str, tuple[str, ...]]:
                     stacked = "qkv" if "[qkv]" in name else "-"
                     result[key] = tuple(name.replace("[qkv]", x) for x in stacked)
     return result
+
+
+def prefix(part: str, layout: Layout) -> str:
+    """What all names of a part begin with."""
+    return PARTS[part][("ours", "compvis", "diffusers").index(layout)]
+
+
+def respelled(name: str) -> str:
+    """A name of another version of CompVis's or diffusers' code, as `names` has it."""
+    for pattern, spelling in RESPELLED.items():
+        name = re.sub(f"^{pattern}", spelling, name)
+    return name
 
 
 def ema_name(live: str) -> str:

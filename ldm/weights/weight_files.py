@@ -1,7 +1,6 @@
 """Reads weights files and folders of any layout, without running what they say."""
 
 import json
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +23,8 @@ PART_FILES = {  # of a diffusers folder, preferred first
     "text_encoder": ("model.safetensors", "pytorch_model.bin"),
 }
 
+FOLDERS = {"text": "text_encoder"}  # of a part, where its name is another one
+
 
 class WeightsError(ValueError):
     """Weights that cannot be used; the message says in one line which, why and what to do."""
@@ -38,24 +39,21 @@ class Source:
     config: ModelConfig | None
 
 
-def read(path: str | Path) -> Source:
-    """Find the layout, the tensors and the config of a file or folder."""
+def read(path: str | Path, without: Collection[str] = ()) -> Source:
+    """Find the layout, the tensors and the config of a file or folder.
+
+    without: parts that come from elsewhere, so that a diffusers folder may lack their weights
+    """
     path = Path(path)
-    if not path.exists():
-        raise WeightsError(f"{path} does not exist")
-    if path.is_dir() and not (path / "model.safetensors").exists():
-        return _read_diffusers(path)
     file = path / "model.safetensors" if path.is_dir() else path
+    if not file.exists():
+        return _read_diffusers(path, without)
     tensors, config_text = open_tensors(file)
-    if any(name.startswith(("unet.", "vae.", "text.")) for name in tensors):
-        layout: Layout = "ours"
-    elif any(re.match(r"model\.diffusion_model\.|(first|cond)_stage_model\.", n) for n in tensors):
-        layout = "compvis"
-    else:
-        raise WeightsError(
-            f"{file} has an unknown layout: it holds {some(tensors)}, where our own files have "
-            "unet.*, vae.*, text.* and CompVis files model.diffusion_model.*"
-        )
+    layout: Layout = "ours"
+    if config_text is None or not any(n.startswith(("unet.", "vae.", "text.")) for n in tensors):
+        from ldm.weights import foreign_files  # no model of ours needs it
+
+        layout, tensors = foreign_files.recognised(file, tensors)
     config = None
     if config_text is not None:
         try:
@@ -80,7 +78,29 @@ def _rest(file: Path, name: str, tensors: Tensors) -> Tensors:
     return {n: t for n, t in open_tensors(other)[0].items() if n.partition(".")[0] not in own}
 
 
-def _read_diffusers(folder: Path) -> Source:
+def read_part(path: str | Path, part: str) -> Tensors:
+    """The tensors of a part's own folder, file or shards, or of a file that holds more."""
+    from ldm.weights import foreign_files
+
+    name = FOLDERS.get(part, part)
+    path = foreign_files.found(Path(path))
+    path = path / name if (path / name).is_dir() else path
+    return open_all(path, PART_FILES[name]) if path.is_dir() else open_tensors(path)[0]
+
+
+def open_all(folder: Path, plain: Sequence[str]) -> Tensors:
+    """The tensors of the files of a part; plain: their names, preferred first."""
+    from ldm.weights import foreign_files
+
+    files = foreign_files.files_of(folder, plain)
+    return {name: tensor for file in files for name, tensor in open_tensors(file)[0].items()}
+
+
+def _read_diffusers(folder: Path, without: Collection[str]) -> Source:
+    from ldm.weights import foreign_files
+
+    folder = foreign_files.found(folder)
+    foreign_files.refuse_others(folder, [f"{path.name}/" for path in folder.glob("*/")])
     absent = [part for part in PART_FILES if not (folder / part).is_dir()]
     if absent:
         raise WeightsError(
@@ -88,21 +108,11 @@ def _read_diffusers(folder: Path) -> Source:
             f"nor {', '.join(f'{part}/' for part in absent)}"
         )
     tensors = {}
-    for part, files in PART_FILES.items():
-        for name, tensor in open_tensors(first_of(folder / part, files))[0].items():
-            if part == "vae" and ".attentions." in name:
-                for old, new in tensor_names.OLD_DIFFUSERS.items():
-                    name = name.replace(old, new)
-            tensors[f"{part}/{name}"] = tensor
+    elsewhere = {FOLDERS.get(part, part) for part in without}
+    for part in PART_FILES.keys() - elsewhere:
+        for name, tensor in open_all(folder / part, PART_FILES[part]).items():
+            tensors[tensor_names.respelled(f"{part}/{name}")] = tensor
     return Source("diffusers", tensors, diffusers_configs.read_configs(folder))
-
-
-def first_of(folder: Path, files: Sequence[str]) -> Path:
-    """The first of these files that exists; raises WeightsError if none does."""
-    for name in files:
-        if (folder / name).exists():
-            return folder / name
-    raise WeightsError(f"{folder} holds neither {' nor '.join(files)}; fetch one of them")
 
 
 def open_tensors(file: Path) -> tuple[Tensors, str | None]:
@@ -118,13 +128,17 @@ def open_tensors(file: Path) -> tuple[Tensors, str | None]:
             tensors: Tensors = {n: partial(handle.get_tensor, n) for n in list(handle.keys())}
             return tensors, (handle.metadata() or {}).get("config")
         return _open_pickle(file)
-    except PickleRefusedError as error:
-        raise WeightsError(f"{file} was refused: {error}") from error
     except WeightsError:
         raise
     except OSError as error:
         raise WeightsError(f"cannot read {file}: {error.strerror or error}") from error
     except Exception as error:  # a damaged file can raise any error in its reader
+        from ldm.weights import foreign_files
+
+        if reason := foreign_files.reason(file):
+            raise WeightsError(f"{file} {reason}") from error
+        if isinstance(error, PickleRefusedError):
+            raise WeightsError(f"{file} was refused: {error}") from error
         reason = (str(error).splitlines() or [""])[0][:200]
         raise WeightsError(
             f"{file} is damaged or not a weights file ({type(error).__name__}: {reason})"
