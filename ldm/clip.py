@@ -92,8 +92,9 @@ class TextEncoder(nn.Module):
             return tokenizer().encode(prompt)
         ids = self._ids()
         longest_first = sorted(self.words, key=len, reverse=True)
-        pieces = re.split(f"({'|'.join(map(re.escape, longest_first))})", prompt)
-        own = [[i for i, word in ids.items() if word == piece] for piece in pieces]
+        known = "|".join(map(re.escape, longest_first))  # in any capitals, no part of a longer word
+        pieces = re.split(rf"((?<!\w)(?:{known})(?!\w))", prompt, flags=re.IGNORECASE)
+        own = [[i for i, w in ids.items() if w.lower() == piece.lower()] for piece in pieces]
         return [
             i for a, piece in zip(own, pieces, strict=True) for i in a or tokenizer().encode(piece)
         ]

@@ -6,8 +6,9 @@ foreign_files      what a file of other programs really is, and which files hold
 safe_pickle        reads a .ckpt without running its code
 tensor_names       our names, CompVis's, those of diffusers folders (tensor_names.csv)
 diffusers_configs  config.json files of a diffusers folder <-> ModelConfig (diffusers_settings.json)
+foreign_adapters   new words and LoRAs of other programs, read and written
 export             writes weights in any layout, whole or not at all
-conversion         python -m ldm.weights convert IN OUT
+conversion         python -m ldm.weights convert|lora IN OUT
 adapters           small files beside a model: new words, LoRA, projections, the judge
 """
 

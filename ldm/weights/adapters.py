@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,10 @@ from torch import Tensor, nn
 
 from ldm.lora import LoRALinear
 from ldm.pipeline import LatentDiffusion
+from ldm.weights import foreign_adapters
 from ldm.weights.export import write_safetensors
+
+log = logging.getLogger(__name__)
 
 TRAINED_WITH = {  # kind: config
     "word": "configs/textual_inversion.yaml",
@@ -44,26 +49,68 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
 
 
 def apply(pipe: LatentDiffusion, words: Sequence[str] = (), loras: Sequence[str] = ()) -> None:
-    """Add new words and LoRAs, files or run folders, to a model, and to its `weights_hash`."""
+    """Add new words and LoRAs, ours or other programs', to a model, and to its `weights_hash`.
+
+    loras: files or run folders; FILE:0.7 adds that share of it
+    """
     for path in words:
-        tensors, facts = load(path, "word")
-        word, vectors, width = facts["word"], tensors["vectors"], pipe.config.text.width
-        if vectors.ndim != 2 or vectors.shape[1] != width:
-            raise ValueError(
-                f"{path} has vectors of width {vectors.shape[-1]}, this text tower of {width}: "
-                "it is of another model"
-            )
-        if word in pipe.text.words:
-            raise ValueError(f"{path} gives {word} a second meaning; load one of them")
-        pipe.text.words[word] = vectors
-        pipe.weights_hash += f"+{digest(tensors)}"
-    for path in loras:
-        tensors, facts = load(path, "lora")
+        width = pipe.config.text.width
+        for word, vectors in read_words(path).items():
+            if vectors.ndim != 2 or vectors.shape[1] != width:
+                raise ValueError(
+                    f"{path} has vectors of width {vectors.shape[-1]}, this text tower of {width}: "
+                    "it is of another model"
+                )
+            if word.lower() in map(str.lower, pipe.text.words):
+                raise ValueError(f"{path} gives {word} a second meaning; load one of them")
+            pipe.text.words[word] = vectors
+            pipe.weights_hash += f"+{digest({'vectors': vectors})}"
+    for given in loras:
+        parted = None if Path(given).exists() else re.fullmatch(r"(.+):(-?\d*\.?\d+)", given)
+        path, strength = (parted[1], float(parted[2])) if parted else (given, 1.0)
         try:
-            merge_lora(pipe.unet, tensors, facts["alpha"] / facts["rank"])
+            tensors = _add_lora(pipe, Path(path), strength)
         except ValueError as error:
             raise ValueError(f"{path} is of another model: {error}") from error
-        pipe.weights_hash += f"+{digest(tensors)}"
+        pipe.weights_hash += f"+{digest(tensors)}" + (f"x{strength:g}" if strength != 1 else "")
+
+
+def read_words(path: str | Path) -> dict[str, Tensor]:
+    """{word: vectors [k, D]} of a file or run folder, ours or another program's."""
+    file = _file(path)
+    try:
+        content, said = foreign_adapters.open_small(file)
+        if "word" in said:
+            return {json.loads(said["word"])["word"]: content["vectors"]}
+        return foreign_adapters.words_of(content, file.stem)
+    except ValueError as error:
+        raise ValueError(f"cannot open {file} as a word: {error}") from error
+
+
+def _add_lora(pipe: LatentDiffusion, path: Path, strength: float) -> dict[str, Tensor]:
+    """Change the weights; returns the tensors of the file."""
+    file = _file(path)
+    try:
+        tensors, said = foreign_adapters.open_small(file)
+    except ValueError as error:
+        raise ValueError(f"cannot open {file} as a lora: {error}") from error
+    if "lora" in said:
+        facts = json.loads(said["lora"])
+        merge_lora(pipe.unet, tensors, strength * facts["alpha"] / facts["rank"])
+        return tensors
+    settings = foreign_adapters.peft_settings(file, said)
+    changes = foreign_adapters.lora_changes(tensors, pipe.config, settings)
+    scaled = {name: strength * change for name, change in changes.items()}
+    foreign_adapters.add_changes({"unet": pipe.unet, "text": pipe.text}, scaled)
+    log.info("%s: a LoRA of %d layers", file.name, len(changes))
+    return tensors
+
+
+def _file(path: str | Path) -> Path:
+    """The weights of a run folder, of peft's folder, or the file itself."""
+    path = Path(path)
+    peft = path / "adapter_model.safetensors"
+    return path if not path.is_dir() else peft if peft.exists() else path / "model.safetensors"
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -1,4 +1,4 @@
-"""Writes weights in another layout:  python -m ldm.weights convert IN OUT"""
+"""Writes weights, and LoRAs, in another layout:  python -m ldm.weights convert|lora IN OUT"""
 
 import logging
 import sys
@@ -10,8 +10,10 @@ import torch
 
 from ldm.config import ModelConfig, load_config
 from ldm.system import cli
+from ldm.system.atomic import whole_file
 from ldm.system.devices import DTYPES
-from ldm.weights.export import export
+from ldm.weights import adapters, foreign_adapters
+from ldm.weights.export import export, write_safetensors
 from ldm.weights.loading import NONE, load_parts, weights_hash
 from ldm.weights.tensor_names import Layout
 from ldm.weights.weight_files import WeightsError
@@ -60,34 +62,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return cli.run(lambda: command_line(arguments), PROGRAM, logging.INFO)
 
 
+def convert_lora(
+    source: str | Path, target: str | Path, program: str, config: ModelConfig
+) -> list[Path]:
+    """Write a LoRA of ours as a file that another program opens; peft's is a folder."""
+    tensors, facts = adapters.load(source, "lora")
+    sizes = facts["alpha"], facts["rank"]
+    found, said = foreign_adapters.lora_for(program, tensors, *sizes, config)
+    target = Path(target)
+    if program != "peft":
+        write_safetensors(target, found, said)
+        return [target]
+    target.mkdir(parents=True, exist_ok=True)
+    write_safetensors(target / "adapter_model.safetensors", found, {"format": "pt"})
+    with whole_file(target / "adapter_config.json") as path:
+        path.write_text(said["adapter_config"], encoding="utf-8")
+    return [target / "adapter_model.safetensors", target / "adapter_config.json"]
+
+
 def command_line(arguments: Sequence[str] | None) -> int:
-    what = "write weights in another layout, bit for bit"
     parser = cli.Parser(PROGRAM)
-    command = parser.add_subparsers(dest="command", required=True).add_parser("convert", help=what)
+    commands = parser.add_subparsers(dest="command", required=True)
+    what = "write weights in another layout, bit for bit"
+    command = commands.add_parser("convert", help=what)
     add = command.add_argument
     add("source", metavar="IN", help="a file or folder of any layout")
     add("target", metavar="OUT", help="a .ckpt, a .safetensors or a new folder")
     add("--to", choices=get_args(Layout), help="default: by the name of OUT")
-    add("--config", help="YAML of the sizes, if IN is not SD v1.4 and keeps none")
     add("--ema", action="store_true", help="take the averaged weights (model_ema.*)")
     cli.part_arguments(command)
     add("--dtype", choices=DTYPES, help="default: bit for bit as in IN")
     add("--rest", metavar="FILE", help="beside OUT: leave out the parts that are the same there")
-    add("--json", action="store_true", help="print one JSON object")
+    small = commands.add_parser("lora", help="write a LoRA for other programs")
+    small.add_argument("source", metavar="IN", help="a LoRA that train.py made")
+    small.add_argument("target", metavar="OUT", help="a .safetensors, for peft a folder")
+    small.add_argument("--to", choices=("kohya", "diffusers", "peft"), required=True)
+    for each in (command, small):
+        each.add_argument("--config", help="YAML of the sizes, if not SD v1.4's or the file's own")
+        each.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     watch = cli.Stopwatch()
-    with watch("convert"):
+    with watch(options.command):
         config = load_config(ModelConfig, options.config) if options.config else None
-        layout, dtype = options.to, DTYPES.get(options.dtype)
-        written = convert(
-            options.source,
-            options.target,
-            layout,
-            config,
-            options.ema,
-            dtype,
-            options.rest,
-            options.parts,
-        )
+        source, target, to = options.source, options.target, options.to
+        if options.command == "lora":
+            written = convert_lora(source, target, to, config or ModelConfig())
+        else:
+            dtype = DTYPES.get(options.dtype)
+            ema, rest = options.ema, options.rest
+            written = convert(source, target, to, config, ema, dtype, rest, options.parts)
     sys.stdout.write(cli.report(written, watch, options.json) + "\n")
     return 0
