@@ -179,16 +179,19 @@ def test_collections_know_their_own_labels_only(labels, tmp_path) -> None:
 
 
 def test_tables_from_other_programs_are_read(labels, tmp_path) -> None:
-    """A byte-order mark, short rows and a flag of 0 are no obstacle; a wrong age is named."""
+    """A byte-order mark, short rows and a flag of 0 are no obstacle; a wrong age is counted."""
     header, first, *_ = labels.read_text().splitlines()
     rows = [header, first.replace("train,,", "train,0,"), "b.png,Mass"]
     labels.write_text("\ufeff" + "\n".join(rows), encoding="utf-8")
     files = datasets.Files(settings(labels, tmp_path), 1)
     assert names(files) == ["a", "b"]
     assert all("mass" in files.caption(1, wording) for wording in range(8))
-    labels.write_text("\n".join([header, first.replace(",61", ",061Y")]))
-    with pytest.raises(ConfigError, match=r"labels\.csv, line 2: the age is not a number"):
-        datasets.Files(settings(labels, tmp_path), 1)
+    labels.write_text(
+        "\n".join([header, first.replace(",61", ",061Y"), first.replace("61", "old")])
+    )
+    files = datasets.Files(settings(labels, tmp_path), 1)
+    assert [row["age"] for row in files.rows] == ["61", ""]
+    assert "1 with unknown age" in files.count
 
 
 def test_a_caption_cut_by_its_comma_is_refused(labels, tmp_path) -> None:

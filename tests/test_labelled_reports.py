@@ -201,5 +201,5 @@ def test_open_i_is_there_and_the_baseline_beats_chance() -> None:
 def test_torchxrayvision_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Finding its files does not start it, which takes seconds."""
     monkeypatch.delitem(sys.modules, "torchxrayvision", raising=False)
-    labelled_reports._installed()
+    labelled_reports.installed()
     assert "torchxrayvision" not in sys.modules

@@ -58,7 +58,7 @@ def files(rows: list[dict[str, str]]) -> set[str]:
 def test_enough_of_each_class_is_held_out_by_patient(table) -> None:
     """At least max(least, share) of each class, whole patients, and all of another split."""
     data = config(table)
-    train, held = sources.source_rows(data.sources[0], data)
+    train, held, _ = sources.source_rows(data.sources[0], data)
     assert len(train) + len(held) == len(ROWS)
     assert not {row["patient_id"] for row in train} & {row["patient_id"] for row in held}
     counts = Counter(row["region"] for row in held)
@@ -76,7 +76,7 @@ def test_the_rule_depends_on_neither_order_nor_where(table) -> None:
     table.write_text("\n".join([lines[0], *reversed(lines[1:])]))
     assert files(sources.source_rows(source, data)[1]) == held
     some = replace(source, where={"region": ["knee", "elbow"]})
-    train, fewer = sources.source_rows(some, data)
+    train, fewer, _ = sources.source_rows(some, data)
     assert files(fewer) == {name for name in held if not name.startswith("hand")}
     assert {row["region"] for row in train} == {"knee", "elbow"}
 
@@ -202,7 +202,7 @@ def test_the_rows_can_be_written_and_measured(table) -> None:
     assert done.returncode == 0, done.stderr
     assert "1 sources of phantoms have no rows and are left out" in done.stderr
     data = from_dict(DataConfig, {"sources": [source]}, "data")
-    train, held = sources.source_rows(data.sources[0], data)
+    train, held, _ = sources.source_rows(data.sources[0], data)
     for split, rows in (("train", train), ("held_out", held)):
         asked = open_set(f"{out}@{split}")
         ids = {asked.sample_id(i) for i in range(len(asked))}

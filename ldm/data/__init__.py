@@ -7,8 +7,12 @@ attributes         region, modality, view, sex and age of rows and of phantoms
 augmentation       random changes of training images
 sources            several tables: which rows, which are held out, how often each is drawn
 row_captions       captions in many wordings from the columns of a table
-image_sets         files and phantoms to measure; rows of a folder or CSV: paths, labels, ids
-csv_tables         rows of any CSV
+image_sets         files and phantoms to measure: pixels, labels, ids
+film_rows          the films of a folder or a table that are used, and where their files are
+film_count         how many those are, how many are left out, and why
+film_cells         what cells of a table say: view, sex, age, labels in any spelling
+published_sets     public sets of chest films as they come
+csv_tables         rows of any table of text
 cache              rows of numbers in a file, made when first asked for
 caption_corpus     captions without images, split into training and held out
 labelled_reports   reports with one label each: Open-I's, and those of a CSV
@@ -54,6 +58,9 @@ class DataConfig:
     phantoms: int = 16000
     phantom_seed: int = 0  # phantoms phantom_seed ... phantom_seed + phantoms - 1
     exclude: tuple[str, ...] = ()  # findings that no image has, by label or phantom
+    # what a table calls uncertain (CheXpert's -1; of VinDr-CXR, a minority of its readers)
+    uncertain: Literal["positive", "negative", "unknown"] = "positive"
+    strict: bool = False  # is a film that cannot be used an error, not counted and left out?
     size: int = 128  # pixels
     # files into squares: the middle, all of it with black borders that no loss sees, or distorted
     fit: Literal["crop", "pad", "stretch"] = "crop"

@@ -15,13 +15,8 @@ from ldm.config import ConfigError
 from ldm.data import DataConfig, DataSource, augmentation, phantom
 from ldm.data.cache import CachedRows, cached_squares, from_bytes
 from ldm.data.file_dataset import Files
-from ldm.data.image_sets import (
-    LabelledImages,
-    PhantomSet,
-    check_exclude,
-    excluded,
-    named_phantoms,
-)
+from ldm.data.film_rows import check_exclude, excluded
+from ldm.data.image_sets import LabelledImages, PhantomSet, named_phantoms
 from ldm.data.phantom import BODY_FINDINGS, FINDINGS, captions
 from ldm.data.phantom.selection import select
 from ldm.pictures import image_files
@@ -45,6 +40,7 @@ class Dataset(LabelledImages, Protocol):
     """Numbered radiographs with captions."""
 
     key: str  # changes with the images
+    count: str  # of what was read and what was not, and why
     augmented: bool  # are small changes of these images wanted?
     weights: Tensor | None  # how often each is drawn, up to a factor; None: equally often
 
@@ -68,6 +64,7 @@ class Unpadded:
     """The part of a dataset without padding or attributes, drawn equally often."""
 
     weights: Tensor | None = None
+    count: str = ""
 
     def attributes(self, index: int) -> Mapping[str, str]:
         return {}
@@ -159,7 +156,8 @@ def open_sources(
     if config.sources:
         raise ConfigError("data.sources is for methods that read images; here name data.path")
     if config.path is None:
-        check_exclude(config)
+        if config.exclude:
+            check_exclude(config)
         return [(phantoms(), 1.0)]
     if not config.path.strip():
         raise ConfigError("data.path is empty; leave it out for phantoms alone")
@@ -234,7 +232,7 @@ def configured_phantoms(config: DataConfig) -> list[phantom.Phantom]:
 
 def excluded_phantoms(config: DataConfig) -> list[str]:
     """The phantom's findings among data.exclude."""
-    known = (*FINDINGS, *BODY_FINDINGS)
+    known = (*FINDINGS, *BODY_FINDINGS) if config.exclude else ()
     return [name for name in known if captions.readable(name) in excluded(config)]
 
 

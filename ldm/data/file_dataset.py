@@ -1,5 +1,6 @@
 """Files to train on: their pixels as squares, cached, with captions and masks of padding."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -7,9 +8,12 @@ from torch import Tensor
 
 from ldm.data import DataConfig, DataSource, phantom, row_captions, sources
 from ldm.data.cache import cached_squares, from_bytes
-from ldm.data.image_sets import FileSet, read_rows
+from ldm.data.film_rows import read_rows
+from ldm.data.image_sets import FileSet
 from ldm.pictures import image_files
 from ldm.system.atomic import code_version, digest
+
+log = logging.getLogger(__name__)
 
 
 class Files(FileSet):
@@ -23,8 +27,10 @@ class Files(FileSet):
 
     def __init__(self, config: DataConfig, channels: int, source: DataSource | None = None) -> None:
         path = Path((source.path if source else config.path) or "")
-        rows = sources.source_rows(source, config)[0] if source else read_rows(path, config)
-        super().__init__(rows, path)
+        found = sources.source_rows(source, config)[::2] if source else read_rows(path, config)
+        rows, count = found
+        super().__init__(rows, path, str(count))
+        log.info("%s: %s", path, count)
         self.augmented, self.default_caption = config.augment, config.caption
         self.templates, self.fit = bool(source and source.captions == "templates"), config.fit
         if source and source.group:
@@ -68,7 +74,7 @@ class Files(FileSet):
     def caption(self, index: int, wording: int) -> str:
         row = self.rows[index]
         if self.templates:
-            return row_captions.caption(row, self.known[index], wording)
+            return row_captions.caption(row, self.findings(index), wording)
         if row.get("caption"):
             return row["caption"]
         if not row.get("labels"):

@@ -1,10 +1,10 @@
-"""Images with labels, from a folder, a CSV or phantoms: each of any size, read when it is used."""
+"""Images with labels, from a folder, a table or phantoms: of any size, read when they are used."""
 
 import logging
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,17 +12,15 @@ from torch import Tensor
 
 from ldm.config import ConfigError
 from ldm.data import DataConfig, attributes, phantom
-from ldm.data.csv_tables import read_table
-from ldm.data.phantom import BODY_FINDINGS, FINDINGS, captions
+from ldm.data.csv_tables import is_table
+from ldm.data.film_rows import Row, read_rows, words
+from ldm.data.phantom import captions
 from ldm.data.phantom.selection import parse, possible, select
 from ldm.pictures import image_files
 
 log = logging.getLogger(__name__)
 
-SHEETS = ("grid.png", "trajectory.png")  # what sample.py writes beside its images
 UNSEEN = 900_000_000  # first seed of phantoms that nothing of ours was trained on
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-Row = dict[str, str]  # {column: cell} and the image's `path`
 
 
 class LabelledImages(Protocol):
@@ -41,6 +39,7 @@ class ImageSet(LabelledImages, Protocol):
     """Images to be measured."""
 
     name: str  # as `open_set` takes it
+    count: str  # of what was read and what was not, and why
 
     def load(self, index: int) -> Tensor:
         """float32 [C, H, W] in [-1, 1]; ValueError, naming the file, if it cannot be used."""
@@ -53,10 +52,10 @@ class ImageSet(LabelledImages, Protocol):
 
 
 class NumberedImages:
-    """The part of an image set that lists give: the id of each image, and its known findings."""
+    """The part of an image set that a list gives: the id of each image."""
 
-    def __init__(self, name: str, ids: Sequence[str], known: Sequence[Mapping[str, bool]]) -> None:
-        self.name, self.ids, self.known = name, ids, known
+    def __init__(self, name: str, ids: Sequence[str], count: str) -> None:
+        self.name, self.ids, self.count = name, ids, count
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -64,16 +63,26 @@ class NumberedImages:
     def sample_id(self, index: int) -> str:
         return self.ids[index]
 
-    def findings(self, index: int) -> Mapping[str, bool]:
-        return self.known[index]
-
 
 class FileSet(NumberedImages):
-    """The images of a folder or a CSV, by the rows that `read_rows` gives."""
+    """The images of a folder or a CSV, by the rows that `read_rows` gives, with their count."""
 
-    def __init__(self, rows: list[Row], path: Path, name: str = "") -> None:
-        super().__init__(name, sample_ids(rows, path), labels_of(rows))
+    def __init__(self, rows: list[Row], path: Path, count: str, name: str = "") -> None:
+        super().__init__(name, sample_ids(rows, path), count)
         self.rows, self.path = rows, path
+        # a finding that a collection never labels is unknown in its films, not absent
+        labelled: defaultdict[str, set[str]] = defaultdict(set)
+        for row in rows:
+            labelled[row.get("source_repo", "")] |= words(row) - {""}
+        self.labelled = {source: sorted(found) for source, found in labelled.items()}
+
+    def findings(self, index: int) -> Mapping[str, bool]:
+        row = self.rows[index]
+        if not row.get("labels"):
+            return {}
+        shown, doubtful = words(row), words(row, "uncertain")
+        labelled = self.labelled[row.get("source_repo", "")]
+        return {word: word in shown for word in labelled if word not in doubtful}
 
     def attributes(self, index: int) -> Mapping[str, str]:
         return attributes.of_row(self.rows[index])
@@ -93,18 +102,20 @@ class PhantomSet(NumberedImages):
     """Phantoms, of which each finding that their picture can show is known."""
 
     def __init__(self, phantoms: list[phantom.Phantom], size: int, name: str = "") -> None:
-        known = [
-            {
-                captions.readable(finding): p.finding(finding) is not None
-                for finding in possible(p.region, p.modality)
-            }
-            for p in phantoms
-        ]
-        super().__init__(name, [f"phantom-{p.seed}" for p in phantoms], known)
+        super().__init__(
+            name, [f"phantom-{p.seed}" for p in phantoms], f"{len(phantoms):,} phantoms"
+        )
         self.phantoms, self.size = phantoms, size
 
     def attributes(self, index: int) -> Mapping[str, str]:
         return attributes.of_phantom(self.phantoms[index])
+
+    def findings(self, index: int) -> Mapping[str, bool]:
+        p = self.phantoms[index]
+        return {
+            captions.readable(finding): p.finding(finding) is not None
+            for finding in possible(p.region, p.modality)
+        }
 
     def load(self, index: int) -> Tensor:
         return phantom.render([self.phantoms[index]], size=self.size).images[0]
@@ -129,14 +140,14 @@ def open_set(source: str, size: int = 128) -> ImageSet:
     path = Path(f"{before}.csv" if table else source)
     if not path.exists():
         raise ConfigError(f"{path} does not exist; name a folder, a CSV or phantoms:N")
-    rows = read_rows(path, DataConfig(path=str(path), split=split if table else None))
+    rows, count = read_rows(path, DataConfig(path=str(path), split=split if table else None))
     if table:  # training takes rows without a split, too; what is held out must not be among them
-        rows = [row for row in rows if row.get("split") == split]
-    rows = [row for row in rows if Path(row["path"]).name not in SHEETS]
+        everything, rows = rows, [row for row in rows if row.get("split") == split]
+        count.films = len(rows)
+        count.note(len(everything) - len(rows), "without a split are left out")
     if not rows:
-        what = f"row whose column `split` is {split!r}" if table else "image beside sample sheets"
-        raise ConfigError(f"{path} has no {what}")
-    return FileSet(rows, path, source)
+        raise ConfigError(f"{path} has no row whose column `split` is {split!r}")
+    return FileSet(rows, path, str(count), source)
 
 
 def named_phantoms(source: str, exclude: Sequence[str] = ()) -> list[phantom.Phantom]:
@@ -194,110 +205,14 @@ def load_each(
             log.warning("left out, for it cannot be read: %s", asked.sample_id(index))
 
 
-def read_rows(source: Path, config: DataConfig) -> list[Row]:
-    """The usable images of a folder or of a CSV.
-
-    CSV columns: `filename` (beside the CSV, or in images/ beside it); then `caption`, or `labels`
-    (separated by |) with `view`, `sex` and `age`. Rows of another `split`, rows with a
-    `quality_flag` and rows with an excluded label are left out. In a folder without a CSV the
-    caption of x.png is in x.txt.
-    """
-    rows = read_csv(source, config) if source.suffix == ".csv" else read_folder(source, config)
-    if not rows:
-        raise ConfigError(f"{source} holds no images ({', '.join(SUFFIXES)})")
-    return rows
-
-
 def sample_ids(rows: Sequence[Row], source: Path) -> list[str]:
     """The name of each row's file without its suffix; where several files have one, the path of
     each in the folder, or from where the CSV is.
     """
     paths = [Path(row["path"]) for row in rows]
     files = Counter(path.stem for path in set(paths))
-    root = source.parent if source.suffix == ".csv" else source
+    root = source.parent if is_table(source) else source
     return [
         path.stem if files[path.stem] == 1 else Path(os.path.relpath(path, root)).as_posix()
         for path in paths
     ]
-
-
-def labels_of(rows: Sequence[Row]) -> list[dict[str, bool]]:
-    """{finding: is it there?} of each row; empty for one without labels.
-
-    A finding that a collection never labels is unknown in its films, not absent.
-    """
-    named: defaultdict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        named[row.get("source_repo", "")] |= _words(row) - {""}
-    return [
-        {word: word in _words(row) for word in named[row.get("source_repo", "")]}
-        if row.get("labels")
-        else {}
-        for row in rows
-    ]
-
-
-def _words(row: Row) -> set[str]:
-    """ "Effusion|Mass" -> {"pleural effusion", "lung mass"}; No Finding is "" """
-    return {captions.readable(label) for label in (row.get("labels") or "").split("|")}
-
-
-def read_folder(source: Path, config: DataConfig) -> list[Row]:
-    if not source.is_dir():
-        raise ConfigError(f"data.path {source} is no folder and no .csv file")
-    if config.exclude:
-        raise ConfigError(f"data.exclude needs labels, which only a CSV has; {source} is a folder")
-    rows = []
-    for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES):
-        text = path.with_suffix(".txt")
-        try:
-            caption = text.read_text(encoding="utf-8-sig").strip() if text.exists() else ""
-        except UnicodeDecodeError as e:
-            raise ConfigError(f"{text} is no UTF-8 text; save it as such") from e
-        rows.append({"path": str(path), "caption": caption})
-    return rows
-
-
-def read_csv(source: Path, config: DataConfig) -> list[Row]:
-    rows = read_table(source)
-    if not rows or "filename" not in rows[0]:
-        raise ConfigError(f"{source} needs a header line with a column `filename`")
-    check_exclude(config, set().union(*map(_words, rows)))
-    unwanted, kept = excluded(config), []
-    for number, row in enumerate(rows, start=2):
-        where = f"{source}, line {number}"
-        other_split = config.split and row.get("split") not in (None, "", config.split)
-        flagged = row.get("quality_flag") not in (None, "", "0")
-        if other_split or flagged or _words(row) & unwanted:
-            continue
-        if unwanted and not row.get("labels"):
-            raise ConfigError(f"{where}: data.exclude needs a label in each row")
-        if row.get("age") and not re.fullmatch(r"\d{1,3}(\.\d*)?", row["age"]):
-            raise ConfigError(f"{where}: the age is not a number of years; it may be empty")
-        places = (source.parent / row["filename"], source.parent / "images" / row["filename"])
-        path = next((place for place in places if place.is_file()), None)
-        if path is None:
-            name = row["filename"] or "no file"
-            raise ConfigError(f"{where} names {name}, which is not beside it")
-        kept.append({**row, "path": str(path)})
-    if not kept:
-        raise ConfigError(
-            f"{source}: none of {len(rows)} rows is usable: of split {config.split!r}, without "
-            "quality_flag and not in data.exclude"
-        )
-    return kept
-
-
-def excluded(config: DataConfig) -> set[str]:
-    """The words of data.exclude as captions have them: Effusion is "pleural effusion"."""
-    return {captions.readable(name) for name in config.exclude}
-
-
-def check_exclude(config: DataConfig, labels: Set[str] = frozenset()) -> None:
-    """Raises ConfigError for a word that neither a phantom nor a file is labelled with."""
-    known = {*labels, *map(captions.readable, (*FINDINGS, *BODY_FINDINGS))} - {""}
-    if unknown := sorted(excluded(config) - known):
-        raise ConfigError(
-            f"data.exclude names {', '.join(unknown)}, which nothing is labelled with; "
-            f"there are {', '.join(sorted(known))}"
-        )

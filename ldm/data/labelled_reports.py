@@ -33,6 +33,7 @@ _OTHERS = (
 # in capitals anywhere before a colon; in any letters at the start of a line; alone on a line
 _HEADING = r"\b{0}[ \t]*:|^[ \t]*(?i:{0})[ \t]*(?::|$)"
 _START = re.compile(_HEADING.format(_TITLE), re.MULTILINE)
+_FINDINGS = re.compile(_HEADING.format("FINDINGS?"), re.MULTILINE)
 _END = re.compile(
     "|".join([_START.pattern, _HEADING.format(_OTHERS), r"^[ \t]*[A-Z][A-Z &/()-]{2,40}:"]),
     re.MULTILINE,
@@ -131,8 +132,17 @@ def impression(report_text: str) -> str | None:
     From the heading ("IMPRESSION:", "Impression :", "FINDINGS AND IMPRESSION:") to the next one,
     or the end. The last that is not empty: an addendum or a preliminary reading comes before.
     """
+    return _section(_START, report_text)
+
+
+def findings(report_text: str) -> str | None:
+    """The findings of a raw report, as `impression` gives the impression."""
+    return _section(_FINDINGS, report_text)
+
+
+def _section(heading: re.Pattern[str], report_text: str) -> str | None:
     found = None
-    for start in _START.finditer(report_text):
+    for start in heading.finditer(report_text):
         end = _END.search(report_text, start.end())
         found = _line(report_text[start.end() : end.start() if end else None]) or found
     return found
@@ -140,11 +150,11 @@ def impression(report_text: str) -> str | None:
 
 def read_openi(archive: str | Path | None = None) -> list[RadiologyReport]:
     """All of Open-I's reports, in the archive's order; by default the one of torchxrayvision."""
-    path = Path(archive) if archive else _installed()
+    path = Path(archive) if archive else installed()
     try:
         with tarfile.open(path) as tar:
             files = [file for member in tar if (file := tar.extractfile(member))]
-            return [_parse(ElementTree.parse(file).getroot()) for file in files]
+            return [parse_report(ElementTree.parse(file).getroot()) for file in files]
     except (OSError, EOFError, tarfile.TarError, ElementTree.ParseError) as error:
         raise ValueError(f"cannot read the reports in {path}: {error}") from error
 
@@ -174,14 +184,16 @@ def read_csv(path: str | Path) -> list[RadiologyReport]:
     return reports
 
 
-def _installed() -> Path:
+def installed() -> Path:
+    """Open-I's reports in torchxrayvision's folder of data."""
     spec = find_spec("torchxrayvision")  # not imported, which takes seconds
     if spec is None or spec.origin is None:
         raise ValueError("Open-I's reports come with torchxrayvision; pip install torchxrayvision")
     return Path(spec.origin).parent / "data" / "NLMCXR_reports.tgz"
 
 
-def _parse(root: ElementTree.Element) -> RadiologyReport:
+def parse_report(root: ElementTree.Element) -> RadiologyReport:
+    """One of Open-I's reports, an eCitation."""
     sections = {node.get("Label"): _line(node.text) for node in root.iter("AbstractText")}
     uid = root.find("uId")
     return RadiologyReport(

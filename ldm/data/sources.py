@@ -16,7 +16,8 @@ from pathlib import Path
 
 from ldm.config import ConfigError, from_dict, read_yaml
 from ldm.data import DataConfig, DataSource, HoldOut
-from ldm.data.image_sets import Row, read_rows
+from ldm.data.film_count import FilmCount
+from ldm.data.film_rows import Row, read_rows
 from ldm.system import cli
 from ldm.system.atomic import whole_file
 
@@ -25,22 +26,25 @@ log = logging.getLogger(__name__)
 HELD_OUT = "held_out"
 
 
-def source_rows(source: DataSource, config: DataConfig) -> tuple[list[Row], list[Row]]:
-    """The usable rows of a source that `where` lets through: to train on, and held out.
+def source_rows(source: DataSource, config: DataConfig) -> tuple[list[Row], list[Row], FilmCount]:
+    """The usable rows of a source that `where` lets through: to train on, and held out; a count.
 
     The rule of `hold_out` is applied before `where`, so another `where` holds out the same.
     """
     path = Path(source.path)
-    rows = read_rows(path, replace(config, path=source.path, split=None))
+    rows, count = read_rows(path, replace(config, path=source.path, split=None))
     _check_columns(source, rows)
     kept = held_out(rows, source.hold_out)
-    chosen: tuple[list[Row], list[Row]] = ([], [])
-    for row in rows:
-        if all(row.get(c, "") in values for c, values in _wanted(source).items()):
-            chosen[_patient(row) in kept].append(row)
-    if not chosen[0]:
+    wanted = _wanted(source).items()
+    chosen = [row for row in rows if all(row.get(c, "") in values for c, values in wanted)]
+    train = [row for row in chosen if _patient(row) not in kept]
+    if not train:
         raise ConfigError(f"data.sources: {path} has no row to train on where {source.where}")
-    return chosen
+    apart = [row for row in chosen if _patient(row) in kept]
+    count.films = len(train)
+    count.note(len(apart), "held out")
+    count.note(len(rows) - len(chosen), "not taken by `where`")
+    return train, apart, count
 
 
 def held_out(rows: Sequence[Row], rule: HoldOut) -> set[str]:
@@ -107,7 +111,7 @@ def main() -> int:
     files = [source for source in config.sources if not source.path.startswith("phantoms:")]
     if left := len(config.sources) - len(files):
         log.info("%d sources of phantoms have no rows and are left out", left)
-    parts = [source_rows(source, config) for source in files]
+    parts = [source_rows(source, config)[:2] for source in files]
     table = [
         {**row, "filename": str(Path(row["path"]).resolve()), "split": split}
         for part in parts

@@ -1,0 +1,99 @@
+"""Which films of a folder or a table are used: names, sidecars, what is no film, and the count."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from ldm.config import ConfigError
+from ldm.data import DataConfig
+from ldm.data.film_rows import read_rows
+from ldm.data.image_sets import open_set
+from ldm.pictures import image_files
+
+CASES = json.loads(Path(__file__).with_name("film_cases.json").read_text(encoding="utf-8"))
+HIDDEN, BESIDE, COUNTED = (CASES[name] for name in ("hidden", "beside", "counted"))
+
+
+def film(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (8, 8)).save(path)
+    return path
+
+
+@pytest.mark.parametrize(("named", "there"), CASES["names"])
+def test_a_film_is_found_however_its_name_is_spelled(tmp_path: Path, named, there) -> None:
+    """Other Unicode forms, Windows' strokes, paths of another machine, folders above the set."""
+    path = film(tmp_path / "学習 set" / there)
+    table = tmp_path / "学習 set" / "t.csv"
+    table.write_text(f"filename,caption\n{named},x\n", encoding="utf-8")
+    assert [row["path"] for row in read_rows(table, DataConfig())[0]] == [str(path)]
+
+
+@pytest.mark.parametrize(("named", "there"), CASES["strangers"])
+def test_no_film_stands_in_for_another(tmp_path: Path, named: str, there: str) -> None:
+    """A file of the same name in another patient's folder is not the one that a table names."""
+    film(tmp_path / there)
+    (tmp_path / "t.csv").write_text(f"filename,caption\n{named},x\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"none of 1 rows is usable.* not found"):
+        read_rows(tmp_path / "t.csv", DataConfig())
+
+
+@pytest.mark.parametrize("name", HIDDEN + CASES["other"])
+def test_what_systems_leave_beside_films_is_no_film(tmp_path: Path, name: str) -> None:
+    """It is left out of training and measuring alike, and counted."""
+    film(tmp_path / "f.png")
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(b"\0\5\26\7Mac OS X")
+    for count in (open_set(str(tmp_path)).count, str(read_rows(tmp_path, DataConfig())[1])):
+        assert count.startswith("1 films; ")
+        assert ("1 skipped: 1 hidden" in count) == (name in HIDDEN)
+        assert ("other files: 1 " in count) == (name not in HIDDEN)
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_captions_beside_images_are_read(tmp_path: Path, name: str) -> None:
+    """As other trainers want them, or a table of the folder."""
+    film(tmp_path / "a.png")
+    (tmp_path / name.strip()).write_text(BESIDE[name], encoding="utf-8")
+    [row], count = read_rows(tmp_path, DataConfig())
+    assert row["caption"] == "a knee"
+    assert "without caption" not in str(count)
+    (tmp_path / name.strip()).unlink()
+    assert str(read_rows(tmp_path, DataConfig())[1]) == "1 films; 1 without caption or labels"
+
+
+def test_a_folder_that_was_drawn_has_its_prompts(tmp_path: Path) -> None:
+    """The prompts in our PNGs are captions; the sheets beside them are no films."""
+    for name in ("00000.png", "grid.png", "trajectory.png"):
+        image_files.save(
+            torch.zeros(1, 8, 8), tmp_path / name, {"prompt": "lung xray", "seed": "1"}
+        )
+    found, count = read_rows(tmp_path, DataConfig(strict=True))
+    assert [row["caption"] for row in found] == ["lung xray"]
+    assert str(count) == "1 films; 2 skipped: 2 sample sheet"
+
+
+@pytest.mark.parametrize("said", COUNTED)
+def test_what_is_not_read_is_counted_with_its_reason(tmp_path: Path, said: str) -> None:
+    """And data.strict makes an error of each skip that nobody asked for."""
+    film(tmp_path / "a.png")
+    header = "filename,labels,view,sex,age,split,quality_flag"
+    more = ",camera" if "camera" in said else ""
+    lines = [header + more, "a.png,Effusion,PA,M,61,train,", *COUNTED[said]]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    found, count = read_rows(tmp_path / "t.csv", DataConfig())
+    assert said.strip() in str(count)
+    assert "a.png" not in str(count)  # the name may be a patient's
+    total = sum(map(len, count.skipped.values()))
+    assert len(found) + total == len(lines) - 1
+    assert open_set(str(tmp_path / "t.csv")).count.startswith(
+        f"{len(lines) - 1 - total + ('other split' in said)} films"
+    )
+    if "skipped" in said and "other split" not in said:
+        with pytest.raises(ConfigError, match=r"data\.strict lets nothing be skipped"):
+            read_rows(tmp_path / "t.csv", DataConfig(strict=True))
+    else:
+        assert len(read_rows(tmp_path / "t.csv", DataConfig(strict=True))[0]) == len(found)
