@@ -31,7 +31,7 @@ def caption_from_labels(
 ) -> str:
     """The wording number `index` (they repeat) of one film's caption.
 
-    view: "PA", "AP" or "";  sex: "M", "F" or "";  age: years or None
+    view: "PA", "AP", "lateral", ... or "";  sex: "M", "F" or "";  age: years or None
     details: longer words for the same labels ("large left pleural effusion"), in some wordings
     """
     words = [word for word in map(readable, labels) if word]
@@ -42,6 +42,8 @@ def caption_from_labels(
     kind, what = f"{view} chest x-ray".strip(), ", ".join(long) or "no findings"
     wordings += [f"{kind} of {_article(years + who)}, {what}", f"{kind}, {what}"]
     text = wordings[index % len(wordings)]
+    if view not in ("", "PA", "AP"):  # a lateral film is no frontal one
+        text = text.replace("frontal", view)
     return _name_phantom(text) if phantom else text
 
 
