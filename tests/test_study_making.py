@@ -168,6 +168,7 @@ def test_unknown_patients_are_said_to_be(tmp_path: Path, header: str, cell: str)
     few = ("--n", 12, "--repeats", 0, "--catch", 0, "--out", tmp_path / "out")
     assert status("make", films(tmp_path, header, [cell] * 12), synthetic, *few) == 0
     page = (tmp_path / "out" / "made.html").read_text()
+    assert "Read from" in page
     assert "one of a patient at most" not in page
     assert "12 of 12 images do not say whose they are (column `patient_id`" in page
 

@@ -70,7 +70,8 @@ def run(options: argparse.Namespace) -> Report:
     for finding in findings:
         pictures += finding_calls.disagreements(sets[0], judged[0], finding, extractor)
     prompts = [finding_calls.prompt_table(judged[0], extractor)] if judged[0].prompts else []
-    blocks: list[Block] = [*sentences, *tables, *more, *pictures, *prompts]
+    read = page.read_from(sets)
+    blocks: list[Block] = [*sentences, *tables, read, *more, *pictures, *prompts]
     summary = [sentences[0], *sentences[2:], *tables, *more]
     return page.report("classify", TITLE, blocks, values, summary=summary)
 

@@ -188,6 +188,7 @@ class TrainedImages:
         self.name, self.folder = str(folder), folder
         kinds = [from_dict(Kind, kind, "method.kinds") for kind in run.method.get("kinds", [])]
         datasets = [dataset for dataset, _ in open_datasets(run.data, channels=1)]
+        self.count = "; ".join(dataset.count for dataset in datasets)
         parts = [Instances(dataset, kinds, ["{}"]) for dataset in datasets]
         self.places = [(part, i) for part in parts for i in range(len(part))]
 

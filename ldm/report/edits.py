@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> Report:
         pipe, asked, how, options.n, options.prompt, options.skip_bad
     )
     about = page.passage("edits", asked=asked, found=repainted, options=options, config=pipe.config)
-    blocks: list[Block] = [about, inpainting_table(repainted)]
+    blocks: list[Block] = [about, page.read_from([asked]), inpainting_table(repainted)]
     values: dict[str, Any] = {
         "set": asked.name,
         "n": len(repainted.ids),

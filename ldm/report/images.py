@@ -52,7 +52,11 @@ def run(options: argparse.Namespace) -> Report:
     }
     tables.append(variety(values["MS-SSIM"]))
     limits = {"frechet": FRECHET, "kept": KEPT, "pairs": PAIRS}
-    blocks: list[Block] = [*page.paragraphs("images", **values, **limits), *tables]
+    blocks: list[Block] = [
+        *page.paragraphs("images", **values, **limits),
+        *tables,
+        page.read_from(sets),
+    ]
     if audited := memorization.beside(options, sets[1]):
         values["memorization"] = audited.values
         blocks += audited.blocks

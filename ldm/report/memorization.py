@@ -83,7 +83,7 @@ def audit(finder: Finder, sets: Sequence[ImageSet], limit: int | None, skip_bad:
         "memorization", **values, held_out=values["held out"], rest=values["left out of train"]
     )
     pictures = [histograms(spaces), *(pairs(space, fake, versions) for space in spaces)]
-    blocks: list[Block] = [summary, table(spaces), *notes, *pictures]
+    blocks: list[Block] = [summary, table(spaces), *notes, page.read_from(sets), *pictures]
     return Audited(values, blocks, as_csv(spaces, fake, versions))
 
 

@@ -3,7 +3,7 @@
 import base64
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 
+from ldm.data.image_sets import ImageSet
 from ldm.metrics.estimate import as_json
 from ldm.report import Report
 
@@ -70,6 +71,11 @@ def report(
     """summary: the blocks for the terminal, None: all;  more: files beside the page"""
     shown = text(title, blocks if summary is None else summary)
     return Report(shown, values, {**files(stem, title, blocks, values), **more})
+
+
+def read_from(sets: Iterable[ImageSet]) -> str:
+    """A paragraph: what was read of each set, what was not, and why."""
+    return " ".join(f"Read from {asked.name}: {asked.count}." for asked in sets)
 
 
 @cache

@@ -82,7 +82,7 @@ def measure(
         tables += probe_survival.tables(series, copier.size)
         pictures.append(probe_survival.picture(series, copier.size))
     sentences = page.paragraphs("reconstruction", **values)
-    written = [*sentences, *tables, *pictures]
+    written = [*sentences, page.read_from([images]), *tables, *pictures]
     more = {"reconstruction.csv": found.as_csv()}
     shown = [sentences[0], *tables]
     return page.report("reconstruction", TITLE, written, values, summary=shown, more=more)

@@ -58,7 +58,11 @@ def authenticity(options: argparse.Namespace) -> Report:
     }
     real, synthetic = sets.values()
     facts = {"n": n, "synthetic": synthetic, "enlarged": enlarged}
-    blocks = [*about("study_authenticity", options, real, size, facts), giveaways.table(found)]
+    blocks = [
+        *about("study_authenticity", options, real, size, facts),
+        page.read_from(sets.values()),
+    ]
+    blocks.append(giveaways.table(found))
     return finish("authenticity", items, options, made, blocks, found)
 
 
@@ -81,6 +85,7 @@ def pairs(options: argparse.Namespace) -> Report:
         "weights": copier.weights,
     }
     blocks = about("study_pairs", options, asked, copier.size, {})
+    blocks.append(page.read_from([asked]))
     return finish("pairs", items, options, made, blocks, {})
 
 
