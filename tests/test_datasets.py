@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ldm.clip import tokenizer
 from ldm.config import ConfigError
 from ldm.data import DataConfig, DataSource, datasets
 from ldm.pictures import image_files
@@ -249,3 +250,29 @@ def test_phantoms_of_any_region_are_a_dataset(tmp_path) -> None:
         datasets.open_datasets(DataConfig(sources=(DataSource(named, where={"sex": "F"}),)), 1)
     with pytest.raises(ConfigError, match="no such region of phantoms: 'kne'"):
         datasets.open_datasets(DataConfig(path="phantoms:4:0:region=kne"), 1)
+
+
+FINDINGS = "FINDINGS: " + "The lungs are clear and the heart is of normal size. " * 12
+REPORT = f"{FINDINGS}\nIMPRESSION: No effusion. Small nodule, {'then smaller ' * 50}nodules."
+
+
+def test_long_captions_are_counted_and_never_cut_in_silence(labels, tmp_path) -> None:
+    """They are cut and counted, refused, or taken by sentences of the impression, each short."""
+    labels.write_text(f'filename,caption\na.png,"{REPORT}"\nb.png,a chest\n')
+    cut = datasets.Files(settings(labels, tmp_path), 1)
+    assert "1 captions over 77 tokens: cut" in cut.count
+    assert cut.caption(0, 3) == REPORT
+    with pytest.raises(ConfigError, match="1 captions have over 77 tokens, first that of a;"):
+        datasets.Files(settings(labels, tmp_path, long_captions="error"), 1)
+    files = datasets.Files(settings(labels, tmp_path, long_captions="sentences"), 1)
+    drawn = [files.caption(0, wording) for wording in range(30)]
+    assert len(set(drawn)) > 2
+    assert " ".join(dict.fromkeys(drawn)) == " ".join(REPORT.split("IMPRESSION: ")[1].split())
+    assert all(len(tokenizer().encode(text)) <= 75 for text in drawn)
+    assert files.caption(1, 5) == "a chest"
+    assert (
+        "captions"
+        not in datasets.Files(
+            settings(labels, tmp_path), 1, DataSource(str(labels), captions="templates")
+        ).count
+    )

@@ -175,6 +175,23 @@ def test_the_text_reaches_the_loss(unet_run) -> None:
     assert losses[0] != losses[1]
 
 
+def test_long_captions_reach_the_unet_in_chunks(unet_run) -> None:
+    """Each piece is encoded as a prompt of its own, and joined; short captions are padded by "".
+
+    Other methods, which read the end of 77 tokens, refuse it.
+    """
+    method = TrainUNet(replace(unet_run, data=replace(unet_run.data, long_captions="chunks")))
+    pieces = ["clear lungs and " * 25, "heart " * 75, "no nodule"]
+    found = method.encode_captions([" ".join(pieces), "clear lungs"])
+    alone = method.pipe.encode_text([*pieces, "clear lungs", "", ""], log_dropped=False)
+    torch.testing.assert_close(found, alone.reshape(2, 3 * 77, -1))
+    batch = method.draw_batch(2, torch.Generator().manual_seed(0))
+    loss, _ = method.loss(batch._replace(captions=[pieces[0] * 3, ""]), torch.Generator())
+    assert loss.isfinite()
+    with pytest.raises(ConfigError, match=r"data\.long_captions=chunks is for"):
+        load_run("configs/scratch_text.yaml", ["data.long_captions=chunks"])
+
+
 def test_min_snr_weighs_each_image_as_the_schedule_says(unet_run, monkeypatch) -> None:
     """The loss is the mean of weight(t) x loss of an image, at the t of that image."""
     method, batch = tiny_batch(unet_run, min_snr=5.0)

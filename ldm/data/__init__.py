@@ -61,6 +61,9 @@ class DataConfig:
     # what a table calls uncertain (CheXpert's -1; of VinDr-CXR, a minority of its readers)
     uncertain: Literal["positive", "negative", "unknown"] = "positive"
     strict: bool = False  # is a film that cannot be used an error, not counted and left out?
+    # given captions over 77 tokens: the tower sees their start, one sentence drawn anew each time
+    # (of the impression, if they have one), or all of it in pieces that the U-Net attends to
+    long_captions: Literal["cut", "error", "sentences", "chunks"] = "cut"
     size: int = 128  # pixels
     # files into squares: the middle, all of it with black borders that no loss sees, or distorted
     fit: Literal["crop", "pad", "stretch"] = "crop"

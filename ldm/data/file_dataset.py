@@ -1,19 +1,55 @@
 """Files to train on: their pixels as squares, cached, with captions and masks of padding."""
 
 import logging
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ldm.clip import tokenizer
+from ldm.config import ConfigError
 from ldm.data import DataConfig, DataSource, phantom, row_captions, sources
 from ldm.data.cache import cached_squares, from_bytes
-from ldm.data.film_rows import read_rows
+from ldm.data.film_rows import Row, read_rows
 from ldm.data.image_sets import FileSet
 from ldm.pictures import image_files
 from ldm.system.atomic import code_version, digest
 
 log = logging.getLogger(__name__)
+
+ROOM = 75  # tokens of a caption: 77 without start and end
+
+
+def long_captions(rows: Sequence[Row]) -> dict[int, list[str]]:
+    """{place of a row whose caption the text tower would cut: its sentences}
+
+    They are those of the impression where the caption is a report that has one; a sentence that is
+    too long itself is several.
+    """
+    from ldm.data import labelled_reports
+
+    found = {}
+    for index, row in enumerate(rows):
+        text = row.get("caption") or ""
+        # a token is one byte or more, and to count them all takes minutes
+        if len(text.encode()) > ROOM and len(tokenizer().encode(text)) > ROOM:
+            text = labelled_reports.impression(text) or text
+            sentences = re.split(r"(?<=[.!?])\s+", text)
+            found[index] = [piece for each in sentences for piece in pieces_of(each, ROOM)]
+    return found
+
+
+def pieces_of(caption: str, room: int) -> list[str]:
+    """A caption in pieces of whole words, each of `room` tokens at most (but for longer words)."""
+    pieces, used = [""], 0
+    for word in caption.split():
+        used += (length := len(tokenizer().encode(word)))
+        if used > room and pieces[-1]:
+            pieces, used = [*pieces, ""], length
+        pieces[-1] = f"{pieces[-1]} {word}".strip()
+    return pieces
 
 
 class Files(FileSet):
@@ -29,8 +65,17 @@ class Files(FileSet):
         path = Path((source.path if source else config.path) or "")
         found = sources.source_rows(source, config)[::2] if source else read_rows(path, config)
         rows, count = found
+        given = source is None or source.captions == "given"
+        self.sentences = long_captions(rows) if given else {}
+        count.note(len(self.sentences), f"captions over 77 tokens: {config.long_captions}")
         super().__init__(rows, path, str(count))
         log.info("%s: %s", path, count)
+        if self.sentences and config.long_captions == "error":
+            raise ConfigError(
+                f"{path}: {len(self.sentences)} captions have over 77 tokens, first that of "
+                f"{self.sample_id(min(self.sentences))}; take data.long_captions=sentences, say"
+            )
+        self.by_sentence = config.long_captions == "sentences"
         self.augmented, self.default_caption = config.augment, config.caption
         self.templates, self.fit = bool(source and source.captions == "templates"), config.fit
         if source and source.group:
@@ -75,6 +120,8 @@ class Files(FileSet):
         row = self.rows[index]
         if self.templates:
             return row_captions.caption(row, self.findings(index), wording)
+        if self.by_sentence and index in self.sentences:
+            return self.sentences[index][wording % len(self.sentences[index])]
         if row.get("caption"):
             return row["caption"]
         if not row.get("labels"):

@@ -107,6 +107,8 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             )
     if method in FROM_NOTHING and run.model.path is not None:
         raise ConfigError(f"model.path is set, but method {method} starts from random weights")
+    if run.data.long_captions == "chunks" and method not in ("unet", "finetune"):
+        raise ConfigError("data.long_captions=chunks is for train.method=unet and finetune alone")
     check_range(1, "train", run.train, "steps", "batch_size", "accumulate", "save_every")
     check_range(0, "train", run.train, "sample_every")
     check_range(1, "data", run.data, "phantoms", "size")

@@ -153,9 +153,10 @@ class Adaptation(UNetTraining):
 
     def encode_captions(self, captions: Sequence[str]) -> Tensor:
         """[B, S, D]; each caption goes through the frozen tower once."""
-        with torch.no_grad():
-            for caption in set(captions) - self.contexts.keys():
-                self.contexts[caption] = self.pipe.encode_text([caption], log_dropped=False)[0]
+        if self.run.data.long_captions == "chunks":
+            return super().encode_captions(captions)
+        for caption in set(captions) - self.contexts.keys():
+            self.contexts[caption] = super().encode_captions([caption])[0]
         return torch.stack([self.contexts[caption] for caption in captions])
 
     def denoising_loss(

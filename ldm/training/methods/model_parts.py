@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from ldm import rng
 from ldm.config import ConfigError, ModelConfig, load_config, to_dict
 from ldm.data.datasets import Batch, Dataset, Latents, draw
+from ldm.data.file_dataset import pieces_of
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.system import devices
@@ -156,6 +158,19 @@ class UNetTraining(PartTraining):
     def as_latents(self, dataset: Dataset, variants: int = 1) -> Latents:
         start, cache = self.parts.start["vae"], self.run.data.cache
         return Latents(dataset, self.pipe.vae, start, variants, self.size, cache)
+
+    @torch.no_grad()
+    def encode_captions(self, captions: Sequence[str]) -> Tensor:
+        """[B, S, D]; with data.long_captions=chunks S is 77 for each piece of the longest one."""
+        if self.run.data.long_captions != "chunks":
+            return self.pipe.encode_text(captions, log_dropped=False)
+        pieces = [
+            pieces_of(caption, self.pipe.text.config.context_length - 2) for caption in captions
+        ]
+        count = max(map(len, pieces))
+        padded = [piece for each in pieces for piece in each + [""] * (count - len(each))]
+        encoded = self.pipe.encode_text(padded, log_dropped=False)
+        return rearrange(encoded, "(B k) S D -> B (k S) D", k=count)
 
     def sampling(self, guidance: float) -> Sampling:
         """The settings of previews and class images."""

@@ -255,8 +255,7 @@ class TrainUNet(UNetTraining):
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         x0, eps, t = self.draw_diffusion_inputs(batch.images, generator)
         captions = self.drop_captions(batch.captions, self.options.drop_caption, generator)
-        with torch.no_grad():
-            context = self.pipe.encode_text(captions, log_dropped=False)
+        context = self.encode_captions(captions)
         mask = None if self.options.borders else batch.masks
         each = diffusion_loss(self.unet, self.pipe.schedule, x0, eps, t, context, mask)
         if self.options.min_snr:
