@@ -38,9 +38,10 @@ def table(paths: Mapping[str, Path]) -> str:
         splits = counted(row.get("split", "") for row in rows)
         _, *said = str(count).split("; ")
         left_out = said.pop(0) if said and "skipped: " in said[0] else ""
-        known = next((part for part in said if part.startswith("recognised as ")), "by its folders")
-        noted = "; ".join(part for part in said if part != known and not part.startswith("by "))
-        shown = known.removeprefix("recognised as ")
+        known = next((part for part in said if part.startswith("recognised as ")), "")
+        by = [part for part in said if part.startswith("by ")]
+        noted = "; ".join(part for part in said if part not in (known, *by))
+        shown = known.removeprefix("recognised as ") or ("our columns" if by else "folders")
         lines.append((name, shown, labels, views, splits, str(len(rows)), left_out, noted))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -63,30 +63,21 @@ def test_short_rows_and_other_encodings_are_told(tmp_path, film, caplog) -> None
     ]
 
 
-PIECES = [
-    *"|;,\t\"'[]\n\0ü\\/{}=é",
+CELLS = [
     "",
     "a.png",
     "no.png",
-    "a",
-    "\r\n",
-    "filename",
-    "labels",
-    "view",
-]
-PIECES += [
     "NaN",
     "999",
-    "-1",
     "PA",
     "train",
     "Effusion",
-    "['a', 'b']",
-    "\ufeff",
-    "..",
-    "é" * 90,
+    "a; b",
     "061Y",
+    "é" * 90,
+    "val",
 ]
+PIECES = [*CELLS, *"|;,\t\"'[]\n\0ü\\/{}=", "\r\n", "filename", "labels", "['a']", "\ufeff", ".."]
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -94,9 +85,10 @@ def test_no_table_is_a_traceback_or_a_silent_skip(tmp_path, film, seed) -> None:
     """A fuzzed table is refused in one line, or each of its rows is read or counted."""
     draw = random.Random(seed)
     columns = ["filename", *draw.sample(["labels", "view", "sex", "age", "caption", "split"], 3)]
-    lines = [",".join(draw.choice(PIECES) if i else "a.png" for i in range(4)) for _ in range(6)]
+    lines = [",".join(draw.choice(CELLS) if i else "a.png" for i in range(4)) for _ in range(6)]
     text = "\n".join([",".join(columns), *lines])
-    for _ in range(draw.randint(0, 12)):
+    changes = draw.randint(0, 3)
+    for _ in range(changes):
         place = draw.randrange(len(text))
         text = text[:place] + draw.choice(PIECES) + text[place + draw.randint(0, 3) :]
     content = text.encode(draw.choice(["utf-8", "utf-16", "utf-8-sig"]))
@@ -114,5 +106,5 @@ def test_no_table_is_a_traceback_or_a_silent_skip(tmp_path, film, seed) -> None:
     if rows:
         total = sum(map(len, count.skipped.values()))
         assert count.films == len(rows) > 0
-        assert len(rows) + total == len(read_table(table))
+        assert len(rows) + total == (len(read_table(table)) if changes else 6)
         assert (f"{total} skipped" in str(count)) == (total > 0)

@@ -80,7 +80,9 @@ def _own_rows(table: Path, rows: list[Row], count: FilmCount) -> list[Row]:
     """The rows of a table with our columns, or with those that other programs give the same."""
     others = own_columns(rows[0]) if rows else {}
     if not rows or "filename" not in {*rows[0], *others.values()}:
-        raise ConfigError(f"{table} needs a header line with a column `filename`")
+        raise ConfigError(
+            f"{table} needs a header line with a column `filename`; a folder is read by such a table"
+        )
     named = ", ".join(f"{theirs} as {ours}" for theirs, ours in others.items())
     count.notes += [f"columns read: {named}"] if named else []
     unread = [name for name in rows[0] if name not in {*SPELLINGS["own"], *others}]
