@@ -86,6 +86,9 @@ def test_no_film_of_another_patient_stands_in(tmp_path: Path) -> None:
     rows, count = read_rows(root, DataConfig())
     assert [row["patient_id"] for row in rows] == ["patient00002"] * 2
     assert "2 not found (row 2, 5)" in str(count)
+    root = forge(tmp_path, "VinDr-CXR")["VinDr-CXR"]  # three rows of its table are one film
+    (root / "train" / "50a418191.dicom").unlink()
+    assert "1 skipped: 1 not found;" in open_set(str(root)).count
 
 
 def test_a_damaged_report_and_strictness_are_errors(tmp_path: Path) -> None:

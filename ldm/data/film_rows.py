@@ -62,7 +62,7 @@ def _table_rows(
     published = ""
     for table in tables:
         is_xml = table.suffix == ".xml"
-        rows = published_sets.openi_rows(table) if is_xml else read_table(table)
+        cells = rows = published_sets.openi_rows(table) if is_xml else read_table(table)
         published = "Open-I" if is_xml else published_sets.layout_of(rows)
         if published and not is_xml:
             rows = published_sets.own_rows(published, rows, root, count)
@@ -70,7 +70,8 @@ def _table_rows(
             rows = _own_rows(table, rows, count)
         split = published_sets.KNOWN["splits"].get(table.name) if table != source else None
         rows = [{**row, "split": row.get("split") or split} if split else row for row in rows]
-        kept += enumerate(rows, start=2)
+        numbered = len(rows) == len(cells) and not is_xml  # not where readers became one row
+        kept += [(number if numbered else 0, row) for number, row in enumerate(rows, start=2)]
     count.notes += [f"by {tables[0].name}"] if tables[0] != source else []
     count.notes += [f"recognised as {published}"] if published else []
     return kept, _finder(root if published else tables[0].parent, everywhere=bool(published))
@@ -81,7 +82,7 @@ def _own_rows(table: Path, rows: list[Row], count: FilmCount) -> list[Row]:
     others = own_columns(rows[0]) if rows else {}
     if not rows or "filename" not in {*rows[0], *others.values()}:
         raise ConfigError(
-            f"{table} needs a header line with a column `filename`; a folder is read by such a table"
+            f"{table} needs a header line with a column `filename`; a folder is read by it"
         )
     named = ", ".join(f"{theirs} as {ours}" for theirs, ours in others.items())
     count.notes += [f"columns read: {named}"] if named else []
