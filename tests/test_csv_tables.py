@@ -63,6 +63,8 @@ def test_short_rows_and_other_encodings_are_told(tmp_path, film, caplog) -> None
     ]
 
 
+COLUMNS = ["labels", "view", "sex", "age", "caption", "split", "uncertain", "class", "path"]
+COLUMNS += ["report_file", "quality_flag", "patient_id", "reader", "notes"]
 CELLS = [
     "",
     "a.png",
@@ -84,7 +86,7 @@ PIECES = [*CELLS, *"|;,\t\"'[]\n\0ü\\/{}=", "\r\n", "filename", "labels", "['a'
 def test_no_table_is_a_traceback_or_a_silent_skip(tmp_path, film, seed) -> None:
     """A fuzzed table is refused in one line, or each of its rows is read or counted."""
     draw = random.Random(seed)
-    columns = ["filename", *draw.sample(["labels", "view", "sex", "age", "caption", "split"], 3)]
+    columns = ["filename", *draw.sample(COLUMNS, 3)]
     lines = [",".join(draw.choice(CELLS) if i else "a.png" for i in range(4)) for _ in range(6)]
     text = "\n".join([",".join(columns), *lines])
     changes = draw.randint(0, 3)

@@ -105,7 +105,7 @@ def _usable(
             if config.uncertain == "unknown":
                 row["uncertain"] = doubtful
             elif config.uncertain == "positive":
-                row["labels"] = f"{row['labels']}|{doubtful}".strip("|")
+                row["labels"] = f"{row.get('labels', '')}|{doubtful}".strip("|")
         if config.split and row.get("split") not in (None, "", config.split):
             count.skip("other split")
         elif row.get("quality_flag") not in (None, "", "0"):
