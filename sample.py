@@ -29,6 +29,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--size", type=cli.size, metavar="N|WxH", help="pixels (model's)")
     cli.model_arguments(parser)
     add("--out", type=Path, metavar="FOLDER", help="where to (samples, edited or redrawn)")
+    add("--dicom", action="store_true", default=None, help="write DICOM, each marked as synthetic")
+    add("--modality", choices=("CR", "DX", "CT"), help="of the DICOM files (DX)")
     add("--trajectory", action="store_true", help="also trajectory.png: x0 as predicted on the way")
     add("--json", action="store_true", help="print one JSON object: paths and seconds")
     editing_arguments(parser)
@@ -37,6 +39,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         options.prompts = options.prompts + cli.read_prompts(options.file)
     if not (options.prompts or options.image):
         parser.error("nothing to draw; give --prompt, --prompts or --from")
+    if options.modality and not options.dicom:
+        parser.error("--modality is of DICOM; give --dicom, too")
+    options.dicom = options.dicom and (options.modality or "DX")
     if edit := cli.given(vars(options), edit_settings.Edit):
         edit_settings.check_options(parser, options, edit)
     # not samples/ for an image of it drawn again: that would replace the grid it was in

@@ -202,7 +202,7 @@ def test_a_stopped_outpainting_goes_on_to_the_same_bytes(
 def damage(folder: Path) -> None:
     """Files that cannot be edited, or not with init.png."""
     levels = np.zeros((64, 80), np.uint8)
-    Image.fromarray(levels).convert("RGBA").save(folder / "alpha.png")
+    Image.fromarray(np.dstack([levels] * 3 + [levels // 2])).save(folder / "alpha.png")
     Image.fromarray(levels).convert("P").save(folder / "palette.png")
     Image.fromarray(levels).convert("CMYK").save(folder / "cmyk.jpg")
     Image.fromarray(levels[:63]).save(folder / "small.png")

@@ -11,6 +11,7 @@ image_sets         files and phantoms to measure: pixels, labels, ids
 film_rows          the films of a folder or a table that are used, and where their files are
 film_count         how many those are, how many are left out, and why
 film_cells         what cells of a table say: view, sex, age, labels in any spelling
+dicom_rows         rows of DICOM: frames, slices in order, what the file says
 published_sets     public sets of chest films as they come
 csv_tables         rows of any table of text
 cache              rows of numbers in a file, made when first asked for
@@ -67,5 +68,6 @@ class DataConfig:
     size: int = 128  # pixels
     # files into squares: the middle, all of it with black borders that no loss sees, or distorted
     fit: Literal["crop", "pad", "stretch"] = "crop"
+    window: str | None = None  # of CT in DICOM: lung, soft, bone or L,W; null: the file's own
     augment: bool = True  # small shifts, zooms and contrast for files; never flips
     cache: str = "cache"  # pixels (of patients, too) and latents; safe to delete

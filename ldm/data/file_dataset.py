@@ -14,7 +14,7 @@ from ldm.data import DataConfig, DataSource, phantom, row_captions, sources
 from ldm.data.cache import cached_squares, from_bytes
 from ldm.data.film_rows import Row, read_rows
 from ldm.data.image_sets import FileSet
-from ldm.pictures import image_files
+from ldm.pictures import bit_depths, dicom_files, image_files
 from ldm.system.atomic import code_version, digest
 
 log = logging.getLogger(__name__)
@@ -83,13 +83,22 @@ class Files(FileSet):
             self.weights = torch.tensor(balanced)
         states = [(row["path"], Path(row["path"]).stat()) for row in self.rows]
         stamps = [[path, state.st_size, state.st_mtime_ns] for path, state in states]
-        stamps.append([code_version(image_files.__file__)])
+        readers = (image_files, bit_depths, dicom_files)
+        stamps.append([code_version(*(str(reader.__file__) for reader in readers))])
+        stamps += [[config.window]] if config.window else []
         stamps += [[config.fit]] if config.fit != "crop" else []
         self.size, self.channels = config.size, channels
         planes = channels + (config.fit == "pad")  # a mask follows where there is padding
         name = f"files-{digest(stamps)}"
         self.pixels = cached_squares(name, config, len(self), planes, self.square)
         self.pixels.fill()  # a damaged file is found now, not hours later
+        bit_depths.tell_guesses()
+        cropped = self.rows if config.fit == "crop" else []
+        sizes = [image_files.sides(row["path"]) or (1, 1) for row in cropped]
+        lost = [1 - min(sides) / max(sides) for sides in sizes]
+        if cut := [share for share in lost if share > 0.01]:
+            told = (100 * sum(cut) / len(cut), 100 * max(cut), len(cut), len(self))
+            log.info("data.fit=crop leaves out %.0f %% (up to %.0f %%) of %d of %d films", *told)
         # the key is that of the content: the same images elsewhere are the same dataset
         words = [{**row, "path": Path(row["path"]).name} for row in self.rows]
         how = [source.captions, source.group, config.balance] if source else []

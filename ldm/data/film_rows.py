@@ -1,5 +1,6 @@
 """The usable films of a folder or a table, and a count of those left out, and why."""
 
+import mimetypes
 import os
 import re
 import unicodedata
@@ -9,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from ldm.config import ConfigError
-from ldm.data import DataConfig, published_sets
+from ldm.data import DataConfig, dicom_rows, published_sets
 from ldm.data.csv_tables import SPELLINGS, folded, is_table, read_table
 from ldm.data.film_cells import own_columns, read_cells
 from ldm.data.film_count import FilmCount
@@ -17,8 +18,7 @@ from ldm.data.phantom import BODY_FINDINGS, FINDINGS, captions
 from ldm.pictures import image_files
 
 SHEETS = ("grid.png", "trajectory.png")  # what sample.py writes beside its images
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-NAMED = (*SUFFIXES, ".dcm", ".dicom")  # of files that published tables name without their suffix
+NAMED = (*image_files.SUFFIXES, ".dcm", ".dicom")  # published tables leave them out
 SIDECARS = (".txt", ".caption")
 Row = dict[str, str]  # {column: cell} and the image's `path`
 Finder = Callable[[str], tuple[Path | None, str]]  # a name in a table -> its file and how, or why
@@ -43,10 +43,12 @@ def read_rows(source: Path, config: DataConfig) -> tuple[list[Row], FilmCount]:
         kept = _usable(rows, source, config, find, count)
     else:
         kept = _folder_rows(source, config, count)
+    kept = [{**row, "ct_window": config.window} for row in kept] if config.window else kept
     count.films = len(kept)
     if config.strict and (faults := count.faults()):
         raise ConfigError(f"{source}: data.strict lets nothing be skipped, but here are {faults}")
-    count.note(len(kept) - len({row["path"] for row in kept}), "name the file of another row")
+    files = {(row["path"], row.get("file_frame")) for row in kept}
+    count.note(len(kept) - len(files), "name the file of another row")
     plain = sum(not row.get("caption") and not row.get("labels") for row in kept)
     count.note(plain, "without caption or labels")
     return kept, count
@@ -212,10 +214,11 @@ def _folder_rows(source: Path, config: DataConfig, count: FilmCount) -> list[Row
         folders = [folded(part) for part in parts[:-1]]
         labels = "|".join(filter(None, map(SPELLINGS["folders"].get, folders)))
         split = next(filter(None, map(SPELLINGS["splits"].get, folders)), "")
-        if path.suffix.lower() not in SUFFIXES:
-            other[path.suffix.lower() or "without suffix"] += 1
-        elif any(map(is_hidden, parts)):
+        if any(map(is_hidden, parts)):
             count.skip("hidden (._*, __MACOSX, dot folders)")
+        elif not image_files.is_picture(path):
+            kind = path.suffix.lower()  # of a DICOM's name it may be a date
+            other[kind if kind in mimetypes.types_map else "of another kind"] += 1
         elif path.name in SHEETS:
             count.skip("sample sheet")
         elif labels and "masks" in folders:
@@ -231,8 +234,13 @@ def _folder_rows(source: Path, config: DataConfig, count: FilmCount) -> list[Row
             rows.append(row)
     kinds = ", ".join(f"{number} {kind}" for kind, number in other.items())
     count.notes += [f"other files: {kinds}"] if kinds else []
+    rows, empty = dicom_rows.expanded(rows, config)
+    for _ in range(empty):
+        count.skip("DICOM without a picture")
     if not rows:
-        raise ConfigError(f"{source} holds no images ({', '.join(SUFFIXES)}); {count}")
+        raise ConfigError(
+            f"{source} holds no images ({', '.join(image_files.SUFFIXES)}, DICOM); {count}"
+        )
     return rows
 
 

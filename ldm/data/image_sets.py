@@ -11,12 +11,12 @@ from typing import Protocol
 from torch import Tensor
 
 from ldm.config import ConfigError
-from ldm.data import DataConfig, attributes, phantom
+from ldm.data import DataConfig, attributes, dicom_rows, phantom
 from ldm.data.csv_tables import is_table
 from ldm.data.film_rows import Row, read_rows, words
 from ldm.data.phantom import captions
 from ldm.data.phantom.selection import parse, possible, select
-from ldm.pictures import image_files
+from ldm.pictures import bit_depths, image_files
 
 log = logging.getLogger(__name__)
 
@@ -88,11 +88,14 @@ class FileSet(NumberedImages):
         return attributes.of_row(self.rows[index])
 
     def load(self, index: int) -> Tensor:
-        return image_files.load(self.rows[index]["path"])
+        row = self.rows[index]
+        frame, window = row.get("file_frame"), row.get("ct_window")
+        return image_files.load(row["path"], int(frame) if frame else None, window or None)
 
     def text(self, index: int) -> Mapping[str, str]:
         path = Path(self.rows[index]["path"])
-        return image_files.read_text(path) if path.suffix.lower() == ".png" else {}
+        drawn = path.suffix.lower() in (".png", ".dcm")
+        return image_files.read_text(path) if drawn else {}
 
     def patient(self, index: int) -> str | None:
         return self.rows[index].get("patient_id") or None
@@ -203,6 +206,7 @@ def load_each(
                 raise ValueError(f"{error}; --skip-bad goes on without it") from error
             # not the error, whose path may name a patient
             log.warning("left out, for it cannot be read: %s", asked.sample_id(index))
+    bit_depths.tell_guesses()
 
 
 def sample_ids(rows: Sequence[Row], source: Path) -> list[str]:
@@ -212,7 +216,8 @@ def sample_ids(rows: Sequence[Row], source: Path) -> list[str]:
     paths = [Path(row["path"]) for row in rows]
     files = Counter(path.stem for path in set(paths))
     root = source.parent if is_table(source) else source
-    return [
+    names = [
         path.stem if files[path.stem] == 1 else Path(os.path.relpath(path, root)).as_posix()
         for path in paths
     ]
+    return [dicom_rows.sample_id(*each) for each in zip(names, rows, strict=True)]

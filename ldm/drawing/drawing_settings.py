@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ldm import __version__
 from ldm.config import ConfigError, ModelConfig
 from ldm.drawing.edit_settings import Edit
-from ldm.pictures import image_files
+from ldm.pictures import dicom_writing, image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.system import cli
 from ldm.system.devices import DTYPES
@@ -37,6 +39,7 @@ class DrawingSettings:
     batch: the images that were drawn together before; a batch of another size adds numbers in
         another order, which sometimes changes a grey level. None: as PIXELS_AT_ONCE allows
     edit: the change to make to an image; None: draw from noise
+    dicom: the modality of the DICOM files to write, CR, DX or CT; None: PNG
     """
 
     prompts: Sequence[str]
@@ -58,6 +61,7 @@ class DrawingSettings:
     weights: str = ""
     batch: range | None = None
     edit: Edit | None = None
+    dicom: str | None = None
 
     def __post_init__(self) -> None:
         if not self.prompts or self.n < 1 or self.start < 0:
@@ -70,12 +74,25 @@ class DrawingSettings:
             raise ConfigError(f"images {self.indices} are not in their batch, {batch}")
         if self.dtype not in DTYPES:
             raise ConfigError(f"unknown dtype {self.dtype!r}; known: {', '.join(DTYPES)}")
+        if self.dicom is not None:
+            dicom_writing.check(self.dicom)
         self.sampling(ModelConfig())  # raises for what no model can do
 
     @property
     def indices(self) -> range:
         """The image indices, one for each picture."""
         return range(self.start, self.start + self.n * len(self.prompts))
+
+    def path(self, folder: Path, index: int) -> Path:
+        """Where picture `index` is written to."""
+        return folder / f"{index:05d}{'.png' if self.dicom is None else '.dcm'}"
+
+    def save(self, picture: np.ndarray, path: Path, text: Mapping[str, str]) -> None:
+        """Write a picture, as PNG or DICOM."""
+        if self.dicom is None:
+            return image_files.save(picture, path, text)
+        spacing = self.edit.spacing if self.edit else None
+        return dicom_writing.save(picture, path, text, self.dicom, spacing)
 
     @property
     def switches(self) -> tuple[str, bool, bool, str]:
@@ -111,7 +128,9 @@ def from_options(options: Mapping[str, Any]) -> DrawingSettings:
         also = " and its mask with --mask" if old.edit.mask else ""
         raise ConfigError(f"{image} is an edit; give the image it was made from with --init{also}")
     # other settings give other pictures, whatever batch the old ones were in
-    return dataclasses.replace(old, **(given and given | {"batch": None}))
+    if given.keys() - {"dicom"}:
+        given["batch"] = None
+    return dataclasses.replace(old, **given)
 
 
 class Entry(NamedTuple):
@@ -153,6 +172,7 @@ PNG_TEXT = {  # keyword: entry, in the file's order
     "weights": Entry("weights"),
     "batch": Entry("batch", *RANGE, optional=True),
     "edit": Entry("edit", Edit.to_text, Edit.from_text, optional=True),
+    "dicom": Entry("dicom", optional=True),
 }
 
 
@@ -182,7 +202,7 @@ def describe(
     )
     values = {key: getattr(used, entry.field) for key, entry in PNG_TEXT.items()}
     text = {key: PNG_TEXT[key].write(value) for key, value in values.items() if value is not None}
-    last = {key: text.pop(key) for key in ("batch", "edit") if key in text}
+    last = {key: text.pop(key) for key in ("batch", "edit", "dicom") if key in text}
     text |= {"model": model, "software": f"ldm {__version__}"}
     if provenance := getattr(pipe.other_text, "provenance", None):
         text["text encoder"] = provenance()

@@ -20,6 +20,7 @@ class Edit:
     init, mask: file names in the options, hashes of the pixels in a PNG's text
     invert: what the image shows; "" stands for the prompt
     canvas, at: the canvas (width, height), and where the image lies on it, (x, y)
+    spacing: of the image's pixels in mm, row and column, where it is DICOM
     """
 
     init: str = ""
@@ -32,6 +33,7 @@ class Edit:
     outpaint: Four | None = None  # left, top, right, bottom
     canvas: Pair | None = None
     at: Pair | None = None
+    spacing: str | None = None
 
     def __post_init__(self) -> None:
         ways = {

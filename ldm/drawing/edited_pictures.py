@@ -18,7 +18,7 @@ from ldm.drawing.drawing_settings import DrawingSettings
 from ldm.drawing.edit_settings import Edit
 from ldm.drawing.latent_editing import OnStep, PictureBatch
 from ldm.drawing.picture_folder import Painter, Texts
-from ldm.pictures import image_files
+from ldm.pictures import bit_depths, dicom_files, image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.system import cli
 from ldm.system.devices import available, codec_bytes
@@ -59,6 +59,8 @@ def open_original(
     mask = read_mask(files["mask"], picture) if "mask" in files else None
     if mask is not None:
         given["mask"] = digest(mask)
+    if image_files.is_dicom(files["init"]):
+        given["spacing"] = dicom_files.facts(files["init"])[0]["pixel_spacing"] or None
     edit = dataclasses.replace(old or Edit(), **given)
     for name in ("init", "mask"):
         expected = getattr(old, name, None)
@@ -67,11 +69,12 @@ def open_original(
             raise ConfigError(
                 f"{options['image']} was made with --{name} of the hash {expected}; {trouble}"
             )
+    bit_depths.tell_guesses()
     edit = with_defaults(edit, picture)
     alpha = None
     if mask is not None:
         alpha = compositing.alpha_of(mask, edit.grow or 0, bool(edit.invert_mask))
-    results = {(out / f"{i:05d}.png").resolve() for i in settings.indices}
+    results = {settings.path(out, i).resolve() for i in settings.indices}
     if taken := results & {Path(path).resolve() for path in files.values()}:
         raise ConfigError(f"the result would replace {min(taken)}; name another folder with --out")
     settings = dataclasses.replace(settings, edit=edit, size=edit.canvas or (width, height))
@@ -99,7 +102,10 @@ def read_mask(path: str | Path, picture: Levels) -> Levels:
     if mask.shape[:2] != picture.shape[:2]:
         sizes = [f"{one.shape[1]}x{one.shape[0]}" for one in (mask, picture)]
         raise ConfigError(f"the mask is {sizes[0]} and the image {sizes[1]}; make them of one size")
-    if Path(path).suffix.lower() in (".jpg", ".jpeg"):
+    if 0 < mask.max() < np.iinfo(mask.dtype).max / 16:
+        log.warning("the mask %s is nearly black: a label map, of which all but 0 is white", path)
+        return (mask > 0) * np.uint8(255)
+    if image_files.head(path)[:2] == b"\xff\xd8":  # JPEG
         log.warning("%s is a JPEG with noisy levels: read as black or white, no soft edges", path)
         return (mask.mean(axis=2, keepdims=True) > 127) * np.uint8(255)
     return mask

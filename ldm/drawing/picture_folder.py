@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ldm.drawing.drawing_settings import DrawingSettings, describe
 from ldm.drawing.latent_editing import OnStep
-from ldm.pictures import image_files
+from ldm.pictures import bit_depths, image_files
 from ldm.pipeline import LatentDiffusion
 from ldm.samplers import Step
 from ldm.system.cli import Stopwatch
@@ -67,7 +67,7 @@ def draw(
     processes: Processes,
     trajectory: bool,
 ) -> list[Path]:
-    """Make and save 00000.png ...; of new pictures also sheets. Returns the paths.
+    """Make and save 00000.png ..., or .dcm; of new pictures also sheets. Returns the paths.
 
     Each process draws its share of the batches; the leading one writes the sheets.
 
@@ -96,11 +96,13 @@ def draw(
             with watch("save"):
                 folder.mkdir(parents=True, exist_ok=True)
                 for i, text in texts.items():
-                    image_files.save(pictures[i], folder / f"{i:05d}.png", text)
+                    settings.save(pictures[i], settings.path(folder, i), text)
                     for path in painter.leftovers(i):
                         path.unlink(missing_ok=True)
     processes.wait()
-    paths = [folder / f"{i:05d}.png" for i in settings.indices]
+    if settings.dicom is not None:
+        bit_depths.tell_guesses()
+    paths = [settings.path(folder, i) for i in settings.indices]
     if settings.edit is not None or not processes.leads:
         return paths
     with watch("save"):

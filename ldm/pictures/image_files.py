@@ -1,26 +1,31 @@
-"""Images, tensors in [-1, 1], <-> files; only this file knows PIL's modes."""
+"""Images, tensors in [-1, 1], <-> files; only this file and bit_depths.py know PIL's modes.
+
+A file is what its content says, whatever its name; it is turned as its EXIF says.
+"""
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange, repeat
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
+from ldm.pictures import bit_depths
 from ldm.system.atomic import whole_file
 
-# raised by PIL for files that are absent, no images, damaged or made to fill the memory
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "JPEG2000", "GIF", "PPM")  # PIL's names
+# of pictures, whatever is in the file; DICOM often has none
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".jp2", ".j2k")
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 # black and white, grey, colour, and 16-bit grey in any byte order; older PNG readers say "I"
-PLAIN = ("1", "L", "RGB", "I", "I;16", "I;16L", "I;16B", "I;16N")
+PLAIN = ("1", "L", "RGB", "F", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
-BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of a TIFF (TIFF 6.0, section 8)
-WHITE_IS_ZERO = 0
+Image.MAX_IMAGE_PIXELS = bit_depths.MOST_PIXELS // 2  # PIL raises above twice as many
 
 
 def to_channels(images: Tensor, channels: int) -> Tensor:
@@ -49,66 +54,118 @@ def from_integers(array: np.ndarray) -> Tensor:
     return rearrange(torch.from_numpy(array.astype(np.float32)), "H W C -> C H W") * (2 / top) - 1
 
 
-def load(path: str | Path) -> Tensor:
+def load(path: str | Path, frame: int | None = None, window: str | None = None) -> Tensor:
     """The image in a file as float32 [C, H, W] in [-1, 1]; C is 1 for grey, 3 for colour.
 
     16-bit grey keeps its depth. Raises ValueError naming the file if it is not a usable image.
+
+    frame: which page or frame of several, from 0; None: there must be one
+    window: of CT in DICOM, see `dicom_files.parse_window`; None: as the file says
     """
-    image = _open(path)
-    return from_integers(_levels(image if image.mode in PLAIN else image.convert("RGB")))
+    return from_integers(_levels(path, frame, window))
 
 
 def read(path: str | Path) -> np.ndarray:
     """The grey levels as the file has them: uint8 or uint16 [H, W, C], C 1 or 3.
 
-    Raises ValueError, as `load` does, also for levels that PIL changes: palettes, CMYK, 16-bit
-    colour.
+    Fewer bits than 16 are spread over 16, DICOM comes as its window shows it. Raises ValueError,
+    as `load` does, also for levels that PIL changes: palettes, CMYK, 16-bit colour.
     """
-    image = _open(path)
-    if image.mode not in PLAIN:
-        raise ValueError(f"{path} has colours of mode {image.mode}; save it as grey or RGB first")
-    with Path(path).open("rb") as file:
-        header = file.read(26)  # of a PNG the last two bytes are depth and kind of colour
-    if image.format == "PNG" and header[24:] == b"\x10\x02":
-        raise ValueError(f"{path} has 16-bit colour; save it as 16-bit grey or 8-bit colour first")
-    array = _levels(image)
+    array = _levels(path, exact=True)
     return array[..., None] if array.ndim == 2 else array
 
 
-def _read_file(path: str | Path) -> Image.Image:
+def head(path: str | Path) -> bytes:
+    """The first bytes of a file, which tell its format. Raises ValueError."""
     try:
-        with Image.open(path) as file:
-            file.load()  # also text chunks that follow the pixels
-            return file
-    except UNREADABLE as e:
-        reason = getattr(e, "strerror", None) or "not an image, or damaged"
-        raise ValueError(f"cannot read the image {path}: {reason}") from e
+        with Path(path).open("rb") as file:
+            return file.read(132)
+    except OSError as e:
+        raise ValueError(f"cannot read the image {path}: {e.strerror}") from e
 
 
-def _open(path: str | Path) -> Image.Image:
-    image = _read_file(path)
+def is_dicom(path: str | Path) -> bool:
+    """Is it DICOM? Old files without a preamble are known by their suffix alone."""
+    start, named = head(path), Path(path).suffix.lower() in DICOM_SUFFIXES
+    return start[128:] == b"DICM" or (named and start[:2] not in (b"\x89P", b"\xff\xd8"))
+
+
+def is_picture(path: str | Path) -> bool:
+    """Does it open as a picture, or, if damaged, is it named as one?"""
+    return Path(path).suffix.lower() in SUFFIXES or is_dicom(path) or sides(path) is not None
+
+
+def sides(path: str | Path) -> tuple[int, int] | None:
+    """The sides of a picture, in any order; None of what is none."""
+    if is_dicom(path):
+        from ldm.pictures import dicom_files
+
+        ds = dicom_files.dataset(path, head=True)
+        return int(ds.Rows), int(ds.Columns)
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.size
+    except Exception:  # as in _read_file
+        return None
+
+
+def _levels(
+    path: str | Path, frame: int | None = None, window: str | None = None, exact: bool = False
+) -> np.ndarray:
+    """uint8 or uint16 [H, W] or [H, W, 3]; exact: ValueError for what PIL would change"""
+    if is_dicom(path):
+        from ldm.pictures import dicom_files
+
+        return dicom_files.levels(path, frame, window)
+    if window:
+        bit_depths.guesses[bit_depths.NO_CT] += 1
+    image = _read_file(path, frame)
+    kind = image.format
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        raise ValueError(f"{path} has an alpha channel; flatten it first")
-    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
-        raise ValueError(f"{path} has 32 bits, of unknown range; save it with 8 or 16 bits")
-    if 12 in _tags(image).get(BITS_PER_SAMPLE, ()):
-        raise ValueError(f"{path} has 12 bits; save it with 8 or 16 bits")
-    return image
+        alpha = image.convert("RGBA").getchannel("A")
+        if image.mode.startswith("I") or alpha.getextrema() != (255, 255):
+            raise ValueError(f"{path} has an alpha channel; flatten it first")
+        image = image.convert("L" if image.mode in ("L", "LA") else "RGB")  # all is opaque
+    # the depth and kind of colour of a PNG
+    deep = kind == "PNG" and head(path)[24] == 16 and head(path)[25] != 0
+    if exact and image.mode not in PLAIN:
+        raise ValueError(f"{path} has colours of mode {image.mode}; save it as grey or RGB first")
+    if image.mode[0] in "FI":
+        return bit_depths.sixteen_bits(image, path)
+    array = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    if deep and (exact or 0 < array.max() < 64):  # nearly black: 14 bits or fewer in 16
+        raise ValueError(f"{path} has 16-bit colour; save it as 16-bit grey or 8-bit colour first")
+    return array
 
 
-def _levels(image: Image.Image) -> np.ndarray:
-    if image.mode == "1":
-        return np.asarray(image.convert("L"))
-    if image.mode.startswith("I"):
-        levels = np.asarray(image).clip(0, 65535).astype(np.uint16)
-        # PIL has inverted such files of 8 bits, but not those of 16
-        return 65535 - levels if _tags(image).get(PHOTOMETRIC) == WHITE_IS_ZERO else levels
-    return np.asarray(image)
+def _read_file(path: str | Path, frame: int | None = None) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd tags that no pixel depends on
+            # not by name: PIL would map it into memory, which spoils a TIFF that lies on its side
+            with Path(path).open("rb") as raw, Image.open(raw, formats=FORMATS) as file:
+                if frame is not None or getattr(file, "n_frames", 1) > 1:
+                    bit_depths.check_frame(getattr(file, "n_frames", 1), frame)
+                    file.seek(frame or 0)
+                file.load()  # also text chunks that follow the pixels
+                ImageOps.exif_transpose(file, in_place=True)
+                return file
+    except MemoryError:
+        raise
+    except Exception as e:  # PIL raises nearly anything for a damaged file
+        raise ValueError(f"cannot read the image {path}: {_reason(e, Path(path))}") from e
 
 
-def _tags(image: Image.Image) -> Mapping[int, Any]:
-    """The tags of a TIFF; none for other files."""
-    return getattr(image, "tag_v2", {})
+def _reason(error: Exception, path: Path) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return bit_depths.TOO_LARGE
+    if isinstance(error, UnidentifiedImageError):
+        known = f"or damaged; known are {', '.join(FORMATS)} and DICOM"
+        return f"not an image, {known if path.stat().st_size else 'it is empty'}"
+    if isinstance(error, bit_depths.PictureError):
+        return str(error)
+    damaged = f"it is damaged or cut short ({str(error) or type(error).__name__})"
+    return getattr(error, "strerror", None) or damaged
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
@@ -168,6 +225,8 @@ def png(image: Tensor | np.ndarray, text: Mapping[str, str], bits: int = 8) -> b
     elif array.dtype != np.uint8:
         raise ValueError("colour is saved with 8 bits; 16 bits are for grey")
     info = PngImagePlugin.PngInfo()
+    if array.dtype == np.uint16:
+        info.add(b"sBIT", b"\x10")  # all bits count, however dark it is
     for key, value in text.items():
         info.add_itxt(key, value)
     content = io.BytesIO()
@@ -176,7 +235,11 @@ def png(image: Tensor | np.ndarray, text: Mapping[str, str], bits: int = 8) -> b
 
 
 def read_text(path: str | Path) -> dict[str, str]:
-    """The text chunks of a PNG. Raises ValueError naming the file if it cannot be read."""
+    """The text chunks of a PNG, or what our DICOM says; ValueError if it cannot be read."""
+    if is_dicom(path):
+        from ldm.pictures import dicom_files
+
+        return dicom_files.read_text(path)
     return {str(k): v for k, v in _read_file(path).info.items() if isinstance(v, str)}
 
 

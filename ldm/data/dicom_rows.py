@@ -1,0 +1,47 @@
+"""Rows of films in DICOM: one a frame, with what the file says, slices in the order of the body."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ldm.data import DataConfig
+from ldm.pictures import dicom_files, image_files
+
+PEOPLE = {"M": "man", "F": "woman", "": "patient"}
+
+
+def expanded(
+    rows: Sequence[dict[str, str]], config: DataConfig
+) -> tuple[list[dict[str, str]], int]:
+    """The rows, of each DICOM one a frame, with `dicom_files.facts`, and a caption made of them.
+
+    Slices of a series stand where its first file is, in order of position. The number is of DICOM
+    without a picture, which are left out.
+    """
+    kept: list[tuple[int, float, dict[str, str]]] = []
+    first: dict[str, int] = {}  # the place of the first file of a series
+    empty = 0
+    for place, row in enumerate(rows):
+        dicom = image_files.is_dicom(row["path"])
+        found = dicom_files.facts(row["path"]) if dicom else [row]
+        empty += not found
+        for said in found:
+            series, position = said.get("series"), said.get("position")
+            start = first.setdefault(series, place) if series and position else place
+            caption = row.get("caption") or (_caption(config.caption, said) if dicom else "")
+            kept.append((start, float(position or 0), {**row, **said, "caption": caption}))
+    return [row for *_, row in sorted(kept, key=lambda film: film[:2])], empty
+
+
+def _caption(start: str, said: dict[str, str]) -> str:
+    """ "a photo of a lung xray, PA view, 47 year old man" """
+    view = f"{said['view']} view" if said["view"] else ""
+    age = f"{int(float(said['age']))} year old " if said["age"] else ""
+    who = age + PEOPLE[said["sex"]] if age or said["sex"] else ""
+    return ", ".join(filter(None, (start, view, who)))
+
+
+def sample_id(name: str, row: dict[str, str]) -> str:
+    """The name of a film without its patient: that of DICOM, often a UID, is hashed."""
+    plain = Path(row["path"]).suffix.lower() in image_files.SUFFIXES
+    frame = row.get("file_frame") or ""
+    return (name if plain else dicom_files.hashed(name)) + (f"-{frame}" if frame else "")
