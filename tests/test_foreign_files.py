@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ldm.config import ModelConfig
+from ldm.pictures import image_files
 from ldm.weights import adapters
 from ldm.weights.conversion import convert
 from ldm.weights.loading import load_parts
@@ -62,6 +63,13 @@ def test_a_file_that_is_no_weights_is_named_for_what_it_is(
     with pytest.raises(ValueError, match=said) as refused:
         read(tmp_path / name)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("content", "said"), [(LFS, "is a Git LFS pointer"), (PAGE, "a web page")])
+def test_a_picture_that_is_no_picture_is_named_alike(tmp_path: Path, content, said: str) -> None:
+    (tmp_path / "film.png").write_bytes(content)
+    with pytest.raises(ValueError, match=f"cannot read the image .*: it .*{said}"):
+        image_files.load(tmp_path / "film.png")
 
 
 @pytest.mark.parametrize("more", [-5000, -1, 7])

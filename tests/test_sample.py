@@ -348,3 +348,21 @@ def test_two_bytes_are_loaded_without_four(tmp_path: Path) -> None:
     peak = int(done.stdout.split()[0])
     path.unlink()  # pytest keeps the folders of three runs
     assert size < peak < 1.5 * size
+
+
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [
+        (["a <lung-x> film"], ["<lung-x> is no loaded word"]),
+        (["a <LUNG> film", "p < 0.05 and q > 1"], []),
+        (["<a> and <b>", "<a>"], ["<a> is no loaded word", "<b> is no loaded word"]),
+        (["lung (effusion:1.4)"], ["(effusion:1.4) is read as plain text"]),
+        (["lung [wires]", "x BREAK y"], ["[wires] is read as plain text"]),
+        (["lung BREAK heart"], ["BREAK is read as plain text"]),
+        (["chest (PA), 12:30, breaking"], []),
+    ],
+)
+def test_what_a_prompt_may_mean_otherwise_is_said(prompts: list[str], said: list[str]) -> None:
+    """A new word that was not loaded, and the marks by which other programs weigh words."""
+    found = drawing_settings.prompt_remarks(prompts, ["<lung>"])
+    assert [remark[: len(start)] for remark, start in zip(found, said, strict=True)] == said

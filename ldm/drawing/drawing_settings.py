@@ -3,8 +3,9 @@
 import dataclasses
 import logging
 import math
+import re
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -228,8 +229,27 @@ def recall(path: str | Path) -> DrawingSettings:
         raise ValueError(f"{trouble} {error}") from error
 
 
+def prompt_remarks(prompts: Sequence[str], words: Collection[str]) -> list[str]:
+    """What of the prompts may be meant otherwise than it is read, once each.
+
+    words: the new words that the text tower has
+    """
+    text = " ".join(prompts)
+    known = {word.lower() for word in words}
+    unknown = [w for w in re.findall(r"<[^<>\s]+>", text) if w.lower() not in known]
+    remarks = [
+        f"{w} is no loaded word, so it is read as plain text; give it with --embedding"
+        for w in dict.fromkeys(unknown)
+    ]
+    if marks := re.findall(r"\([^()]*:\s*[\d.]+\)|\[[^\[\]]+\]|\bBREAK\b", text):
+        remarks.append(f"{marks[0]} is read as plain text: prompts here have no weights of words")
+    return remarks
+
+
 def check_weights(settings: DrawingSettings, pipe: LatentDiffusion, chosen: bool) -> None:
     """Raises ValueError if the weights are not those of the settings; a warning if chosen."""
+    for remark in prompt_remarks([*settings.prompts, settings.negative], pipe.text.words):
+        log.warning("%s", remark)
     if settings.weights in ("", pipe.weights_hash):
         return
     message = f"the image was drawn with weights {settings.weights}, these are {pipe.weights_hash}"

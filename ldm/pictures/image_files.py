@@ -160,6 +160,10 @@ def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return bit_depths.TOO_LARGE
     if isinstance(error, UnidentifiedImageError):
+        from ldm.system import downloads
+
+        if what := downloads.mistaken(path):
+            return f"it {what}"
         known = f"or damaged; known are {', '.join(FORMATS)} and DICOM"
         return f"not an image, {known if path.stat().st_size else 'it is empty'}"
     if isinstance(error, bit_depths.PictureError):

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ldm.system import downloads
 from ldm.weights import tensor_names
 from ldm.weights.tensor_names import Layout
 
@@ -38,13 +39,11 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 def reason(file: Path) -> str | None:
     """Why a file is no weights at all, by its first bytes; None where they tell nothing."""
+    if what := downloads.mistaken(file):
+        return what
     with file.open("rb") as opened:
-        head = opened.read(1024)
-    if head.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not the file itself: run `git lfs pull`, or download it"
-    if re.match(rb"\s*<(!doctype|html|\?xml)", head, re.IGNORECASE):
-        return "is a web page saved under this name: download the file itself, perhaps logged in"
-    if file.suffix == ".safetensors" and len(head) >= 9:
+        head = opened.read(9)
+    if file.suffix == ".safetensors" and len(head) == 9:
         return _cut_off(file, int.from_bytes(head[:8], "little"))
     return None
 
