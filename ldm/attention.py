@@ -22,8 +22,7 @@ def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attention_weights(q, k) @ v
 
 
-# q [B, N, L, d], k and v [B, N, S, d] -> [B, N, L, d], equal but for rounding and speed;
-# ldm/fast/fused_attention.py adds a third
+# q [B, N, L, d], k and v [B, N, S, d] -> [B, N, L, d], but for rounding equal; ldm/fast adds one
 IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "sdpa": F.scaled_dot_product_attention,  # PyTorch's own, on every device
     "reference": reference,

@@ -43,7 +43,7 @@ class TextEncoder(nn.Module):
             heads=cfg.heads,
             layers=cfg.layers,
             output_dim=None,
-            act_layer=QuickGELU,
+            act_layer=nn.GELU if cfg.openclip else QuickGELU,
         )
         self.config = cfg
         self.token_embedding = tower.token_embedding
@@ -59,13 +59,14 @@ class TextEncoder(nn.Module):
         log_dropped: False for captions in training, which may be patients' and belong in no log
         """
         bpe, length = tokenizer(), self.config.context_length
-        tokens = torch.full((len(prompts), length), bpe.eot_token_id, dtype=torch.int64)
+        pad = 0 if self.config.openclip else bpe.eot_token_id
+        tokens = torch.full((len(prompts), length), pad, dtype=torch.int64)
         for row, prompt in zip(tokens, prompts, strict=True):
             words = self._encode(prompt)
             if log_dropped and len(words) > length - 2:
                 dropped = self._dropped(prompt, length - 2)
                 log.warning("prompt over %d tokens, these words are ignored: %s", length, dropped)
-            ids = [bpe.sot_token_id, *words[: length - 2]]
+            ids = [bpe.sot_token_id, *words[: length - 2], bpe.eot_token_id]
             row[: len(ids)] = torch.tensor(ids)
         return tokens
 

@@ -33,9 +33,13 @@ class UNetConfig:
     attention: tuple[bool, ...] = (True, True, True, False)  # a spatial transformer at each level?
     res_blocks: int = 2  # per level on the way down, one more on the way up
     heads: int = 8
+    head_width: int = 0  # channels of each head, as SD 2.x fixes them; 0: width / heads
     context_dim: int = 768
     groups: int = 32
     patch: int = 1  # pixel unshuffle before the first convolution
+
+    def heads_of(self, width: int) -> int:
+        return width // self.head_width if self.head_width else self.heads
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class TextConfig:
     width: int = 768
     layers: int = 12
     heads: int = 12
+    openclip: bool = False  # SD 2.x's: exact GELU, padded with token 0
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ class ModelConfig:
                 "channels must have one width for each level, unet.attention as many answers, got "
                 f"unet {unet.channels} and {unet.attention}, vae {vae.channels}"
             )
-        widths = [("unet", width, unet.heads) for width in unet.channels]
+        widths = [("unet", width, unet.heads_of(width)) for width in unet.channels]
         for part, width, number in [("text", text.width, text.heads), *widths]:
             if number < 1 or width % number:
                 raise ConfigError(f"{part}: a width of {width} does not split into {number} heads")

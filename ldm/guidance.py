@@ -1,6 +1,5 @@
 """Classifier-free guidance: a function that turns a network into a denoiser."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -29,8 +28,6 @@ def guide(
         guidance helps at middle noise levels only (arXiv:2404.07724)
     context: [B, S, D];  negative: [B, S, D] or [1, S, D]
     """
-    if not math.isfinite(scale):
-        raise ValueError(f"guidance scale must be a finite number, got {scale}")
     if scale == 1:
         return lambda x_t, t: network(x_t, t, context)
     if negative is None:

@@ -20,8 +20,7 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 def gaussian(seed: int, indices: Sequence[int], step: int, shape: Sequence[int]) -> Tensor:
     """Unit Gaussian noise [B, *shape]; row b depends on (seed, indices[b], step) alone.
 
-    Image 7 therefore has the same noise whether it is drawn alone or in a batch of 16
-    (drawing [B, ...] at once would give every image other noise in another batch).
+    Image 7 therefore has the same noise whether it is drawn alone or in a batch of 16.
     Drawn on the CPU, so that a GPU gives the same picture. Step -1 is the starting noise x_T.
     """
     rows = [torch.randn(*shape, generator=generator(seed, "noise", i, step)) for i in indices]

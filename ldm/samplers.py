@@ -255,8 +255,7 @@ def sample(
         raise ValueError(f"{type(sampler).__name__} is stochastic: give sample a noise function")
     past: History = ()
     for i, (t_now, t_then) in enumerate(zip(times, [*times[1:], -1], strict=True)):
-        # t stays on the CPU, where the schedule is
-        t, t_prev = torch.full((x.shape[0],), t_now), torch.full((x.shape[0],), t_then)
+        t, t_prev = (torch.full((x.shape[0],), each) for each in (t_now, t_then))  # on the CPU
         now = Prediction(x, denoise(x, t.to(x.device)), t)
         eps = sampler.direction(now, t_prev, past, denoise)
         past = (now, *past[:2])

@@ -30,7 +30,7 @@ class UNetLevel(nn.Module):
             ResBlock(a, b, cfg.groups, eps=1e-5, time_dim=4 * cfg.channels[0]) for a, b in widths
         )
         self.attn = nn.ModuleList(
-            SpatialTransformer(b, cfg.heads, cfg.context_dim, cfg.groups)
+            SpatialTransformer(b, cfg.heads_of(b), cfg.context_dim, cfg.groups)
             for _, b in widths[:transformers]
         )
         self.resample = resample

@@ -31,9 +31,9 @@ def read_configs(folder: Path) -> ModelConfig:
     try:
         attention = [kind.startswith("CrossAttn") for kind in unet["down_block_types"]]
         values = {
-            "unet": _ours("unet", unet) | {"attention": attention},
+            "unet": _ours("unet", unet) | {"attention": attention} | _heads(unet),
             "vae": _ours("vae", vae) | {"image_channels": vae["in_channels"]},
-            "text": _ours("text_encoder", text),
+            "text": _ours("text_encoder", text) | {"openclip": _activation(text) == "gelu"},
             "schedule": {
                 **_ours("scheduler/scheduler", steps),
                 "prediction": predictions[steps.get("prediction_type", "epsilon")],
@@ -63,6 +63,10 @@ def configs(config: ModelConfig) -> dict[str, dict[str, Any]]:
             **SETTINGS["unet"]["fixed"],
             "sample_size": config.image_size // vae.factor,
             **_theirs("unet", unet),
+            "attention_head_dim": [unet.heads_of(width) for width in unet.channels]
+            if unet.head_width
+            else unet.heads,
+            "use_linear_projection": unet.head_width > 0,  # as SD 2.x
             "down_block_types": down,
             "up_block_types": [name.replace("Down", "Up") for name in reversed(down)],
         },
@@ -82,6 +86,7 @@ def configs(config: ModelConfig) -> dict[str, dict[str, Any]]:
             "model_type": "clip_text_model",
             **SETTINGS["text_encoder"]["fixed"],
             "vocab_size": text.vocab_size,
+            "hidden_act": "gelu" if text.openclip else "quick_gelu",
             "hidden_size": text.width,
             "intermediate_size": 4 * text.width,
             **_theirs("text_encoder", text),
@@ -96,6 +101,27 @@ def configs(config: ModelConfig) -> dict[str, dict[str, Any]]:
             "clip_sample": False,
         },
     }
+
+
+def _heads(unet: Settings) -> dict[str, int]:
+    """attention_head_dim is the number of heads: of all levels (SD 1.x), or of each (SD 2.x)"""
+    heads = unet["attention_head_dim"]
+    if not isinstance(heads, list):
+        return {"heads": heads}
+    widths = {
+        width / number for width, number in zip(unet["block_out_channels"], heads, strict=True)
+    }
+    if len(widths) > 1 or not min(widths).is_integer():
+        raise ValueError(f"its heads {heads} differ in width")
+    return {"head_width": int(min(widths))}
+
+
+def _activation(text: Settings) -> str:
+    """quick_gelu of SD 1.x's text tower, or gelu of SD 2.x's; any other is another network."""
+    found = text.get("hidden_act", "quick_gelu")
+    if found not in ("quick_gelu", "gelu"):
+        raise ValueError(f"text_encoder has hidden_act = {found!r}, which no SD has")
+    return str(found)
 
 
 def _ours(part: str, settings: Settings) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,11 +77,14 @@ def _renamed(
         raise WeightsError(
             f"cannot write these weights as {layout}: missing there: {lacking}; unknown: {strange}"
         )
+    layers = r"vae/.*\.attentions\."  # 1 x 1 convolutions here that are linear there
+    if config.unet.head_width and layout != "ours":  # SD 2.x
+        layers += r"|.*\.proj_(in|out)\.weight"
     result = {}
     for ours, tensor in flat.items():
         tensor = tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
         for name, piece in zip(rows[ours], tensor.chunk(len(rows[ours])), strict=True):
-            linear = name.startswith("vae/") and ".attentions." in name and piece.ndim == 4
+            linear = piece.ndim == 4 and re.match(layers, name) is not None
             result[name] = piece[:, :, 0, 0] if linear else piece
     return result
 

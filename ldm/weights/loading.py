@@ -23,6 +23,7 @@ from ldm.pipeline import LatentDiffusion
 from ldm.unet import UNet
 from ldm.vae import VAE
 from ldm.weights import tensor_names
+from ldm.weights.tensor_names import OPENCLIP
 from ldm.weights.weight_files import (
     Parts,
     Tensors,
@@ -103,6 +104,12 @@ def load_parts(
     parts: as of `load`
     """
     source = read(path, parts)
+    sd2 = source.layout == "compvis" and any(n.startswith(OPENCLIP) for n in source.tensors)
+    if sd2 and not (config and config.text.openclip):
+        raise WeightsError(
+            f"{path} is of SD 2.x; name its sizes: --config configs/sd2_base.yaml (512 px, "
+            "predicts eps) or configs/sd2.yaml (768 px, predicts v)"
+        )
     config = config or source.config or (ModelConfig() if source.layout == "compvis" else None)
     if config is None:
         raise WeightsError(f"{path} keeps no config of its own; name one")
@@ -118,7 +125,7 @@ def load_parts(
             log.info("%s also holds averaged weights (model_ema.*), left out here", path)
     tensors = without_extras(path, source.layout, tensors)
     for part, place in parts.items():  # in the place of the file's own
-        prefix = tensor_names.prefix(part, source.layout)
+        prefix = tensor_names.prefix(part, source.layout, config.text)
         tensors = {n: t for n, t in tensors.items() if not n.startswith(prefix)}
         rows = {ours: theirs for ours, theirs in rows.items() if not ours.startswith(f"{part}.")}
         more, found = part_tensors(place, part, config)
@@ -147,7 +154,7 @@ def part_tensors(path: str | Path, part: str, config: ModelConfig) -> tuple[Rows
     """
     tensors = read_part(path, part)
     for layout in get_args(tensor_names.Layout):
-        prefix = tensor_names.prefix(part, layout)
+        prefix = tensor_names.prefix(part, layout, config.text)
         bare = [name.removeprefix(prefix).removeprefix("text_model.") for name in tensors]
         whole = [tensor_names.respelled(prefix + name) for name in bare]
         named = dict(zip(whole, tensors.values(), strict=True))

@@ -21,6 +21,7 @@ PARTS = {  # the prefixes of all names of a part
     "vae": ("vae.", "first_stage_model.", "vae/"),
     "text": ("text.", "cond_stage_model.transformer.text_model.", "text_encoder/text_model."),
 }
+OPENCLIP = "cond_stage_model.model."  # before SD 2.x's text tower, whose names are ours
 
 RESPELLED = {  # patterns of other spellings: ours
     # the VAE's attention in diffusers folders written before diffusers 0.17
@@ -51,6 +52,8 @@ def names(config: ModelConfig, layout: Layout) -> dict[str, tuple[str, ...]]:
         for kind, *place in places[part]:
             for spelled in tables[kind]:
                 whole = ["".join(pieces) for pieces in zip(prefixes, place, spelled, strict=True)]
+                if layout == "compvis" and part == "text" and config.text.openclip:
+                    whole[column] = whole[0].replace("text.", OPENCLIP, 1)
                 for leaf in ("weight", "bias") if "*" in whole[0] else ("",):
                     key, name = (whole[i].replace("*", leaf) for i in (0, column))
                     stacked = "qkv" if "[qkv]" in name else "-"
@@ -58,8 +61,10 @@ def names(config: ModelConfig, layout: Layout) -> dict[str, tuple[str, ...]]:
     return result
 
 
-def prefix(part: str, layout: Layout) -> str:
+def prefix(part: str, layout: Layout, text: TextConfig) -> str:
     """What all names of a part begin with."""
+    if part == "text" and layout == "compvis" and text.openclip:
+        return OPENCLIP
     return PARTS[part][("ours", "compvis", "diffusers").index(layout)]
 
 
