@@ -28,6 +28,7 @@ class UNetConfig:
     """The noise predictor; the defaults are SD v1.4's (860 M parameters)."""
 
     in_channels: int = 4
+    beside: int = 0  # channels of what is known beside x_t: 5 in SD's weights for inpainting
     out_channels: int = 4
     channels: tuple[int, ...] = (320, 640, 1280, 1280)  # width of each level, finest first
     attention: tuple[bool, ...] = (True, True, True, False)  # a spatial transformer at each level?

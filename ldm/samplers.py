@@ -251,8 +251,6 @@ def sample(
     times = [int(t) for t in timesteps]
     if not times or times[-1] < 0 or any(a <= b for a, b in pairwise(times)):
         raise ValueError(f"timesteps must descend strictly to 0 or more, got {times}")
-    if sampler.stochastic and noise_at is None:
-        raise ValueError(f"{type(sampler).__name__} is stochastic: give sample a noise function")
     past: History = ()
     for i, (t_now, t_then) in enumerate(zip(times, [*times[1:], -1], strict=True)):
         t, t_prev = (torch.full((x.shape[0],), each) for each in (t_now, t_then))  # on the CPU

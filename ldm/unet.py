@@ -82,7 +82,7 @@ class UNet(nn.Module):
         self.time_embed = nn.Sequential(
             nn.Linear(first, 4 * first), nn.SiLU(), nn.Linear(4 * first, 4 * first)
         )
-        self.conv_in = nn.Conv2d(cfg.in_channels * cfg.patch**2, first, 3, padding=1)
+        self.conv_in = nn.Conv2d((cfg.in_channels + cfg.beside) * cfg.patch**2, first, 3, padding=1)
 
         width, kept_widths, down = first, [first], []
         for i, channels in enumerate(cfg.channels):

@@ -274,7 +274,7 @@ def test_a_hook_replaces_x():
 def test_wrong_use_is_named():
     """Missing noise, timesteps that do not descend and an impossible eta: one sentence each."""
     schedule, t = NoiseSchedule(), torch.tensor([981, 981])
-    with pytest.raises(ValueError, match="DDPM is stochastic: give sample a noise function"):
+    with pytest.raises(ValueError, match="this sampler is stochastic"):
         next(sample(DDPM(schedule), denoise, X_T, t[:1]))
     with pytest.raises(ValueError, match="give step a noise tensor"):
         DDIM(schedule, eta=0.5).step(X_T, X_T, t, t - 20)

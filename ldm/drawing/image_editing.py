@@ -6,6 +6,7 @@ what was given.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,7 +97,14 @@ def inpaint(batch: PictureBatch, picture: Levels, alpha: Floats, resample: int =
     multiple, factor = pipe.config.multiple, pipe.config.vae.factor
     mask = compositing.to_latents(compositing.padded(shown, multiple), factor)
     denoise, z = denoiser(pipe, batch.prompts, batch.sampling), encode(pipe, filled)
+    unet: Any = pipe.unet
+    if pipe.config.unet.beside:  # weights for inpainting see the mask, and a grey hole
+        middle = np.iinfo(part.dtype).max // 2 + 1
+        hole = np.where((shown > 0)[..., None], np.array(middle, part.dtype), part)
+        unet.known = torch.cat([mask.to(z), encode(pipe, hole)], dim=1)
     z = latent_editing.inpaint(batch, z, mask, denoise, resample)
+    if pipe.config.unet.beside:
+        unet.known = None
     results = []
     for drawn in decode(pipe, z, part):
         result = picture.copy()

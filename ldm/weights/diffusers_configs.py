@@ -30,8 +30,11 @@ def read_configs(folder: Path) -> ModelConfig:
     predictions = {theirs: ours for ours, theirs in PREDICTIONS.items()}
     try:
         attention = [kind.startswith("CrossAttn") for kind in unet["down_block_types"]]
+        beside = unet["in_channels"] - vae["latent_channels"]  # of weights for inpainting
         values = {
-            "unet": _ours("unet", unet) | {"attention": attention} | _heads(unet),
+            "unet": _ours("unet", unet)
+            | {"attention": attention, "beside": beside, "in_channels": vae["latent_channels"]}
+            | _heads(unet),
             "vae": _ours("vae", vae) | {"image_channels": vae["in_channels"]},
             "text": _ours("text_encoder", text) | {"openclip": _activation(text) == "gelu"},
             "schedule": {
@@ -63,6 +66,7 @@ def configs(config: ModelConfig) -> dict[str, dict[str, Any]]:
             **SETTINGS["unet"]["fixed"],
             "sample_size": config.image_size // vae.factor,
             **_theirs("unet", unet),
+            "in_channels": unet.in_channels + unet.beside,
             "attention_head_dim": [unet.heads_of(width) for width in unet.channels]
             if unet.head_width
             else unet.heads,

@@ -10,6 +10,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -41,8 +42,17 @@ log = logging.getLogger(__name__)
 Rows = dict[str, tuple[str, ...]]  # {our name: their names}
 NONE: Mapping[str, str | Path] = {}
 
+
+def _unet(config: ModelConfig) -> nn.Module:
+    if not config.unet.beside:
+        return UNet(config.unet)
+    from ldm.weights.inpainting_unet import InpaintingUNet
+
+    return InpaintingUNet(config.unet)
+
+
 PARTS: dict[str, Callable[[ModelConfig], nn.Module]] = {
-    "unet": lambda config: UNet(config.unet),
+    "unet": _unet,
     "vae": lambda config: VAE(config.vae),
     "text": lambda config: TextEncoder(config.text),
 }
@@ -113,6 +123,10 @@ def load_parts(
     config = config or source.config or (ModelConfig() if source.layout == "compvis" else None)
     if config is None:
         raise WeightsError(f"{path} keeps no config of its own; name one")
+    first = source.tensors.get("model.diffusion_model.input_blocks.0.0.weight")
+    if first and first().shape[1] == 2 * config.unet.in_channels + 1:  # weights for inpainting
+        beside = config.unet.in_channels + 1
+        config = replace(config, unet=replace(config.unet, beside=beside))
     rows, tensors = tensor_names.names(config, source.layout), source.tensors
     if source.layout == "ours":
         present = {name.partition(".")[0] for name in tensors}
