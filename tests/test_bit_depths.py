@@ -178,7 +178,7 @@ REFUSED: dict[str, tuple[Image.Image | bytes, dict, str]] = {
     "float nan": (Image.new("F", (8, 8), float("nan")), {"format": "TIFF"}, "unknown range"),
     "dark 16-bit colour": (deep_colour(RAMP.astype(np.uint16) * 16), {}, "16-bit colour; save it"),
     "empty": (b"", {}, "not an image, it is empty"),
-    "text": (b"version https://git-lfs", {}, "not an image, or damaged; known are PNG, JPEG"),
+    "text": (b"a letter, not a film", {}, "not an image, or damaged; known are PNG, JPEG"),
     "too large": (Image.new("1", (20000, 20000)), {}, "limit, 178,956,970; .* LDM_MAX_PIXELS"),
 }
 

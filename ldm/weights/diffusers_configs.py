@@ -18,6 +18,15 @@ SETTINGS: dict[str, dict[str, Settings]] = json.loads(
     Path(__file__).with_name("diffusers_settings.json").read_text(encoding="utf-8")
 )
 OPTIONAL = ("norm_num_groups", *SETTINGS["scheduler/scheduler"]["fields"])  # absent: SD v1.4's
+PIPELINE = {  # part: where its class is, as model_index.json has it
+    "unet": ("diffusers", "UNet2DConditionModel"),
+    "vae": ("diffusers", "AutoencoderKL"),
+    "text_encoder": ("transformers", "CLIPTextModel"),
+    "tokenizer": ("transformers", "CLIPTokenizer"),
+    "scheduler": ("diffusers", "DDIMScheduler"),
+    "feature_extractor": (None, None),
+    "safety_checker": (None, None),
+}
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction"}
 
 
@@ -60,7 +69,13 @@ def configs(config: ModelConfig) -> dict[str, dict[str, Any]]:
         )
     down = ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in unet.attention]
     levels = len(vae.channels)
+    inpaint = "Inpaint" if unet.beside else ""
     return {
+        "model_index.json": {
+            "_class_name": f"StableDiffusion{inpaint}Pipeline",
+            **{name: list(where) for name, where in PIPELINE.items()},
+            "requires_safety_checker": False,
+        },
         "unet/config.json": {
             "_class_name": "UNet2DConditionModel",
             **SETTINGS["unet"]["fixed"],

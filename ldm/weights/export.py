@@ -16,7 +16,7 @@ from torch import Tensor
 from ldm.config import ModelConfig, to_dict
 from ldm.schedule import NoiseSchedule
 from ldm.system import atomic
-from ldm.weights import diffusers_configs, tensor_names
+from ldm.weights import clip_vocabulary, diffusers_configs, tensor_names
 from ldm.weights.tensor_names import Layout
 from ldm.weights.weight_files import PART_FILES, Parts, WeightsError, flatten, some
 
@@ -157,9 +157,11 @@ def _write_folder(path: Path, config: ModelConfig, tensors: dict[str, Tensor]) -
                 if name.startswith(part + "/")
             }
             write_safetensors(partial / part / files[0], state, {"format": "pt"})
-        for name, values in settings.items():
+        texts = {name: json.dumps(values, indent=2) + "\n" for name, values in settings.items()}
+        words = clip_vocabulary.files("!" if config.text.openclip else "<|endoftext|>")
+        for name, text in (texts | {f"tokenizer/{n}": text for n, text in words.items()}).items():
             (partial / name).parent.mkdir(exist_ok=True)
-            (partial / name).write_text(json.dumps(values, indent=2) + "\n")
+            (partial / name).write_text(text, encoding="utf-8")
         written = sorted(file.relative_to(partial) for file in partial.rglob("*.*"))
         partial.replace(path)
         atomic.sync(path.parent)
