@@ -19,6 +19,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--prompts", dest="file", metavar="FILE", help="a text file with one prompt a line")
     add("--from", dest="image", metavar="PNG", help="draw it again, but for the options given")
     add("--negative", metavar="TEXT", type=cli.line, help="what not to draw")
+    add("--prompt-syntax", choices=("a1111", "comfyui"), help="read (word:1.2), [word] and BREAK")
+    add("--long-prompts", choices=("cut", "chunks"), help="what lies beyond 77 tokens (cut)")
     add("--n", type=cli.whole(1), metavar="N", help="images for each prompt (4; with --init 1)")
     add("--seed", type=cli.whole(), metavar="N", help="another seed, other images (0)")
     add("--start", type=cli.whole(0), metavar="I", help="index of the first image (0)")
@@ -100,6 +102,12 @@ def main(arguments: list[str] | None = None) -> int:
             from ldm.text import projected_encoder
 
             projected_encoder.replace_text(pipe, options.text_encoder)
+        if settings.prompt_syntax or settings.long_prompts:
+            from ldm.text import weighted_prompts
+
+            also = [settings.negative, (settings.edit and settings.edit.invert) or ""]
+            how = settings.prompt_syntax, settings.long_prompts
+            weighted_prompts.use(pipe, [*settings.prompts, *also], *how)
         drawing_settings.check_weights(settings, pipe, chosen=options.model is not None)
         pipe.to(device, devices.DTYPES[settings.dtype])
         if settings.switches != drawing_settings.NO_SWITCHES:

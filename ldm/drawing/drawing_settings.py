@@ -41,6 +41,7 @@ class DrawingSettings:
         another order, which sometimes changes a grey level. None: as PIXELS_AT_ONCE allows
     edit: the change to make to an image; None: draw from noise
     dicom: the modality of the DICOM files to write, CR, DX or CT; None: PNG
+    prompt_syntax, long_prompts: see text/weighted_prompts.py
     """
 
     prompts: Sequence[str]
@@ -63,6 +64,8 @@ class DrawingSettings:
     batch: range | None = None
     edit: Edit | None = None
     dicom: str | None = None
+    prompt_syntax: str | None = None
+    long_prompts: str | None = None
 
     def __post_init__(self) -> None:
         if not self.prompts or self.n < 1 or self.start < 0:
@@ -174,6 +177,8 @@ PNG_TEXT = {  # keyword: entry, in the file's order
     "batch": Entry("batch", *RANGE, optional=True),
     "edit": Entry("edit", Edit.to_text, Edit.from_text, optional=True),
     "dicom": Entry("dicom", optional=True),
+    "prompt syntax": Entry("prompt_syntax", optional=True),
+    "long prompts": Entry("long_prompts", optional=True),
 }
 
 
@@ -242,13 +247,14 @@ def prompt_remarks(prompts: Sequence[str], words: Collection[str]) -> list[str]:
         for w in dict.fromkeys(unknown)
     ]
     if marks := re.findall(r"\([^()]*:\s*[\d.]+\)|\[[^\[\]]+\]|\bBREAK\b", text):
-        remarks.append(f"{marks[0]} is read as plain text: prompts here have no weights of words")
+        remarks.append(f"{marks[0]} is read as plain text; --prompt-syntax reads weights of words")
     return remarks
 
 
 def check_weights(settings: DrawingSettings, pipe: LatentDiffusion, chosen: bool) -> None:
     """Raises ValueError if the weights are not those of the settings; a warning if chosen."""
-    for remark in prompt_remarks([*settings.prompts, settings.negative], pipe.text.words):
+    remarks = prompt_remarks([*settings.prompts, settings.negative], pipe.text.words)
+    for remark in remarks if settings.prompt_syntax is None else []:
         log.warning("%s", remark)
     if settings.weights in ("", pipe.weights_hash):
         return
