@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import assert_same
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import ldm
@@ -175,6 +175,23 @@ def test_a_lora_of_ours_is_written_for_other_programs(
         torch.testing.assert_close(found[name], want[name], rtol=1e-6, atol=1e-6, msg=name)
 
 
+def test_a_lora_is_merged_into_converted_weights(tmp_path: Path, tiny_diffusers, pipe) -> None:
+    """The file draws as the model with --lora does, in its own precision."""
+    path = kohya(tmp_path, matrices(pipe), 2.0)
+    target = tmp_path / "merged.safetensors"
+    order = ["convert", str(tiny_diffusers), str(target), "--lora", f"{path}:0.5"]
+    assert main(order) == 0
+    merged, want = weights(ldm.load(target)), expected(pipe, 0.5)
+    for name in want:
+        torch.testing.assert_close(merged[name], want[name], rtol=1e-6, atol=1e-6, msg=name)
+    assert (
+        main([*order[:2], str(tmp_path / "half.safetensors"), *order[3:], "--dtype", "float16"])
+        == 0
+    )
+    half = load_file(tmp_path / "half.safetensors")
+    assert {tensor.dtype for tensor in half.values()} == {torch.float16}
+
+
 # --- new words ---
 
 
@@ -249,3 +266,15 @@ def test_a_words_pickle_runs_nothing(tmp_path: Path, pipe) -> None:
         with pytest.raises(ValueError, match="it names"):
             adapters.apply(pipe, loras=[str(tmp_path / name)])
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(("program", "name"), [("diffusers", "<lung>"), ("a1111", "lung-x")])
+def test_a_word_of_ours_is_written_for_other_programs(tmp_path: Path, pipe, program, name) -> None:
+    adapters.save(
+        tmp_path / "own.safetensors", "word", {"vectors": vectors(pipe)}, {"word": "<lung>"}
+    )
+    target = tmp_path / "lung-x.safetensors"
+    assert main(["word", str(tmp_path / "own.safetensors"), str(target), "--to", program]) == 0
+    ((word, found),) = adapters.read_words(target).items()
+    assert word == name
+    assert torch.equal(found, vectors(pipe))

@@ -1,4 +1,4 @@
-"""Writes weights, and LoRAs, in another layout:  python -m ldm.weights convert|lora IN OUT"""
+"""Writes weights, and LoRAs, in another layout:  python -m ldm.weights convert|lora|word IN OUT"""
 
 import logging
 import sys
@@ -9,12 +9,13 @@ from typing import get_args
 import torch
 
 from ldm.config import ModelConfig, load_config
+from ldm.pipeline import LatentDiffusion
 from ldm.system import cli
 from ldm.system.atomic import whole_file
 from ldm.system.devices import DTYPES
 from ldm.weights import adapters, foreign_adapters
 from ldm.weights.export import export, write_safetensors
-from ldm.weights.loading import NONE, load_parts, weights_hash
+from ldm.weights.loading import NONE, build, load_parts, weights_hash
 from ldm.weights.tensor_names import Layout
 from ldm.weights.weight_files import WeightsError
 
@@ -30,6 +31,7 @@ def convert(
     dtype: torch.dtype | None = None,
     rest: str | Path | None = None,
     others: Mapping[str, str | Path] = NONE,
+    loras: Sequence[str] = (),
 ) -> list[Path]:
     """Write weights in another layout, bit for bit; returns the files written.
 
@@ -38,10 +40,20 @@ def convert(
     rest: a file beside the target; parts that are the same there are not written again, which
         only our own layout can record
     others: parts from elsewhere, as of `loading.load`
+    loras: files to be added to the weights, as of `adapters.apply`
     """
     by_suffix: dict[str, Layout] = {".ckpt": "compvis", ".safetensors": "ours"}
     layout = to or by_suffix.get(Path(target).suffix, "diffusers")
     found, parts = load_parts(source, config, ema, dtype, others)
+    if loras:
+        kinds = {part: next(iter(state.values())).dtype for part, state in parts.items()}
+        modules = {part: build(part, found, parts[part]) for part in parts}
+        pipe = LatentDiffusion(found, **modules)  # type: ignore[arg-type]  # by name
+        adapters.apply(pipe, loras=loras)
+        parts = {
+            part: {name: tensor.to(kinds[part]) for name, tensor in module.state_dict().items()}
+            for part, module in modules.items()
+        }
     if rest is None:
         return export(layout, target, found, parts)
     target, rest = Path(target), Path(rest)
@@ -80,6 +92,14 @@ def convert_lora(
     return [target / "adapter_model.safetensors", target / "adapter_config.json"]
 
 
+def convert_word(source: str | Path, target: str | Path, program: str) -> list[Path]:
+    """Write a new word for diffusers, or for A1111, which calls it by the file's name."""
+    ((word, vectors),) = adapters.read_words(source).items()
+    name = word if program == "diffusers" else "emb_params"
+    write_safetensors(Path(target), {name: vectors}, {})
+    return [Path(target)]
+
+
 def command_line(arguments: Sequence[str] | None) -> int:
     parser = cli.Parser(PROGRAM)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -93,23 +113,32 @@ def command_line(arguments: Sequence[str] | None) -> int:
     cli.part_arguments(command)
     add("--dtype", choices=DTYPES, help="default: bit for bit as in IN")
     add("--rest", metavar="FILE", help="beside OUT: leave out the parts that are the same there")
+    command.add_many("--lora", "loras", "PATH", "a LoRA to be added to the weights")
     small = commands.add_parser("lora", help="write a LoRA for other programs")
     small.add_argument("source", metavar="IN", help="a LoRA that train.py made")
     small.add_argument("target", metavar="OUT", help="a .safetensors, for peft a folder")
     small.add_argument("--to", choices=("kohya", "diffusers", "peft"), required=True)
+    word = commands.add_parser("word", help="write a new word for other programs")
+    word.add_argument("source", metavar="IN", help="a word that train.py made")
+    word.add_argument("target", metavar="OUT", help="a .safetensors")
+    word.add_argument("--to", choices=("diffusers", "a1111"), required=True)
     for each in (command, small):
         each.add_argument("--config", help="YAML of the sizes, if not SD v1.4's or the file's own")
+    for each in (command, small, word):
         each.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     watch = cli.Stopwatch()
     with watch(options.command):
-        config = load_config(ModelConfig, options.config) if options.config else None
+        named = vars(options).get("config")
+        config = load_config(ModelConfig, named) if named else None
         source, target, to = options.source, options.target, options.to
         if options.command == "lora":
             written = convert_lora(source, target, to, config or ModelConfig())
+        elif options.command == "word":
+            written = convert_word(source, target, to)
         else:
-            dtype = DTYPES.get(options.dtype)
+            dtype, more = DTYPES.get(options.dtype), (options.parts, options.loras)
             ema, rest = options.ema, options.rest
-            written = convert(source, target, to, config, ema, dtype, rest, options.parts)
+            written = convert(source, target, to, config, ema, dtype, rest, *more)
     sys.stdout.write(cli.report(written, watch, options.json) + "\n")
     return 0
