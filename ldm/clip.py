@@ -93,8 +93,8 @@ class TextEncoder(nn.Module):
             return tokenizer().encode(prompt)
         ids = self._ids()
         longest_first = sorted(self.words, key=len, reverse=True)
-        known = "|".join(map(re.escape, longest_first))  # in any capitals, no part of a longer word
-        pieces = re.split(rf"((?<!\w)(?:{known})(?!\w))", prompt, flags=re.IGNORECASE)
+        whole = [re.sub(r"^(?=\w)|(?<=\w)$", r"\\b", re.escape(word)) for word in longest_first]
+        pieces = re.split(f"({'|'.join(whole)})", prompt, flags=re.IGNORECASE)  # in any capitals
         own = [[i for i, w in ids.items() if w.lower() == piece.lower()] for piece in pieces]
         return [
             i for a, piece in zip(own, pieces, strict=True) for i in a or tokenizer().encode(piece)

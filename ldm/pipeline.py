@@ -161,9 +161,10 @@ class LatentDiffusion:
 
     def timesteps(self, steps: int) -> Tensor:
         """int64 [steps], descending"""
-        # "one" starts at T - 1, where x_t is nearest to the noise that sampling starts from
-        first = self.config.schedule.final_alpha_bar == "first"
-        return self.schedule.timesteps(steps, "leading" if first else "trailing")
+        # trailing starts at T - 1, where x_t is nearest to the noise that sampling starts from
+        schedule = self.config.schedule
+        sd1 = schedule.final_alpha_bar == "first" and not schedule.zero_terminal_snr
+        return self.schedule.timesteps(steps, "leading" if sd1 else "trailing")
 
     @torch.inference_mode()
     def sample_from(

@@ -134,6 +134,15 @@ def test_a_share_of_a_lora_and_two_loras_add_up(tmp_path: Path, pipe) -> None:
         ({"unet.mid_block.attentions.0.proj_in.lora_A.weight": (2, 8)}, "with a down and an up"),
         ({"something": (2, 2)}, "something is no matrix of a LoRA"),
         (
+            {
+                f"unet.{BLOCK}attn1.to_q.lora_A.weight": (2, 8),
+                f"unet.{BLOCK}attn1.to_q.lora_B.weight": (8, 3),
+            },
+            "of one rank",
+        ),
+        ({f"unet.{BLOCK}attn1.to_q.lora_{x}.weight": (4,) for x in "AB"}, "of one rank"),
+        ({f"unet.{BLOCK}attn1.to_q.lora_{x}.weight": (0, 0) for x in "AB"}, "of one rank"),
+        (
             {f"unet.{BLOCK}attn1.to_q.lora_{x}.weight": (3, 3) for x in "AB"},
             r"self_attn\.q\.weight is \[\d+, \d+\] here, \[3, 3\] there",
         ),
@@ -147,11 +156,13 @@ def test_what_is_no_lora_of_this_model_changes_nothing(tmp_path: Path, pipe, con
     assert_same(weights(pipe), before)
 
 
-@pytest.mark.parametrize("settings", ['{"alpha_pattern": {"x": 1}}', '{"use_rslora": true}', "["])
+@pytest.mark.parametrize(
+    "settings", ['{"alpha_pattern": {"x": 1}}', '{"use_rslora": true}', "[", '{"lora_alpha": [1]}']
+)
 def test_settings_of_peft_that_are_not_known_are_refused(tmp_path: Path, pipe, settings) -> None:
     folder = peft(tmp_path, matrices(pipe), 2.0)
     (folder / "adapter_config.json").write_text(settings)
-    with pytest.raises(ValueError, match=r"is not known here|cannot be read"):
+    with pytest.raises(ValueError, match=r"is not known here|cannot be read|no number"):
         adapters.apply(pipe, loras=[str(folder)])
 
 
@@ -201,7 +212,7 @@ def vectors(pipe: LatentDiffusion, count: int = 2) -> Tensor:
 
 WORDS = {  # file: content of vectors, and the word that it teaches
     "lung-x.pt": (lambda v: {"string_to_token": {"*": 265}, "string_to_param": {"*": v}}, "lung-x"),
-    "other.pt": (lambda v: {"string_to_param": {"*": v}, "name": "lung-y", "step": 500}, "lung-y"),
+    "other.pt": (lambda v: {"string_to_param": {"*": v}, "name": "inner", "step": 500}, "other"),
     "fork.pt": (lambda v: {"string_to_param": {"<a>": v, "<b>": v[:1]}}, "<b>"),
     "emb.safetensors": (lambda v: {"emb_params": v}, "emb"),
     "half.safetensors": (lambda v: {"emb_params": v.half()}, "half"),
@@ -228,6 +239,12 @@ def test_a_word_of_any_program_is_learned(tmp_path: Path, pipe, name: str) -> No
     assert state.isfinite().all()
 
 
+def test_a_word_in_brackets_may_stand_beside_letters(pipe: LatentDiffusion) -> None:
+    pipe.text.words["<lung>"] = vectors(pipe)
+    tokens = pipe.text.tokenize(["two <lung>s"])[0].tolist()
+    assert tokens[2:4] == [pipe.text.config.vocab_size, pipe.text.config.vocab_size + 1]
+
+
 @pytest.mark.parametrize("prompt", ["a lungs", "a plung", "a lung_2", "along"])
 def test_a_word_is_no_part_of_a_longer_one(pipe, prompt: str) -> None:
     plain = pipe.text.tokenize([prompt])
@@ -243,6 +260,7 @@ def test_a_word_is_no_part_of_a_longer_one(pipe, prompt: str) -> None:
         ("lora.safetensors", {"a.weight": torch.ones(2, 2, 2)}, "it holds no word but a.weight"),
         ("empty.pt", {"string_to_param": {}}, "it holds no word but nothing"),
         ("list.pt", [torch.ones(2)], "it holds no table of tensors"),
+        ("odd.pt", {"string_to_param": 3}, "it holds no word"),
         ("wide.safetensors", {"emb_params": torch.ones(1, 5)}, "of width 5, this text tower of"),
     ],
 )
@@ -278,3 +296,18 @@ def test_a_word_of_ours_is_written_for_other_programs(tmp_path: Path, pipe, prog
     ((word, found),) = adapters.read_words(target).items()
     assert word == name
     assert torch.equal(found, vectors(pipe))
+
+
+@pytest.mark.parametrize("kind", ["words", "loras"])
+@pytest.mark.parametrize("name", ["x.pt", "x.safetensors", "nowhere.pt"])
+def test_a_small_file_that_broke_off_is_one_line(
+    tmp_path: Path, pipe, kind: str, name: str
+) -> None:
+    content = {"string_to_param": {"*": vectors(pipe)}} if name == "x.pt" else {"x": vectors(pipe)}
+    if name != "nowhere.pt":
+        (save_file if name.endswith("safetensors") else torch.save)(content, tmp_path / name)
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=f"cannot open .*{name} as a (word|lora): ") as refused:
+        adapters.apply(pipe, **{kind: [str(tmp_path / name)]})
+    assert "\n" not in str(refused.value)

@@ -146,6 +146,24 @@ def test_a_folder_of_the_hubs_cache_opens(folder: Path, plain, count: int, main:
     assert_same(flat(load_parts(top)[1]), plain)
 
 
+def test_a_hub_cache_of_our_layout_opens_and_gives_parts(
+    tmp_path: Path, tiny_diffusers, plain
+) -> None:
+    inside = tmp_path / "models--a--b" / "snapshots" / "1"
+    inside.mkdir(parents=True)
+    convert(tiny_diffusers, inside / "model.safetensors")
+    assert_same(flat(load_parts(tmp_path / "models--a--b")[1]), plain)
+    mixed = load_parts(tiny_diffusers, parts={"vae": inside, "text": inside})[1]
+    assert_same(flat(mixed), plain)
+
+
+def test_an_index_that_nothing_needs_is_passed_over(folder: Path, plain) -> None:
+    (folder / "text_encoder" / "pytorch_model.bin.index.json").write_text(
+        '{"weight_map": {"a": "b"}}'
+    )
+    assert_same(flat(load_parts(folder)[1]), plain)
+
+
 def test_several_snapshots_ask_for_a_name(tmp_path: Path) -> None:
     for number in "12":
         (tmp_path / "snapshots" / number).mkdir(parents=True)

@@ -79,6 +79,20 @@ def test_the_configs_have_the_published_sizes(name: str) -> None:
     assert [config.unet.heads_of(width) for width in config.unet.channels] == [5, 10, 20, 20]
 
 
+def test_a_compvis_file_of_ours_opens_and_has_their_shapes(tmp_path: Path, file: Path) -> None:
+    """It keeps its config; the U-Net's projections are linear, the autoencoder's attention not."""
+    convert(file, tmp_path / "own.ckpt")
+    found = {name: read().shape for name, read in open_tensors(tmp_path / "own.ckpt")[0].items()}
+    shapes = {
+        n.rpartition(".proj_")[0][-20:]: len(s) for n, s in found.items() if ".proj_out.w" in n
+    }
+    assert {n: k for n, k in shapes.items() if "attn_1" in n} == {
+        n: 4 for n in shapes if "attn_1" in n
+    }
+    assert {k for n, k in shapes.items() if "attn_1" not in n} == {2}
+    assert_same(flat(load_parts(tmp_path / "own.ckpt")[1]), flat(load_parts(file)[1]))
+
+
 @pytest.mark.parametrize("layout", ["compvis", "diffusers"])
 def test_there_and_back_changes_no_bit(tmp_path: Path, file: Path, layout: str) -> None:
     target = tmp_path / ("x.ckpt" if layout == "compvis" else "folder")
@@ -111,6 +125,8 @@ def test_a_compvis_file_asks_for_its_sizes(tmp_path: Path) -> None:
     [
         ("unet", {"attention_head_dim": [2, 3]}, "differ in width|does not split"),
         ("unet", {"attention_head_dim": [2]}, "cannot be used"),
+        ("unet", {"attention_head_dim": [0, 0]}, "attention_head_dim is"),
+        ("unet", {"in_channels": 8}, "takes 8 channels, which no SD does"),
         ("text_encoder", {"hidden_act": "relu"}, "hidden_act = 'relu'"),
     ],
 )

@@ -91,6 +91,17 @@ def test_break_ends_a_window(pipe: LatentDiffusion) -> None:
     torch.testing.assert_close(encoder(["lung BREAK knee"])[0], torch.cat([left, right]))
 
 
+def test_a_picture_is_drawn_again_without_the_others(tmp_path: Path, model: Path) -> None:
+    """A short prompt beside a long one had as many windows as that, and has them again."""
+    order = ["--model", str(model), "--n", "1", "--steps", "1", "--long-prompts", "chunks"]
+    order += ["--prompt", "lung " * 90, "--prompt", "knee", "--out", str(tmp_path / "a")]
+    assert sample.main(order) == 0
+    again = ["--from", str(tmp_path / "a" / "00001.png"), "--model", str(model)]
+    assert sample.main([*again, "--out", str(tmp_path / "b")]) == 0
+    pair = [tmp_path / folder / "00001.png" for folder in "ab"]
+    assert pair[0].read_bytes() == pair[1].read_bytes()
+
+
 def test_what_is_cut_is_said(pipe: LatentDiffusion, caplog: pytest.LogCaptureFixture) -> None:
     WeightedPrompts(pipe.text, ["lung " * 100], "a1111", long=False)
     assert "only the first of 2 windows is read" in caplog.text
@@ -109,7 +120,7 @@ def test_the_picture_says_how_its_prompt_was_read(
         assert sample.main([*order, *options, "--out", str(tmp_path / name)]) == 0
     paths = [tmp_path / name / "00000.png" for name in ways]
     text = image_files.read_text(paths[1])
-    assert (text["prompt syntax"], text["long prompts"]) == ("a1111", "chunks")
+    assert (text["prompt syntax"], text["long prompts"]) == ("a1111", "chunks 2")
     again = ["--from", str(paths[1]), "--model", str(model), "--out", str(tmp_path / "again")]
     assert cli.run(lambda: sample.main(again), "sample.py") == 0
     assert (tmp_path / "again" / "00000.png").read_bytes() == paths[1].read_bytes()

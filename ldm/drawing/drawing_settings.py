@@ -209,6 +209,8 @@ def describe(
     values = {key: getattr(used, entry.field) for key, entry in PNG_TEXT.items()}
     text = {key: PNG_TEXT[key].write(value) for key, value in values.items() if value is not None}
     last = {key: text.pop(key) for key in ("batch", "edit", "dicom") if key in text}
+    if text.get("long prompts") == "chunks":  # those of the run's longest prompt
+        text["long prompts"] += f" {getattr(pipe.other_text, 'count', 1)}"
     text |= {"model": model, "software": f"ldm {__version__}"}
     if provenance := getattr(pipe.other_text, "provenance", None):
         text["text encoder"] = provenance()

@@ -70,14 +70,19 @@ def parse(prompt: str) -> list[tuple[str, float]]:
 class WeightedPrompts(nn.Module):
     """A text encoder for `LatentDiffusion.other_text`: prompts -> [B, 77 k, D].
 
-    k is the number of windows of the longest of `prompts`; shorter ones are filled with windows of
-    the empty prompt.
+    k is the number of windows of the longest of `prompts`, or `least`; shorter ones are filled with
+    windows of the empty prompt.
 
     syntax: one of SYNTAXES; None: a prompt is plain text
     """
 
     def __init__(
-        self, text: TextEncoder, prompts: Sequence[str], syntax: str | None, long: bool
+        self,
+        text: TextEncoder,
+        prompts: Sequence[str],
+        syntax: str | None,
+        long: bool,
+        least: int = 1,
     ) -> None:
         super().__init__()
         if syntax not in (None, *SYNTAXES):
@@ -86,7 +91,7 @@ class WeightedPrompts(nn.Module):
         counts = [len(self.windows(prompt)) for prompt in prompts]
         if not long and max(counts) > 1:
             log.warning("only the first of %d windows is read; see --long-prompts", max(counts))
-        self.count = max(counts) if long else 1
+        self.count = max(least, *counts) if long else 1
 
     def windows(self, prompt: str) -> list[Window]:
         """Of 75 tokens or fewer."""
@@ -130,11 +135,15 @@ class WeightedPrompts(nn.Module):
 def use(
     pipe: LatentDiffusion, prompts: Sequence[str], syntax: str | None, long_prompts: str | None
 ) -> None:
-    """Let the pipeline read its prompts so; prompts: all that it will be given."""
+    """Let the pipeline read its prompts so; prompts: all that it will be given.
+
+    long_prompts: cut, chunks, or as a PNG has it: "chunks 3", windows of the longest prompt there
+    """
     if pipe.other_text is not None:
         raise ConfigError(
             "--prompt-syntax and --long-prompts are of CLIP's tower; not with another"
         )
-    if long_prompts not in (None, "cut", "chunks"):
+    if not (match := re.fullmatch(r"cut|(chunks)(?: (\d{1,3}))?", long_prompts or "cut")):
         raise ConfigError(f"long prompts are cut or chunks, got {long_prompts!r}")
-    pipe.other_text = WeightedPrompts(pipe.text, prompts, syntax, long_prompts == "chunks")
+    least = int(match[2] or 1)
+    pipe.other_text = WeightedPrompts(pipe.text, prompts, syntax, match[1] is not None, least)

@@ -64,14 +64,12 @@ def apply(pipe: LatentDiffusion, words: Sequence[str] = (), loras: Sequence[str]
             if word.lower() in map(str.lower, pipe.text.words):
                 raise ValueError(f"{path} gives {word} a second meaning; load one of them")
             pipe.text.words[word] = vectors
+            log.info("%s: the word %s", Path(path).name, word)
             pipe.weights_hash += f"+{digest({'vectors': vectors})}"
     for given in loras:
         parted = None if Path(given).exists() else re.fullmatch(r"(.+):(-?\d*\.?\d+)", given)
         path, strength = (parted[1], float(parted[2])) if parted else (given, 1.0)
-        try:
-            tensors = _add_lora(pipe, Path(path), strength)
-        except ValueError as error:
-            raise ValueError(f"{path} is of another model: {error}") from error
+        tensors = _add_lora(pipe, Path(path), strength)
         pipe.weights_hash += f"+{digest(tensors)}" + (f"x{strength:g}" if strength != 1 else "")
 
 
@@ -94,14 +92,17 @@ def _add_lora(pipe: LatentDiffusion, path: Path, strength: float) -> dict[str, T
         tensors, said = foreign_adapters.open_small(file)
     except ValueError as error:
         raise ValueError(f"cannot open {file} as a lora: {error}") from error
-    if "lora" in said:
-        facts = json.loads(said["lora"])
-        merge_lora(pipe.unet, tensors, strength * facts["alpha"] / facts["rank"])
-        return tensors
-    settings = foreign_adapters.peft_settings(file, said)
-    changes = foreign_adapters.lora_changes(tensors, pipe.config, settings)
-    scaled = {name: strength * change for name, change in changes.items()}
-    foreign_adapters.add_changes({"unet": pipe.unet, "text": pipe.text}, scaled)
+    try:
+        if "lora" in said:
+            facts = json.loads(said["lora"])
+            merge_lora(pipe.unet, tensors, strength * facts["alpha"] / facts["rank"])
+            return tensors
+        settings = foreign_adapters.peft_settings(file, said)
+        changes = foreign_adapters.lora_changes(tensors, pipe.config, settings)
+        parts = {"unet": pipe.unet, "text": pipe.text}
+        foreign_adapters.add_changes(parts, changes, strength)
+    except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
+        raise ValueError(f"{path} is of another model: {error}") from error
     log.info("%s: a LoRA of %d layers", file.name, len(changes))
     return tensors
 
@@ -117,7 +118,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     """8 hex digits that name these numbers."""
     whole = hashlib.sha256()
     for name in sorted(tensors):
-        whole.update(name.encode() + tensors[name].float().numpy().tobytes())
+        whole.update(name.encode() + tensors[name].detach().float().numpy().tobytes())
     return whole.hexdigest()[:8]
 
 

@@ -15,7 +15,7 @@ from ldm.system.atomic import whole_file
 from ldm.system.devices import DTYPES
 from ldm.weights import adapters, foreign_adapters
 from ldm.weights.export import export, write_safetensors
-from ldm.weights.loading import NONE, build, load_parts, weights_hash
+from ldm.weights.loading import NONE, PARTS, build, load_parts, weights_hash
 from ldm.weights.tensor_names import Layout
 from ldm.weights.weight_files import WeightsError
 
@@ -46,12 +46,14 @@ def convert(
     layout = to or by_suffix.get(Path(target).suffix, "diffusers")
     found, parts = load_parts(source, config, ema, dtype, others)
     if loras:
-        kinds = {part: next(iter(state.values())).dtype for part, state in parts.items()}
+        if lacking := PARTS.keys() - parts.keys():
+            raise WeightsError(f"{source} has no {' and no '.join(sorted(lacking))} for a LoRA")
+        kinds = {part: {n: t.dtype for n, t in state.items()} for part, state in parts.items()}
         modules = {part: build(part, found, parts[part]) for part in parts}
         pipe = LatentDiffusion(found, **modules)  # type: ignore[arg-type]  # by name
         adapters.apply(pipe, loras=loras)
         parts = {
-            part: {name: tensor.to(kinds[part]) for name, tensor in module.state_dict().items()}
+            part: {name: t.to(kinds[part][name]) for name, t in module.state_dict().items()}
             for part, module in modules.items()
         }
     if rest is None:
@@ -94,7 +96,9 @@ def convert_lora(
 
 def convert_word(source: str | Path, target: str | Path, program: str) -> list[Path]:
     """Write a new word for diffusers, or for A1111, which calls it by the file's name."""
-    ((word, vectors),) = adapters.read_words(source).items()
+    (word, vectors), *more = adapters.read_words(source).items()
+    if more:
+        raise WeightsError(f"{source} holds {1 + len(more)} words; write one at a time")
     name = word if program == "diffusers" else "emb_params"
     write_safetensors(Path(target), {name: vectors}, {})
     return [Path(target)]

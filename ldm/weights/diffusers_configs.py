@@ -35,11 +35,14 @@ def read_configs(folder: Path) -> ModelConfig:
     unet, vae, text = (_read(folder, part) for part in ("unet", "vae", "text_encoder"))
     steps: Settings = {}
     if (folder / "scheduler/scheduler_config.json").exists():
-        steps = _read(folder, "scheduler/scheduler")
+        found = _read(folder, "scheduler/scheduler")
+        steps = {name: value for name, value in found.items() if value is not None}
     predictions = {theirs: ours for ours, theirs in PREDICTIONS.items()}
     try:
         attention = [kind.startswith("CrossAttn") for kind in unet["down_block_types"]]
-        beside = unet["in_channels"] - vae["latent_channels"]  # of weights for inpainting
+        beside = unet["in_channels"] - vae["latent_channels"]
+        if beside not in (0, vae["latent_channels"] + 1):  # the mask and a latent: for inpainting
+            raise ValueError(f"the U-Net takes {unet['in_channels']} channels, which no SD does")
         values = {
             "unet": _ours("unet", unet)
             | {"attention": attention, "beside": beside, "in_channels": vae["latent_channels"]}
@@ -127,6 +130,8 @@ def _heads(unet: Settings) -> dict[str, int]:
     heads = unet["attention_head_dim"]
     if not isinstance(heads, list):
         return {"heads": heads}
+    if not all(isinstance(number, int) and number > 0 for number in heads):
+        raise ValueError(f"attention_head_dim is {heads}")
     widths = {
         width / number for width, number in zip(unet["block_out_channels"], heads, strict=True)
     }

@@ -79,7 +79,7 @@ def _renamed(
         )
     layers = r"vae/.*\.attentions\."  # 1 x 1 convolutions here that are linear there
     if config.unet.head_width and layout != "ours":  # SD 2.x
-        layers += r"|.*\.proj_(in|out)\.weight"
+        layers += r"|(model\.diffusion_model\.|unet/).*\.proj_(in|out)\.weight"
     result = {}
     for ours, tensor in flat.items():
         tensor = tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()

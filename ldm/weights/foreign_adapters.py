@@ -37,7 +37,7 @@ PREFIXES = re.compile(r"^(base_model\.model\.|unet\.|text_encoder\.|lora_unet_|l
 
 def open_small(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The content of a small file, and its metadata. Raises ValueError, in one line."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with file.open("rb") as opened:
@@ -50,9 +50,11 @@ def open_small(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
         if not isinstance(content, Mapping):
             raise ValueError("it holds no table of tensors")
         return dict(content), {}
-    except (OSError, SafetensorError, ValueError, RuntimeError, EOFError) as error:
-        why = reason(file) if file.is_file() else None
-        raise ValueError(why or str(error).splitlines()[0]) from error
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from error
+    except Exception as error:  # a damaged file can raise any error in its reader
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(reason(file) or first) from error
 
 
 def words_of(content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
@@ -64,9 +66,9 @@ def words_of(content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     if "clip_g" in content:
         raise ValueError("it is a word of SDXL, for two text towers")
     found: Mapping[str, Any] = content
-    if "string_to_param" in content:  # A1111's, and the CompVis fork's; * stands for the name
-        found = content["string_to_param"]
-    own = {"*": str(content.get("name") or name), "emb_params": name, "clip_l": name}
+    if isinstance(inner := content.get("string_to_param"), Mapping):  # * stands for the file's name
+        found = inner
+    own = {"*": name, "emb_params": name, "clip_l": name}
     words = {
         own.get(word, word): vectors.detach().float().reshape(-1, vectors.shape[-1])
         for word, vectors in found.items()
@@ -106,7 +108,11 @@ def lora_changes(
             raise ValueError(f"there is no layer {layer} with a down and an up")
         ours, row, rows = places[layer]
         down, up = matrices["down"], matrices["up"]
+        if down.ndim < 2 or up.ndim < 2 or not 0 < len(down) == up.shape[1]:
+            raise ValueError(f"down and up of {layer} are not of one rank")
         said = settings.get(f"{layer.partition('/')[0]}.lora_alpha", settings.get("lora_alpha"))
+        if not isinstance(said, int | float | None):
+            raise ValueError(f"its setting lora_alpha is no number, but {said!r}")
         alpha = float(matrices.get("alpha", len(down) if said is None else said))
         change = alpha / len(down) * (up.flatten(1) @ down.flatten(1))
         change = change.reshape(len(up), *down.shape[1:])
@@ -187,8 +193,10 @@ def peft_settings(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def add_changes(modules: Mapping[str, torch.nn.Module], changes: Mapping[str, Tensor]) -> None:
-    """W <- W + change of each; nothing is changed if one does not fit, which is a ValueError."""
+def add_changes(
+    modules: Mapping[str, torch.nn.Module], changes: Mapping[str, Tensor], strength: float
+) -> None:
+    """W <- W + strength change of each; ValueError, and none is changed, if one does not fit."""
     parameters = {
         f"{part}.{name}": p for part, m in modules.items() for name, p in m.named_parameters()
     }
@@ -198,5 +206,5 @@ def add_changes(modules: Mapping[str, torch.nn.Module], changes: Mapping[str, Te
             raise ValueError(f"{name} is {shapes[0]} here, {shapes[1]} there")
     for name, change in changes.items():
         weight = parameters[name]
-        whole = weight.double() + change.reshape(weight.shape).to(weight.device)
+        whole = weight.double() + strength * change.reshape(weight.shape).to(weight.device)
         weight.data = whole.to(torch.float32 if weight.itemsize < 4 else weight.dtype)

@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 
 # {what it is: a pattern of names of tensors or folders that nothing else has}
 ARCHITECTURES = {
+    "a model with a transformer in the U-Net's place": r"transformer/",
     "SDXL, with two text towers": r"conditioner\.embedders\.|text_encoder_2/",
     "a ControlNet": r"control_model\.|(control_model\.)?input_hint_block\.|controlnet",
     "Stable Diffusion 3": r"(model\.diffusion_model\.)?joint_blocks\.",
     "Flux": r"(model\.diffusion_model\.)?double_blocks\.",
-    "a model with a transformer in the U-Net's place": r"transformer/",
 }
 SMALL_FILES = {  # of other programs, and ours by the word in their metadata
     "a LoRA, which goes with --lora": r"lora_(unet|te)|.*\.(lora_(A|B|up|down)|lora\.(up|down))\.",
@@ -67,7 +67,7 @@ def _header(file: Path, length: int) -> dict[str, Any] | None:
         opened.seek(8)
         try:
             entries = json.loads(opened.read(length))
-            all(e["data_offsets"][1] + 0 for n, e in entries.items() if n != "__metadata__")
+            [e["data_offsets"][1] + 0 for n, e in entries.items() if n != "__metadata__"]
         except (ValueError, AttributeError, KeyError, TypeError, IndexError, RecursionError):
             return None
     return entries
@@ -96,7 +96,7 @@ def refuse_others(path: Path, names: Iterable[str]) -> None:
     names = list(names)
     for what, pattern in ARCHITECTURES.items():
         if any(re.match(pattern, name) for name in names):
-            raise ValueError(f"{path} is {what}; ldm opens SD 1.x and models of its own")
+            raise ValueError(f"{path} is {what}; ldm opens SD 1.x and 2.x, and models of its own")
 
 
 def _small_file(file: Path, names: Iterable[str]) -> str | None:
@@ -138,21 +138,21 @@ def files_of(folder: Path, plain: Sequence[str]) -> list[Path]:
     as in NAME.fp16.safetensors, and the log says so
     Raises ValueError, in one line, where there is none.
     """
-    found: dict[str, list[Path]] = {}
+    found: dict[str, Path] = {}
     for name in plain:
         stem, suffix = name.rsplit(".", 1)
         shape = re.compile(rf"{stem}(?:\.(\w+))?\.{suffix}(?:(\.index)(?:\.(\w+))?\.json)?")
         for path in sorted(folder.iterdir()):
             if match := shape.fullmatch(path.name):
-                files = _shards(path) if match[2] else [path]
-                found.setdefault(match[1] or match[3] or "", files)
+                found.setdefault(match[1] or match[3] or "", path)
     known = [variant for variant in ("", "fp16", *found) if variant in found]
     if not known or (len(found) > 1 and known[0] not in ("", "fp16")):
         there = f"only variants: {', '.join(sorted(found))}; keep one" if found else "no weights"
         raise ValueError(f"{folder} holds {there}; fetch {' or '.join(plain)}")
     if known[0]:
         log.info("%s: the variant %s", folder, known[0])
-    return found[known[0]]
+    path = found[known[0]]
+    return _shards(path) if path.suffix == ".json" else [path]
 
 
 def _shards(index: Path) -> list[Path]:

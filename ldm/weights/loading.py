@@ -114,13 +114,14 @@ def load_parts(
     parts: as of `load`
     """
     source = read(path, parts)
+    config = config or source.config
     sd2 = source.layout == "compvis" and any(n.startswith(OPENCLIP) for n in source.tensors)
     if sd2 and not (config and config.text.openclip):
         raise WeightsError(
             f"{path} is of SD 2.x; name its sizes: --config configs/sd2_base.yaml (512 px, "
             "predicts eps) or configs/sd2.yaml (768 px, predicts v)"
         )
-    config = config or source.config or (ModelConfig() if source.layout == "compvis" else None)
+    config = config or (ModelConfig() if source.layout == "compvis" else None)
     if config is None:
         raise WeightsError(f"{path} keeps no config of its own; name one")
     first = source.tensors.get("model.diffusion_model.input_blocks.0.0.weight")

@@ -47,7 +47,12 @@ def read(path: str | Path, without: Collection[str] = ()) -> Source:
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.exists():
-        return _read_diffusers(path, without)
+        from ldm.weights import foreign_files
+
+        path = foreign_files.found(path)
+        file = path / "model.safetensors"
+        if not file.exists():
+            return _read_diffusers(path, without)
     tensors, config_text = open_tensors(file)
     layout: Layout = "ours"
     if config_text is None or not any(n.startswith(("unet.", "vae.", "text.")) for n in tensors):
@@ -85,6 +90,9 @@ def read_part(path: str | Path, part: str) -> Tensors:
     name = FOLDERS.get(part, part)
     path = foreign_files.found(Path(path))
     path = path / name if (path / name).is_dir() else path
+    own = path / "model.safetensors"  # of ours; a text tower of transformers has the same name
+    if own.is_file() and not (path / "config.json").exists():
+        path = own
     return open_all(path, PART_FILES[name]) if path.is_dir() else open_tensors(path)[0]
 
 
@@ -99,7 +107,6 @@ def open_all(folder: Path, plain: Sequence[str]) -> Tensors:
 def _read_diffusers(folder: Path, without: Collection[str]) -> Source:
     from ldm.weights import foreign_files
 
-    folder = foreign_files.found(folder)
     foreign_files.refuse_others(folder, [f"{path.name}/" for path in folder.glob("*/")])
     absent = [part for part in PART_FILES if not (folder / part).is_dir()]
     if absent:
