@@ -122,11 +122,11 @@ def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
 
 
 BUDGETS = {  # rule 5: lines
-    "ldm": 24_710,
+    "ldm": 24_780,
     "ldm/report": 7_000,
     "ldm/data": 6_750,
     "ldm/weights": 2_500,
-    "tests": 19_450,
+    "tests": 19_620,
 }
 
 

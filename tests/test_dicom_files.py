@@ -268,3 +268,51 @@ def test_fuzzed_dicom_is_read_or_refused(tmp_path: Path, caplog: pytest.LogCaptu
     assert 20 < len(told) < 95
     assert all("x.dcm: " in line and "\n" not in line for line in told)
     assert not caplog.records
+
+
+def sequence(**said: object) -> "pydicom.Sequence":
+    item = pydicom.Dataset()
+    for name, value in said.items():
+        setattr(item, name, value)
+    return pydicom.Sequence([item])
+
+
+@pytest.mark.parametrize("place", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroups"])
+def test_enhanced_ct_has_its_rescale_and_window_in_groups(tmp_path: Path, place: str) -> None:
+    """The same levels as a plain slice, by the file's own window and by one that is asked for."""
+    scale = {"RescaleIntercept": -1024, "RescaleSlope": 1, "RescaleType": "HU"}
+    own = {"WindowCenter": 40, "WindowWidth": 400}
+    plain = film(tmp_path / "plain.dcm", Modality="CT", **scale, **own)
+    transform = {"PixelValueTransformationSequence": sequence(**scale)}
+    groups = sequence(**transform, FrameVOILUTSequence=sequence(**own))
+    place = place if place.startswith("Shared") else f"{place}Sequence"
+    enhanced = film(tmp_path / "e.dcm", Modality="CT", **{place: groups})
+    for window in (None, "lung", "bone"):
+        assert np.array_equal(levels(enhanced, window=window), levels(plain, window=window))
+
+
+def test_what_lies_beside_films_is_no_film(tmp_path: Path) -> None:
+    film(tmp_path / "a.dcm")
+    for modality in ("SEG", "RTDOSE"):
+        film(tmp_path / f"{modality}.dcm", Modality=modality)
+    asked = open_set(str(tmp_path))
+    assert len(asked) == 1
+    assert "2 DICOM without a picture" in asked.count
+
+
+def test_a_labelled_folder_of_dicom_keeps_its_label(tmp_path: Path) -> None:
+    (tmp_path / "PNEUMONIA").mkdir()
+    film(tmp_path / "PNEUMONIA" / "a.dcm", ViewPosition="PA", PatientAge="047Y", PatientSex="M")
+    films = Files(DataConfig(path=str(tmp_path), size=32, cache=str(tmp_path / "c")), 1)
+    said = " ".join(films.caption(0, wording) for wording in range(20))
+    assert "pneumonia" in said
+    assert "47 year old man" in said
+
+
+def test_a_damaged_head_is_found_when_the_film_is_loaded(tmp_path: Path) -> None:
+    """So that --skip-bad goes on without it."""
+    film(tmp_path / "a.dcm")
+    whole = (tmp_path / "a.dcm").read_bytes()
+    (tmp_path / "b.dcm").write_bytes(whole[:200])
+    asked = open_set(str(tmp_path))
+    assert len([pair for pair in load_each(asked, skip_bad=True)]) == 1

@@ -1,5 +1,6 @@
 """Which films of a folder or a table are used: names, sidecars, what is no film, and the count."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from ldm.config import ConfigError
 from ldm.data import DataConfig
+from ldm.data.file_dataset import Files
 from ldm.data.film_rows import read_rows
 from ldm.data.image_sets import open_set
 from ldm.pictures import image_files
@@ -97,3 +99,44 @@ def test_what_is_not_read_is_counted_with_its_reason(tmp_path: Path, said: str) 
             read_rows(tmp_path / "t.csv", DataConfig(strict=True))
     else:
         assert len(read_rows(tmp_path / "t.csv", DataConfig(strict=True))[0]) == len(found)
+
+
+def test_another_page_of_a_table_is_another_picture(tmp_path: Path) -> None:
+    """The cache of pixels knows the column file_frame, 1.0 of pandas, too."""
+    pages = [Image.new("L", (32, 32), level) for level in (0, 255)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    means = []
+    for frame in ("0", "1.0"):
+        (tmp_path / "t.csv").write_text(f"filename,file_frame\na.tif,{frame}\n")
+        config = DataConfig(path=str(tmp_path / "t.csv"), size=32, cache=str(tmp_path / "c"))
+        means.append(Files(config, 1).images(torch.tensor([0])).mean().item())
+    assert means == [-1, 1]
+
+
+@pytest.mark.parametrize("age", ["61 Jahre", "61 ans", "61e", "abc", "999Y"])
+def test_an_age_of_another_kind_is_dropped_and_counted(tmp_path: Path, age: str) -> None:
+    film(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text(f"filename,labels,age\na.png,Effusion,{age}\n")
+    rows, count = read_rows(tmp_path / "t.csv", DataConfig())
+    assert rows[0]["age"] == ""
+    assert "1 with unknown age" in str(count)
+
+
+def test_splits_of_gzipped_tables_and_of_folders_are_kept_apart(tmp_path: Path) -> None:
+    """train.csv.gz and test.csv.gz name their splits; FOLDER@test are the films of one."""
+    head = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Edema\n"
+    for split in ("train", "valid"):
+        film(tmp_path / f"{split}.png")
+        content = gzip.compress(f"{head}{split}.png,Female,61,Frontal,PA,1,0\n".encode())
+        (tmp_path / f"{split}.csv.gz").write_bytes(content)
+    rows, _ = read_rows(tmp_path, DataConfig(split="train"))
+    assert [Path(row["path"]).stem for row in rows] == ["train"]
+    assert open_set(f"{tmp_path}@val").ids == ["valid"]
+    with pytest.raises(ConfigError, match=r"no row whose column `split` is 'test'|none of"):
+        open_set(f"{tmp_path}@test")
+
+
+def test_a_window_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    film(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="window must be lung, soft, bone or L,W"):
+        read_rows(tmp_path, DataConfig(window="lungs"))

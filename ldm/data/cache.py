@@ -50,11 +50,12 @@ class CachedRows:
                 self._write(int(index), b"\x01")
         return self.rows[indices]
 
-    def fill(self) -> None:
-        """Make all that is missing, with a progress bar."""
+    def fill(self) -> int:
+        """Make all that is missing, with a progress bar; returns how many rows were."""
         missing = np.flatnonzero(self.made == 0)
         for index in tqdm(missing, self.path.name, unit="image", delay=2):
             self[np.array([index])]
+        return len(missing)
 
     def digest(self) -> str:
         """12 hex digits that change with the content of any row; all rows must be there."""

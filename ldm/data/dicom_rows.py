@@ -21,13 +21,18 @@ def expanded(
     first: dict[str, int] = {}  # the place of the first file of a series
     empty = 0
     for place, row in enumerate(rows):
-        dicom = image_files.is_dicom(row["path"])
-        found = dicom_files.facts(row["path"]) if dicom else [row]
+        plain = Path(row["path"]).suffix.lower() in image_files.SUFFIXES
+        dicom = not plain and image_files.is_dicom(row["path"])
+        try:
+            found = dicom_files.facts(row["path"]) if dicom else [row]
+        except ValueError:  # damaged, which is said when it is loaded, or left out by --skip-bad
+            dicom, found = False, [row]
         empty += not found
         for said in found:
             series, position = said.get("series"), said.get("position")
             start = first.setdefault(series, place) if series and position else place
-            caption = row.get("caption") or (_caption(config.caption, said) if dicom else "")
+            told = row.get("caption") or row.get("labels") or not dicom
+            caption = row.get("caption", "") if told else _caption(config.caption, said)
             kept.append((start, float(position or 0), {**row, **said, "caption": caption}))
     return [row for *_, row in sorted(kept, key=lambda film: film[:2])], empty
 
@@ -35,7 +40,8 @@ def expanded(
 def _caption(start: str, said: dict[str, str]) -> str:
     """ "a photo of a lung xray, PA view, 47 year old man" """
     view = f"{said['view']} view" if said["view"] else ""
-    age = f"{int(float(said['age']))} year old " if said["age"] else ""
+    years = int(float(said["age"] or 0))
+    age = f"{years} year old " if years else ""
     who = age + PEOPLE[said["sex"]] if age or said["sex"] else ""
     return ", ".join(filter(None, (start, view, who)))
 

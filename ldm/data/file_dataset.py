@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,19 +83,20 @@ class Files(FileSet):
             balanced = sources.drawing_weights(self.rows, source.group, config.balance)
             self.weights = torch.tensor(balanced)
         states = [(row["path"], Path(row["path"]).stat()) for row in self.rows]
-        stamps = [[path, state.st_size, state.st_mtime_ns] for path, state in states]
+        stamps: list[Any] = [[path, s.st_size, s.st_mtime_ns] for path, s in states]
         readers = (image_files, bit_depths, dicom_files)
         stamps.append([code_version(*(str(reader.__file__) for reader in readers))])
-        stamps += [[config.window]] if config.window else []
+        shown = [[row.get("file_frame"), row.get("ct_window")] for row in self.rows]
+        stamps += [*shown] if any(map(any, shown)) else []
         stamps += [[config.fit]] if config.fit != "crop" else []
         self.size, self.channels = config.size, channels
         planes = channels + (config.fit == "pad")  # a mask follows where there is padding
         name = f"files-{digest(stamps)}"
         self.pixels = cached_squares(name, config, len(self), planes, self.square)
-        self.pixels.fill()  # a damaged file is found now, not hours later
+        made = self.pixels.fill()  # a damaged file is found now, not hours later
         bit_depths.tell_guesses()
-        cropped = self.rows if config.fit == "crop" else []
-        sizes = [image_files.sides(row["path"]) or (1, 1) for row in cropped]
+        cropped = {row["path"] for row in self.rows} if config.fit == "crop" and made else set()
+        sizes = [image_files.sides(path) or (1, 1) for path in cropped]
         lost = [1 - min(sides) / max(sides) for sides in sizes]
         if cut := [share for share in lost if share > 0.01]:
             told = (100 * sum(cut) / len(cut), 100 * max(cut), len(cut), len(self))

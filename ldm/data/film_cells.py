@@ -20,8 +20,8 @@ def own_columns(names: Collection[str]) -> dict[str, str]:
 
 def read_age(cell: str) -> str | None:
     """Years, of "061Y" (DICOM), "61 years", "6 months" and "61.5"; None for what is no age."""
-    match = re.fullmatch(r"(\d{1,3})(\.\d*)?\s*([ymwd]?)[a-z]*\.?", cell.lower())
-    if not match or (years := int(match[1]) // DIVISORS[match[3]]) > 120:
+    match = re.fullmatch(r"(\d{1,3})(\.\d*)?\s*(?:([ymwd])[a-z]*\.?)?", cell.lower())
+    if not match or (years := int(match[1]) // DIVISORS[match[3] or ""]) > 120:
         return None
     return str(years) if match[3] else cell
 
@@ -48,13 +48,17 @@ def read_cells(row: dict[str, str]) -> tuple[dict[str, str], list[str]]:
 
     A view of that kind is kept, for it may be a word of another region; a sex or age is not.
     """
-    read, unknown = dict(row), []
+    read, unknown = dict(row), list[str]()
     for name in SPELLINGS["read"]:
         cell = read.get(name, "")
         if cell and is_empty(cell):
             read[name] = ""
         elif cell and name in ("labels", "uncertain"):
             read[name] = read_labels(cell)
+        elif cell and name == "file_frame":  # 1.0 of a table that pandas wrote
+            whole = re.fullmatch(r"(\d+)(\.0*)?", cell)
+            read[name] = whole[1] if whole else ""
+            unknown += [] if whole else [name]
         elif cell and name in ("view", "sex", "age"):
             found = read_age(cell) if name == "age" else SPELLINGS[name].get(folded(cell))
             read[name] = (cell if name == "view" else "") if found is None else found

@@ -15,7 +15,7 @@ from ldm.data.csv_tables import SPELLINGS, folded, is_table, read_table
 from ldm.data.film_cells import own_columns, read_cells
 from ldm.data.film_count import FilmCount
 from ldm.data.phantom import BODY_FINDINGS, FINDINGS, captions
-from ldm.pictures import image_files
+from ldm.pictures import dicom_files, image_files
 
 SHEETS = ("grid.png", "trajectory.png")  # what sample.py writes beside its images
 NAMED = (*image_files.SUFFIXES, ".dcm", ".dicom")  # published tables leave them out
@@ -37,6 +37,8 @@ def read_rows(source: Path, config: DataConfig) -> tuple[list[Row], FilmCount]:
     """
     if not is_table(source) and not source.is_dir():
         raise ConfigError(f"data.path {source} is no folder and no .csv file")
+    if config.window:
+        dicom_files.parse_window(config.window)  # raises
     count = FilmCount()
     if tables := [source] if is_table(source) else published_sets.tables_of(source):
         rows, find = _table_rows(source, tables, count)
@@ -70,7 +72,11 @@ def _table_rows(
             rows = published_sets.own_rows(published, rows, root, count)
         elif not published:
             rows = _own_rows(table, rows, count)
-        split = published_sets.KNOWN["splits"].get(table.name) if table != source else None
+        split = (
+            published_sets.KNOWN["splits"].get(table.name.removesuffix(".gz"))
+            if table != source
+            else None
+        )
         rows = [{**row, "split": row.get("split") or split} if split else row for row in rows]
         numbered = len(rows) == len(cells) and not is_xml  # not where readers became one row
         kept += [(number if numbered else 0, row) for number, row in enumerate(rows, start=2)]
@@ -103,7 +109,6 @@ def _usable(
     kept = []
     for number, row, unknown in spelled:
         if doubtful := row.pop("uncertain", ""):
-            noted[f"with uncertain findings ({config.uncertain} by data.uncertain)"] += 1
             if config.uncertain == "unknown":
                 row["uncertain"] = doubtful
             elif config.uncertain == "positive":
@@ -122,6 +127,9 @@ def _usable(
             absent = absent or f"; row {number} names {row['filename'] or 'no file'}"
             count.skip(found[1], number)
         else:
+            noted[f"with uncertain findings ({config.uncertain} by data.uncertain)"] += bool(
+                doubtful
+            )
             noted.update(f"with unknown {name}" for name in unknown)
             noted[f"found {found[1]}"] += bool(found[1])
             if report := row.pop("report_file", ""):
@@ -253,7 +261,10 @@ def _caption_beside(path: Path) -> str:
             raise ConfigError(f"{text} is no UTF-8 text; save it as such") from e
     with path.open("rb") as file:
         drawn = b"iTXtprompt\0" in file.read(4096)
-    return image_files.read_text(path).get("prompt", "") if drawn else ""
+    try:
+        return image_files.read_text(path).get("prompt", "") if drawn else ""
+    except ValueError:  # damaged, which is said when it is loaded, or left out by --skip-bad
+        return ""
 
 
 def words(row: Row, column: str = "labels") -> set[str]:

@@ -131,7 +131,7 @@ class PhantomSet(NumberedImages):
 
 
 def open_set(source: str, size: int = 128) -> ImageSet:
-    """A folder and its folders, a CSV, CSV@SPLIT (the rows whose `split` is that), or phantoms:N.
+    """A folder and its folders, a table, SET@SPLIT (the rows whose `split` is that), or phantoms:N.
 
     phantoms: see `named_phantoms`. The sheets that sample.py writes into a folder are left out.
     Raises ConfigError for anything else.
@@ -139,8 +139,8 @@ def open_set(source: str, size: int = 128) -> ImageSet:
     """
     if source.startswith("phantoms:"):
         return PhantomSet(named_phantoms(source), size, source)
-    before, table, split = source.rpartition(".csv@")
-    path = Path(f"{before}.csv" if table else source)
+    before, table, split = ("", "", "") if Path(source).exists() else source.rpartition("@")
+    path = Path(before if table else source)
     if not path.exists():
         raise ConfigError(f"{path} does not exist; name a folder, a CSV or phantoms:N")
     rows, count = read_rows(path, DataConfig(path=str(path), split=split if table else None))

@@ -20,6 +20,8 @@ from ldm.pictures.bit_depths import PictureError
 
 # centre and width in Hounsfield units, as radiologists have them (radiopaedia.org, Windowing (CT))
 WINDOWS = {"lung": (-600.0, 1500.0), "soft": (50.0, 400.0), "bone": (400.0, 1800.0)}
+NO_FILMS = ("SEG", "RTDOSE", "PR", "KO", "SR", "RTSTRUCT")  # modalities of what lies beside films
+MODALITIES = {"CT": "CT", "MR": "MRI", "US": "ultrasound"}  # as tables have them
 LATERAL = ("LL", "RL", "LAT", "LATERAL")  # views from a side
 YEARS = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}  # units of an age in a year
 
@@ -51,6 +53,7 @@ def levels(path: str | Path, frame: int | None = None, window: str | None = None
         if int(ds.Rows) * int(ds.Columns) > bit_depths.MOST_PIXELS:
             raise PictureError(bit_depths.TOO_LARGE)
         bit_depths.check_frame(int(ds.get("NumberOfFrames") or 1), frame)
+        _take_groups(ds, frame or 0)
         pixels = _decoded(ds, frame or 0)
         if ds.PhotometricInterpretation == "PALETTE COLOR":
             pixels = apply_color_lut(pixels, ds)
@@ -69,6 +72,16 @@ def levels(path: str | Path, frame: int | None = None, window: str | None = None
         shown = _shown(pixels, ds)
         top = 255 if int(ds.BitsStored) <= 8 else 65535
         return (shown * top).round().astype(np.uint8 if top == 255 else np.uint16)
+
+
+def _take_groups(ds: Any, frame: int) -> None:
+    """What enhanced objects say of a frame's levels, in its own or the shared groups, into `ds`."""
+    groups = [*(ds.get("PerFrameFunctionalGroupsSequence") or [])[frame : frame + 1]]
+    groups += ds.get("SharedFunctionalGroupsSequence") or []
+    for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+        for element in next((g[name].value[0] for g in groups if g.get(name)), []):
+            if element.keyword not in ds:
+                ds[element.tag] = element
 
 
 def _shown(pixels: np.ndarray, ds: Any) -> np.ndarray:
@@ -129,9 +142,10 @@ def facts(path: str | Path) -> list[dict[str, str]]:
     """
     ds = dataset(path, head=True)
     with _told(path):
-        if "Rows" not in ds:
+        if "Rows" not in ds or ds.get("Modality") in NO_FILMS:
             return []
         age = re.fullmatch(r"(\d{1,3})([YMWD])", str(ds.get("PatientAge") or ""))
+        years = int(age[1]) / YEARS[age[2]] if age else 0
         view = str(ds.get("ViewPosition") or "").upper()
         spacing = ds.get("PixelSpacing") or ds.get("ImagerPixelSpacing")
         where, plane = (ds.get(f"Image{what}Patient") for what in ("Position", "Orientation"))
@@ -139,10 +153,11 @@ def facts(path: str | Path) -> list[dict[str, str]]:
         row = {
             "view": "lateral" if view in LATERAL else view if view in ("PA", "AP") else "",
             "sex": {"M": "M", "F": "F"}.get(str(ds.get("PatientSex") or ""), ""),
-            "age": f"{int(age[1]) / YEARS[age[2]]:.4g}" if age else "",
+            "modality": MODALITIES.get(str(ds.get("Modality")), ""),
+            "age": f"{years:.4g}" if age and years <= 120 else "",
             "patient_id": hashed(str(ds.get("PatientID") or "")),
             "series": hashed(str(ds.get("SeriesInstanceUID") or "")),
-            "pixel_spacing": "\\".join(map(str, spacing)) if spacing else "",
+            "pixel_spacing": "\\".join(map(str, np.atleast_1d(spacing))) if spacing else "",
             "position": "" if normal is None else str(float(np.dot(where, normal))),
         }
         if view and not row["view"]:
