@@ -10,6 +10,7 @@ import ldm
 import sample
 from ldm.clip import tokenizer
 from ldm.config import ConfigError
+from ldm.data.file_dataset import pieces_of
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion
 from ldm.system import cli
@@ -82,6 +83,23 @@ def test_long_prompts_are_encoded_in_windows_of_75(pipe: LatentDiffusion) -> Non
     assert found.shape[1] == 154
     torch.testing.assert_close(found[0], torch.cat([first, second]))
     torch.testing.assert_close(found[1], torch.cat([short, empty]))
+
+
+def test_no_token_of_an_endless_word_is_lost(pipe: LatentDiffusion) -> None:
+    encoder = WeightedPrompts(pipe.text, [word := "x" * 900], None, long=True)
+    found = [token for window in encoder.windows(word) for token, _ in window]
+    assert found == tokenizer().encode(word)
+    assert max(map(len, encoder.windows(word))) <= 75
+
+
+def test_windows_end_where_those_of_training_do(pipe: LatentDiffusion) -> None:
+    """Words of several tokens stay whole, as in data.long_captions=chunks."""
+    prompt = "pneumothorax without cardiomegaly, " * 30
+    encoder = WeightedPrompts(pipe.text, [prompt], None, long=True)
+    found = [[token for token, _ in window] for window in encoder.windows(prompt)]
+    pieces = pieces_of(prompt, 75)
+    assert len(pieces) > 2
+    assert found == [tokenizer().encode(piece) for piece in pieces]
 
 
 @torch.no_grad()

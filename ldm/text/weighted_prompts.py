@@ -100,11 +100,22 @@ class WeightedPrompts(nn.Module):
             if weight == 0 and piece == "BREAK":
                 windows.append([])
                 continue
-            for token in self.text._encode(piece):
-                if len(windows[-1]) == room:
+            for word in self.words(piece):
+                if windows[-1] and len(windows[-1]) + len(word) > room:
                     windows.append([])
-                windows[-1].append((token, weight))
+                windows[-1] += [(token, weight) for token in word]
         return windows
+
+    def words(self, piece: str) -> list[list[int]]:
+        """The tokens of each word, which share a window, as in training (data.long_captions)."""
+        words: list[list[int]] = [[]]
+        room = self.text.config.context_length - 2
+        for token in self.text._encode(piece):
+            words[-1].append(token)
+            ends = tokenizer().decoder.get(token, "</w>").endswith("</w>")
+            if ends or len(words[-1]) == room:
+                words.append([])
+        return words
 
     def forward(self, prompts: Sequence[str], log_dropped: bool = True) -> Tensor:
         """[B, 77 k, D]"""
