@@ -115,6 +115,16 @@ def test_a_lora_of_any_program_is_added_whole(tmp_path: Path, pipe, write, alpha
     assert pipe.weights_hash != before
 
 
+def test_the_hash_of_the_weights_knows_a_loras_alpha(tmp_path: Path, tiny_diffusers: Path) -> None:
+    """peft keeps it in adapter_config.json, beside the same tensors."""
+    hashes = set()
+    for alpha in (2.0, 4.0):
+        pipe = ldm.load(tiny_diffusers)
+        adapters.apply(pipe, loras=[str(peft(tmp_path, matrices(pipe), alpha))])
+        hashes.add(pipe.weights_hash)
+    assert len(hashes) == 2
+
+
 def test_a_share_of_a_lora_and_two_loras_add_up(tmp_path: Path, pipe) -> None:
     """FILE:0.25 twice is FILE:0.5; their hash says the share."""
     path, want = kohya(tmp_path, matrices(pipe), 2.0), expected(pipe, 0.5)

@@ -86,7 +86,7 @@ def read_words(path: str | Path) -> dict[str, Tensor]:
 
 
 def _add_lora(pipe: LatentDiffusion, path: Path, strength: float) -> dict[str, Tensor]:
-    """Change the weights; returns the tensors of the file."""
+    """Change the weights; returns the numbers that decide the change."""
     file = _file(path)
     try:
         tensors, said = foreign_adapters.open_small(file)
@@ -104,7 +104,8 @@ def _add_lora(pipe: LatentDiffusion, path: Path, strength: float) -> dict[str, T
     except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
         raise ValueError(f"{path} is of another model: {error}") from error
     log.info("%s: a LoRA of %d layers", file.name, len(changes))
-    return tensors
+    alphas = [float(settings[n]) for n in sorted(settings) if n.endswith("lora_alpha")]
+    return {**tensors, "lora_alpha": torch.tensor(alphas)}  # which decides the weights, too
 
 
 def _file(path: str | Path) -> Path:

@@ -3,15 +3,13 @@
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ldm.system import downloads
 from ldm.weights import tensor_names
-from ldm.weights.tensor_names import Layout
+from ldm.weights.tensor_names import Layout, Tensors
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +31,6 @@ KINDS = {
     "projection": "a projection, which goes with --text-encoder",
     "judge": "a judge of images, no model that draws",
 }
-Tensors = dict[str, Callable[[], Tensor]]  # as of weight_files
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 

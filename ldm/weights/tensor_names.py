@@ -7,13 +7,16 @@ result is one flat {our name: (their names)}.
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
+
+from torch import Tensor
 
 from ldm.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
 
 Layout = Literal["compvis", "diffusers", "ours"]
+Tensors = dict[str, Callable[[], Tensor]]  # a tensor is read when its function is called
 Place = tuple[str, str, str, str]  # the kind of block, and its prefixes: ours, CompVis, diffusers
 
 PARTS = {  # the prefixes of all names of a part

@@ -1,7 +1,7 @@
 """Reads weights files and folders of any layout, without running what they say."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,9 @@ from torch import Tensor
 from ldm.config import ModelConfig, from_dict
 from ldm.weights import diffusers_configs, safe_pickle, tensor_names
 from ldm.weights.safe_pickle import PickleRefusedError
-from ldm.weights.tensor_names import Layout
+from ldm.weights.tensor_names import Layout, Tensors
 
 Parts = Mapping[str, Mapping[str, Tensor]]  # "unet", "vae", "text" -> state dict
-Tensors = dict[str, Callable[[], Tensor]]  # a tensor is read when its function is called
 
 PART_FILES = {  # of a diffusers folder, preferred first
     "unet": ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"),
