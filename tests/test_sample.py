@@ -367,5 +367,7 @@ def test_two_bytes_are_loaded_without_four(tmp_path: Path) -> None:
 )
 def test_what_a_prompt_may_mean_otherwise_is_said(prompts: list[str], said: list[str]) -> None:
     """A new word that was not loaded, and the marks by which other programs weigh words."""
-    found = drawing_settings.prompt_remarks(prompts, ["<lung>"])
+    found = drawing_settings.prompt_remarks(prompts, ["<lung>"], weighed=False)
     assert [remark[: len(start)] for remark, start in zip(found, said, strict=True)] == said
+    weighed = drawing_settings.prompt_remarks(prompts, ["<lung>"], weighed=True)
+    assert weighed == [remark for remark in found if "no loaded word" in remark]

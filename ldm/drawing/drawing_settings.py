@@ -236,10 +236,10 @@ def recall(path: str | Path) -> DrawingSettings:
         raise ValueError(f"{trouble} {error}") from error
 
 
-def prompt_remarks(prompts: Sequence[str], words: Collection[str]) -> list[str]:
+def prompt_remarks(prompts: Sequence[str], words: Collection[str], weighed: bool) -> list[str]:
     """What of the prompts may be meant otherwise than it is read, once each.
 
-    words: the new words that the text tower has
+    words: the new words that the text tower has;  weighed: are weights of words read?
     """
     text = " ".join(prompts)
     known = {word.lower() for word in words}
@@ -248,15 +248,16 @@ def prompt_remarks(prompts: Sequence[str], words: Collection[str]) -> list[str]:
         f"{w} is no loaded word, so it is read as plain text; give it with --embedding"
         for w in dict.fromkeys(unknown)
     ]
-    if marks := re.findall(r"\([^()]*:\s*[\d.]+\)|\[[^\[\]]+\]|\bBREAK\b", text):
+    marks = re.findall(r"\([^()]*:\s*[\d.]+\)|\[[^\[\]]+\]|\bBREAK\b", text)
+    if marks and not weighed:
         remarks.append(f"{marks[0]} is read as plain text; --prompt-syntax reads weights of words")
     return remarks
 
 
 def check_weights(settings: DrawingSettings, pipe: LatentDiffusion, chosen: bool) -> None:
     """Raises ValueError if the weights are not those of the settings; a warning if chosen."""
-    remarks = prompt_remarks([*settings.prompts, settings.negative], pipe.text.words)
-    for remark in remarks if settings.prompt_syntax is None else []:
+    weighed, prompts = settings.prompt_syntax is not None, [*settings.prompts, settings.negative]
+    for remark in prompt_remarks(prompts, pipe.text.words, weighed):
         log.warning("%s", remark)
     if settings.weights in ("", pipe.weights_hash):
         return
