@@ -126,7 +126,7 @@ BUDGETS = {  # rule 5: lines
     "ldm/report": 7_000,
     "ldm/data": 6_750,
     "ldm/weights": 2_500,
-    "tests": 19_640,
+    "tests": 19_660,
 }
 
 

@@ -136,3 +136,15 @@ def test_settings_of_no_sd_are_refused(tmp_path: Path, file: Path, part, change,
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ValueError, match=said):
         load_parts(tmp_path / "folder")
+
+
+@pytest.mark.parametrize(("rescaled", "first"), [(False, 951), (True, 999), (None, 951)])
+def test_a_schedule_that_ends_in_noise_starts_there(tmp_path: Path, file: Path, rescaled, first):
+    """rescale_betas_zero_snr of a scheduler: pure noise is t = 999 (arXiv:2305.08891)."""
+    convert(file, tmp_path / "folder")
+    path = tmp_path / "folder" / "scheduler" / "scheduler_config.json"
+    said = json.loads(path.read_text()) | {"rescale_betas_zero_snr": rescaled}
+    path.write_text(json.dumps(said))
+    pipe = ldm.load(tmp_path / "folder")
+    assert pipe.timesteps(20)[0] == first
+    assert (pipe.schedule.alpha_bar[-1] < 1e-6) == bool(rescaled)
