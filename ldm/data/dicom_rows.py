@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ldm.data import DataConfig
+from ldm.data import DataConfig, row_captions
 from ldm.pictures import dicom_files, image_files
-
-PEOPLE = {"M": "man", "F": "woman", "": "patient"}
 
 
 def expanded(
@@ -42,7 +40,7 @@ def _caption(start: str, said: dict[str, str]) -> str:
     view = f"{said['view']} view" if said["view"] else ""
     years = int(float(said["age"] or 0))
     age = f"{years} year old " if years else ""
-    who = age + PEOPLE[said["sex"]] if age or said["sex"] else ""
+    who = age + row_captions.WORDS["people"][said["sex"]][0] if age or said["sex"] else ""
     return ", ".join(filter(None, (start, view, who)))
 
 

@@ -4,8 +4,7 @@ import re
 from collections.abc import Collection
 
 from ldm.data.csv_tables import SPELLINGS, folded
-
-DIVISORS = {"": 1, "y": 1, "m": 12, "w": 52, "d": 365}  # of an age, by the letter of its unit
+from ldm.pictures.dicom_files import YEARS
 
 
 def own_columns(names: Collection[str]) -> dict[str, str]:
@@ -21,7 +20,7 @@ def own_columns(names: Collection[str]) -> dict[str, str]:
 def read_age(cell: str) -> str | None:
     """Years, of "061Y" (DICOM), "61 years", "6 months" and "61.5"; None for what is no age."""
     match = re.fullmatch(r"(\d{1,3})(\.\d*)?\s*(?:([ymwd])[a-z]*\.?)?", cell.lower())
-    if not match or (years := int(match[1]) // DIVISORS[match[3] or ""]) > 120:
+    if not match or (years := int(match[1]) // YEARS[(match[3] or "y").upper()]) > 120:
         return None
     return str(years) if match[3] else cell
 

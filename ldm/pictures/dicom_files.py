@@ -23,7 +23,7 @@ WINDOWS = {"lung": (-600.0, 1500.0), "soft": (50.0, 400.0), "bone": (400.0, 1800
 NO_FILMS = ("SEG", "RTDOSE", "PR", "KO", "SR", "RTSTRUCT")  # modalities of what lies beside films
 MODALITIES = {"CT": "CT", "MR": "MRI", "US": "ultrasound"}  # as tables have them
 LATERAL = ("LL", "RL", "LAT", "LATERAL")  # views from a side
-YEARS = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}  # units of an age in a year
+YEARS = {"Y": 1, "M": 12, "W": 52, "D": 365}  # units of an age in a year
 
 
 def parse_window(text: str) -> tuple[float, float]:

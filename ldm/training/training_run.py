@@ -102,8 +102,7 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     for switch in ("checkpointing", "attention", "unfold", "compile"):
         if method not in WITH_UNET and getattr(run.train, switch) != getattr(TrainConfig(), switch):
             raise ConfigError(
-                f"train.{switch} is about the U-Net, and train.method={method} runs none; leave it "
-                "out"
+                f"train.{switch} is about the U-Net, and train.method={method} has none"
             )
     if method in FROM_NOTHING and run.model.path is not None:
         raise ConfigError(f"model.path is set, but method {method} starts from random weights")
