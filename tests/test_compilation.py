@@ -369,5 +369,5 @@ def test_a_training_without_a_unet_refuses(start: Path, tmp_path: Path) -> None:
     """A method that runs no U-Net refuses train.compile."""
     overrides = ["data.phantoms=40", "data.size=32", "train.compile=whole", f"model.path={start}"]
     overrides += [f"data.cache={tmp_path}", "method.crop=32", "model.config=null"]
-    with pytest.raises(ConfigError, match=r"the U-Net, and train\.method=vae runs none"):
+    with pytest.raises(ConfigError, match=r"the U-Net, and train\.method=vae has none"):
         load_run(ROOT / "configs/scratch_vae.yaml", overrides)
