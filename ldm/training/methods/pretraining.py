@@ -168,6 +168,7 @@ class TextOptions:
     pixels: int = 64  # images are shrunk to this
     channels: int = 32  # of its first layer
     temperature: float = 0.07
+    tokens: bool = True  # are their vectors trained? Not where another model shares the table
 
 
 class TrainText(PartTraining):
@@ -187,6 +188,7 @@ class TrainText(PartTraining):
         self.datasets = open_datasets(run.data, channels)
         check_shares(self.datasets, run.train.batch_size)
         text = self.parts.fresh("text", run.train.seed)
+        text.token_embedding.requires_grad_(self.options.tokens)
         with random_weights(run.train.seed, "image"):
             image = image_tower(channels, width, self.parts.config.text.width)
         image.to(self.parts.device)
