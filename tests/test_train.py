@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,16 @@ def test_checkpoints_that_are_all_damaged_are_an_error_not_a_restart(tmp_path) -
     (tmp_path / training_run.NAME).write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match="delete the folder to start again"):
         load_checkpoint(tmp_path)
+
+
+def test_equal_states_are_equal_bytes(tmp_path, monkeypatch) -> None:
+    """Whichever process saves them."""
+    for process in (1, 2):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        (tmp_path / str(process)).mkdir()
+        save_checkpoint(tmp_path / str(process), {"step": 1, "x": torch.ones(3)})
+    one, other = (path.read_bytes() for path in tmp_path.rglob(training_run.NAME))
+    assert one == other
 
 
 def test_a_failed_write_keeps_the_checkpoint_before(tmp_path, monkeypatch) -> None:
