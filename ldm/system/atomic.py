@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -58,19 +58,20 @@ PARTIAL = re.compile(r"\..+\.(\d+)\.partial")  # of a file or a folder, with its
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what writers left, in the folder or below it, that were killed while they wrote.
+    """Delete what writers left in the folder, not below it, that were killed while they wrote.
 
     What a living process writes stays, and so do other names; on Windows, where a process cannot
     be asked whether it lives, everything does.
     """
-    for partial in sorted(folder.rglob(".*.partial"), reverse=True):  # what is inside comes first
+    for partial in folder.glob(".*.partial"):
         match = PARTIAL.fullmatch(partial.name)
         if match is None or _lives(int(match[1])):
             continue
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         else:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # gone, or somebody else's
+                partial.unlink()
 
 
 def _lives(process: int) -> bool:
