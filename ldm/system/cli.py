@@ -104,6 +104,7 @@ def run(main: Callable[[], int], prog: str, level: int = logging.WARNING) -> int
         signal.signal(signal.SIGINT, _interrupt)
     logging.basicConfig(level=level, format=f"{prog}: %(message)s", stream=sys.stderr)
     try:
+        _check_working_folder()
         status = main()
         sys.stdout.flush()
         return status
@@ -122,13 +123,22 @@ def run(main: Callable[[], int], prog: str, level: int = logging.WARNING) -> int
         return 2
 
 
+def _check_working_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:  # in which MKL ends the process
+        raise OSError("the working folder is gone; change to another one") from error
+
+
 def _explain(error: Exception) -> str | None:
     """The message for the user; None for a mistake of the program, which needs its traceback."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     text = str(error)
-    # CUDA and Apple say "out of memory", the CPU "can't allocate memory", all as RuntimeError
-    if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", text):
+    # CUDA and Apple say "out of memory", the CPU "can't allocate memory", all as RuntimeError;
+    # oneDNN finds no room for a convolution
+    spent = "out of memory|allocate memory|could not create a primitive$"
+    if isinstance(error, MemoryError) or re.search(spent, text):
         return "out of memory; take fewer or smaller images at once, or another device"
     return text if isinstance(error, (ValueError, OSError, FloatingPointError)) else None
 
