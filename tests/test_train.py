@@ -135,6 +135,13 @@ def test_checkpoints_that_are_all_damaged_are_an_error_not_a_restart(tmp_path) -
         load_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["''", "' '"])
+def test_a_run_without_a_name_is_called_as_its_config(tmp_path, name: str) -> None:
+    """Spaces are no name: a folder of that name would hardly be found again."""
+    (tmp_path / "mine.yaml").write_text(f"train: {{out: {name}}}")
+    assert training_run.load_run(tmp_path / "mine.yaml").train.out == "runs/mine"
+
+
 def test_equal_states_are_equal_bytes(tmp_path, monkeypatch) -> None:
     """Whichever process saves them."""
     for process in (1, 2):

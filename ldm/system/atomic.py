@@ -63,7 +63,7 @@ def remove_leftovers(folder: Path) -> None:
     """Delete what writers left in the folder, not below it, that were killed while they wrote.
 
     What a living process writes stays, and so do other names; on Windows, where a process cannot
-    be asked whether it lives, everything does.
+    be asked whether it lives, everything does. A process of another machine is taken for dead.
     """
     for partial in folder.glob(".*.partial"):
         match = PARTIAL.fullmatch(partial.name)
