@@ -37,6 +37,11 @@ def test_a_failure_leaves_nothing_and_changes_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
+def of(process: int) -> str:
+    """The end of what another process of this machine writes."""
+    return atomic.unfinished().replace(str(os.getpid()), str(process), 1)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="nobody tells whether a process lives")
 def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     """Their files and folders; not those of a living process, nor what others call .partial."""
@@ -48,11 +53,12 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) ->
     )
     subprocess.run([sys.executable, "-c", die_while_writing, str(tmp_path)], check=True)
     assert len(list(tmp_path.iterdir())) == 2
-    stay = {".foo.partial", ".foo.x7.partial", f".foo.{os.getpid()}.partial"}
+    elsewhere = ".foo.99999999@another machine.partial"
+    stay = {".foo.partial", ".foo.x7.partial", f".foo{atomic.unfinished()}", elsewhere}
     for name in stay:
         (tmp_path / name).touch()
     (tmp_path / "below").mkdir()
-    (tmp_path / "below" / ".foo.99999999.partial").touch()  # perhaps another program's
+    (tmp_path / "below" / f".foo{of(99999999)}").touch()  # perhaps another program's
     atomic.remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == stay | {"below"}
     assert list((tmp_path / "below").iterdir())
@@ -66,7 +72,7 @@ def test_a_process_is_asked_whether_it_lives(tmp_path: Path, monkeypatch) -> Non
         assert signal == 0
         raise PermissionError
 
-    (tmp_path / ".foo.99999999.partial").touch()
+    (tmp_path / f".foo{of(99999999)}").touch()
     with monkeypatch.context() as patch:
         patch.setattr(os, "kill", refuse)
         atomic.remove_leftovers(tmp_path)

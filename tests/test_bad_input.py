@@ -128,6 +128,8 @@ BAD_INPUT: dict[str, tuple[tuple[object, ...], str]] = {
     "other config": ((*PROMPT, "--config", "other.yaml"), "name the right config"),
     "no averaged weights": ((*PROMPT, "--ema"), "holds no averaged weights"),
     "a file for a folder": ((*PROMPT, "--out", "empty.txt"), "empty.txt: it is a file"),
+    "a name of spaces": ((*PROMPT, "--out", " "), "--out: is empty; give a name"),
+    "a link in a circle": ((*PROMPT, "--out", "circle"), "cannot write into circle: Too many lev"),
     "below a file": ((*PROMPT, "--out", "empty.txt/new"), "cannot write into empty.txt/new"),
     "endless name": ((*PROMPT, "--out", f"new/{'x' * 300}"), "ame too long"),
     "from nothing": (("--from", "absent.png"), "cannot read the image absent.png: No such file"),
@@ -148,6 +150,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     """Exit status 2, one line on stderr that says what is wrong, nothing on stdout or the disk."""
     monkeypatch.chdir(tmp_path)
     Path("empty.txt").touch()
+    Path("circle").symlink_to("circle")
     Path("blank.txt").write_text(" \n\n")
     Path("other.yaml").write_text("unet: {channels: [64, 64], attention: [true, false]}")
     Image.new("L", (32, 32)).save("foreign.png")
@@ -193,6 +196,7 @@ def test_from_a_changed_png_is_one_line(
     ("error", "code", "message"),
     [
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "out of memory"),
+        (RuntimeError("could not create a primitive"), 2, "out of memory"),
         (torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried"), 2, "out of memory"),
         (OSError(28, "No space left on device", "x.png"), 2, "x.png: No space left on device"),
         (FloatingPointError("not\nfinite"), 2, "not finite"),

@@ -1,25 +1,22 @@
-"""A real process, killed at random moments, loses nothing."""
+"""Commands that die in the middle lose nothing."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import adaptation
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-def test_kills_at_moments_uniform_over_the_run_cost_no_bit(tmp_path: Path, start: Path) -> None:
-    """benchmarks/kills.py, which does it 100 times, with four kills of a small model's training."""
-    config = adaptation(tmp_path, start, "finetune", {"prior_weight": 1.0, "prior_images": 4})
-    command = [sys.executable, "benchmarks/kills.py", "--config", str(config), "--kills", "4"]
-    result = subprocess.run(
-        [*command, "--steps", "30", "--save-every", "2"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    report = json.loads(result.stdout)
-    assert report["kills"] >= 4  # how many came after a checkpoint is up to chance
-    assert report["differing bytes"] == 0
+def test_commands_that_die_in_the_middle_lose_nothing() -> None:
+    """benchmarks/kills.py, one death of each kind; more than half come in the middle of the run."""
+    command = [sys.executable, "benchmarks/kills.py", "--kills", "15"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    total = next(row for row in done.stdout.splitlines() if row.startswith("| all |"))
+    n, middle, *bad = (int(cell) for cell in total.split("|")[3:-1])
+    assert n == 15
+    assert middle > 7
+    assert bad == [0, 0, 0, 0]

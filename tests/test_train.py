@@ -19,6 +19,7 @@ from ldm import rng
 from ldm.config import ConfigError
 from ldm.data import DataConfig
 from ldm.data.datasets import Batch
+from ldm.system import atomic
 from ldm.training import training_run
 from ldm.training.trainer import EMA, Trainer, learning_rate_factor
 from ldm.training.training_run import (
@@ -108,9 +109,10 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path) -> None:
     fit(run_config(tmp_path), stop_at=9)
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    (tmp_path / f".{training_run.NAME}.{gone.pid}.partial").write_bytes(b"half a checkpoint")
+    left = atomic.unfinished().replace(str(os.getpid()), str(gone.pid), 1)
+    (tmp_path / f".{training_run.NAME}{left}").write_bytes(b"half a checkpoint")
     (tmp_path / "samples").mkdir()
-    (tmp_path / "samples" / f".000004.png.{gone.pid}.partial").write_bytes(b"half a preview")
+    (tmp_path / "samples" / f".000004.png{left}").write_bytes(b"half a preview")
     fit(run_config(tmp_path))
     assert list(tmp_path.rglob(".*")) == []
 
@@ -247,6 +249,23 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, kind, steps, ema)
     lower = dataclasses.replace(config, train=dataclasses.replace(config.train, learning_rate=0.1))
     fit(lower)  # as the message says
     assert load_file(tmp_path / WEIGHTS)["weight"].isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["''", "' '"])
+def test_a_run_without_a_name_is_called_as_its_config(tmp_path, name: str) -> None:
+    """Spaces are no name: a folder of that name would hardly be found again."""
+    (tmp_path / "mine.yaml").write_text(f"train: {{out: {name}}}")
+    assert training_run.load_run(tmp_path / "mine.yaml").train.out == "runs/mine"
+
+
+def test_equal_states_are_equal_bytes(tmp_path, monkeypatch) -> None:
+    """Whichever process saves them."""
+    for process in (1, 2):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        (tmp_path / str(process)).mkdir()
+        save_checkpoint(tmp_path / str(process), {"step": 1, "x": torch.ones(3)})
+    one, other = (path.read_bytes() for path in tmp_path.rglob(training_run.NAME))
+    assert one == other
 
 
 def test_a_failed_write_keeps_the_checkpoint_before(tmp_path, monkeypatch) -> None:

@@ -5,11 +5,12 @@ import hashlib
 import json
 import logging
 import os
+import platform
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -55,15 +56,18 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}{unfinished()}")
     try:
         with named(path):
             yield partial
             sync(partial)
             partial.replace(path)
             sync(path.parent)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        hidden = error.__context__
+        if isinstance(error, RuntimeError) and isinstance(hidden, OSError):
+            raise OSError(hidden.errno, hidden.strerror, str(path)) from error  # by torch.save
         raise
 
 
@@ -75,8 +79,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     Older files of other names stay in any case.
     """
     there = next(place for place in (folder, *folder.parents) if place.exists())
-    suffix = f".{os.getpid()}.partial"
-    with named(folder), tempfile.TemporaryDirectory(suffix, ".", there) as name:
+    with named(folder), tempfile.TemporaryDirectory(unfinished(), ".", there) as name:
         yield Path(name)
         files = sorted(Path(name).iterdir())
         if blocked := [file.name for file in files if (folder / file.name).is_dir()]:
@@ -89,23 +92,29 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         sync(folder)
 
 
-PARTIAL = re.compile(r"\..+\.(\d+)\.partial")  # of a file or a folder, with its writer's number
+def unfinished() -> str:
+    """The end of a name that is being written: it tells this process and its machine."""
+    return f".{os.getpid()}@{platform.node()}.partial"
+
+
+PARTIAL = re.compile(r"\..+\.(\d+)@(.*)\.partial")
 
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what writers left in the folder, not below it, that were killed while they wrote.
 
-    What a living process writes stays, and so do other names; on Windows, where a process cannot
-    be asked whether it lives, everything does.
+    What a living process writes stays, and so do other names and what other machines write; on
+    Windows, where a process cannot be asked whether it lives, everything does.
     """
     for partial in folder.glob(".*.partial"):
         match = PARTIAL.fullmatch(partial.name)
-        if match is None or _lives(int(match[1])):
+        if match is None or match[2] != platform.node() or _lives(int(match[1])):
             continue
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         else:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # gone, or somebody else's
+                partial.unlink()
 
 
 def _lives(process: int) -> bool:

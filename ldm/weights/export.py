@@ -1,7 +1,6 @@
 """Writes weights in any layout, whole or not at all."""
 
 import json
-import os
 import re
 import shutil
 import zlib
@@ -130,8 +129,9 @@ def _write_file(
         name: tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
         for name, tensor in tensors.items()
     }
-    with atomic.whole_file(path) as partial:
-        torch.save({"state_dict": own, "global_step": 0, "ldm_config": text}, partial)
+    # an open file: of a path torch.save writes the name, too, and a partial one is never the same
+    with atomic.whole_file(path) as partial, partial.open("wb") as file:
+        torch.save({"state_dict": own, "global_step": 0, "ldm_config": text}, file)
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -181,7 +181,7 @@ def _write_folder(path: Path, config: ModelConfig, tensors: dict[str, Tensor]) -
     settings = diffusers_configs.configs(config)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise WeightsError(f"cannot write {path}: it exists already; name a new folder")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}{atomic.unfinished()}")
     tensors["text_encoder/" + POSITION_IDS] = _position_ids(config)
     try:
         for part, files in PART_FILES.items():
