@@ -373,4 +373,5 @@ class Stopwatch:
 def report(paths: Sequence[Path], watch: Stopwatch, as_json: bool) -> str:
     """For stdout: the paths that were written, one a line; or one JSON object, with the seconds."""
     names = [str(path) for path in paths]
-    return json.dumps({"paths": names, "seconds": watch.rounded()}) if as_json else "\n".join(names)
+    values = {"paths": names, "seconds": watch.rounded()}
+    return json.dumps(values) if as_json else printable("\n".join(names))
