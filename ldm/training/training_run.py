@@ -184,6 +184,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 FREE = {
     "data.cache",
     "data.path",
+    "data.root",
     "data.sources.path",
     "model.path",
 }  # the content of the paths is compared instead
