@@ -52,7 +52,8 @@ from safetensors.torch import load_file  # noqa: E402
 from torch.utils._pytree import tree_map_only  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from ldm.config import ModelConfig, load_config  # noqa: E402
+from ldm.config import ModelConfig  # noqa: E402
+from ldm.system.cli import load_config  # noqa: E402
 from ldm.weights import export  # noqa: E402
 from ldm.weights.loading import PARTS  # noqa: E402
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ldm.config import ConfigError, from_dict
+from ldm.system import cli
 
 Pair = tuple[int, int]
 Four = tuple[int, int, int, int]
@@ -46,6 +47,8 @@ class Edit:
             raise ConfigError(f"{' and '.join(asked)} are different edits; give one of them")
         if (self.canvas is None) != (self.at is None):
             raise ConfigError("--canvas WxH and --at X,Y go together: how large, and where on it")
+        if not (self.invert or "").isprintable():
+            raise ConfigError("--invert contains characters that are not text")
         if self.strength is not None and not 0 < self.strength <= 1:
             raise ConfigError(f"--strength must be above 0 and at most 1, got {self.strength}")
         if (self.grow is not None or self.invert_mask is not None) and self.mask is None:
@@ -70,7 +73,7 @@ class Edit:
     @classmethod
     def from_text(cls, text: str) -> "Edit":
         """Raises ValueError for anything that `to_text` does not write."""
-        values = json.loads(text)
+        values = cli.parse_json(text)
         if isinstance(values, dict):
             values.pop("way", None)
         return from_dict(cls, values, "edit")

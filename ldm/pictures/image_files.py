@@ -4,6 +4,7 @@ A file is what its content says, whatever its name; it is turned as its EXIF say
 """
 
 import io
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from ldm.pictures import bit_depths
+from ldm.system import cli
 from ldm.system.atomic import whole_file
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "JPEG2000", "GIF", "PPM")  # PIL's names
@@ -78,7 +80,7 @@ def read(path: str | Path) -> np.ndarray:
 def head(path: str | Path) -> bytes:
     """The first bytes of a file, which tell its format. Raises ValueError."""
     try:
-        with Path(path).open("rb") as file:
+        with cli.regular(path).open("rb") as file:
             return file.read(132)
     except OSError as e:
         raise ValueError(f"cannot read the image {path}: {e.strerror}") from e
@@ -158,7 +160,7 @@ def _read_file(path: str | Path, frame: int | None = None) -> Image.Image:
 
 def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, Image.DecompressionBombError):
-        return bit_depths.TOO_LARGE
+        return bit_depths.TOO_LARGE.format(int(re.findall(r"\d+", str(error))[0]))
     if isinstance(error, UnidentifiedImageError):
         from ldm.system import downloads
 

@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
-from ldm.config import ConfigError, load_config, to_dict
+from ldm.config import ConfigError, to_dict
 from ldm.data import DataConfig
 from ldm.system import atomic
+from ldm.system.cli import load_config
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ def load_checkpoint(
 
 # settings that may change when a run goes on
 # the content of the paths is compared instead
-FREE = {"data.cache", "data.path", "data.sources.path", "model.path"}
+FREE = {"data.cache", "data.path", "data.root", "data.sources.path", "model.path"}
 # these change rounding alone
 FREE |= {f"train.{n}" for n in ("device", "attention", "compile", "unfold")}
 FREE |= {"train.update_in_backward", "train.checkpointing"}  # these change memory alone
