@@ -11,8 +11,9 @@ from typing import Any
 
 from benchmarks import compiling, conv, fid, sample, startup, train_step, unet, vae
 from benchmarks.measure import Row, Setting, machine
-from ldm.config import ModelConfig, load_config
+from ldm.config import ModelConfig
 from ldm.system import cli
+from ldm.system.cli import load_config
 
 PROGRAM = "python -m benchmarks"
 BENCHMARKS: dict[str, Callable[[str, Setting], Iterable[Row]]] = {

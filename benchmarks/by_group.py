@@ -34,7 +34,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from ldm.config import from_dict, read_yaml
+from ldm.config import from_dict
 from ldm.data import DataConfig, row_captions
 from ldm.data.image_sets import Row
 from ldm.data.sources import source_rows
@@ -44,6 +44,7 @@ from ldm.metrics.estimate import Estimate, as_json, mean
 from ldm.metrics.fid import frechet, jackknife
 from ldm.pictures import image_files
 from ldm.system import cli
+from ldm.system.cli import read_yaml
 
 FEW = 30  # components for distances between groups of 40
 

@@ -14,7 +14,8 @@ import time
 
 import torch
 
-from ldm.config import ModelConfig, load_config
+from ldm.config import ModelConfig
+from ldm.system.cli import load_config
 from ldm.unet import UNet
 
 

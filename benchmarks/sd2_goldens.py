@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldm.config import ModelConfig, load_config
+from ldm.config import ModelConfig
 from ldm.system import cli
+from ldm.system.cli import load_config
 from ldm.weights import loading
 from ldm.weights.export import export
 

@@ -1,4 +1,4 @@
-"""Settings as frozen dataclasses, filled from strict YAML and `a.b=c` overrides.
+"""Settings as frozen dataclasses, filled from tables (of YAML: system/cli.py) that are checked.
 
 An unknown key is an error with a suggestion, and types are checked: YAML reads `1e-5` as a string
 and `yes` as a bool, so nothing is taken over unseen.
@@ -7,16 +7,23 @@ and `yes` as a bool, so nothing is taken over unseen.
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-
 T = TypeVar("T")
+
+RANGES = {  # of the numbers of networks by their names; all others are from 1 to 65,536
+    **dict.fromkeys(("beside", "head_width"), (0, 65536)),
+    **dict.fromkeys(("beta_start", "beta_end"), (1e-9, 0.9999)),
+    **{"steps": (1, 100_000), "context_length": (3, 65536), "vocab_size": (1, 1_000_000)},
+    **{"layers": (1, 256), "res_blocks": (1, 64), "eps": (1e-30, 1)},
+    **{"scale_factor": (1e-6, 1e6), "guidance": (-1e4, 1e4)},
+}
 
 
 class ConfigError(ValueError):
@@ -103,15 +110,20 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         unet, vae, text = self.unet, self.vae, self.text
-        if not unet.channels or not vae.channels or len(unet.attention) != len(unet.channels):
+        levels = len(unet.channels), len(vae.channels)
+        if min(levels) < 1 or max(levels) > 10 or len(unet.attention) != levels[0]:
             raise ConfigError(
-                "channels must have one width for each level, unet.attention as many answers, got "
-                f"unet {unet.channels} and {unet.attention}, vae {vae.channels}"
+                "channels must have one width for each level (1 to 10), unet.attention as many "
+                f"answers, got unet {unet.channels} and {unet.attention}, vae {vae.channels}"
             )
-        widths = [("unet", width, unet.heads_of(width)) for width in unet.channels]
-        for part, width, number in [("text", text.width, text.heads), *widths]:
+        check_numbers(self)
+        splits = [("unet", width, unet.heads_of(width), "heads") for width in unet.channels]
+        splits += [("unet", width, unet.groups, "groups") for width in unet.channels]
+        splits += [("vae", width, vae.groups, "groups") for width in vae.channels]
+        splits += [("text", text.width, text.heads, "heads")]
+        for part, width, number, what in splits:
             if number < 1 or width % number:
-                raise ConfigError(f"{part}: a width of {width} does not split into {number} heads")
+                raise ConfigError(f"{part}: a width of {width} does not split into {number} {what}")
         for one, a, other, b in (
             ("unet.context_dim", unet.context_dim, "text.width", text.width),
             ("unet.in_channels", unet.in_channels, "vae.latent_channels", vae.latent_channels),
@@ -119,6 +131,17 @@ class ModelConfig:
         ):
             if a != b:
                 raise ConfigError(f"{one} is {a} and {other} is {b}; make them equal")
+
+
+def check_numbers(config: Any, where: str = "") -> None:
+    """Raises ConfigError for a number in a dataclass, or one inside it, that is not in RANGES."""
+    for name, value in vars(config).items():
+        low, high = RANGES.get(name, (1, 65536))
+        for number in value if isinstance(value, tuple) else [value]:
+            if dataclasses.is_dataclass(number):
+                check_numbers(number, f"{name}.")
+            elif type(number) in (int, float) and not low <= number <= high:
+                raise ConfigError(f"{where}{name} must be from {low} to {high}, got {number}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -133,18 +156,13 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where or 'config'} must be a table of settings, got {values!r}")
-    hints = typing.get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]  # cls is a dataclass
+    hints, start = typing.get_type_hints(cls), f"{where}." if where else ""
     for key in values:
-        if key not in names:
-            near = difflib.get_close_matches(str(key), names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
-            raise ConfigError(f"unknown setting {_join(where, str(key))!r}; {hint}")
-    return cls(**{k: _convert(hints[k], v, _join(where, k)) for k, v in values.items()})
-
-
-def _join(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else key
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(hints)}"
+            raise ConfigError(f"unknown setting {f'{start}{key}'!r}; {hint}")
+    return cls(**{k: _convert(hints[k], v, f"{start}{k}") for k, v in values.items()})
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -152,8 +170,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value, where)
     if origin in (typing.Union, types.UnionType):  # only `X | None` is used
-        inner = next(a for a in args if a is not type(None))
-        return None if value is None else _convert(inner, value, where)
+        return None if value is None else _convert(args[0], value, where)
     if origin is Literal:
         if value not in args:
             raise ConfigError(f"{where} is {value!r}; choose one of {', '.join(map(repr, args))}")
@@ -163,48 +180,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where} must be a list, got {value!r}")
         return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML reads 1e-5 as a string
-        except (ValueError, OverflowError):
-            pass
+        with suppress(ValueError, OverflowError):
+            value = float(value)  # YAML reads 1e-5 as a string
     hint = origin or hint
+    if hint is float and isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where} must be a finite number, got {value}")
     if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
         return value
     raise ConfigError(f"{where} must be {hint.__name__}, got {value!r}")
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError, naming the file, when there is none."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as e:
-        raise ConfigError(f"cannot read the config {path}: {e.strerror}") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(e).split())}") from e
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds no settings (it needs lines like `key: value`)")
-    return values
-
-
-def load_config(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
-    """The dataclass `cls` filled from a YAML file, then from overrides like `train.steps=100`."""
-    values = read_yaml(path)
-    for override in overrides:
-        _override(values, override)
-    return from_dict(cls, values)
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    dotted, separator, text = override.partition("=")
-    if not separator or not dotted:
-        raise ConfigError(f"override {override!r} must be key=value, e.g. train.steps=100")
-    *parents, last = dotted.split(".")
-    table = values
-    for parent in parents:
-        table = table.setdefault(parent, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"override {override!r}: {parent!r} is a value, not a table")
-    try:
-        table[last] = yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise ConfigError(f"override {override!r}: the value is not YAML") from e

@@ -17,10 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import ldm
-from ldm.config import ModelConfig, load_config
+from ldm.config import ModelConfig
 from ldm.data import DataConfig
 from ldm.data.caption_corpus import open_texts
 from ldm.pipeline import LatentDiffusion
+from ldm.system.cli import load_config
 from ldm.text.bert import Bert, BertConfig
 from ldm.text.bert_files import save_bert
 from ldm.text.wordpiece import SPECIAL, WordPiece, words

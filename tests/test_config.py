@@ -1,14 +1,19 @@
 """Settings: strict about names and types, and the same after a round trip."""
 
+import dataclasses
 import json
+import math
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from ldm.config import ConfigError, ModelConfig, from_dict, load_config, to_dict
+from ldm.config import ConfigError, ModelConfig, from_dict, to_dict
+from ldm.system.cli import load_config
 from ldm.training.training_run import RunConfig, load_run
 
 CHANGED: dict[str, Any] = {
@@ -129,6 +134,11 @@ BAD_FILES = {
     "not text": (b"\xff\xfe\x00", "is not YAML"),
     "empty": (b"", "holds no settings"),
     "a list": (b"- 1", "holds no settings"),
+    "a key twice": (b"train:\n  seed: 1\n  seed: 6", "is not YAML: 'seed' is set twice.* line 3"),
+    "aliases": (b"a: &a [1, 1]\nb: &b [*a, *a]", "is not YAML: an alias.* line 2"),
+    "too deep": (b"a: " + b"[" * 10**5, "is not YAML: .*recursion"),
+    "no such tag": (b"a: !!bool maybe", "is not YAML"),
+    "endless number": (b"a: " + b"1" * 5000, "is not YAML"),
     "one word": (b"train", "holds no settings"),
 }
 
@@ -171,7 +181,11 @@ def test_a_run_lives_in_a_folder_named_after_its_config(tmp_path: Path) -> None:
         ({"unet": {"channels": [32, 64]}}, "unet.attention as many answers"),
         ({"vae": {"channels": []}}, "one width for each level"),
         ({"unet": {"heads": 7}}, "unet: a width of 320 does not split into 7 heads"),
-        ({"text": {"heads": 0}}, "text: a width of 768 does not split into 0 heads"),
+        ({"text": {"heads": 0}}, "text.heads must be from 1 to 65536, got 0"),
+        ({"text": {"heads": 5}}, "text: a width of 768 does not split into 5 heads"),
+        ({"unet": {"head_width": 640}}, "unet: a width of 320 does not split into 0 heads"),
+        ({"vae": {"groups": 31}}, "vae: a width of 128 does not split into 31 groups"),
+        ({"vae": {"channels": [32] * 10**6}}, "one width for each level"),
         ({"text": {"width": 96}}, "unet.context_dim is 768 and text.width is 96"),
         ({"vae": {"latent_channels": 8}}, "unet.in_channels is 4 and vae.latent_channels is 8"),
         ({"unet": {"out_channels": 8}}, "unet.out_channels is 8 and unet.in_channels is 4"),
@@ -181,3 +195,38 @@ def test_sizes_that_do_not_fit_each_other_are_refused(sizes: dict, message: str)
     """A model that cannot be built is one line about its config, before anything is built."""
     with pytest.raises(ConfigError, match=message):
         from_dict(ModelConfig, sizes)
+
+
+def numbers(config: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    """The places of the numbers in a dataclass and in those inside it."""
+    for name, value in vars(config).items():
+        if dataclasses.is_dataclass(value):
+            yield from numbers(value, *path, name)
+        elif type(value) in (int, float):
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("place", [*numbers(ModelConfig())], ids=".".join)
+@pytest.mark.parametrize("number", [-(10**9), 1e300, 10**9, math.nan, math.inf])
+def test_no_number_of_a_model_is_without_bounds(place: tuple[str, ...], number: float) -> None:
+    """Each size, count and factor of a model's config is refused by name where it is absurd."""
+    values: dict[str, Any] = {place[-1]: number}
+    for table in reversed(place[:-1]):
+        values = {table: values}
+    with pytest.raises(ConfigError, match=re.escape(".".join(place))):
+        from_dict(ModelConfig, values)
+
+
+def test_what_json_cannot_keep_stays_text(tmp_path: Path) -> None:
+    """A date in YAML is the text that was written, so a message shows it as such."""
+    with pytest.raises(ConfigError, match=r"train\.seed must be int, got '2024-01-01'"):
+        load_run(write(tmp_path, "train: {seed: 2024-01-01}"))
+    for value in ("2024-01-01 10:00:00", "!!binary aGk=", "!!set {a, b}"):
+        path = write(tmp_path, f"method: {{rank: {value}}}")
+        assert json.dumps(to_dict(load_config(RunConfig, path)))
+
+
+def test_a_config_that_is_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.yaml")
+    with pytest.raises(ConfigError, match="it is no regular file"):
+        load_config(RunConfig, tmp_path / "run.yaml")

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ldm.clip import tokenizer
-from ldm.config import ModelConfig, load_config
+from ldm.config import ModelConfig
+from ldm.system.cli import load_config
 from ldm.weights.conversion import convert, main
 from ldm.weights.export import export, save
 from ldm.weights.loading import load_parts, weights_hash

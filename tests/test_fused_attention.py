@@ -20,8 +20,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 
 from ldm.attention import Attention
-from ldm.config import ModelConfig, UNetConfig, from_dict, load_config
+from ldm.config import ModelConfig, UNetConfig, from_dict
 from ldm.fast import switches
+from ldm.system.cli import load_config
 from ldm.unet import UNet
 
 triton = pytest.importorskip("triton", reason="the kernels are written in triton")

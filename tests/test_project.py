@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import ldm
-from ldm.config import ModelConfig, load_config
+from ldm.config import ModelConfig
 from ldm.pictures import image_files
 from ldm.pipeline import Sampling
+from ldm.system.cli import load_config
 from ldm.training.training_run import load_run
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,8 +12,9 @@ from conftest import assert_same, flat, relative_l2
 import ldm
 from benchmarks.sd2_goldens import inputs, twin
 from ldm.clip import TextEncoder
-from ldm.config import ModelConfig, load_config
+from ldm.config import ModelConfig
 from ldm.pipeline import LatentDiffusion, Sampling
+from ldm.system.cli import load_config
 from ldm.weights import loading
 from ldm.weights.conversion import convert
 from ldm.weights.export import export, save

@@ -12,10 +12,11 @@ from conftest import SIZES, relative_l2
 import ldm
 import sample
 from ldm.attention import Attention
-from ldm.config import ConfigError, ModelConfig, load_config
+from ldm.config import ConfigError, ModelConfig
 from ldm.fast import switches, winograd
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
+from ldm.system.cli import load_config
 from ldm.weights.export import save
 from ldm.weights.loading import PARTS
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.utils import cpp_extension
 
 from ldm import rng
-from ldm.config import ConfigError, ModelConfig, load_config
+from ldm.config import ConfigError, ModelConfig
 from ldm.fast import winograd
+from ldm.system.cli import load_config
 from ldm.unet import UNet
 from ldm.vae import VAE
 

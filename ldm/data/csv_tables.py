@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 
 from ldm.config import ConfigError
+from ldm.system import cli
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def _names(cells: list[str], path: Path) -> list[str]:
 
 def _text(path: Path) -> str:
     try:
-        content = path.read_bytes()
+        content = cli.regular(path).read_bytes()
         if path.suffix == ".gz":
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
@@ -103,11 +104,11 @@ def _json_rows(text: str, path: Path) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     for number, line in enumerate(text.split("\n"), start=1):
         try:
-            row = json.loads(line or "{}")
+            row = cli.parse_json(line or "{}")
             cells = {name: str(cell).strip() for name, cell in row.items() if cell is not None}
-        except (ValueError, AttributeError, RecursionError) as error:
+        except (ValueError, AttributeError) as error:
             raise ConfigError(
-                f"{path}, line {number} is no JSON object; write one a line"
+                f"{path}, line {number} is no JSON object ({error}); write one a line"
             ) from error
         if cells:
             rows.append(dict(zip(_names(list(cells), path), cells.values(), strict=False)))

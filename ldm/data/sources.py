@@ -14,12 +14,13 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from ldm.config import ConfigError, from_dict, read_yaml
+from ldm.config import ConfigError, from_dict
 from ldm.data import DataConfig, DataSource, HoldOut
 from ldm.data.film_count import FilmCount
 from ldm.data.film_rows import Row, read_rows
 from ldm.system import cli
 from ldm.system.atomic import whole_file
+from ldm.system.cli import read_yaml
 
 log = logging.getLogger(__name__)
 

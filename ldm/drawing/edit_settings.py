@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ldm.config import ConfigError, from_dict
+from ldm.system import cli
 
 Pair = tuple[int, int]
 Four = tuple[int, int, int, int]
@@ -70,7 +71,7 @@ class Edit:
     @classmethod
     def from_text(cls, text: str) -> "Edit":
         """Raises ValueError for anything that `to_text` does not write."""
-        values = json.loads(text)
+        values = cli.parse_json(text)
         if isinstance(values, dict):
             values.pop("way", None)
         return from_dict(cls, values, "edit")

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from ldm.pictures import bit_depths
+from ldm.system import cli
 from ldm.system.atomic import whole_file
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "JPEG2000", "GIF", "PPM")  # PIL's names
@@ -78,7 +79,7 @@ def read(path: str | Path) -> np.ndarray:
 def head(path: str | Path) -> bytes:
     """The first bytes of a file, which tell its format. Raises ValueError."""
     try:
-        with Path(path).open("rb") as file:
+        with cli.regular(path).open("rb") as file:
             return file.read(132)
     except OSError as e:
         raise ValueError(f"cannot read the image {path}: {e.strerror}") from e

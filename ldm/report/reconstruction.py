@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ldm.config import ModelConfig, load_config
+from ldm.config import ModelConfig
 from ldm.data.image_sets import ImageSet, PhantomSet, open_set
 from ldm.judging.extractors import Extractor, open_extractor
 from ldm.metrics import fid
@@ -25,6 +25,7 @@ from ldm.report.options import own
 from ldm.report.page import Block, Picture, Table
 from ldm.report.roundtrip import HOW, ORIGINAL, Copier, Copies
 from ldm.system import devices
+from ldm.system.cli import load_config
 
 TITLE = "How much of a radiograph survives the autoencoder?"
 FEW = "too few images"

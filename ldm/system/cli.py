@@ -1,4 +1,4 @@
-"""The command line of every script: read arguments, fail in one line, time the parts.
+"""The command line of every script: read arguments and settings, fail in one line, time the parts.
 
 Imports nothing heavy, so that --help and a mistyped option answer at once.
 """
@@ -6,7 +6,9 @@ Imports nothing heavy, so that --help and a mistyped option answer at once.
 import argparse
 import atexit
 import dataclasses
+import errno
 import gc
+import io
 import json
 import logging
 import math
@@ -19,6 +21,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
+
+import yaml
+
+from ldm.config import ConfigError, from_dict
 
 T = TypeVar("T")
 
@@ -85,10 +91,15 @@ def run(main: Callable[[], int], prog: str, level: int = logging.WARNING) -> int
     """
     # else Python, when it leaves, looks through all of PyTorch for garbage: two seconds
     atexit.register(gc.freeze)
-    logging.basicConfig(level=level, format=f"{prog}: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine(f"{prog}: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+    if isinstance(sys.stdout, io.TextIOWrapper):  # one that has only ASCII, say, shows Fr\xe9chet
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = main()
-        sys.stdout.flush()
+        if sys.stdout:  # None where it was closed
+            sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         return 130
@@ -114,8 +125,22 @@ def _explain(error: Exception) -> str | None:
     return None if isinstance(error, RuntimeError) else text
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return _one_line(super().format(record), 1000)
+
+
+def _one_line(text: str, most: int = 240) -> str:
+    """The text in one line; of a longer one its start and its end, which says what to do."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= most else f"{line[: most - 85]} ... {line[-80:]}"
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal obeys, or reads from right to left, spelled out: \\x1b."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def given(options: Mapping[str, Any], settings: type) -> dict[str, Any]:
@@ -181,7 +206,7 @@ interval = checked("LOW,HIGH with 0 <= LOW < HIGH", _read_pair, lambda x: 0 <= x
 
 def line(text: str) -> str:
     """For argparse: reads text, which may be empty, as one line, as the tokenizer does."""
-    if not (read := _one_line(text)).isprintable():
+    if not (read := " ".join(text.split())).isprintable():
         raise argparse.ArgumentTypeError(f"contains characters that are not text: {text!r}")
     return read
 
@@ -203,7 +228,8 @@ def folder(text: str) -> Path:
 def read_prompts(path: str | Path) -> list[str]:
     """The prompts in a text file, one a line, empty lines left out. Raises ValueError if none."""
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        piped = str(path).startswith(("/dev/stdin", "/dev/fd/"))
+        lines = (Path(path) if piped else regular(path)).read_text("utf-8-sig").splitlines()
         prompts = [prompt(text) for text in lines if text.strip()]
     except OSError as error:
         raise ValueError(f"cannot read the prompts in {path}: {error.strerror}") from error
@@ -212,6 +238,86 @@ def read_prompts(path: str | Path) -> list[str]:
     if not prompts:
         raise ValueError(f"{path} contains no prompt; write one a line")
     return prompts
+
+
+def regular(path: str | Path) -> Path:
+    """The path; OSError for a pipe, a device or a folder: the first two may never end."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return Path(path)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """json.loads; ValueError also for what nests too deep, and for a key that is there twice."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(table := dict(pairs)) < len(pairs):
+            raise ValueError("a key is there twice in one object")
+        return table
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except RecursionError as error:
+        raise ValueError("it nests too deep") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Each key once, and no aliases: ten of them can stand for a billion values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="an alias; write out the value", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set[str]()
+        for key, _ in node.value:
+            if (name := str(key.value)) in seen:
+                problem = f"{name!r} is set twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+for _kind in ("timestamp", "binary", "set"):  # stay text: JSON, which keeps settings, has none
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", lambda loader, node: str(node.value))
+
+
+def parse_yaml(text: str | bytes, what: str) -> Any:
+    """The value that is written so. Raises ConfigError, naming `what`, for what is no YAML."""
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{what} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError, naming the file, when there is none."""
+    try:
+        values = parse_yaml(regular(path).read_bytes(), str(path))
+    except OSError as error:
+        raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no settings (it needs lines like `key: value`)")
+    return values
+
+
+def load_config(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
+    """The dataclass `cls` filled from a YAML file, then from overrides like `train.steps=100`."""
+    values = read_yaml(path)
+    for override in overrides:
+        dotted, separator, text = override.partition("=")
+        if not separator or not dotted:
+            raise ConfigError(f"override {override!r} must be key=value, e.g. train.steps=100")
+        *parents, last = dotted.split(".")
+        table = values
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"override {override!r}: {parent!r} is a value, not a table")
+        table[last] = parse_yaml(text, f"override {override!r}: the value")
+    return from_dict(cls, values)
 
 
 def check_folder(path: str | Path) -> None:

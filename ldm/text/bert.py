@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ldm.config import ConfigError
+from ldm.config import ConfigError, check_numbers
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class BertConfig:
     projection: int | None = None  # width of CXR-BERT's head for comparison with images
 
     def __post_init__(self) -> None:
-        if self.heads < 1 or self.width % self.heads:
+        check_numbers(self)
+        if self.width % self.heads:
             raise ConfigError(f"a width of {self.width} does not split into {self.heads} heads")
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ldm.config import ConfigError, from_dict
-from ldm.system import atomic
+from ldm.system import atomic, cli
 from ldm.text.bert import Bert, BertConfig
 from ldm.text.wordpiece import WordPiece
 from ldm.weights import weight_files
@@ -97,7 +97,7 @@ def names(config: BertConfig) -> dict[str, str]:
 def _read_config(path: Path) -> dict[str, Any]:
     """The settings in config.json; raises WeightsError if they describe another network."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = cli.parse_json(cli.regular(path).read_bytes())
     except OSError as error:
         raise WeightsError(
             f"{path} cannot be read ({error.strerror}); name the folder of a BERT, which has its "

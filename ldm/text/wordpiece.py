@@ -1,11 +1,12 @@
 """Reports -> token ids, as BERT (arXiv:1810.04805) cuts them: WordPiece (arXiv:1609.08144)."""
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+
+from ldm.system import cli
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LONGEST_WORD = 100  # characters; longer words are unknown
@@ -44,9 +45,16 @@ class WordPiece:
         folder, lower = Path(folder), True
         try:
             # not splitlines(), which would also break at characters that are tokens
-            lines = (folder / "vocab.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
+            lines = (
+                cli.regular(folder / "vocab.txt")
+                .read_text(encoding="utf-8")
+                .rstrip("\n")
+                .split("\n")
+            )
             if (settings := folder / "tokenizer_config.json").exists():
-                lower = json.loads(settings.read_text(encoding="utf-8")).get("do_lower_case", True)
+                lower = cli.parse_json(settings.read_text(encoding="utf-8")).get(
+                    "do_lower_case", True
+                )
         except OSError as error:
             raise ValueError(
                 f"{error.filename} cannot be read ({error.strerror}); name the folder of a BERT, "

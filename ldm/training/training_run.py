@@ -16,9 +16,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from ldm.config import ConfigError, load_config, to_dict
+from ldm.config import ConfigError, to_dict
 from ldm.data import DataConfig
 from ldm.system import atomic
+from ldm.system.cli import load_config
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ldm.lora import LoRALinear
 from ldm.pipeline import LatentDiffusion
+from ldm.system import cli
 from ldm.weights import foreign_adapters
 from ldm.weights.export import write_safetensors
 
@@ -37,12 +38,12 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
     try:
-        with safe_open(file, framework="pt") as handle:
+        with safe_open(cli.regular(file), framework="pt") as handle:
             text = (handle.metadata() or {}).get(kind)
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - no dict
         if text is None:
             raise ValueError(f"it holds no {kind}; train one with {TRAINED_WITH[kind]}")
-        return tensors, json.loads(text)
+        return tensors, cli.parse_json(text)
     except (OSError, SafetensorError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"cannot open {file} as a {kind}: {reason}") from error
@@ -79,7 +80,7 @@ def read_words(path: str | Path) -> dict[str, Tensor]:
     try:
         content, said = foreign_adapters.open_small(file)
         if "word" in said:
-            return {json.loads(said["word"])["word"]: content["vectors"]}
+            return {cli.parse_json(said["word"])["word"]: content["vectors"]}
         return foreign_adapters.words_of(content, file.stem)
     except ValueError as error:
         raise ValueError(f"cannot open {file} as a word: {error}") from error
@@ -94,7 +95,7 @@ def _add_lora(pipe: LatentDiffusion, path: Path, strength: float) -> dict[str, T
         raise ValueError(f"cannot open {file} as a lora: {error}") from error
     try:
         if "lora" in said:
-            facts = json.loads(said["lora"])
+            facts = cli.parse_json(said["lora"])
             merge_lora(pipe.unet, tensors, strength * facts["alpha"] / facts["rank"])
             return tensors
         settings = foreign_adapters.peft_settings(file, said)

@@ -8,10 +8,11 @@ from typing import get_args
 
 import torch
 
-from ldm.config import ModelConfig, load_config
+from ldm.config import ModelConfig
 from ldm.pipeline import LatentDiffusion
 from ldm.system import cli
 from ldm.system.atomic import whole_file
+from ldm.system.cli import load_config
 from ldm.system.devices import DTYPES
 from ldm.weights import adapters, foreign_adapters
 from ldm.weights.export import export, write_safetensors

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm.config import ConfigError, ModelConfig, from_dict
+from ldm.system import cli
 
 Settings = Mapping[str, Any]
 
@@ -161,7 +162,7 @@ def _read(folder: Path, part: str) -> Settings:
     """The settings of a part, once it is known that they describe a network of ours."""
     path = folder / (f"{part}_config.json" if "/" in part else f"{part}/config.json")
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = cli.parse_json(cli.regular(path).read_bytes())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:

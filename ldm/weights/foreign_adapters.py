@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ldm.config import ModelConfig
+from ldm.system import cli
 from ldm.weights import safe_pickle, tensor_names
 from ldm.weights.foreign_files import reason
 from ldm.weights.safe_pickle import ZIP_MAGIC
@@ -40,7 +41,7 @@ def open_small(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
     from safetensors import safe_open
 
     try:
-        with file.open("rb") as opened:
+        with cli.regular(file).open("rb") as opened:
             head = opened.read(9)
         if file.suffix == ".safetensors" or (head[8:] == b"{" and head[:4] != ZIP_MAGIC):
             with safe_open(file, framework="pt") as handle:
@@ -184,8 +185,8 @@ def peft_settings(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """From peft's adapter_config.json beside a file, or from the metadata that diffusers writes."""
     try:
         if text := metadata.get("lora_adapter_metadata"):
-            return {n.replace("text_encoder.", "text."): v for n, v in json.loads(text).items()}
-        return dict(json.loads((file.parent / "adapter_config.json").read_text(encoding="utf-8")))
+            return {n.replace("text_encoder.", "text."): v for n, v in cli.parse_json(text).items()}
+        return dict(cli.parse_json((file.parent / "adapter_config.json").read_bytes()))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:

@@ -1,13 +1,12 @@
 """Files of other programs: what a file really is, and which files hold a part."""
 
-import json
 import logging
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ldm.system import downloads
+from ldm.system import cli, downloads
 from ldm.weights import tensor_names
 from ldm.weights.tensor_names import Layout, Tensors
 
@@ -63,9 +62,9 @@ def _header(file: Path, length: int) -> dict[str, Any] | None:
     with file.open("rb") as opened:
         opened.seek(8)
         try:
-            entries = json.loads(opened.read(length))
+            entries = cli.parse_json(opened.read(length))
             [e["data_offsets"][1] + 0 for n, e in entries.items() if n != "__metadata__"]
-        except (ValueError, AttributeError, KeyError, TypeError, IndexError, RecursionError):
+        except (ValueError, AttributeError, KeyError, TypeError, IndexError):
             return None
     return entries
 
@@ -154,9 +153,9 @@ def files_of(folder: Path, plain: Sequence[str]) -> list[Path]:
 
 def _shards(index: Path) -> list[Path]:
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        names = set(cli.parse_json(cli.regular(index).read_bytes())["weight_map"].values())
         shards = [index.parent / Path(str(name)).name for name in sorted(names)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{index} is no index of shards: {error}") from error
     if missing := [shard.name for shard in shards if not shard.is_file()]:
         raise ValueError(f"{index} names {missing[0]}, which is not beside it; fetch it")

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ldm.clip import TextEncoder
-from ldm.config import ModelConfig, load_config
+from ldm.config import ModelConfig
 from ldm.pipeline import LatentDiffusion
+from ldm.system.cli import load_config
 from ldm.unet import UNet
 from ldm.vae import VAE
 from ldm.weights import tensor_names

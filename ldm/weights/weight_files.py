@@ -1,6 +1,5 @@
 """Reads weights files and folders of any layout, without running what they say."""
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +9,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ldm.config import ModelConfig, from_dict
+from ldm.system import cli
 from ldm.weights import diffusers_configs, safe_pickle, tensor_names
 from ldm.weights.safe_pickle import PickleRefusedError
 from ldm.weights.tensor_names import Layout, Tensors
@@ -61,7 +61,7 @@ def read(path: str | Path, without: Collection[str] = ()) -> Source:
     config = None
     if config_text is not None:
         try:
-            values = json.loads(config_text)
+            values = cli.parse_json(config_text)
             rest = values.pop("rest", None)
             config = from_dict(ModelConfig, values)
         except (AttributeError, TypeError, ValueError) as error:
@@ -124,7 +124,7 @@ def _read_diffusers(folder: Path, without: Collection[str]) -> Source:
 def open_tensors(file: Path) -> tuple[Tensors, str | None]:
     """The tensors of one file under any names, and the text of its config if it has one."""
     try:
-        with file.open("rb") as opened:
+        with cli.regular(file).open("rb") as opened:
             head = opened.read(9)
         if not head:
             raise WeightsError(f"{file} is empty")

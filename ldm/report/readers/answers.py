@@ -1,12 +1,11 @@
 """The key of a study and the answers of its readers, read back from their files."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ldm.report.readers import trials
+from ldm.system import cli
 
 ANSWERS = "ldm reader study 1"  # the format of what the page saves
 SAID = ("real", "unsure", "fake")
@@ -105,11 +104,11 @@ def read_all(paths: Sequence[str], key: Key, incomplete: bool = False) -> list[R
 
 def read_json(path: str) -> Any:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return cli.parse_json(cli.regular(path).read_bytes())
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # also of bytes that are no UTF-8
-        raise ValueError(f"{path} is no JSON; save it again") from error
+    except ValueError as error:  # also of bytes that are no UTF-8
+        raise ValueError(f"{path} is no JSON ({error}); save it again") from error
 
 
 def _answer(each: Mapping[str, Any], mode: str, where: str) -> Answer:

@@ -1,7 +1,6 @@
 """evaluate.py reader-study make: the page for the readers, and the key to its images."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from ldm.report.page import Block
 from ldm.report.readers import giveaways, offline_page, trials
 from ldm.report.readers.trials import PAIR, REAL, SYNTHETIC, Item
 from ldm.report.roundtrip import Copier, open_copier
+from ldm.system import cli
 
 TITLE = "A reader study was made"
 LARGEST = 512  # pixels of a side, unless --size asks for more
@@ -141,7 +141,7 @@ def check_key(path: Path, study: str) -> None:
     if not path.exists():
         return
     try:
-        existing = json.loads(path.read_text(encoding="utf-8"))["study"]
+        existing = cli.parse_json(path.read_bytes())["study"]
     except (ValueError, KeyError, TypeError):
         existing = "another"
     if existing != study:

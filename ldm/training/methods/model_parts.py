@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ldm import rng
-from ldm.config import ConfigError, ModelConfig, load_config, to_dict
+from ldm.config import ConfigError, ModelConfig, to_dict
 from ldm.data.datasets import Batch, Dataset, Latents, draw
 from ldm.data.file_dataset import pieces_of
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.system import devices
+from ldm.system.cli import load_config
 from ldm.training.trainer import Method
 from ldm.training.training_run import RunConfig
 from ldm.unet import UNet
