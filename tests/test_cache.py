@@ -116,10 +116,3 @@ def test_damaged_rows_are_made_again(tmp_path, caplog, how: str, lost: int, open
     assert np.array_equal(cache[np.arange(5)], [row(i) for i in range(5)])
     assert cache.digest() == digest
     assert caplog.text.count("is damaged") == (how != "all")
-
-
-def test_a_file_takes_no_more_room_than_its_rows(tmp_path) -> None:
-    """A million rows of which one is made: the others take no room on the disk."""
-    cache = CachedRows(tmp_path / "rows", (10**6, 64), np.float32, lambda i: np.ones(64))
-    assert cache[np.array([999_999])].sum() == 64
-    assert next(tmp_path.iterdir()).stat().st_blocks < 100
