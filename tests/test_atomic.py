@@ -51,8 +51,11 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) ->
     stay = {".foo.partial", ".foo.x7.partial", f".foo.{os.getpid()}.partial"}
     for name in stay:
         (tmp_path / name).touch()
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / ".foo.99999999.partial").touch()  # perhaps another program's
     atomic.remove_leftovers(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == stay
+    assert {path.name for path in tmp_path.iterdir()} == stay | {"below"}
+    assert list((tmp_path / "below").iterdir())
 
 
 @pytest.mark.skipif(os.name != "posix", reason="nobody tells whether a process lives")
@@ -69,4 +72,34 @@ def test_a_process_is_asked_whether_it_lives(tmp_path: Path, monkeypatch) -> Non
         atomic.remove_leftovers(tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
     atomic.remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs flock")
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    """Held by a living process, it is refused to any other; a kill frees it."""
+    hold = (
+        "import sys, time; from pathlib import Path; from ldm.system import atomic\n"
+        "with atomic.locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(OSError, match="another process is at work"), atomic.locked(tmp_path):
+            pass
+        process.kill()
+    with atomic.locked(tmp_path):
+        pass
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize("whole", [atomic.whole_file, atomic.whole_folder])
+def test_a_full_disk_names_what_was_written(tmp_path: Path, whole) -> None:
+    """The error of a write names no file of itself."""
+    with (
+        pytest.raises(OSError, match=r"No space left.*out"),
+        whole(tmp_path / "out"),
+        open("/dev/full", "w") as file,
+    ):
+        file.write("x")
     assert not list(tmp_path.iterdir())

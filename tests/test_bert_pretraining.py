@@ -168,6 +168,15 @@ def test_half_precision_is_the_same_network_rounded(tmp_path: Path, trained: Pat
     assert all(torch.equal(whole[name].half().float(), rounded[name]) for name in whole)
 
 
+def test_a_weight_that_half_precision_makes_infinite_is_refused(tmp_path: Path) -> None:
+    """The weights are finite, those in the file would not be; no file is written."""
+    method = TrainBert(load_run(write_run(tmp_path, method={"dtype": "float16"})))
+    next(method.module.parameters()).data[0] = 1e5
+    with pytest.raises(FloatingPointError, match="too large for float16: begin again with float32"):
+        method.save(tmp_path / "model.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+
+
 def test_an_interrupted_run_ends_in_the_same_bits(
     tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,31 @@ def test_two_at_once_fill_one_file(tmp_path) -> None:
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path) -> None:
     """OSError with the path and the reason, where a mapped file would kill the process."""
     cache = rows(tmp_path, Maker())
-    cache.file = open("/dev/full", "wb")  # noqa: SIM115 - lives as long as the cache
+    cache.file = open("/dev/full", "r+b", buffering=0)  # noqa: SIM115 - lives as long as the cache
     with pytest.raises(OSError, match=r"No space left.*rows"):
         cache[np.array([0])]
+
+
+def damage(path: Path, how: str) -> None:
+    """Change the file of rows: cut off its end, or flip a bit of its last row."""
+    (file,) = path.iterdir()
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 4
+    file.write_bytes(content if how == "a flipped bit" else content[: -24 if how == "a row" else 0])
+
+
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize(("how", "lost"), [("a flipped bit", 1), ("a row", 1), ("all", 5)])
+def test_damaged_rows_are_made_again(tmp_path, caplog, how: str, lost: int, opened: bool) -> None:
+    """A changed or shortened file, while it is open, too: no row of it is taken, and a line says so
+    (an empty file is a new one).
+    """
+    cache = rows(tmp_path, Maker())
+    assert cache.fill() == 5
+    digest = cache.digest()
+    damage(tmp_path, how)
+    cache = cache if opened else rows(tmp_path, Maker())
+    assert cache.fill() == lost
+    assert np.array_equal(cache[np.arange(5)], [row(i) for i in range(5)])
+    assert cache.digest() == digest
+    assert caplog.text.count("is damaged") == (how != "all")

@@ -60,6 +60,7 @@ def test_processes_can_sum_on_either_device(
     """train.device=cpu is a choice where there are GPUs, too."""
     asked: list[str] = []
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: asked.append(backend))
     monkeypatch.setattr(dist, "get_rank", lambda: 1)
@@ -91,3 +92,19 @@ def test_a_mapped_file_is_not_counted_twice(tmp_path: Path) -> None:
         assert now.rss - held.rss > 0.9 * size
         free = psutil.virtual_memory().available
         assert devices.available(torch.device("cpu")) < free + now.rss - 0.9 * size
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("RANK", "x"), ("RANK", ""), ("RANK", "2"), ("WORLD_SIZE", "bad"), ("MASTER_PORT", "-1")],
+)
+def test_a_variable_that_torchrun_would_not_set_is_named(
+    name: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a number, or a rank without a place: an error, before anybody waits for the others."""
+    given = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    for variable, value in (given | {name: text}).items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(dist, "init_process_group", lambda *a, **k: pytest.fail("waits"))
+    with pytest.raises(ValueError, match=f"{name} .*let torchrun set"):
+        devices.join_processes()

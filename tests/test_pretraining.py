@@ -87,6 +87,17 @@ def test_the_latent_scale_gives_unit_variance(chain) -> None:
     assert std == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.parametrize("gain", [0.0, 1e30])
+def test_latents_that_no_scale_fits_are_refused(chain, tmp_path, gain: float) -> None:
+    """All equal, or not finite although the weights are: an error, and no file."""
+    method = build_method(load_run(chain / "vae.yaml"))
+    for parameter in method.vae.parameters():
+        parameter.data.fill_(gain)
+    with pytest.raises(FloatingPointError, match="latents have a standard deviation of"):
+        method.save(tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_decoder_learns_alone_for_the_latents_that_a_unet_knows(chain, tmp_path) -> None:
     """method.encoder=false: latents and their scale keep every bit, images do not."""
     override = [f"train.out={tmp_path / 'decoder'}", "method.encoder=false", "train.steps=2"]

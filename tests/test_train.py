@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import math
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ldm import rng
 from ldm.config import ConfigError
 from ldm.data import DataConfig
 from ldm.data.datasets import Batch
@@ -65,6 +69,11 @@ class Line:
 def run_config(out: Path, **train) -> RunConfig:
     settings = {"steps": 12, "save_every": 4, "learning_rate": 0.1, "warmup": 2, "ema": 0.5}
     return RunConfig(train=TrainConfig(out=str(out), **{**settings, **train}))
+
+
+def state(steps: int) -> dict:
+    """The least that is a checkpoint."""
+    return {"step": steps, "config": {"train": {"steps": 12}}}
 
 
 def fit(config: RunConfig, stop_at: int | None = None) -> Line:
@@ -134,17 +143,121 @@ def test_checkpoints_that_are_all_damaged_are_an_error_not_a_restart(tmp_path) -
         load_checkpoint(tmp_path)
 
 
+def test_a_flipped_bit_of_a_checkpoint_is_noticed(tmp_path, caplog) -> None:
+    """The one before is taken, and one line says so; or it was one that nothing depends on."""
+    fit(run_config(tmp_path), stop_at=10)
+    newest, whole = tmp_path / training_run.NAME, (tmp_path / training_run.NAME).read_bytes()
+    expected, noticed = load_checkpoint(tmp_path), 0
+    config = expected.pop("config")
+    for bit in torch.randint(8 * len(whole), (400,), generator=rng.generator(0, "bits")).tolist():
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        newest.write_bytes(changed)
+        os.utime(newest, ns=(bit, bit))  # a clock may not tell two writes apart
+        caplog.clear()
+        if (found := load_checkpoint(tmp_path))["step"] == 8:
+            assert found.pop("config") == config
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+            assert not caplog.records
+        else:
+            noticed += 1
+            assert len(caplog.records) == 1
+            assert re.search(r"checkpoint\.pt is damaged .*the one before$", caplog.messages[0])
+    assert noticed > 40
+
+
+OTHER_CONTENT = {
+    "a list": lambda s: [s],
+    "nothing": lambda s: {},
+    "no steps": lambda s: s | {"step": "8"},
+    "settings of a list": lambda s: s | {"config": [1]},
+    "no optimizer": lambda s: {n: v for n, v in s.items() if n != "optimizer"},
+    "no moments": lambda s: s | {"optimizer": {**s["optimizer"], "state": {}}},
+    "moments of another weight": lambda s: (
+        s["optimizer"]["state"][0].update(exp_avg=torch.ones(3)) or s
+    ),
+    "a weight less": lambda s: s | {"module": {"weight": s["module"]["weight"]}},
+    "a larger weight": lambda s: s | {"module": s["module"] | {"weight": torch.ones(9, 9)}},
+    "a smaller average": lambda s: s | {"ema": [torch.ones(()), *s["ema"][1:]]},
+    "no number": lambda s: s | {"ema": [t * math.nan for t in s["ema"]]},
+}
+
+
+@pytest.mark.parametrize("case", OTHER_CONTENT)
+def test_a_checkpoint_of_other_content_is_not_taken(tmp_path, caplog, case: str) -> None:
+    """The one before is; the run ends in the same bits, and one line says so. Without one before,
+    that line is the error, and the file stays."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    fit(run_config(whole))
+    fit(run_config(cut), stop_at=10)
+    newest = cut / training_run.NAME
+    torch.save(OTHER_CONTENT[case](load_checkpoint(cut)), newest)
+    shutil.copytree(cut, tmp_path / "alone")
+    (tmp_path / "alone" / training_run.PREVIOUS).unlink()
+    with pytest.raises(ValueError, match=r"^[^\n]*is damaged[^\n]*delete the folder[^\n]*$"):
+        fit(run_config(tmp_path / "alone"))
+    assert (tmp_path / "alone" / training_run.NAME).read_bytes() == newest.read_bytes()
+    caplog.clear()
+    finished(run_config(cut))
+    fit(run_config(cut))
+    assert [r.getMessage().count("is damaged") for r in caplog.records] == [1]
+    assert (whole / WEIGHTS).read_bytes() == (cut / WEIGHTS).read_bytes()
+
+
+def test_a_second_training_in_a_folder_is_refused(tmp_path) -> None:
+    """As long as the first goes on, which ends as if nobody had disturbed it."""
+    fit(run_config(tmp_path / "alone"))
+    method = Line()
+
+    def draw_batch(size, generator):
+        if method.steps == 5:
+            with pytest.raises(OSError, match=r"another process is at work in .*both"):
+                fit(run_config(tmp_path / "both"))
+        return Line.draw_batch(method, size, generator)
+
+    method.draw_batch = draw_batch
+    Trainer(run_config(tmp_path / "both"), method).fit()
+    alone, both = ((tmp_path / name / WEIGHTS).read_bytes() for name in ("alone", "both"))
+    assert alone == both
+
+
+@pytest.mark.parametrize("content", ["", "half"])
+def test_damaged_weights_of_a_finished_run_are_written_again(tmp_path, caplog, content) -> None:
+    """Empty or cut short, they do not count as finished; the checkpoint still has them."""
+    fit(run_config(tmp_path))
+    weights, whole = tmp_path / WEIGHTS, (tmp_path / WEIGHTS).read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2] if content else b"")
+    assert finished(run_config(tmp_path)) is None
+    assert "model.safetensors is damaged" in caplog.text
+    assert fit(run_config(tmp_path)).steps == 0
+    assert weights.read_bytes() == whole
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+@pytest.mark.parametrize("kind", [{}, {"update_in_backward": True, "clip": 1e9}])
+@pytest.mark.parametrize("steps", [1, 12])
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, kind, steps, ema) -> None:
+    """Not in a checkpoint nor as weights; the message tells the step and blames no sample."""
+    config = run_config(tmp_path, steps=steps, learning_rate=1e300, ema=ema, **kind)
+    with pytest.raises(FloatingPointError, match=r"after 1 steps .*not saved; lower train.learn"):
+        fit(config)
+    assert {path.name for path in tmp_path.iterdir()} <= {"config.yaml", "log.jsonl", "lock"}
+    lower = dataclasses.replace(config, train=dataclasses.replace(config.train, learning_rate=0.1))
+    fit(lower)  # as the message says
+    assert load_file(tmp_path / WEIGHTS)["weight"].isfinite().all()
+
+
 def test_a_failed_write_keeps_the_checkpoint_before(tmp_path, monkeypatch) -> None:
     """When the disk fills up, the error says so and the older checkpoint can still be read."""
-    save_checkpoint(tmp_path, {"step": 1})
+    save_checkpoint(tmp_path, state(1))
 
     def full(*args):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match=r"No space left.* MB are free there.*earlier ones are kept"):
-        save_checkpoint(tmp_path, {"step": 2})
-    assert load_checkpoint(tmp_path) == {"step": 1}
+        save_checkpoint(tmp_path, state(2))
+    assert load_checkpoint(tmp_path) == state(1)
     assert [p.name for p in tmp_path.iterdir()] == [training_run.NAME]
 
 
@@ -232,13 +345,13 @@ def test_weights_of_an_earlier_end_are_not_taken_for_later_ones(tmp_path) -> Non
 
 def test_a_damaged_checkpoint_never_pushes_out_the_good_one(tmp_path) -> None:
     """After a fall back to the one before, the next save keeps that, and sets the other aside."""
-    save_checkpoint(tmp_path, {"step": 1})
-    save_checkpoint(tmp_path, {"step": 2})
+    save_checkpoint(tmp_path, state(1))
+    save_checkpoint(tmp_path, state(2))
     (tmp_path / training_run.NAME).write_bytes(b"damaged")
-    assert load_checkpoint(tmp_path) == {"step": 1}
-    save_checkpoint(tmp_path, {"step": 3})
+    assert load_checkpoint(tmp_path) == state(1)
+    save_checkpoint(tmp_path, state(3))
     (tmp_path / training_run.NAME).write_bytes(b"damaged again")
-    assert load_checkpoint(tmp_path) == {"step": 1}
+    assert load_checkpoint(tmp_path) == state(1)
 
 
 def test_data_that_moved_are_no_obstacle(tmp_path) -> None:
@@ -346,7 +459,7 @@ def test_a_gradient_that_is_not_finite_does_not_reach_its_weight(tmp_path, kind)
         return (weight * 0).abs().sqrt().sum() + bias.sum(), {}
 
     method.loss = loss
-    with pytest.raises(FloatingPointError, match=r"norm nan; .*on from the last checkpoint, which"):
+    with pytest.raises(FloatingPointError, match=r"norm nan; .*on from the last checkpoint"):
         Trainer(config, method).fit()
     state = load_checkpoint(tmp_path)
     assert torch.equal(method.module.weight, state["module"]["weight"])
@@ -387,6 +500,48 @@ def test_a_log_line_cut_off_by_a_crash_is_dropped(tmp_path) -> None:
     journal.close()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 5]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"[1]", b"7", b'{"step": "3"}', b'{"step": 3, "loss": "low"}', b'{"loss": 1.0}'),
+        *(b"\xff\x00\x80", 10**5 * b"[", b'{"step": 3, "loss": %s}' % (b"9" * 400)),
+        *(b'{"step": 3, "loss": %s}' % (b"9" * 5000), b'{"step": 3, "loss": {"a": 1}}'),
+    ],
+    ids=lambda line: repr(line[:24]),
+)
+def test_a_line_that_no_run_wrote_is_left_out_of_the_log(tmp_path, caplog, line: bytes) -> None:
+    """The run goes on, the lines around it stay, and one line says so."""
+    fit(run_config(tmp_path), stop_at=10)
+    log = tmp_path / "log.jsonl"
+    first, *others = log.read_bytes().splitlines()
+    log.write_bytes(b"\n".join([first, line, *others, b""]))
+    caplog.clear()
+    fit(run_config(tmp_path))
+    assert [row["step"] for row in training_run.read_log(log)] == list(range(12))
+    assert [r.getMessage().count("left out are 1 lines") for r in caplog.records] == [1]
+
+
+def test_figures_that_cannot_be_drawn_stop_no_run(tmp_path) -> None:
+    """An infinite one is in the log, and the curve is drawn without it."""
+    method = Line()
+    method.loss = lambda batch, generator: (
+        Line.loss(method, batch, generator)[0],
+        {"psnr": math.inf, "huge": 1e308},
+    )
+    Trainer(run_config(tmp_path), method).fit()
+    assert (tmp_path / "curve.png").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk_names_the_log(tmp_path) -> None:
+    """An error of writing has no name of its own."""
+    journal = training_run.Log(tmp_path, 0)
+    journal.file = open("/dev/full", "a", buffering=1)  # noqa: SIM115 - closed by the log
+    for act in (lambda: journal.write({"step": 0}), journal.close):
+        with pytest.raises(OSError, match=r"No space left.*log\.jsonl"):
+            act()
 
 
 def test_the_loss_curve_shows_the_losses(tmp_path) -> None:

@@ -1,6 +1,8 @@
 """Rows of numbers that are made when they are first asked for, and kept in a file."""
 
 import hashlib
+import logging
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,15 +12,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ldm.data import DataConfig
+from ldm.system import atomic
+
+log = logging.getLogger(__name__)
 
 
 class CachedRows:
     """An array [N, ...] whose row i is `make(i)`: made once, whatever is asked for and when.
 
-    The file holds N bytes, 1 where the row is there, then the rows; it is safe to delete, and
-    should be after a power cut, which may keep the 1 and lose the row. What was made before a kill
-    is kept. Several processes on one device may fill it at the same time: a row is the same
-    whoever makes it.
+    The file holds the CRC32 of each row, 0 until it is made, then the rows; it is safe to delete.
+    A row that differs from its CRC32, as after a power cut, is made again; what was made before a
+    kill is kept. Several processes on one device may fill it at the same time: a row is the same
+    whoever makes it. Nothing is mapped: a full disk or a file cut short would end the process.
     """
 
     def __init__(
@@ -28,49 +33,63 @@ class CachedRows:
         dtype: type[np.generic],
         make: Callable[[int], np.ndarray],
     ) -> None:
-        self.path, self.make = path, make
-        self.count, self.row = shape[0], int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+        self.path, self.make = path.with_name(f"{path.name}.rows"), make  # older ones had no CRC32
+        self.shape, self.dtype = shape, np.dtype(dtype)
+        self.size = int(np.prod(shape[1:])) * self.dtype.itemsize
+        self.made, self.damaged = 0, False
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        self.file = path.open("r+b")
-        self.file.truncate(self.count * (1 + self.row))  # unwritten parts take no room on the disk
-        self.made = np.memmap(path, np.uint8, "r", shape=(self.count,))
-        self.rows = np.memmap(path, dtype, "r", offset=self.count, shape=shape)
+        self.path.touch()
+        self.file = self.path.open("r+b", buffering=0)
 
     def __len__(self) -> int:
-        return self.count
+        return self.shape[0]
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
         """The rows [B, ...];  indices: int64 [B]"""
-        for index in np.unique(indices):
-            if not self.made[index]:
-                # written, not mapped: a full disk is then an error and not the end of the process
-                row = np.ascontiguousarray(self.make(int(index)), self.rows.dtype).tobytes()
-                self._write(self.count + int(index) * self.row, row)
-                self._write(int(index), b"\x01")
-        return self.rows[indices]
+        picks, places = np.unique(indices, return_inverse=True)
+        rows = b"".join(self._row(int(index)) for index in picks)
+        return np.frombuffer(rows, self.dtype).reshape(len(picks), *self.shape[1:])[places]
 
     def fill(self) -> int:
-        """Make all that is missing, with a progress bar; returns how many rows were."""
-        missing = np.flatnonzero(self.made == 0)
-        for index in tqdm(missing, self.path.name, unit="image", delay=2):
-            self[np.array([index])]
-        return len(missing)
+        """Make all that is missing or damaged, with a progress bar; returns how many rows were."""
+        before = self.made
+        for index in tqdm(range(len(self)), self.path.name, unit="image", delay=2):
+            self._row(index)
+        return self.made - before
 
     def digest(self) -> str:
-        """12 hex digits that change with the content of any row; all rows must be there."""
+        """12 hex digits that change with the content of any row."""
         digest = hashlib.sha256()
-        for row in tqdm(self.rows, f"hashing {self.path.name}", unit="image", delay=2, leave=False):
-            digest.update(row.tobytes())
+        name = f"hashing {self.path.name}"
+        for index in tqdm(range(len(self)), name, unit="image", delay=2, leave=False):
+            digest.update(self._row(index))
         return digest.hexdigest()[:12]
 
-    def _write(self, place: int, content: bytes) -> None:
-        try:
+    def _row(self, index: int) -> bytes:
+        place = 4 * len(self) + index * self.size
+        if kept := int.from_bytes(self._read(4 * index, 4), "little"):
+            row = self._read(place, self.size)
+            if zlib.crc32(row) == kept:
+                return row
+            if not self.damaged:
+                log.warning("%s is damaged or cut short; such rows are made again", self.path)
+            self.damaged = True
+        row = np.ascontiguousarray(self.make(index), self.dtype).tobytes()
+        self._write(place, row)
+        self._write(4 * index, zlib.crc32(row).to_bytes(4, "little"))
+        self.made += 1
+        return row
+
+    def _read(self, place: int, size: int) -> bytes:
+        with atomic.named(self.path):
             self.file.seek(place)
-            self.file.write(content)
-            self.file.flush()
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
+            return self.file.read(size)
+
+    def _write(self, place: int, content: bytes) -> None:
+        with atomic.named(self.path):
+            self.file.seek(place)
+            while content:
+                content = content[self.file.write(content) :]
 
 
 def cached_squares(

@@ -1,7 +1,9 @@
 """Files that appear whole or not at all, and hashes that name what is kept in them."""
 
+import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -9,6 +11,40 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Inside, the error of a full or broken disk, which names no file, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Inside, or until the process ends anyhow, `locked` of this folder raises OSError elsewhere.
+
+    Windows and some network file systems have no such lock, which a warning says.
+    """
+    with (folder / "lock").open("a") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            reason = f"another process is at work in {folder}; wait, or name another folder"
+            raise OSError(reason) from error
+        except (ImportError, OSError) as error:
+            log.warning("%s cannot be locked (%s): start nothing else in it", folder, error)
+        yield
 
 
 @contextmanager
@@ -21,13 +57,11 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise IsADirectoryError(f"cannot write {path}: it is a folder")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield partial
-        umask = os.umask(0)  # there is no other way to read it
-        os.umask(umask)
-        partial.chmod(0o666 & ~umask)  # safetensors hides its files from everybody else
-        sync(partial)
-        partial.replace(path)
-        sync(path.parent)
+        with named(path):
+            yield partial
+            sync(partial)
+            partial.replace(path)
+            sync(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -41,7 +75,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     Older files of other names stay in any case.
     """
     there = next(place for place in (folder, *folder.parents) if place.exists())
-    with tempfile.TemporaryDirectory(f".{os.getpid()}.partial", ".", there) as name:
+    suffix = f".{os.getpid()}.partial"
+    with named(folder), tempfile.TemporaryDirectory(suffix, ".", there) as name:
         yield Path(name)
         files = sorted(Path(name).iterdir())
         if blocked := [file.name for file in files if (folder / file.name).is_dir()]:
@@ -58,12 +93,12 @@ PARTIAL = re.compile(r"\..+\.(\d+)\.partial")  # of a file or a folder, with its
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what writers left, in the folder or below it, that were killed while they wrote.
+    """Delete what writers left in the folder, not below it, that were killed while they wrote.
 
     What a living process writes stays, and so do other names; on Windows, where a process cannot
     be asked whether it lives, everything does.
     """
-    for partial in sorted(folder.rglob(".*.partial"), reverse=True):  # what is inside comes first
+    for partial in folder.glob(".*.partial"):
         match = PARTIAL.fullmatch(partial.name)
         if match is None or _lives(int(match[1])):
             continue

@@ -14,6 +14,7 @@ from torch import Tensor
 from ldm.config import VAEConfig
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+NUMBERS = ("RANK", "WORLD_SIZE", "MASTER_PORT", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # torchrun's
 # others may draw or save for long; one that has ended is noticed at once
 LONGEST_WAIT = timedelta(days=1)
 
@@ -107,6 +108,12 @@ def join_processes() -> Processes:
     if "RANK" not in os.environ or not dist.is_available():
         return Processes()
     if not dist.is_initialized():
+        said = {name: os.environ.get(name, "0") for name in NUMBERS}
+        wrong = [f"{name} is {text[:40]!r}" for name, text in said.items() if not text.isdecimal()]
+        if not wrong and int(said["RANK"]) >= int(said["WORLD_SIZE"]):
+            wrong = ["RANK is not below WORLD_SIZE"]
+        if wrong:
+            raise ValueError(f"{wrong[0]}: let torchrun set these variables, or unset RANK")
         # of both, the one that fits a tensor's device is taken: train.device may be the CPU
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=LONGEST_WAIT)

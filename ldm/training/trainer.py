@@ -32,6 +32,8 @@ from ldm.training.training_run import RunConfig
 
 log = logging.getLogger(__name__)
 
+ADVICE = "lower train.learning_rate: the same command goes on from the last checkpoint, if any"
+
 
 class Method(Protocol):
     """A thing that can be trained: its weights, its data and its loss."""
@@ -150,29 +152,31 @@ class Trainer:
 
             precision: Any = throughput.faster(step, self.device, self.processes)
         else:
-            precision = state["config"]["train"]["precision"]
+            precision = state["config"]["train"].get("precision", "float32")
         self.settings = dataclasses.replace(self.settings, precision=precision)
         self.config = dataclasses.replace(self.config, train=self.settings)
 
     def fit(self) -> Path:
         """Train from where the folder stands to the last step; returns the path of the weights."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        start = self._resume()
-        self.processes.wait()  # all have read the checkpoint before a newer one is written
-        if self.processes.leads:
-            self._lead(start)
-        else:
-            for step in range(start, self.settings.steps):
-                self._step(step)
-        self.processes.wait()
+        with atomic.locked(self.folder) if self.processes.leads else nullcontext():
+            start = self._resume()
+            self.processes.wait()  # all have read the checkpoint before a newer one is written
+            if self.processes.leads:
+                self._lead(start)
+            else:
+                for step in range(start, self.settings.steps):
+                    self._step(step)
+            self.processes.wait()
         return self.folder / training_run.WEIGHTS
 
     def _lead(self, start: int) -> None:
         """Take the steps and write the files of the folder."""
         settings, steps = self.settings, self.settings.steps
-        atomic.remove_leftovers(self.folder)
+        for folder in (self.folder, self.folder / "samples"):
+            atomic.remove_leftovers(folder)
         if start >= steps:  # train.steps was lowered
-            self._save_weights()
+            self._save_weights(start)
             return
         with atomic.whole_file(self.folder / "config.yaml") as path:
             path.write_text(yaml.safe_dump(to_dict(self.config)))
@@ -189,7 +193,7 @@ class Trainer:
                 bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
                 done, last = step + 1, step + 1 == steps
                 if last:  # all before the checkpoint, after which none of it is done again
-                    self._save_weights()
+                    self._save_weights(done)
                 if settings.sample_every and (last or done % settings.sample_every == 0):
                     self._save_preview(done)
                 if last or done % settings.save_every == 0:
@@ -269,21 +273,33 @@ class Trainer:
         return dict(zip(rows[0], (sums / self.settings.accumulate).tolist(), strict=True))
 
     def _refuse(self, step: int, loss: float, norm: float | str, ids: list[str]) -> None:
+        self._check_state(step)  # or the samples would be blamed for it
         report = self.folder / f"not_finite_{self.processes.rank}.json"
         facts = {"step": step, "loss": str(loss), "gradient_norm": str(norm), "samples": ids}
         with atomic.whole_file(report) as path:
             path.write_text(json.dumps(facts) + "\n")
         raise FloatingPointError(
             f"step {step} has loss {loss} and gradient norm {norm}; samples: {', '.join(ids)} "
-            f"(kept in {report}). Look at these samples, or go on from the last checkpoint, which "
-            "is kept, with a lower train.learning_rate"
+            f"(kept in {report}). Look at these samples, or {ADVICE}"
         )
 
-    def _save_weights(self) -> None:
+    def _check_state(self, steps: int) -> None:
+        """Raise FloatingPointError unless weights and average, soon to be saved, are finite.
+
+        The last loss was, but that is the one before the last step.
+        """
+        for tensor in (*self.method.module.state_dict().values(), *self.ema.shadow):
+            if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+                what = f"after {steps} steps the weights are not finite, and are not saved"
+                raise FloatingPointError(f"{what}; {ADVICE}")
+
+    def _save_weights(self, steps: int) -> None:
+        self._check_state(steps)
         with self.ema.swapped():
             self.method.save(self.folder / training_run.WEIGHTS)
 
     def _save_checkpoint(self, step: int) -> None:
+        self._check_state(step)
         state = {
             "step": step,
             "config": to_dict(self.config),
@@ -296,25 +312,33 @@ class Trainer:
 
     def _resume(self) -> int:
         """The number of steps that were taken, with their state loaded."""
-        state = training_run.load_checkpoint(self.folder)
-        if state is None:
-            return 0
+        state = training_run.load_checkpoint(self.folder, self._take)
+        return 0 if state is None else int(state["step"])
+
+    def _take(self, state: dict[str, Any]) -> None:
+        """Load a state; raises an error if it is not one of this training."""
         training_run.refuse_other_config(self.folder, state["config"], to_dict(self.config))
         training_run.refuse_other_settings(self.folder, state["settings"], self.method.settings())
         self.method.module.load_state_dict(state["module"])
         if len(state["optimizer"]["param_groups"]) < len(self.optimizer.param_groups):
             self._make_optimizer(self.parameters, [])  # begun when decay reached all weights
-        self.optimizer.load_state_dict(state["optimizer"])
-        # in the layout of its weight, which train.unfold changes: Adam reads both in one order
-        for weight, kept in self.optimizer.state.items():
-            for name, value in kept.items():
-                if value.shape == weight.shape:
-                    kept[name] = torch.empty_like(weight).copy_(value)
-        for shadow, saved in zip(self.ema.shadow, state["ema"], strict=True):
+        own = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": own})
+        for weight, shadow, saved in zip(
+            self.parameters, self.ema.shadow, state["ema"], strict=True
+        ):
+            kept = self.optimizer.state[weight]
+            found = [t.shape for t in (saved, kept["exp_avg"], kept["exp_avg_sq"], kept["step"])]
+            if found != [*3 * [weight.shape], ()]:
+                raise ValueError("the averages are of other weights")
             shadow.copy_(saved)
-        return int(state["step"])
+            for name in ("exp_avg", "exp_avg_sq"):
+                # the layout of its weight, which train.unfold changes: Adam reads both in one order
+                kept[name] = torch.empty_like(weight).copy_(kept[name])
+        self._check_state(state["step"])
 
     def _save_preview(self, step: int) -> None:
+        self._check_state(step)
         with self.ema.swapped():
             preview = self.method.preview()
         if preview is not None:

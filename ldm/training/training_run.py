@@ -8,13 +8,15 @@ import dataclasses
 import json
 import logging
 import math
-import pickle
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
+
+from safetensors import SafetensorError, safe_open
 
 from ldm.config import ConfigError, to_dict
 from ldm.data import DataConfig
@@ -161,32 +163,46 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
         ) from e
 
 
-def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest readable state in a run folder; None if there is no checkpoint at all."""
+def load_checkpoint(
+    folder: Path, take: Callable[[dict[str, Any]], object] = lambda state: None
+) -> dict[str, Any] | None:
+    """The newest state in a run folder that is as it was saved; None if there is no checkpoint.
+
+    take: is given a state and raises an error if it cannot be used: then the one before is tried;
+        ConfigError, for one of other settings, ends the search
+    """
     import torch
 
-    found = [p for p in (folder / NAME, folder / PREVIOUS) if p.exists()]
+    from ldm.weights.checksums import compare_zip
+
+    found, damage = [p for p in (folder / NAME, folder / PREVIOUS) if p.exists()], []
     for path in found:
         try:
+            compare_zip(path, path.stat().st_mtime_ns)  # which mapping does not
             state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as e:
-            log.warning("%s is damaged (%s); trying the one before", path, type(e).__name__)
+            steps = state["step"], state["config"]["train"]["steps"]
+            if not all(isinstance(number, int) and number >= 0 for number in steps):
+                raise ValueError(f"it counts {steps} steps")
+            take(state)
+        except (ConfigError, PermissionError, MemoryError, torch.OutOfMemoryError):
+            raise  # which tell nothing against the file
+        except Exception as error:  # whatever lies there may raise any
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:120]
+            damage.append(f"{path} is damaged ({reason})")
             continue
-        if path != found[0]:  # or the next checkpoint would push the good one out
-            found[0].replace(folder / DAMAGED)
+        if damage:
+            log.warning("%s; going on from the one before", damage[0])
+            with suppress(FileNotFoundError):  # another process of this run has done it
+                found[0].replace(folder / DAMAGED)  # or the next save would push out the good one
         return state
-    if found:
-        raise ValueError(f"no checkpoint in {folder} can be read; delete the folder to start again")
+    if damage:
+        raise ValueError(f"{'; '.join(damage)}; delete the folder to start again")
     return None
 
 
 # settings that may change when a run goes on
-FREE = {
-    "data.cache",
-    "data.path",
-    "data.sources.path",
-    "model.path",
-}  # the content of the paths is compared instead
+# the content of the paths is compared instead
+FREE = {"data.cache", "data.path", "data.sources.path", "model.path"}
 # these change rounding alone
 FREE |= {f"train.{n}" for n in ("device", "attention", "compile", "unfold")}
 FREE |= {"train.update_in_backward", "train.checkpointing"}  # these change memory alone
@@ -227,18 +243,22 @@ def refuse_other_config(folder: Path, before: dict[str, Any], now: dict[str, Any
 def finished(config: RunConfig) -> Path | None:
     """The weights of the run if it is finished: known before any data or model is read."""
     folder = Path(config.train.out)
-    state = load_checkpoint(folder)
+    now, weights = to_dict(config), folder / WEIGHTS
+    state = load_checkpoint(folder, lambda s: refuse_other_config(folder, s["config"], now))
     if state is None:
         return None
-    before, now = state["config"], to_dict(config)
-    refuse_other_config(folder, before, now)
-    weights = folder / WEIGHTS
+    before = state["config"]
     spelled_otherwise = before["method"] != now["method"]  # the method knows if it is the same
-    moved = [before[table]["path"] != now[table]["path"] for table in ("data", "model")]
+    moved = [before[table].get("path") != now[table]["path"] for table in ("data", "model")]
     moved.append(before["data"].get("sources", []) != now["data"]["sources"])
     # stopped short of what was asked for then, the weights are of an earlier time
     cut_off = state["step"] < max(config.train.steps, before["train"]["steps"])
     if cut_off or spelled_otherwise or any(moved) or not weights.exists():
+        return None
+    try:
+        safe_open(weights, "pt")  # which compares the size with the head
+    except (OSError, SafetensorError) as error:
+        log.warning("%s is damaged (%s) and is written again", weights, error)
         return None
     log.info("%s is finished: %d steps, weights in %s", folder, state["step"], weights)
     return weights
@@ -255,10 +275,12 @@ class Log:
         self.file = self.path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, row: dict[str, float]) -> None:
-        self.file.write(json.dumps(row) + "\n")
+        with atomic.named(self.path):
+            self.file.write(json.dumps(row) + "\n")
 
     def close(self) -> None:
-        self.file.close()
+        with atomic.named(self.path):
+            self.file.close()
 
     def draw_curve(self) -> None:
         """The loss curve: every step pale, a running mean over 2 % of the run dark."""
@@ -275,6 +297,9 @@ class Log:
         figure, axes = plt.subplots(len(names), 1, figsize=(7, 2.2 * len(names)), squeeze=False)
         for axis, name in zip(axes[:, 0], names, strict=True):
             points = np.array([(row["step"], row[name]) for row in rows if name in row])
+            points = points[(abs(points) < 1e38).all(axis=1)]  # no NaN, and what can be drawn
+            if not len(points):
+                continue
             width = max(1, len(points) // 50)
             sums = np.cumsum([0, *points[:, 1]])
             mean = (sums[width:] - sums[:-width]) / width
@@ -291,12 +316,20 @@ class Log:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """The rows of a log; a last line cut off by a crash is dropped."""
+    """The rows of a log; lines that are none, as one cut off by a crash, are left out."""
     rows: list[dict[str, float]] = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    for line in lines:
+        with suppress(ValueError, RecursionError):
+            if _is_row(row := json.loads(line)):
+                rows.append(row)
+    if len(rows) < len(lines):
+        log.warning("%s: left out are %d lines that no run wrote", path, len(lines) - len(rows))
     return rows
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        return False
+    numbers = row.values()
+    return all(isinstance(n, float) or (isinstance(n, int) and abs(n) < 1 << 53) for n in numbers)

@@ -8,6 +8,7 @@ tensor_names       our names, CompVis's, those of diffusers folders (tensor_name
 diffusers_configs  config.json files of a diffusers folder <-> ModelConfig (diffusers_settings.json)
 foreign_adapters   new words and LoRAs of other programs, read and written
 export             writes weights in any layout, whole or not at all
+checksums          python -m ldm.weights check FILE ...
 clip_vocabulary    the files of a tokenizer, for diffusers
 conversion         python -m ldm.weights convert|lora IN OUT
 adapters           small files beside a model: new words, LoRA, projections, the judge

@@ -1,4 +1,7 @@
-"""Writes weights, and LoRAs, in another layout:  python -m ldm.weights convert|lora|word IN OUT"""
+"""Writes weights, and LoRAs, in another layout:  python -m ldm.weights convert|lora|word IN OUT
+
+Compares files with the checksums in them:  python -m ldm.weights check FILE ...
+"""
 
 import logging
 import sys
@@ -127,11 +130,19 @@ def command_line(arguments: Sequence[str] | None) -> int:
     word.add_argument("source", metavar="IN", help="a word that train.py made")
     word.add_argument("target", metavar="OUT", help="a .safetensors")
     word.add_argument("--to", choices=("diffusers", "a1111"), required=True)
+    whole = commands.add_parser("check", help="compare files with the checksums that they carry")
+    whole.add_argument("files", metavar="FILE", nargs="+", help="of any layout, or a checkpoint")
     for each in (command, small):
         each.add_argument("--config", help="YAML of the sizes, if not SD v1.4's or the file's own")
     for each in (command, small, word):
         each.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
+    if options.command == "check":
+        from ldm.weights import checksums
+
+        for line in checksums.compare_all(options.files):
+            sys.stdout.write(line + "\n")
+        return 0
     watch = cli.Stopwatch()
     with watch(options.command):
         named = vars(options).get("config")

@@ -4,13 +4,13 @@ import json
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ldm.config import ModelConfig, to_dict
@@ -20,6 +20,7 @@ from ldm.weights import clip_vocabulary, diffusers_configs, tensor_names
 from ldm.weights.tensor_names import Layout
 from ldm.weights.weight_files import PART_FILES, Parts, WeightsError, flatten, some
 
+CHECKSUMS = "crc32"  # the entry of the metadata that holds `checksums`, of the other entries too
 POSITION_IDS = "text_model.embeddings.position_ids"  # 0, 1, 2 ...: not weights, but expected
 
 
@@ -60,7 +61,7 @@ def export(
             path = path / "model.safetensors"
         _write_file(path, config, tensors, rest)
         return [path]
-    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk has many names
+    except (OSError, RuntimeError) as error:  # a full disk has many names
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise WeightsError(f"cannot write {path}: {reason}") from error
 
@@ -123,7 +124,6 @@ def _write_file(
 ) -> None:
     text = json.dumps(to_dict(config) | ({} if rest is None else {"rest": rest}))
     if path.suffix == ".safetensors":
-        # one entry: safetensors writes several in any order, and files are compared by their hash
         write_safetensors(path, tensors, {"config": text})
         return
     own = {  # torch.save writes the whole storage behind a view
@@ -135,10 +135,45 @@ def _write_file(
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors of any device and memory format into one file."""
+    """Write tensors of any device and memory format, and checksums of all, into one file.
+
+    The library's own writer puts the metadata in any order, so that equal weights would differ in
+    their bytes, and a kill leaves a file whose name does not tell whose it is.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic.whole_file(path) as partial:
-        save_file(plain, partial, metadata)
+    plain = dict(sorted(plain.items(), key=lambda item: (-item[1].itemsize, item[0])))  # aligned
+    sums = json.dumps(checksums(plain, metadata))
+    head: dict[str, Any] = {"__metadata__": {**metadata, CHECKSUMS: sums}}
+    place = 0
+    for name, tensor in plain.items():
+        ends = [place, place := place + tensor.nbytes]
+        kind, shape = _kind(tensor.dtype), list(tensor.shape)
+        head[name] = {"dtype": kind, "shape": shape, "data_offsets": ends}
+    text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic.whole_file(path) as partial, partial.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in plain.values():
+            file.write(_bytes(tensor))
+
+
+def checksums(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> dict[str, int]:
+    """{name: CRC32 of dtype, shape and numbers, "__metadata__": CRC32}"""
+    sums = {"__metadata__": zlib.crc32(json.dumps(metadata, sort_keys=True).encode())}
+    for name, tensor in tensors.items():
+        said = f"{_kind(tensor.dtype)} {list(tensor.shape)}"
+        sums[name] = zlib.crc32(_bytes(tensor), zlib.crc32(said.encode()))
+    return sums
+
+
+def _kind(dtype: torch.dtype) -> str:
+    """As safetensors calls it: F32, BF16, I64, U8, F8_E4M3."""
+    name = str(dtype).removeprefix("torch.").replace("uint", "u").replace("int", "i")
+    return name.replace("float", "f").upper().removesuffix("FN")
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _write_folder(path: Path, config: ModelConfig, tensors: dict[str, Tensor]) -> list[Path]:

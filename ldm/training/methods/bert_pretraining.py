@@ -112,6 +112,8 @@ class TrainBert(Method):
     def save(self, path: Path) -> None:
         """config.json, tokenizer and weights, as Hugging Face lays them out."""
         dtype = torch.float16 if self.options.dtype == "float16" else torch.float32
+        if not all(p.to(dtype).isfinite().all() for p in self.module.parameters()):
+            raise FloatingPointError("a weight is too large for float16: begin again with float32")
         save_bert(path.parent, self.module, self.wordpiece, dtype)
 
 

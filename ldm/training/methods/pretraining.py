@@ -148,7 +148,11 @@ class TrainVAE(PartTraining):
             return self.parts.save(path, "vae", self.vae)
         batches = [self.draw_batch(16, rng.generator(0, "scale", i)).images for i in range(16)]
         latents = torch.cat([self.vae.encode(x.to(self.parts.device)).mean for x in batches])
-        self.parts.save(path, "vae", self.vae, scale_factor=1 / latents.std().item())
+        std = latents.std().item()
+        if not 1e-30 < std < 1e30:
+            what = f"the latents have a standard deviation of {std}"
+            raise FloatingPointError(f"{what}: begin again with a lower train.learning_rate")
+        self.parts.save(path, "vae", self.vae, scale_factor=1 / std)
 
 
 def detail_loss(y: Tensor, x: Tensor) -> Tensor:
