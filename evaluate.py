@@ -21,7 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
             (folder / name).write_bytes(content)
     paths = [str(options.out / name) for name in report.files]
     values = as_json({**report.values, "paths": paths, "seconds": watch.rounded()})
-    print(json.dumps(values) if options.json else "\n".join([report.text, *paths]))
+    text = cli.printable("\n".join([report.text, *paths]))
+    print(json.dumps(values) if options.json else text)
     return 0
 
 

@@ -30,7 +30,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--guidance-interval", dest="interval", type=cli.interval, metavar="LOW,HIGH", help=NOISE)
     add("--size", type=cli.size, metavar="N|WxH", help="pixels (model's)")
     cli.model_arguments(parser)
-    add("--out", type=Path, metavar="FOLDER", help="where to (samples, edited or redrawn)")
+    add("--out", type=cli.folder, metavar="FOLDER", help="where to (samples, edited or redrawn)")
     add("--dicom", action="store_true", default=None, help="write DICOM, each marked as synthetic")
     add("--modality", choices=("CR", "DX", "CT"), help="of the DICOM files (DX)")
     add("--trajectory", action="store_true", help="also trajectory.png: x0 as predicted on the way")

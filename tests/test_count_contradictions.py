@@ -88,6 +88,10 @@ def test_bounds_of_what_two_readers_can_share(
         lambda c: c["groups"][0]["readers"]["A"].update(forged=1),
         lambda c: c["groups"][0].update(readers=[]),
         lambda c: c["groups"][1].update(name="real"),
+        lambda c: c["groups"][0].update(name=7),
+        lambda c: c["groups"][0].update(shown=10**9),
+        lambda c: c["groups"][0]["readers"]["A"].update(fake=10**400),
+        lambda c: c["groups"][0].update(all={"real": 10**12}),
     ],
 )
 def test_another_form_is_one_line(

@@ -61,7 +61,7 @@ def test_markdown_keeps_columns_and_names_the_file() -> None:
     lines = markdown("T", BLOCKS).splitlines()
     rows = [line for line in lines if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {3}
-    assert '![Dots "near" <here>](p.png)' in lines
+    assert '![Dots "near" &lt;here>](p.png)' in lines
 
 
 def test_text_aligns_its_columns() -> None:
@@ -111,3 +111,18 @@ def test_a_table_of_columns_has_a_row_for_each_key() -> None:
     found = Table.of("", "key", {"x": {"a": 1, "b": None}, "y": {"c": 2.5, "a": "z"}})
     assert found.header == ("key", "x", "y")
     assert found.rows == [("a", "1", "z"), ("b", "None", ""), ("c", "", "2.5")]
+
+
+def test_no_form_of_a_page_obeys_a_name_or_an_answer() -> None:
+    """Markdown has no tag and no link of theirs, and a terminal sees no control character."""
+    said = "<script>x</script> \x1b[2J\u202e ![p](https://x)\n<img src=x>"
+    blocks = [said, Table(said, ("a", said), [(said, "p < 0.05")]), Heading(said)]
+    blocks.append(Picture("p.png", PNG, said))
+    for form in (markdown, text):
+        shown = form("Title", blocks)
+        assert shown.replace("\n", "").isprintable()
+        assert shown.count("\\x1b[2J\\u202e") == 6
+    shown = markdown("Title", blocks)
+    assert not re.search("<[a-z/]", shown)
+    assert "p < 0.05" in shown
+    assert re.findall(r"(?<!\\)\]\((.*?)\)|\]\(", shown) == ["p.png"]

@@ -1,6 +1,7 @@
 """Answers of readers whose skill is known are scored as such, and files that do not fit refused."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from functools import partial
@@ -200,6 +201,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "twice": (edit(lambda c: c["answers"].append(c["answers"][0])), "53 is the second one to"),
     "unknown": (answer(0, answer="maybe"), "answer 1 must be real, unsure or fake, got 'maybe'"),
     "unsure how sure": (answer(1, confidence=None), "2 must have a confidence of 1 to 5, got None"),
+    "endless time": (answer(0, seconds=10**400), "must have seconds of 0 or more, got 1000"),
+    "a key twice": (lambda path: path.write_text('{"a": 1, "a": 2}'), "a.json is no JSON (a key"),
+    "too deep": (lambda path: path.write_text("[" * 10**5), "a.json is no JSON (it nests"),
+    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "it is no regular file"),
     "negative time": (answer(0, seconds=-1), "must have seconds of 0 or more, got -1"),
     "no reader": (edit(lambda c: c.pop("reader")), "a.json has no reader"),
     "no object": (edit(lambda c: c["answers"].insert(0, 7)), "answer 1 is to an image that the st"),
@@ -215,6 +220,65 @@ def test_answers_that_do_not_fit_are_one_line(
     file = answer_all(key, "A", by_truth, tmp_path / "a.json")
     spoil(file)
     assert_refused(capsys, tmp_path / "out", ("score", study / "key.json", file), message)
+
+
+def forge(place: str, change: Callable[[dict, list[dict]], object]) -> Callable[[dict], object]:
+    """Changes the first trial of a kind: real, repeated, repeat or catch."""
+    kinds = {
+        "real": lambda t, again: t["truth"] == "real" and not t["repeats"] and t["id"] not in again,
+        "repeat": lambda t, again: t["repeats"],
+        "catch": lambda t, again: t["truth"] == "catch",
+    }
+
+    def write(key: dict) -> None:
+        each = key["trials"]
+        again = {t["repeats"] for t in each}
+        change(next(t for t in each if kinds[place](t, again)), each)
+
+    return write
+
+
+FORGED: dict[str, tuple[Callable[[dict], object], str]] = {
+    "a truth in capitals": (
+        forge("real", lambda t, each: t.update(truth="Synthetic")),
+        "must be real or synthetic or catch, got 'Synthetic'",
+    ),
+    "a truth that is a list": (forge("real", lambda t, each: t.update(truth=[])), "must be real"),
+    "an id that is a number": (forge("real", lambda t, each: t.update(id=7)), "must be real"),
+    "a truth of the other mode": (forge("catch", lambda t, e: t.update(truth="pair")), "'pair'"),
+    "a trial twice": (forge("real", lambda t, each: each.append(t)), "53 comes twice"),
+    "an image twice": (forge("real", lambda t, e: e.append(t | {"id": "x"})), "53 comes twice"),
+    "a repeat of itself": (
+        forge("real", lambda t, e: t.update(repeats=t["id"])),
+        "comes twice, or",
+    ),
+    "a repeat of nothing": (forge("real", lambda t, e: t.update(repeats="x")), "comes twice, or"),
+    "a repeat of another": (
+        forge("repeat", lambda t, each: t.update(repeats=each[0]["id"] + "x")),
+        "comes twice, or repeats another image",
+    ),
+    "a repeat that denies it": (
+        forge("repeat", lambda t, e: t.update(repeats=None)),
+        "comes twice",
+    ),
+    "a catch again": (forge("catch", lambda t, e: t.update(repeats=e[0]["id"])), "comes twice, or"),
+    "another mode": (lambda key: key.update(mode="Pairs"), "is no key of a reader study"),
+    "a mode that is a list": (lambda key: key.update(mode=[]), "is no key of a reader study"),
+    "nothing made": (lambda key: key.update(made=None), "is no key of a reader study"),
+}
+
+
+@pytest.mark.parametrize("case", FORGED)
+def test_a_forged_key_is_not_scored(
+    study: Path, key: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    """Each value of each trial is checked: a key that was changed is refused in one line."""
+    change, message = FORGED[case]
+    forged = json.loads(json.dumps(key))
+    change(forged)
+    (tmp_path / "key.json").write_text(json.dumps(forged))
+    file = answer_all(key, "A", by_truth, tmp_path / "a.json")
+    assert_refused(capsys, tmp_path / "out", ("score", tmp_path / "key.json", file), message)
 
 
 def test_what_cannot_be_scored_is_one_line(

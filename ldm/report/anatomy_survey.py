@@ -21,6 +21,7 @@ from ldm.metrics.estimate import Estimate, mean
 from ldm.pictures import image_files
 from ldm.report import page
 from ldm.report.page import Block, Table
+from ldm.system.cli import printable
 
 PHANTOMS = 100
 FIRST = UNSEEN + 20_000_000  # neither those of phantoms:N nor those the estimates were made on
@@ -103,7 +104,7 @@ def rib_trial(greys: Grey, ribs: Mask, found: Sequence[Chest]) -> Estimate:
 
 def survey(asked: ImageSet, indices: Iterable[int], believed: Sequence[str]) -> dict[str, Estimate]:
     """The believed estimates of the images of a set."""
-    bar = tqdm(indices, f"anatomy of {asked.name}", delay=2, disable=None, leave=False)
+    bar = tqdm(indices, printable(f"anatomy of {asked.name}"), delay=2, disable=None, leave=False)
     found = [chest(prepare(asked.load(index))) for index in bar]
     result: dict[str, Estimate] = {}
     if LUNGS in believed:

@@ -14,6 +14,7 @@ import jinja2
 from ldm.data.image_sets import ImageSet
 from ldm.metrics.estimate import as_json
 from ldm.report import Report
+from ldm.system import cli
 
 
 @dataclass(frozen=True)
@@ -123,28 +124,34 @@ def html(title: str, blocks: Sequence[Block]) -> str:
 
 
 def markdown(title: str, blocks: Sequence[Block]) -> str:
-    return "\n\n".join([f"# {title}", *map(_markdown, blocks)]) + "\n"
+    return cli.printable("\n\n".join([f"# {title}", *map(_markdown, blocks)])) + "\n"
 
 
 def text(title: str, blocks: Sequence[Block]) -> str:
     """For a terminal; of a picture, its file and caption."""
-    return "\n\n".join([title, *map(_text, blocks)]) + "\n"
+    return cli.printable("\n\n".join([title, *map(_text, blocks)])) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Markdown without tags and links, whatever a name or an answer says."""
+    return re.sub("<(?=[a-zA-Z/!?])", "&lt;", text).replace("](", r"]\(")
 
 
 def _markdown(block: Block) -> str:
     if isinstance(block, str):
-        return block
+        return _plain(block)
     if isinstance(block, Heading):
-        return f"## {block.text}"
+        return f"## {_plain(block.text)}"
     if isinstance(block, Picture):
-        return f"![{block.caption}]({block.name})"
+        return f"![{_plain(block.caption)}]({block.name})"
 
     def row(cells: Sequence[str]) -> str:
-        plain = (" ".join(cell.split()).replace("|", r"\|") for cell in cells)
+        plain = (_plain(" ".join(cell.split())).replace("|", r"\|") for cell in cells)
         return f"| {' | '.join(plain)} |"
 
     rule = "|---|" + "---:|" * (len(block.header) - 1)
-    return "\n".join([f"*{block.caption}*\n", row(block.header), rule, *map(row, block.rows)])
+    caption = f"*{_plain(block.caption)}*\n"
+    return "\n".join([caption, row(block.header), rule, *map(row, block.rows)])
 
 
 def _text(block: Block) -> str:

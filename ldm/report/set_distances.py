@@ -17,6 +17,7 @@ from ldm.metrics.estimate import Estimate
 from ldm.metrics.fid import Array, Tenths
 from ldm.metrics.image_quality import ms_ssim
 from ldm.pictures import image_files
+from ldm.system.cli import printable
 
 KEPT = 10_000  # images of a set, at most, whose features are kept for all but FRECHET
 PAIRS = 500  # of images compared by MS-SSIM, at most
@@ -31,7 +32,7 @@ def read_batches(
     """The usable images of a set and their places in it, `size` at a time, with a progress bar."""
     total = len(asked) if limit is None else min(limit, len(asked))
     each = load_each(asked, limit, skip_bad)
-    bar = tqdm(each, asked.name, total, unit="image", delay=2, disable=None, leave=False)
+    bar = tqdm(each, printable(asked.name), total, unit="image", delay=2, disable=None, leave=False)
     yield from batches(bar, size)
 
 

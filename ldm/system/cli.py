@@ -45,7 +45,8 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {_one_line(message)}; {self.prog} --help lists the options\n")
+        told = _one_line(message, 220)
+        self.exit(2, f"{self.prog}: {told}; {self.prog} --help lists the options\n")
 
 
 def model_arguments(parser: Parser) -> None:
@@ -130,7 +131,7 @@ class _OneLine(logging.Formatter):
         return _one_line(super().format(record), 1000)
 
 
-def _one_line(text: str, most: int = 240) -> str:
+def _one_line(text: str, most: int = 280) -> str:
     """The text in one line; of a longer one its start and its end, which says what to do."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= most else f"{line[: most - 85]} ... {line[-80:]}"
@@ -373,4 +374,5 @@ class Stopwatch:
 def report(paths: Sequence[Path], watch: Stopwatch, as_json: bool) -> str:
     """For stdout: the paths that were written, one a line; or one JSON object, with the seconds."""
     names = [str(path) for path in paths]
-    return json.dumps({"paths": names, "seconds": watch.rounded()}) if as_json else "\n".join(names)
+    values = {"paths": names, "seconds": watch.rounded()}
+    return json.dumps(values) if as_json else printable("\n".join(names))

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ldm.clip import TextEncoder
 from ldm.config import ModelConfig
 from ldm.pipeline import LatentDiffusion
-from ldm.system.cli import load_config
+from ldm.system import cli
 from ldm.unet import UNet
 from ldm.vae import VAE
 from ldm.weights import tensor_names
@@ -79,7 +79,7 @@ def load(
     parts: {"vae": file or folder with that part, of any layout}, in the place of the own one
     Raises ValueError, in one line, for anything that cannot be opened whole.
     """
-    given = None if config is None else load_config(ModelConfig, config)
+    given = None if config is None else cli.load_config(ModelConfig, config)
     found, states = load_parts(path, given, ema, dtype, parts)
     if missing := PARTS.keys() - states.keys():
         raise ValueError(
@@ -151,7 +151,8 @@ def load_parts(
 
     expected = shapes(config, PARTS)
     states: dict[str, dict[str, Tensor]] = {}
-    bar = tqdm(rows.items(), f"reading {Path(path).name}", delay=2, disable=None, leave=False)
+    name = cli.printable(f"reading {Path(path).name}")
+    bar = tqdm(rows.items(), name, delay=2, disable=None, leave=False)
     for ours, theirs in bar:
         height, *rest = expected[ours]
         shape = (height // len(theirs), *rest)

@@ -1,10 +1,10 @@
 """The key of a study and the answers of its readers, read back from their files."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ldm.report.readers import trials
+from ldm.report.readers.trials import CATCH, PAIR, REAL, SYNTHETIC
 from ldm.system import cli
 
 ANSWERS = "ldm reader study 1"  # the format of what the page saves
@@ -47,15 +47,27 @@ class Reader(NamedTuple):
 
 
 def read_key(path: str) -> Key:
-    """Raises ValueError, in one line, for a file that is no key."""
+    """Raises ValueError, in one line, for a file that is no key, or one that was changed."""
     content = read_json(path)
     try:
         if content["format"] != trials.KEY:
             raise ValueError
         each = [Trial(*(trial[name] for name in Trial._fields)) for trial in content["trials"]]
-        return Key(content["study"], content["mode"], content["made"], each)
+        truths = {"pairs": (PAIR, CATCH), "authenticity": (REAL, SYNTHETIC, CATCH)}[content["mode"]]
+        key = Key(str(content["study"]), content["mode"], dict(content["made"]), each)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no key of a reader study; name its key.json") from error
+    ids, first = set[str](), dict[tuple[str, str], str]()  # first: the trial that showed an image
+    for place, trial in enumerate(each, 1):
+        where = f"{path}: trial {place}"
+        if not all(isinstance(text, str) for text in trial[:3]) or trial.truth not in truths:
+            raise ValueError(f"{where} must be {' or '.join(truths)}, got {trial.truth!r}")
+        image = trial.truth, trial.image
+        repeats = None if trial.truth == CATCH else first.setdefault(image, trial.id)
+        if trial.id in ids or trial.repeats != (None if repeats == trial.id else repeats):
+            raise ValueError(f"{where} comes twice, or repeats another image; the key was changed")
+        ids.add(trial.id)
+    return key
 
 
 def read_answers(path: str, key: Key, incomplete: bool = False) -> Reader:
@@ -124,6 +136,6 @@ def _answer(each: Mapping[str, Any], mode: str, where: str) -> Answer:
         sure = 0
     elif type(sure) is not int or not 1 <= sure <= 5:
         raise ValueError(f"{where} must have a confidence of 1 to 5, got {sure!r}")
-    if not isinstance(seconds, int | float) or not (0 <= seconds < math.inf):
+    if not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
         raise ValueError(f"{where} must have seconds of 0 or more, got {seconds!r}")
     return Answer(said, sure, float(seconds), str(remark))

@@ -18,6 +18,7 @@ FORM = (
     'must be {"source": "...", "groups": [{"name", "truth": "synthetic" or "real", "shown": n, '
     '"readers": {"A": {"real": n, "unsure": n, "fake": n}}, "all": {"real": n}}]}'
 )
+MOST = 100_000  # images that a count may be of
 
 
 class Group(NamedTuple):
@@ -54,7 +55,7 @@ def read(path: str) -> tuple[str, list[Group]]:
             raise ValueError("each group must have its own name")
         return str(content["source"]), groups
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} is no table of counts ({error}); it {FORM}") from error
+        raise ValueError(f"{path} is no table of counts ({str(error)[:30]}); it {FORM}") from error
 
 
 def _group(each: Mapping[str, Any]) -> Group:
@@ -62,8 +63,10 @@ def _group(each: Mapping[str, Any]) -> Group:
     group = Group(each["name"], each["truth"], each["shown"], readers, _counts(each.get("all", {})))
     if group.truth not in ("synthetic", "real"):
         raise ValueError(f"truth {group.truth!r}")
-    if type(group.shown) is not int or group.shown < 1:
+    if type(group.shown) is not int or not 1 <= group.shown <= MOST:
         raise ValueError(f"shown {group.shown!r}")
+    if not isinstance(group.name, str):
+        raise ValueError(f"name {group.name!r}")
     if not readers:
         raise ValueError("no readers")
     return group
@@ -71,7 +74,7 @@ def _group(each: Mapping[str, Any]) -> Group:
 
 def _counts(counts: Mapping[str, Any]) -> dict[str, int]:
     for word, count in counts.items():
-        if word not in SAID or type(count) is not int or count < 0:
+        if word not in SAID or type(count) is not int or not 0 <= count <= MOST:
             raise ValueError(f"{word}: {count!r}")
     return dict(counts)
 
