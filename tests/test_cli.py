@@ -97,6 +97,16 @@ def test_what_killed_runs_left_is_removed_by_the_next(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["out"]
 
 
+def test_a_working_folder_that_was_deleted_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before any work, in one line, whatever folders are named: MKL would end the process."""
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    assert cli.run(lambda: 0, "test") == 2
+    assert capsys.readouterr().err == "test: the working folder is gone; change to another one\n"
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_a_closed_stream_loses_no_work(tmp_path: Path, closed: str) -> None:
     """Standard output or standard error that is closed: the work is done, without a traceback."""

@@ -104,6 +104,7 @@ def run(main: Callable[[], int], prog: str, level: int = logging.WARNING) -> int
         signal.signal(signal.SIGINT, _interrupt)
     logging.basicConfig(level=level, format=f"{prog}: %(message)s", stream=sys.stderr)
     try:
+        _check_working_folder()
         status = main()
         sys.stdout.flush()
         return status
@@ -120,6 +121,13 @@ def run(main: Callable[[], int], prog: str, level: int = logging.WARNING) -> int
             raise
         sys.stderr.write(f"{prog}: {_one_line(message)}\n")
         return 2
+
+
+def _check_working_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:  # in which MKL ends the process
+        raise OSError("the working folder is gone; change to another one") from error
 
 
 def _explain(error: Exception) -> str | None:
