@@ -1,8 +1,10 @@
 """The command line that the scripts share."""
 
+import argparse
 import gc
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -127,3 +129,75 @@ def test_prompts_may_come_from_standard_input_but_from_no_other_pipe(tmp_path: P
     for path in (tmp_path / "prompts", tmp_path, "/dev/zero"):
         with pytest.raises(ValueError, match="it is no regular file"):
             cli.read_prompts(path)
+
+
+def test_an_interrupt_that_a_library_makes_another_error_of_ends_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever error comes of Ctrl-C while a library loads: silence, and the status of Ctrl-C."""
+    monkeypatch.setattr(cli, "interrupts", [])
+
+    def load(kind: type[Exception]) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise kind("cannot be loaded") from error
+        return 0
+
+    assert cli.run(lambda: load(ValueError), "test") == 130
+    assert cli.run(lambda: load(ImportError), "test") == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_names_of_places_that_cannot_be(tmp_path: Path) -> None:
+    """A link in a circle or to nowhere is refused before any work; so is a name of spaces."""
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "nowhere").symlink_to("absent")
+    for name in ("circle", "circle/out", "nowhere"):
+        with pytest.raises(ValueError, match=f"cannot write into {tmp_path / name}: .*; name ano"):
+            cli.check_folder(tmp_path / name)
+    for name in ("", " "):
+        with pytest.raises(argparse.ArgumentTypeError, match="is empty; give a name"):
+            cli.folder(name)
+
+
+def test_what_killed_runs_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    """In the folder and beside it, where a folder that was not there yet was being written."""
+    die = (
+        "import os, sys; from pathlib import Path; from ldm.system import atomic\n"
+        "folder = Path(sys.argv[1])\n"
+        "with atomic.whole_folder(folder / 'out'), atomic.whole_file(folder / 'a') as path:\n"
+        "    path.touch(); os._exit(0)\n"
+    )
+    for folder in (tmp_path, tmp_path / "out"):
+        folder.mkdir(exist_ok=True)
+        subprocess.run([sys.executable, "-c", die, str(folder)], check=True)
+    assert len(list(tmp_path.rglob(".*.partial"))) == 4
+    cli.check_folder(tmp_path / "out")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out"]
+
+
+def test_a_working_folder_that_was_deleted_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before any work, in one line, whatever folders are named: MKL would end the process."""
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    assert cli.run(lambda: 0, "test") == 2
+    assert capsys.readouterr().err == "test: the working folder is gone; change to another one\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_loses_no_work(tmp_path: Path, closed: str) -> None:
+    """Standard output or standard error that is closed: the work is done, without a traceback."""
+    program = (
+        "import sys\nfrom ldm.system import cli\n"
+        "def main():\n    print(1); sys.stderr.write('2'); open(sys.argv[1], 'w').write('3')\n"
+        "    return 0\n"
+        "sys.exit(cli.run(main, 'test'))"
+    )
+    command = f"exec '{sys.executable}' -c \"$1\" '{tmp_path / 'done'}' {closed}"
+    done = subprocess.run(["sh", "-c", command, "sh", program], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "done").read_text() == "3"

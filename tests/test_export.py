@@ -137,6 +137,15 @@ def test_a_full_disk_leaves_no_half_written_file(
     assert (tmp_path / "new.ckpt").read_text() == "old"
 
 
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_equal_weights_are_equal_bytes(tmp_path: Path, tiny_diffusers: Path, suffix: str) -> None:
+    """Whatever a file is called and whoever writes it, so that a hash can check a conversion."""
+    for name in "ab":
+        convert(tiny_diffusers, tmp_path / (name + suffix))
+    one, other = (path.read_bytes() for path in tmp_path.iterdir())
+    assert one == other
+
+
 def test_saving_over_a_file_in_use_leaves_its_reader_alone(
     tmp_path: Path, tiny_ckpt: Path, tiny_config: ModelConfig
 ) -> None:

@@ -189,5 +189,5 @@ def test_settings_that_do_not_fit_are_refused(tmp_path, films, override, message
 def test_forged_sizes_of_a_judge_are_refused_at_once(tmp_path: Path, forged: dict) -> None:
     """In one line, before any memory is taken."""
     adapters.save(tmp_path / "judge.safetensors", "judge", {}, forged)
-    with pytest.raises(ValueError, match="cannot open the judge .*judge.safetensors: "):
+    with pytest.raises(ValueError, match="cannot open the judge"):
         load_judge(tmp_path / "judge.safetensors")

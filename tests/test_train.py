@@ -247,6 +247,16 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, kind, steps, ema)
     assert load_file(tmp_path / WEIGHTS)["weight"].isfinite().all()
 
 
+def test_equal_states_are_equal_bytes(tmp_path, monkeypatch) -> None:
+    """Whichever process saves them."""
+    for process in (1, 2):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        (tmp_path / str(process)).mkdir()
+        save_checkpoint(tmp_path / str(process), {"step": 1, "x": torch.ones(3)})
+    one, other = (path.read_bytes() for path in tmp_path.rglob(training_run.NAME))
+    assert one == other
+
+
 def test_a_failed_write_keeps_the_checkpoint_before(tmp_path, monkeypatch) -> None:
     """When the disk fills up, the error says so and the older checkpoint can still be read."""
     save_checkpoint(tmp_path, state(1))

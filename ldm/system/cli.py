@@ -14,17 +14,20 @@ import logging
 import math
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import yaml
 
 from ldm.config import ConfigError, from_dict
+from ldm.system import atomic
 
 T = TypeVar("T")
 
@@ -85,6 +88,14 @@ class _Part(argparse.Action):
         given.parts = {**given.parts, (option or "").lstrip("-"): path}
 
 
+interrupts: list[int] = []  # the signals that Ctrl-C sent
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    interrupts.append(number)
+    raise KeyboardInterrupt
+
+
 def run(main: Callable[[], int], prog: str, level: int = logging.WARNING) -> int:
     """The exit status of `main`: 2 and one line on stderr for bad input, 130 when interrupted.
 
@@ -92,12 +103,18 @@ def run(main: Callable[[], int], prog: str, level: int = logging.WARNING) -> int
     """
     # else Python, when it leaves, looks through all of PyTorch for garbage: two seconds
     atexit.register(gc.freeze)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # `>&-`: what is printed goes nowhere
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not: ignored
+        signal.signal(signal.SIGINT, _interrupt)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine(f"{prog}: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
     if isinstance(sys.stdout, io.TextIOWrapper):  # one that has only ASCII, say, shows Fr\xe9chet
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        _check_working_folder()
         status = main()
         if sys.stdout:  # None where it was closed
             sys.stdout.flush()
@@ -107,12 +124,21 @@ def run(main: Callable[[], int], prog: str, level: int = logging.WARNING) -> int
     except BrokenPipeError:  # `sample.py | head -1`: whoever read stdout has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError, FloatingPointError, MemoryError, RuntimeError) as error:
+    except Exception as error:
+        if interrupts:  # a library that was loading made another error of it
+            return 130
         message = _explain(error)
         if message is None:
             raise
         sys.stderr.write(f"{prog}: {_one_line(message)}\n")
         return 2
+
+
+def _check_working_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:  # in which MKL ends the process
+        raise OSError("the working folder is gone; change to another one") from error
 
 
 def _explain(error: Exception) -> str | None:
@@ -123,7 +149,7 @@ def _explain(error: Exception) -> str | None:
     # CUDA and Apple say "out of memory", the CPU "can't allocate memory", all as RuntimeError
     if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", text):
         return "out of memory; take fewer or smaller images at once, or another device"
-    return None if isinstance(error, RuntimeError) else text
+    return text if isinstance(error, (ValueError, OSError, FloatingPointError)) else None
 
 
 class _OneLine(logging.Formatter):
@@ -220,9 +246,9 @@ def prompt(text: str) -> str:
 
 
 def folder(text: str) -> Path:
-    """For argparse: reads a folder's name; an empty one would mean the current folder."""
+    """For argparse: reads where to write; an empty name would mean the current folder."""
     if not text.strip():
-        raise argparse.ArgumentTypeError("is empty; name a folder")
+        raise argparse.ArgumentTypeError("is empty; give a name")
     return Path(text)
 
 
@@ -324,17 +350,21 @@ def load_config(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -
 def check_folder(path: str | Path) -> None:
     """Raises ValueError if files cannot be written into the folder; leaves nothing behind.
 
-    It really tries, before hours of work: permissions alone do not show a read-only disk.
+    It really tries, before hours of work: permissions alone do not show a read-only disk. What
+    killed writers left, there and beside it, is removed.
     """
     folder = Path(path)
-    # os.path, because Path.exists and its like raise for names that are too long
-    there = next(p for p in (folder, *folder.parents) if os.path.exists(p))
+    # os.path, because Path.exists and its like raise for names that are too long; lexists, because
+    # a link that leads nowhere is there, too
+    there = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
     try:  # under another name: somebody else may be making the same folder
-        with tempfile.TemporaryDirectory(dir=there) as trial:
+        with tempfile.TemporaryDirectory(f".{os.getpid()}.partial", ".", there) as trial:
             (Path(trial) / folder.relative_to(there)).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = "it is a file" if os.path.isfile(folder) else error.strerror
         raise ValueError(f"cannot write into {folder}: {reason}; name another folder") from error
+    for place in {there, folder, folder.parent}:
+        atomic.remove_leftovers(place)
 
 
 @contextmanager

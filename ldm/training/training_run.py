@@ -116,7 +116,7 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     check_range(1, "data", run.data, "phantoms", "size")
     if not run.train.clip > 0:
         raise ConfigError(f"train.clip must be a norm above 0, got {run.train.clip}; 1e9 is off")
-    out = run.train.out or f"runs/{Path(path).stem}"
+    out = run.train.out if run.train.out.strip() else f"runs/{Path(path).stem}"
     return dataclasses.replace(run, train=dataclasses.replace(run.train, out=out))
 
 
@@ -151,7 +151,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     path = folder / NAME
     try:
         with atomic.whole_file(path) as unfinished:
-            torch.save(state, unfinished)
+            with unfinished.open("wb") as file:  # of a path it would write the name, too
+                torch.save(state, file)
             atomic.sync(unfinished)  # before the older one gives up its name
             if path.exists():
                 path.replace(folder / PREVIOUS)

@@ -115,7 +115,7 @@ def command_line(arguments: Sequence[str] | None) -> int:
     command = commands.add_parser("convert", help=what)
     add = command.add_argument
     add("source", metavar="IN", help="a file or folder of any layout")
-    add("target", metavar="OUT", help="a .ckpt, a .safetensors or a new folder")
+    add("target", type=cli.folder, metavar="OUT", help="a .ckpt, a .safetensors or a new folder")
     add("--to", choices=get_args(Layout), help="default: by the name of OUT")
     add("--ema", action="store_true", help="take the averaged weights (model_ema.*)")
     cli.part_arguments(command)
@@ -124,11 +124,12 @@ def command_line(arguments: Sequence[str] | None) -> int:
     command.add_many("--lora", "loras", "PATH", "a LoRA to be added to the weights")
     small = commands.add_parser("lora", help="write a LoRA for other programs")
     small.add_argument("source", metavar="IN", help="a LoRA that train.py made")
-    small.add_argument("target", metavar="OUT", help="a .safetensors, for peft a folder")
+    what = "a .safetensors, for peft a folder"
+    small.add_argument("target", type=cli.folder, metavar="OUT", help=what)
     small.add_argument("--to", choices=("kohya", "diffusers", "peft"), required=True)
     word = commands.add_parser("word", help="write a new word for other programs")
     word.add_argument("source", metavar="IN", help="a word that train.py made")
-    word.add_argument("target", metavar="OUT", help="a .safetensors")
+    word.add_argument("target", type=cli.folder, metavar="OUT", help="a .safetensors")
     word.add_argument("--to", choices=("diffusers", "a1111"), required=True)
     whole = commands.add_parser("check", help="compare files with the checksums that they carry")
     whole.add_argument("files", metavar="FILE", nargs="+", help="of any layout, or a checkpoint")
@@ -148,6 +149,7 @@ def command_line(arguments: Sequence[str] | None) -> int:
         named = vars(options).get("config")
         config = load_config(ModelConfig, named) if named else None
         source, target, to = options.source, options.target, options.to
+        cli.check_folder(target if target.is_dir() else target.parent)
         if options.command == "lora":
             written = convert_lora(source, target, to, config or ModelConfig())
         elif options.command == "word":

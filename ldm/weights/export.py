@@ -130,8 +130,9 @@ def _write_file(
         name: tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
         for name, tensor in tensors.items()
     }
-    with atomic.whole_file(path) as partial:
-        torch.save({"state_dict": own, "global_step": 0, "ldm_config": text}, partial)
+    # an open file: of a path torch.save writes the name, too, and a partial one is never the same
+    with atomic.whole_file(path) as partial, partial.open("wb") as file:
+        torch.save({"state_dict": own, "global_step": 0, "ldm_config": text}, file)
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
