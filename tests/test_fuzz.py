@@ -48,7 +48,7 @@ FAULTY: dict[str, Callable[[], object]] = {
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One input of one family, in the place of all."""
     one = tmp_path / "inputs" / "images" / "0"
-    for folder in (one, tmp_path / "inputs" / "whole", *(tmp_path / n for n in ("home", "kept"))):
+    for folder in (one, tmp_path / "inputs" / "whole", *(tmp_path / n for n in ("tmp", "kept"))):
         folder.mkdir(parents=True)
     (one / "command.json").write_text(json.dumps(["*", "image", "big.png"]))
     Image.fromarray(np.eye(32, dtype=np.uint8)).save(one / "big.png")
