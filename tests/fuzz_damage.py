@@ -167,7 +167,7 @@ def spoil(draw: random.Random, file: Path, seeds: Path) -> Damage:
         ways = [file.mkdir, lambda: os.mkfifo(file), lambda: None]
         draw.choice([*ways, *(lambda to=to: file.symlink_to(to) for to in target)])()
         return Damage("place")
-    if content[:1] in (b"{", b"[") and way < 0.8:
+    if kind in (".json", ".jsonl", ".yaml") and content[:1] in (b"{", b"[") and way < 0.8:
         texts = content.splitlines() if kind == ".jsonl" else [content]
         trees = [json.loads(text) if text[:1] in b"{[" else text.decode() for text in texts]
         damage = change(draw, trees)

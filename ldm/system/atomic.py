@@ -53,8 +53,9 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     If anything fails (a full disk, an interrupt) nothing is left, and an older `path` stays.
     """
-    if path.is_dir():
-        raise IsADirectoryError(f"cannot write {path}: it is a folder")
+    if path.exists() and not path.is_file():  # /dev/null is not to become a file
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise IsADirectoryError(f"cannot write {path}: it is {what}")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with named(path):
