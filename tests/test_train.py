@@ -109,8 +109,10 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     (tmp_path / f".{training_run.NAME}.{gone.pid}.partial").write_bytes(b"half a checkpoint")
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / f".000004.png.{gone.pid}.partial").write_bytes(b"half a preview")
     fit(run_config(tmp_path))
-    assert list(tmp_path.glob(".*")) == []
+    assert list(tmp_path.rglob(".*")) == []
 
 
 def test_a_finished_run_changes_nothing(tmp_path) -> None:

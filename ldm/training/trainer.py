@@ -324,9 +324,8 @@ class Trainer:
             self._make_optimizer(self.parameters, [])  # begun when decay reached all weights
         own = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": own})
-        for weight, shadow, saved in zip(
-            self.parameters, self.ema.shadow, state["ema"], strict=True
-        ):
+        averages = zip(self.parameters, self.ema.shadow, state["ema"], strict=True)
+        for weight, shadow, saved in averages:
             kept = self.optimizer.state[weight]
             found = [t.shape for t in (saved, kept["exp_avg"], kept["exp_avg_sq"], kept["step"])]
             if found != [*3 * [weight.shape], ()]:
