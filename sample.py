@@ -23,7 +23,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--long-prompts", choices=("cut", "chunks"), help="what lies beyond 77 tokens (cut)")
     add("--n", type=cli.whole(1), metavar="N", help="images for each prompt (4; with --init 1)")
     add("--seed", type=cli.whole(), metavar="N", help="another seed, other images (0)")
-    add("--start", type=cli.whole(0), metavar="I", help="index of the first image (0)")
+    add("--start", type=cli.whole(0, 10**9), metavar="I", help="index of the first image (0)")
     add("--steps", type=cli.whole(1), metavar="N", help="more are finer and slower (20)")
     add("--sampler", metavar="S", help="ddpm, ddim, plms, dpm++, dpm++sde, euler, heun (dpm++)")
     add("--guidance", type=cli.finite, metavar="X", help="how much text counts, 1: off (model's)")

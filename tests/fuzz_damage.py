@@ -73,7 +73,7 @@ def change(draw: random.Random, tree: Any) -> Damage:
         holder += [old] * draw.choice((1, 1, 1000))
         return Damage("double", key, old)
     name = "value"
-    if hasattr(old, "reshape") and draw.random() < 0.8:
+    if "U" not in str(getattr(old, "dtype", "U")) and draw.random() < 0.8:  # a tensor, no text
         name, value = odd(draw, old)
     key = draw.choice(PIECES) if how < 0.3 and isinstance(holder, dict) else key
     holder[key] = value
@@ -152,10 +152,10 @@ def spoil(draw: random.Random, file: Path, seeds: Path) -> Damage:
     import torch
 
     content, way, kind = file.read_bytes(), draw.random(), file.suffix
-    if way < 0.12:
+    if way < 0.12 and content:
         file.write_bytes(content[: draw.randrange(len(content))])
         return Damage("cut")
-    if way < 0.2:
+    if way < 0.2 and content:
         data = bytearray(content)
         data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
         file.write_bytes(data)

@@ -113,7 +113,8 @@ BAD_INPUT: dict[str, tuple[tuple[object, ...], str]] = {
     ),
     "too many steps": ((*PROMPT, "--steps", 1001), "at most 1000 steps, not 1001"),
     "zero images": ((*PROMPT, "--n", 0), "--n: must be a whole number of 1 or more, got '0'"),
-    "endless images": ((*PROMPT, "--n", 10**20), "--n: must be at most 1000000000, got '1000"),
+    "endless images": ((*PROMPT, "--n", 10**20), "--n: must be at most 1000000, got '10000"),
+    "many images": (("--prompts", "many.txt", "--n", 10**6), "draw at most 1,000,000 images"),
     "negative start": ((*PROMPT, "--start", -1), "--start: must be a whole number of 0 or more"),
     "seed": ((*PROMPT, "--seed", "x"), "--seed: must be a whole number, got 'x'"),
     "guidance nan": ((*PROMPT, "--guidance", "nan"), "must be a finite number, got 'nan'"),
@@ -130,6 +131,13 @@ BAD_INPUT: dict[str, tuple[tuple[object, ...], str]] = {
     "a file for a folder": ((*PROMPT, "--out", "empty.txt"), "empty.txt: it is a file"),
     "below a file": ((*PROMPT, "--out", "empty.txt/new"), "cannot write into empty.txt/new"),
     "endless name": ((*PROMPT, "--out", f"new/{'x' * 300}"), "ame too long"),
+    "weights in a pipe": ((*PROMPT, "--model", "pipe"), "cannot read pipe: it is no regular file"),
+    "sizes in a pipe": ((*PROMPT, "--config", "pipe"), "the config pipe: it is no regular file"),
+    "prompts in a pipe": (("--prompts", "pipe"), "the prompts in pipe: it is no regular file"),
+    "a word in a pipe": ((*PROMPT, "--embedding", "pipe"), "pipe as a word: it is no regular"),
+    "a LoRA in a pipe": ((*PROMPT, "--lora", "pipe"), "pipe as a lora: it is no regular"),
+    "an image in a pipe": ((*PROMPT, "--init", "pipe"), "the image pipe: it is no regular file"),
+    "from a device": (("--from", "/dev/zero"), "the image /dev/zero: it is no regular file"),
     "from nothing": (("--from", "absent.png"), "cannot read the image absent.png: No such file"),
     "from no image": (("--from", "blank.txt"), "cannot read the image blank.txt: not an image"),
     "from foreign": (("--from", "foreign.png"), "foreign.png was not drawn by ldm"),
@@ -149,6 +157,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     Path("empty.txt").touch()
     Path("blank.txt").write_text(" \n\n")
+    Path("many.txt").write_text("lung\nbone\n")
+    os.mkfifo("pipe")
     Path("other.yaml").write_text("unet: {channels: [64, 64], attention: [true, false]}")
     Image.new("L", (32, 32)).save("foreign.png")
     before = sorted(tmp_path.rglob("*"))
@@ -165,7 +175,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     "change",
     [
         *({"index": text} for text in ("3-2", "many", f"0-{10**20}")),
-        *({"batch": text} for text in ("5-9", "9-5")),
+        *({"batch": text} for text in ("5-9", "9-5", "0-100000")),
+        {"index": "0-9999999"},
+        *({key: "a\x1b[2Jb"} for key in ("prompt", "negative", "weights", "sampler")),
+        {"negative": "a\u202eb"},
+        *({"edit": text} for text in ("[" * 10**5, '{"invert": "\\u001b[2J"}')),
         *({"guidance interval": text} for text in ("2,1", "much")),
         *({"steps": "0"}, {"guidance": "nan"}, {"size": "32x"}, {"sampler": "magic"}),
         {"seed": None},

@@ -178,7 +178,11 @@ REFUSED: dict[str, tuple[Image.Image | bytes, dict, str]] = {
     "dark 16-bit colour": (deep_colour(RAMP.astype(np.uint16) * 16), {}, "16-bit colour; save it"),
     "empty": (b"", {}, "not an image, it is empty"),
     "text": (b"a letter, not a film", {}, "not an image, or damaged; known are PNG, JPEG"),
-    "too large": (Image.new("1", (20000, 20000)), {}, "limit, 178,956,970; .* LDM_MAX_PIXELS"),
+    "too large": (
+        Image.new("1", (20000, 20000)),
+        {},
+        "400,000,000 .*, 178,956,970; .*LDM_MAX",
+    ),
 }
 
 

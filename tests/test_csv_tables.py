@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 from pathlib import Path
 
@@ -61,6 +62,19 @@ def test_short_rows_and_other_encodings_are_told(tmp_path, film, caplog) -> None
         "is not UTF-8; it is read as Windows-1252 (Latin-1)",
         "2 rows have fewer cells than the header; the rest is empty",
     ]
+
+
+def test_rows_over_several_lines_are_told(tmp_path, film, caplog) -> None:
+    """A stray quotation mark makes one row of several; the log has their number and the first."""
+    (tmp_path / "t.csv").write_text('filename,caption\na.png,x\nb.png,"y\nc.png,z"\nd.png,x\n')
+    assert len(read_table(tmp_path / "t.csv")) == 3
+    assert "1 rows go over several lines, the first is row 3" in caplog.text
+
+
+def test_a_table_that_is_a_pipe_is_refused_at_once(tmp_path) -> None:
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(ConfigError, match="it is no regular file"):
+        read_table(tmp_path / "t.csv")
 
 
 COLUMNS = ["labels", "view", "sex", "age", "caption", "split", "uncertain", "class", "path"]

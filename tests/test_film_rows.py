@@ -43,6 +43,22 @@ def test_no_film_stands_in_for_another(tmp_path: Path, named: str, there: str) -
         read_rows(tmp_path / "t.csv", DataConfig())
 
 
+@pytest.mark.parametrize("named", ["../v.png", "{}/v.png", "images/../../v.png", "..\\v.png"])
+def test_a_table_reads_no_film_elsewhere_unless_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """Neither by .. nor by a whole path; data.root or the environment says where films may lie."""
+    film(tmp_path / "v.png")
+    film(tmp_path / "set" / "images" / "a.png")
+    table = tmp_path / "set" / "t.csv"
+    table.write_text(f"filename,caption\n{named.format(tmp_path)},x\na.png,y\n", encoding="utf-8")
+    count = read_rows(table, DataConfig())[1]
+    assert "1 skipped: 1 outside of the table's folder (see data.root) (row 2)" in str(count)
+    assert read_rows(table, DataConfig(root=str(tmp_path)))[1].films == 2
+    monkeypatch.setenv("LDM_DATA_ROOT", str(tmp_path))
+    assert len(open_set(str(table))) == 2
+
+
 @pytest.mark.parametrize("name", HIDDEN + CASES["other"])
 def test_what_systems_leave_beside_films_is_no_film(tmp_path: Path, name: str) -> None:
     """It is left out of training and measuring alike, and counted."""

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ldm.config import ConfigError
 from ldm.data import DataConfig
-from ldm.data.datasets import Phantoms
+from ldm.data.datasets import Phantoms, configured_phantoms
 from ldm.data.file_dataset import Files
 from ldm.data.image_sets import load_each, open_set
 from ldm.pictures import image_files
@@ -43,6 +43,7 @@ def test_a_bad_file_is_named_and_skipped_only_when_asked(tmp_path: Path, caplog)
     ("source", "message"),
     [
         *((s, "phantoms:N") for s in ("phantoms:", "phantoms:0", "phantoms:3:-1", "phantoms:a")),
+        *((s, "N below a million") for s in ("phantoms:1000000", "phantoms:3:" + "9" * 5000)),
         ("nowhere", "nowhere does not exist"),
         (".", "holds no images"),
     ],
@@ -52,6 +53,8 @@ def test_sources_that_name_no_set_are_refused(tmp_path: Path, monkeypatch, sourc
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=message):
         open_set(source)
+    with pytest.raises(ConfigError, match=r"data\.phantoms must be at most 1000000"):
+        configured_phantoms(DataConfig(phantoms=1_000_001))
 
 
 def test_phantoms_are_those_of_training(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Weights: names and shapes of every layout, what is read from them, and what is refused."""
 
 import json
+import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,9 +21,10 @@ from conftest import (
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ldm.config import ModelConfig
+from ldm.config import ConfigError, ModelConfig
 from ldm.weights import loading, tensor_names
 from ldm.weights.conversion import convert
+from ldm.weights.diffusers_configs import read_configs
 from ldm.weights.export import save
 from ldm.weights.loading import load_parts, weights_hash
 from ldm.weights.weight_files import WeightsError, read
@@ -267,3 +270,27 @@ def test_folders_of_another_network_are_refused(tmp_path: Path, tiny_diffusers: 
     file.write_text(json.dumps(json.loads(file.read_text()) | {"hidden_act": "relu"}))
     with pytest.raises(ValueError, match="hidden_act = 'relu'"):
         load_parts(folder)
+
+
+ABSURD = [0, -1, 10**7, 10**400, 1e300, float("inf"), "x", [], [0], [10**400] * 2, [1] * 10**5]
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_no_setting_of_a_folder_is_without_bounds(
+    tmp_path: Path, tiny_diffusers: Path, part: str
+) -> None:
+    """Any setting with any absurd value: the model of before, or an error about the config."""
+    folder = shutil.copytree(tiny_diffusers, tmp_path / "folder")
+    file = folder / part / "config.json"
+    settings, config = json.loads(file.read_text()), read(folder).config
+    for changed in [{name: value} for name in settings for value in ABSURD]:
+        file.write_text(json.dumps(settings | changed))
+        with suppress(ConfigError):
+            assert read_configs(folder) == config, changed
+    file.write_text("[" * 10**5)
+    with pytest.raises(ConfigError, match="is not JSON: it nests too deep"):
+        read_configs(folder)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ConfigError, match="it is no regular file"):
+        read_configs(folder)

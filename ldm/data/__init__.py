@@ -51,6 +51,7 @@ class DataConfig:
     """Radiographs with captions: files, phantoms, or both."""
 
     path: str | None = None  # a folder, a CSV or phantoms:N:SEED:region=knee; null: chest phantoms
+    root: str | None = None  # the folder that a table's films may lie in; null: the table's own
     split: str | None = "train"  # rows of the CSV with this `split`, where it has that column
     sources: tuple[DataSource, ...] = ()  # several, in the place of `path`
     balance: float = 0.5  # a group of n images of a source is drawn as often as n^balance

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import zlib
+from collections import Counter
 from pathlib import Path
 
 from ldm.config import ConfigError
@@ -45,7 +46,8 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
     mark = max(",;\t|", key=first.count)
     lines = io.StringIO(text, newline="")
     reader = csv.reader(lines, delimiter=mark, skipinitialspace=True, strict=True)
-    found, short = [], 0
+    short, long = 0, list[int]()
+    found: list[dict[str, str]] = []
     try:
         header = _names(next(reader, []), path)
         for cells in filter(None, reader):
@@ -56,11 +58,15 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
                     'put text with a comma in "quotes"'
                 )
             short += len(values) < len(header)
+            long += [len(found) + 2] if any("\n" in value for value in values) else []
             found.append({**dict.fromkeys(header, ""), **dict(zip(header, values, strict=False))})
     except csv.Error as error:
         raise ConfigError(
             f"cannot read {path}, line {reader.line_num}: {error}; look for a quotation mark"
         ) from error
+    if long:
+        what = "%s: %d rows go over several lines, the first is row %d; check its quotation marks"
+        log.warning(what, path, len(long), long[0])
     if short:
         log.warning("%s: %d rows have fewer cells than the header; the rest is empty", path, short)
     return found
@@ -74,7 +80,8 @@ def _names(cells: list[str], path: Path) -> list[str]:
     names = [name or f"column {place}" for place, name in enumerate(names, start=1)]
     own = {name: folded(name) for name in names if folded(name) in SPELLINGS["own"]}
     ours = [name if own.get(name) in (None, *names) else own[name] for name in names]
-    if twice := sorted({name for name in ours if ours.count(name) > 1}):
+    count = Counter(map(folded, ours))
+    if twice := [name for name in ours if count[folded(name)] > 1]:
         raise ConfigError(f"{path} has several columns {twice[0]!r}; rename or delete all but one")
     return ours
 

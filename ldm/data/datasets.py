@@ -20,6 +20,7 @@ from ldm.data.image_sets import LabelledImages, PhantomSet, named_phantoms
 from ldm.data.phantom import BODY_FINDINGS, FINDINGS, captions
 from ldm.data.phantom.selection import select
 from ldm.pictures import image_files
+from ldm.system import cli
 from ldm.system.atomic import digest
 from ldm.vae import VAE
 
@@ -226,6 +227,8 @@ def collect(picks: Sequence[tuple[Dataset, Tensor]], generator: torch.Generator)
 
 def configured_phantoms(config: DataConfig) -> list[phantom.Phantom]:
     """The phantoms of a run's seeds, without the findings that it excludes."""
+    if config.phantoms > cli.LARGEST:
+        raise ConfigError(f"data.phantoms must be at most {cli.LARGEST}, got {config.phantoms}")
     seeds = range(config.phantom_seed, config.phantom_seed + config.phantoms)
     return select(seeds, {}, excluded_phantoms(config))
 

@@ -41,7 +41,7 @@ def read_rows(source: Path, config: DataConfig) -> tuple[list[Row], FilmCount]:
         dicom_files.parse_window(config.window)  # raises
     count = FilmCount()
     if tables := [source] if is_table(source) else published_sets.tables_of(source):
-        rows, find = _table_rows(source, tables, count)
+        rows, find = _table_rows(source, tables, config, count)
         kept = _usable(rows, source, config, find, count)
     else:
         kept = _folder_rows(source, config, count)
@@ -57,7 +57,7 @@ def read_rows(source: Path, config: DataConfig) -> tuple[list[Row], FilmCount]:
 
 
 def _table_rows(
-    source: Path, tables: list[Path], count: FilmCount
+    source: Path, tables: list[Path], config: DataConfig, count: FilmCount
 ) -> tuple[list[tuple[int, Row]], Finder]:
     """The rows of tables in our columns, each with its number, and what finds their files."""
     kept: list[tuple[int, Row]] = []
@@ -82,7 +82,9 @@ def _table_rows(
         kept += [(number if numbered else 0, row) for number, row in enumerate(rows, start=2)]
     count.notes += [f"by {tables[0].name}"] if tables[0] != source else []
     count.notes += [f"recognised as {published}"] if published else []
-    return kept, _finder(root if published else tables[0].parent, everywhere=bool(published))
+    root = root if published else tables[0].parent
+    limit = config.root or os.environ.get("LDM_DATA_ROOT") or root
+    return kept, _finder(root, bool(published), limit)
 
 
 def _own_rows(table: Path, rows: list[Row], count: FilmCount) -> list[Row]:
@@ -155,13 +157,15 @@ def _report_caption(path: Path | None) -> str:
     return labelled_reports.impression(text) or labelled_reports.findings(text) or ""
 
 
-def _finder(root: Path, everywhere: bool) -> Finder:
+def _finder(root: Path, everywhere: bool, limit: str | Path) -> Finder:
     """A function from a name in a table to its file and how it was found, or why there is none.
 
     Names may have \\ for / (Windows), a path of another machine before them, or another Unicode
     form (macOS decomposes umlauts).
     everywhere: in any folder below `root`, and perhaps without its suffix
+    limit: a folder; what a table names outside of it, by .. or a whole path, is not read
     """
+    limit = os.path.abspath(limit)
 
     def form(name: str) -> str:
         return "/" + unicodedata.normalize("NFC", name)
@@ -186,16 +190,21 @@ def _finder(root: Path, everywhere: bool) -> Finder:
             len(parts) - 1 if parts[0] == "" or parts[0].endswith(":") else min(len(parts) - 1, 2)
         )
         tails = [name, plain, *("/".join(parts[start:]) for start in range(1, last))]
+        outside = False
         for place in (folder / tail for tail in tails for folder in (root, root / "images")):
             # os.path, because Path.is_file raises for names that are too long
             if os.path.isfile(place):
-                return place, "" if place.as_posix().endswith(plain) else "by the end of the path"
+                how = "" if place.as_posix().endswith(plain) else "by the end of the path"
+                if Path(os.path.abspath(place)).is_relative_to(limit):
+                    return place, how
+                outside = True
         paths = listed()[form(parts[-1])] if name and (everywhere or not name.isascii()) else []
         if len(parts) > 1:
             paths = [path for path in paths if form(path.as_posix()).endswith(form(plain))]
         if len(paths) == 1:
             return paths[0], "by file name"
-        return None, "found in several places" if paths else "not found"
+        absent = "outside of the table's folder (see data.root)" if outside else "not found"
+        return None, "found in several places" if paths else absent
 
     return find
 

@@ -159,11 +159,11 @@ def named_phantoms(source: str, exclude: Sequence[str] = ()) -> list[phantom.Pha
     phantoms:N:FIRST_SEED:region=hand+knee,view=lateral are pictures of those regions from that
     side; `phantom.selection` has the settings. Raises ConfigError.
     """
-    match = re.fullmatch(r"phantoms:0*([1-9]\d*)(?::(\d+)(?::(\w+=.+))?)?", source)
+    match = re.fullmatch(r"phantoms:0*([1-9]\d{0,5})(?::(\d{1,18})(?::(\w+=.+))?)?", source)
     if not match:
         raise ConfigError(
-            "expected phantoms:N, phantoms:N:FIRST_SEED or phantoms:N:FIRST_SEED:region=hand+knee, "
-            f"got {source!r}"
+            "expected phantoms:N, N below a million, phantoms:N:FIRST_SEED or "
+            f"phantoms:N:FIRST_SEED:region=hand+knee, got {source!r}"
         )
     first = int(match[2] or UNSEEN)
     try:

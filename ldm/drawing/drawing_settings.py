@@ -73,6 +73,10 @@ class DrawingSettings:
                 f"cannot draw {self.n} images of {len(self.prompts)} prompts from index "
                 f"{self.start}; give 1 or more of each and an index of 0 or more"
             )
+        if len(self.indices) > cli.LARGEST:
+            raise ConfigError(f"draw at most {cli.LARGEST:,} images, and the rest from --start on")
+        if self.batch and self.size and len(self.batch) > self.at_once(*self.size):
+            raise ConfigError(f"{len(self.batch)} images of this size are not drawn at once")
         batch = self.indices if self.batch is None else self.batch
         if self.indices.start < batch.start or self.indices.stop > batch.stop:
             raise ConfigError(f"images {self.indices} are not in their batch, {batch}")
@@ -86,6 +90,11 @@ class DrawingSettings:
     def indices(self) -> range:
         """The image indices, one for each picture."""
         return range(self.start, self.start + self.n * len(self.prompts))
+
+    @staticmethod
+    def at_once(width: int, height: int) -> int:
+        """How many images of a size are drawn together."""
+        return max(1, PIXELS_AT_ONCE // (width * height))
 
     def path(self, folder: Path, index: int) -> Path:
         """Where picture `index` is written to."""
@@ -118,7 +127,7 @@ class DrawingSettings:
         """The image indices drawn together."""
         if self.batch is not None:
             return [self.batch]
-        many = max(1, PIXELS_AT_ONCE // (sampling.height * sampling.width))
+        many = self.at_once(sampling.width, sampling.height)
         return [self.indices[i : i + many] for i in range(0, len(self.indices), many)]
 
 
@@ -227,6 +236,8 @@ def recall(path: str | Path) -> DrawingSettings:
         values = {}
         for key, entry in PNG_TEXT.items():
             if key in text or not entry.optional:
+                if not text[key].replace("\n", "").isprintable():
+                    raise ValueError(f"{key} contains characters that are not text")
                 values[entry.field] = entry.read(text[key])
         shown = values.pop("indices")
         return DrawingSettings(n=len(shown) // len(values["prompts"]), start=shown.start, **values)

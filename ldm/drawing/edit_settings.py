@@ -47,6 +47,8 @@ class Edit:
             raise ConfigError(f"{' and '.join(asked)} are different edits; give one of them")
         if (self.canvas is None) != (self.at is None):
             raise ConfigError("--canvas WxH and --at X,Y go together: how large, and where on it")
+        if not (self.invert or "").isprintable():
+            raise ConfigError("--invert contains characters that are not text")
         if self.strength is not None and not 0 < self.strength <= 1:
             raise ConfigError(f"--strength must be above 0 and at most 1, got {self.strength}")
         if (self.grow is not None or self.invert_mask is not None) and self.mask is None:

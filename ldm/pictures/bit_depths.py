@@ -16,8 +16,8 @@ WHITE_IS_ZERO = 0
 DEPTHS = (8, 10, 12, 14)  # bits of detectors whose levels are kept in 16
 MOST_PIXELS = int(os.environ.get("LDM_MAX_PIXELS") or 178_956_970)  # more would fill the memory
 TOO_LARGE = (
-    f"it has more pixels than the limit, {MOST_PIXELS:,}; if they are meant, set LDM_MAX_PIXELS in "
-    "the environment to width times height"
+    f"it has {{:,}} pixels, more than the limit, {MOST_PIXELS:,}; if they are meant, set "
+    "LDM_MAX_PIXELS in the environment to width times height"
 )
 NO_CT = "data.window not applied, as it is no CT in DICOM"
 guesses: Counter[str] = Counter()  # {rule: files read by it, as they do not say what is white}

@@ -50,8 +50,8 @@ def levels(path: str | Path, frame: int | None = None, window: str | None = None
         if "Rows" not in ds or not any(name in ds for name in ("PixelData", "FloatPixelData")):
             kind = re.fullmatch("[A-Z]{2,16}", str(ds.get("Modality")))
             raise PictureError(f"it holds no picture ({kind[0] if kind else 'of no modality'})")
-        if int(ds.Rows) * int(ds.Columns) > bit_depths.MOST_PIXELS:
-            raise PictureError(bit_depths.TOO_LARGE)
+        if (area := int(ds.Rows) * int(ds.Columns)) > bit_depths.MOST_PIXELS:
+            raise PictureError(bit_depths.TOO_LARGE.format(area))
         bit_depths.check_frame(int(ds.get("NumberOfFrames") or 1), frame)
         _take_groups(ds, frame or 0)
         pixels = _decoded(ds, frame or 0)

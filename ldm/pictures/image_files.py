@@ -4,6 +4,7 @@ A file is what its content says, whatever its name; it is turned as its EXIF say
 """
 
 import io
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -159,7 +160,7 @@ def _read_file(path: str | Path, frame: int | None = None) -> Image.Image:
 
 def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, Image.DecompressionBombError):
-        return bit_depths.TOO_LARGE
+        return bit_depths.TOO_LARGE.format(int(re.findall(r"\d+", str(error))[0]))
     if isinstance(error, UnidentifiedImageError):
         from ldm.system import downloads
 

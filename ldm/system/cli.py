@@ -191,16 +191,16 @@ def checked(what: str, read: Callable[[str], T], fits: Callable[[T], bool]) -> C
     return read_and_check
 
 
-LARGEST = 10**9  # of counts and indices; far larger ones overflow
+LARGEST = 10**6  # of counts, which fill the memory
 finite = checked("a finite number", float, math.isfinite)
 
 
-def whole(minimum: int | None = None) -> Callable[[str], int]:
-    """For argparse: reads a whole number, from `minimum` to LARGEST if a minimum is given."""
+def whole(minimum: int | None = None, most: int = LARGEST) -> Callable[[str], int]:
+    """For argparse: reads a whole number, from `minimum` to `most` if a minimum is given."""
     if minimum is None:
         return checked("a whole number", int, lambda value: True)
     read = checked(f"a whole number of {minimum} or more", int, lambda value: value >= minimum)
-    return checked(f"at most {LARGEST}", read, lambda value: value <= LARGEST)
+    return checked(f"at most {most}", read, lambda value: value <= most)
 
 
 def size(text: str) -> tuple[int, int]:

@@ -203,7 +203,7 @@ def load_checkpoint(
 
 # settings that may change when a run goes on
 # the content of the paths is compared instead
-FREE = {"data.cache", "data.path", "data.sources.path", "model.path"}
+FREE = {"data.cache", "data.path", "data.root", "data.sources.path", "model.path"}
 # these change rounding alone
 FREE |= {f"train.{n}" for n in ("device", "attention", "compile", "unfold")}
 FREE |= {"train.update_in_backward", "train.checkpointing"}  # these change memory alone

@@ -5,6 +5,7 @@ Only SD v1's settings are understood; one that would change the network is an er
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,11 @@ def read_configs(folder: Path) -> ModelConfig:
                 "final_alpha_bar": "one" if steps.get("set_alpha_to_one", False) else "first",
             },
             "scale_factor": vae.get("scaling_factor", ModelConfig.scale_factor),
-            "image_size": unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1),
+            "image_size": unet["sample_size"],
         }
-        return from_dict(ModelConfig, values)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        config = from_dict(ModelConfig, values)
+        return replace(config, image_size=config.image_size * config.vae.factor)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be used: {error}"
         raise ConfigError(f"a config.json in {folder} {what}") from error
 
@@ -131,7 +133,7 @@ def _heads(unet: Settings) -> dict[str, int]:
     heads = unet["attention_head_dim"]
     if not isinstance(heads, list):
         return {"heads": heads}
-    if not all(isinstance(number, int) and number > 0 for number in heads):
+    if not all(isinstance(number, int) and 0 < number < 65536 for number in heads):
         raise ValueError(f"attention_head_dim is {heads}")
     widths = {
         width / number for width, number in zip(unet["block_out_channels"], heads, strict=True)
