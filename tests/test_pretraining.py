@@ -111,6 +111,27 @@ def test_a_decoder_learns_alone_for_the_latents_that_a_unet_knows(chain, tmp_pat
     assert not torch.equal(new.decode(latents), old.decode(latents))
 
 
+def test_a_picture_is_told_from_the_denial_of_what_it_shows(chain, monkeypatch) -> None:
+    """The cross-entropy of two similarities over the temperature, by hand; no pair, no loss."""
+    run = load_run(chain / "text.yaml", ["method.denied=[fracture]", "method.temperature=0.5"])
+    method = build_method(run)
+    batch = Batch(
+        torch.zeros(2, 1, 8, 8), ["a hand", "a foot"], ["a", "b"], [{"fracture": True}, {}]
+    )
+    vectors = {True: [0.0, 3.0], False: [2.0, 0.0]}  # of a denial, and of what shows the fracture
+
+    def embed(texts):
+        return torch.tensor([vectors["," in text] for text in texts])
+
+    monkeypatch.setattr(method, "embed_captions", embed)
+    pictures = torch.tensor([[0.6, 0.8], [1.0, 0.0]])
+    loss, figures = method.denial_loss(batch, pictures, rng.generator(0))
+    assert loss.item() == pytest.approx(math.log(1 + math.exp((0.8 - 0.6) / 0.5)))
+    assert figures == {"told apart": 0.0}
+    nothing = method.denial_loss(batch._replace(findings=[{}, {}]), pictures, rng.generator(0))
+    assert nothing == (0, {})
+
+
 def test_the_diffusion_loss_of_a_perfect_network_is_zero(unet_run, monkeypatch) -> None:
     """A U-Net that returns the target itself has loss 0; one that returns 0, its mean square."""
     method = TrainUNet(unet_run)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ldm.data.row_captions import caption
+from ldm.data.row_captions import caption, contrast
 
 KNEE = {
     "region": "knee",
@@ -75,3 +75,20 @@ def test_age_and_sex_are_said_together(age: str, who: str) -> None:
     texts = [text for text in wordings({**FILM, "age": age}) if "year old" in text]
     assert texts
     assert all(who in text and ("woman" in text or "female" in text) for text in texts)
+
+
+def test_a_contrast_differs_by_the_side_or_by_a_denial() -> None:
+    """The true caption stands first; the other says the opposite of it, and only that."""
+    known, asked = {"pneumothorax": True, "fracture": False}, ["pneumothorax", "fracture"]
+    pairs = {contrast("x-ray of the left hand, in pain", known, asked, 7919 * i) for i in range(99)}
+    assert ("x-ray of the left hand, in pain", "x-ray of the right hand, in pain") in pairs
+    for true, false in pairs:
+        if "pain" not in true:
+            denied = [
+                any(f" {word} " in text for word in ("no", "without")) for text in (true, false)
+            ]
+            assert denied == ([False, True] if "pneumothorax" in true else [True, False])
+            assert true.split()[-1] == false.split()[-1]
+            assert true.startswith("x-ray of the left hand")
+    assert {true.split()[-1] for true, _ in pairs} == {"pain", *asked}
+    assert contrast("x-ray of a hand", {"pneumothorax": True}, ["fracture"], 1) == ()

@@ -1,12 +1,16 @@
 """Captions in many wordings, from a row's region, modality, view, side, age, sex and labels."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from ldm.data.phantom import captions
 
 WORDS = json.loads(Path(__file__).with_name("row_captions.json").read_text(encoding="utf-8"))
+T = TypeVar("T")
+SIDES = {"left": "right", "right": "left"}
 
 
 class Choices:
@@ -15,7 +19,7 @@ class Choices:
     def __init__(self, number: int) -> None:
         self.number = number
 
-    def one(self, options: Sequence[str]) -> str:
+    def one(self, options: Sequence[T]) -> T:
         self.number, digit = divmod(self.number, len(options))
         return options[digit]
 
@@ -57,6 +61,29 @@ def caption(row: Mapping[str, str], known: Mapping[str, bool], wording: int) -> 
     if denied and denied[0]:
         text += ", " + pick.one(WORDS["negated"]).format(denied[0])
     return text
+
+
+def contrast(
+    text: str, known: Mapping[str, bool], asked: Sequence[str], number: int
+) -> tuple[str, ...]:
+    """A true and a false caption that differ by the side, or by a denial of one of `asked`.
+
+    text: the image's caption;  number: which of the possible pairs;  () if there is none
+    """
+    pick = Choices(number)
+    swapped = re.sub("left|right", lambda match: SIDES[match[0]], text)
+    if pick.one(["side", "finding"]) == "side" and swapped != text:
+        return text, swapped
+    there = [finding for finding in asked if known.get(finding) is True]
+    absent = [finding for finding in asked if known.get(finding) is False]
+    several = pick.one([some for some in (there, absent) if some] or [there])
+    if not several:
+        return ()
+    finding = pick.one(several)
+    kind = re.split(r",| (?:with|showing|demonstrating|without|no) ", text)[0]
+    says = f"{kind} {pick.one(WORDS['present'])}", f"{kind}, {pick.one(WORDS['negated'])}"
+    true, false = says if known[finding] else says[::-1]
+    return true.format(finding), false.format(finding)
 
 
 def _present(labels: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ Each method writes every part it knows into one file: the VAE alone, then VAE an
 three. `model.path` names the file before it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch.func import functional_call
 from ldm import rng
 from ldm.clip import TextEncoder, tokenizer
 from ldm.config import ConfigError, from_dict
+from ldm.data import row_captions
 from ldm.data.augmentation import crop
 from ldm.data.datasets import Batch, check_shares, open_datasets
 from ldm.loss import (
@@ -173,6 +175,7 @@ class TextOptions:
     channels: int = 32  # of its first layer
     temperature: float = 0.07
     tokens: bool = True  # are their vectors trained? Not where another model shares the table
+    denied: tuple[str, ...] = ()  # findings to tell from their denial; the sides are told apart too
 
 
 class TrainText(PartTraining):
@@ -199,10 +202,7 @@ class TrainText(PartTraining):
         self.module: nn.ModuleDict = nn.ModuleDict({"text": text, "image": image})
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        text: TextEncoder = self.module["text"]  # type: ignore[assignment]  # as built above
-        tokens = text.tokenize(batch.captions, log_dropped=False).to(self.parts.device)
-        ends = (tokens == tokenizer().eot_token_id).int().argmax(dim=1)  # the first end-of-text
-        prompts = text(tokens)[torch.arange(len(tokens)), ends]  # [B, D]
+        prompts = self.embed_captions(batch.captions)  # [B, D]
         small = F.interpolate(batch.images, self.options.pixels, mode="bilinear", antialias=True)
         pictures = self.module["image"](small)  # [B, D]
         equal = torch.tensor([[a == b for b in batch.captions] for a in batch.captions]).float()
@@ -212,7 +212,37 @@ class TrainText(PartTraining):
                 prompts.float(), pictures.float(), equal, self.options.temperature
             )
         right = equal[torch.arange(len(equal)), logits.argmax(dim=1)].mean()
-        return loss, {"accuracy": right.item()}
+        figures = {"accuracy": right.item()}
+        if self.options.denied:
+            more, found = self.denial_loss(batch, pictures.float(), generator)
+            loss, figures = loss + more, figures | found
+        return loss, figures
+
+    def denial_loss(
+        self, batch: Batch, pictures: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Which of two captions that differ by a denial, or by the side, is the picture's?"""
+        numbers = torch.randint(1 << 30, (len(batch.captions),), generator=generator).tolist()
+        rows = zip(batch.captions, batch.findings, numbers, strict=True)
+        pairs = [row_captions.contrast(c, known, self.options.denied, n) for c, known, n in rows]
+        of = [i for i, pair in enumerate(pairs) if pair]
+        if not of:
+            return pictures.new_zeros(()), {}
+        texts = self.embed_captions([text for pair in pairs for text in pair]).float()
+        with torch.autocast(self.parts.device.type, enabled=False):
+            texts = F.normalize(texts, dim=1).reshape(len(of), 2, -1)
+            seen = F.normalize(pictures[of], dim=1)[:, None]
+            logits = (texts * seen).sum(dim=2) / self.options.temperature  # the true caption first
+            loss = F.cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.int64))
+        return loss, {"told apart": (logits[:, 0] > logits[:, 1]).float().mean().item()}
+
+    def embed_captions(self, captions: Sequence[str]) -> Tensor:
+        """[B, D], the states of the end-of-text tokens; causal, so what follows them is left out"""
+        text: TextEncoder = self.module["text"]  # type: ignore[assignment]  # as built above
+        tokens = text.tokenize(captions, log_dropped=False).to(self.parts.device)
+        ends = (tokens == tokenizer().eot_token_id).int().argmax(dim=1)  # the first end-of-text
+        states = text(tokens[:, : int(ends.max()) + 1])
+        return states[torch.arange(len(tokens)), ends]
 
     def save(self, path: Path) -> None:
         self.parts.save(path, "text", self.module["text"])
