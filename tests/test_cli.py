@@ -53,7 +53,7 @@ def test_leaving_takes_no_search_for_garbage() -> None:
 
 
 def python(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    """What a program that has imported `cli` writes; `{OUT}` at its end sends stdout elsewhere."""
+    """What a program that has imported `cli` writes."""
     line = [sys.executable, "-c", f"import logging\nfrom ldm.system import cli\n{program}"]
     return subprocess.run([*line, *arguments], capture_output=True, env=os.environ | environment)
 

@@ -92,7 +92,8 @@ def _text(path: Path) -> str:
         if path.suffix == ".gz":
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot read {path}: {reason}") from error
     marked = content[:2] in (b"\xff\xfe", b"\xfe\xff")  # the byte-order mark of UTF-16
     for encoding in ("utf-16",) if marked else ("utf-8-sig", "cp1252"):
         try:
