@@ -36,7 +36,8 @@ from typing import NamedTuple
 from tests.fuzz_damage import NAMES, WORDS, Damage, spoil
 
 FAULTS = ("traceback", "hang", "memory", "control", "line", "leftover", "outside", "silent")
-SECONDS, BYTES, CHARACTERS = 20, 2 * 10**9, 300  # no case takes more, and no line is longer
+SECONDS, BYTES, CHARACTERS = 20, 2 * 10**9, 300  # no case takes more, no refusal is longer
+LOGGED = 1_030  # characters of a line of the log, at most
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = ["weights", "configs", "adapters", "runs", "caches", "trainings", "prompts", "tables"]
 FAMILIES += ["images", "recalled", "dicom", "readers", "outpainting", "reports"]
@@ -200,13 +201,12 @@ def run(work: Callable[[], int], log: Path, seconds: int = 0, memory: int = 0) -
 def faults(program: str, result: Result) -> list[str]:
     """Those of FAULTS that a status, printed text and memory show."""
     lines, hung = result.err.splitlines(), result.status == -signal.SIGALRM
-    ours = re.compile(rf"{re.escape(program)}[\w -]*: .{{,{CHARACTERS}}}")
+    ours, refused = re.compile(rf"{re.escape(program)}[\w -]*: "), result.status == 2
     crash = not hung and (result.status not in (0, 2) or "Traceback" in result.err)
-    odd = [c for c in result.out + result.err if not c.isprintable() and c not in "\n"]
-    long = any(
-        not ours.fullmatch(line[: CHARACTERS + 1]) or len(line) > CHARACTERS for line in lines
-    )
-    line = not hung and not crash and (long or (result.status == 2 and not lines))
+    odd = [c for c in result.out + result.err if not c.isprintable() and c != "\n"]
+    long = any(len(line) > LOGGED for line in lines)
+    long |= refused and not 0 < len("".join(lines[-1:])) <= CHARACTERS
+    line = not hung and not crash and (long or not all(map(ours.match, lines)))
     flags = crash, hung, result.bytes > BYTES, odd, line
     return [name for name, flag in zip(FAULTS, flags, strict=False) if flag]
 
