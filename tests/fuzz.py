@@ -6,6 +6,7 @@ Case i of a family and a seed is always the same: a whole input of `fuzz_inputs.
 damaged, or its command changed. Cases run in forks of this process, which has imported everything,
 one in a hundred as a command of its own. Prints a table by family; a case at fault is kept in
 OUT/kept, with what it read and printed, and `sh command.sh` there runs it again.
+REUSE=1 keeps the whole inputs of the run before.
 """
 
 import argparse
