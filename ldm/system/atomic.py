@@ -34,7 +34,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     Windows and some network file systems have no such lock, which a warning says.
     """
-    with (folder / "lock").open("a") as file:
+    with (folder / "lock").open("a+") as file:
         try:
             import fcntl
 
