@@ -162,6 +162,9 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
             near = difflib.get_close_matches(str(key), hints, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(hints)}"
             raise ConfigError(f"unknown setting {f'{start}{key}'!r}; {hint}")
+    for f in dataclasses.fields(cls):  # type: ignore[arg-type]  # cls is a dataclass
+        if f.default is f.default_factory is dataclasses.MISSING and f.name not in values:
+            raise ConfigError(f"{start}{f.name} is missing")
     return cls(**{k: _convert(hints[k], v, f"{start}{k}") for k, v in values.items()})
 
 

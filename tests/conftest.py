@@ -241,8 +241,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(folder / "model.safetensors", config, parts)
 
 
-@pytest.fixture(scope="session")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_encoder(folder: Path) -> Path:
     """A BERT with random weights that knows the words of phantoms and single letters."""
     texts = open_texts(DataConfig(phantoms=40)).train
     known = sorted({word for text in texts for word in words(text)} - set(ascii_lowercase))
@@ -250,9 +249,13 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = {"width": 16, "layers": 1, "heads": 2, "feedforward": 32}
     torch.manual_seed(0)
     bert = Bert(BertConfig(vocab_size=len(vocab), context_length=100, **sizes))
-    folder = tmp_path_factory.mktemp("encoder")
     save_bert(folder, bert, WordPiece(vocab))
     return folder
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture(scope="session")

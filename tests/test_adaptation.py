@@ -250,7 +250,7 @@ def test_small_files_of_another_model_are_refused(
         ({"prior_weight": -1}, "method.prior_weight must be 0"),
         ({"kinds": [{"finding": "Effusion", "images": 99}]}, "asks for 99 images with pleural"),
         ({"train": "lora", "rank": 0}, "rank"),
-        ({"prior_weight": float("nan")}, "method.prior_weight must be 0"),
+        ({"prior_weight": float("nan")}, "method.prior_weight must be a finite number"),
         ({"drop_caption": 10}, "method.drop_caption must be from 0 to 1, got 10"),
         ({"variants": 0}, "method.variants must be 1"),
         ({"prompt": "a chest xray"}, "'a chest xray', which has no {} where the suffixes"),

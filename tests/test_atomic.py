@@ -42,6 +42,17 @@ def of(process: int) -> str:
     return atomic.unfinished().replace(str(os.getpid()), str(process), 1)
 
 
+def test_a_pipe_or_a_device_does_not_become_a_file(tmp_path: Path) -> None:
+    """`convert IN /dev/null` would replace it for everybody, where root gives the command."""
+    os.mkfifo(tmp_path / "pipe")
+    with (
+        pytest.raises(IsADirectoryError, match="pipe: it is no regular file"),
+        atomic.whole_file(tmp_path / "pipe") as path,
+    ):
+        path.touch()
+    assert (tmp_path / "pipe").is_fifo()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="nobody tells whether a process lives")
 def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     """Their files and folders; not those of a living process, nor what others call .partial."""

@@ -5,7 +5,6 @@ Each file is made here; what a viewer shows is a ramp, dark on the left and abov
 
 import io
 import logging
-import random
 import struct
 import zlib
 from pathlib import Path
@@ -240,36 +239,3 @@ def test_a_label_map_is_a_mask(
     found = read_mask(tmp_path / "m.png", np.zeros((32, 32, 1), np.uint8))
     assert np.array_equal(found[..., 0], np.where(mask > 0, 255, 0))
     assert "m.png is nearly black: a label map" in caplog.text
-
-
-FUZZED = {"png": "png", "jpg": "jpeg", "webp": "webp", "tiff": "tiff", "bmp": "bmp"}
-FUZZED |= {"jp2": "jpeg2000", "gif": "gif", "pgm": "ppm"}
-
-
-def test_fuzzed_files_are_read_or_refused(tmp_path: Path) -> None:
-    """300 pictures with bytes changed, cut out or repeated: pixels, or ValueError with the name."""
-    luck, read, told = random.Random(0), 0, []
-    for number in range(300):
-        form, content = list(FUZZED)[number % 8], io.BytesIO()
-        Image.fromarray(RAMP).save(content, FUZZED[form])
-        data = bytearray(content.getvalue())
-        for _ in range(luck.choice((1, 4, 16))):
-            at = luck.randrange(len(data))
-            if (change := luck.random()) < 0.7:
-                data[at] = luck.randrange(256)
-            elif change < 0.85:
-                del data[at : at + luck.randrange(1, 40)]
-            else:
-                data[at:at] = data[at : at + 20]
-            data = data or bytearray(1)
-        path = tmp_path / f"{number}.{form}"
-        path.write_bytes(data)
-        try:
-            read += bool(torch.isfinite(image_files.load(path)).all())
-        except ValueError as error:
-            told.append(str(error))
-            named = str(path) in told[-1] and "\n" not in told[-1]
-            told += [] if named else ["without its name"]
-    assert "without its name" not in told
-    assert read + len(told) == 300
-    assert 30 < read < 270, "some survive and some do not"

@@ -71,6 +71,7 @@ def test_given_settings_arrive_and_the_rest_keep_their_defaults() -> None:
         ({"data": {"path": 1}}, "data.path must be str, got 1"),
         ({"data": {"exclude": "edema"}}, "data.exclude must be a list, got 'edema'"),
         ({"data": {"exclude": ["edema", 2]}}, "data.exclude[1] must be str, got 2"),
+        ({"data": {"sources": [{"share": 1}]}}, "data.sources[0].path is missing"),
         ({"method": [1]}, "method must be dict, got [1]"),
     ],
 )

@@ -1,7 +1,6 @@
 """DICOM read: the levels of pydicom's own path, or the reason; nothing of a patient leaves."""
 
 import logging
-import random
 import sys
 from pathlib import Path
 
@@ -250,24 +249,6 @@ def test_an_error_says_nothing_that_a_damaged_head_says(tmp_path: Path, name: st
     with pytest.raises(ValueError, match="cannot read the DICOM") as error:
         levels(tmp_path / "x")
     assert "DOE" not in str(error.value)
-
-
-def test_fuzzed_dicom_is_read_or_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """100 files with bytes changed or cut: pixels, or one line with the name; pydicom is silent."""
-    luck, told = random.Random(0), []
-    sources = [path for path in SHIPPED if path.stat().st_size < 60_000]
-    for _ in range(100):
-        data = bytearray(luck.choice(sources).read_bytes())
-        for _ in range(luck.choice((1, 8, 64))):
-            data[luck.randrange(132, len(data))] = luck.randrange(256)
-        (tmp_path / "x.dcm").write_bytes(data[: luck.choice((len(data), len(data) // 2))])
-        try:
-            assert image_files.load(tmp_path / "x.dcm").isfinite().all()
-        except ValueError as error:
-            told.append(str(error))
-    assert 20 < len(told) < 95
-    assert all("x.dcm: " in line and "\n" not in line for line in told)
-    assert not caplog.records
 
 
 def sequence(**said: object) -> "pydicom.Sequence":

@@ -151,6 +151,7 @@ def test_a_share_of_a_lora_and_two_loras_add_up(tmp_path: Path, pipe) -> None:
             "of one rank",
         ),
         ({f"unet.{BLOCK}attn1.to_q.lora_{x}.weight": (4,) for x in "AB"}, "of one rank"),
+        ({}, "it holds no matrix"),
         ({f"unet.{BLOCK}attn1.to_q.lora_{x}.weight": (0, 0) for x in "AB"}, "of one rank"),
         (
             {f"unet.{BLOCK}attn1.to_q.lora_{x}.weight": (3, 3) for x in "AB"},
@@ -164,6 +165,15 @@ def test_what_is_no_lora_of_this_model_changes_nothing(tmp_path: Path, pipe, con
     with pytest.raises(ValueError, match=said):
         adapters.apply(pipe, loras=[str(tmp_path / "x.safetensors")])
     assert_same(weights(pipe), before)
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 2, 2)])
+def test_a_lora_of_ours_with_matrices_that_are_none_is_refused(tmp_path: Path, pipe, shape) -> None:
+    layer = next(n for n, m in pipe.unet.named_modules() if isinstance(m, torch.nn.Linear))
+    tensors = {f"{layer}.{which}": torch.zeros(shape) for which in ("down", "up")}
+    adapters.save(tmp_path / "x.safetensors", "lora", tensors, {"alpha": 1, "rank": 1})
+    with pytest.raises(ValueError, match="is of another model"):
+        adapters.apply(pipe, loras=[str(tmp_path / "x.safetensors")])
 
 
 @pytest.mark.parametrize(
@@ -272,6 +282,8 @@ def test_a_word_is_no_part_of_a_longer_one(pipe, prompt: str) -> None:
         ("list.pt", [torch.ones(2)], "it holds no table of tensors"),
         ("odd.pt", {"string_to_param": 3}, "it holds no word"),
         ("wide.safetensors", {"emb_params": torch.ones(1, 5)}, "of width 5, this text tower of"),
+        ("void.safetensors", {"emb_params": torch.ones(1, 0)}, "it holds no word but emb_params"),
+        ("number.pt", {3: torch.ones(1, 4)}, "it holds no word but 3"),
     ],
 )
 def test_what_is_no_word_is_refused(tmp_path: Path, pipe, name: str, content, said: str) -> None:

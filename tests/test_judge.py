@@ -19,6 +19,7 @@ from ldm.judging.judge import Judge, JudgeConfig, load_judge
 from ldm.training.methods.judge_training import balance, targets
 from ldm.training.trainer import Trainer
 from ldm.training.training_run import build_method, load_run
+from ldm.weights import adapters
 
 EFFUSION = "pleural effusion"
 FILMS = [  # collection, labels
@@ -182,3 +183,11 @@ def test_settings_that_do_not_fit_are_refused(tmp_path, films, override, message
     """
     with pytest.raises(ConfigError, match=message):
         build_method(load_run(config(tmp_path, films), [override]))
+
+
+@pytest.mark.parametrize("forged", [{"groups": 0}, {"channels": 2**63}], ids=str)
+def test_forged_sizes_of_a_judge_are_refused_at_once(tmp_path: Path, forged: dict) -> None:
+    """In one line, before any memory is taken."""
+    adapters.save(tmp_path / "judge.safetensors", "judge", {}, forged)
+    with pytest.raises(ValueError, match="cannot open the judge"):
+        load_judge(tmp_path / "judge.safetensors")

@@ -257,6 +257,8 @@ def broken(case: str, run: Path, start: Path, encoder: Path, folder: Path) -> tu
         model = export.save(folder / "other.safetensors", config, parts)
     if case == "other tensors":
         tensors["0.weight"] = tensors["0.weight"][:, :-1].contiguous()
+    if case == "endless":
+        facts["width"] = 2**63
     if case == "a head it lacks":
         facts["how"] = "projection"
     if case == "unknown level":
@@ -275,6 +277,7 @@ def broken(case: str, run: Path, start: Path, encoder: Path, folder: Path) -> tu
         ("other encoder", ["projects from the encoder", "train the projection again"]),
         ("other CLIP", ["projects to the text tower", "train it for this one"]),
         ("other tensors", ["holds other tensors"]),
+        ("endless", ["holds other tensors than its own settings say"]),
         ("a head it lacks", ["no projection head"]),
         ("unknown level", ["level is 'sentence'"]),
         ("a model", ["holds no projection", "configs/projection_document.yaml"]),

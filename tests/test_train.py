@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from ldm import rng
@@ -30,6 +30,7 @@ from ldm.training.training_run import (
     load_checkpoint,
     save_checkpoint,
 )
+from ldm.weights.export import write_safetensors
 
 
 class Line:
@@ -64,7 +65,7 @@ class Line:
         return "a line"
 
     def save(self, path: Path) -> None:
-        save_file(self.module.state_dict(), path)
+        write_safetensors(path, self.module.state_dict(), {})
 
 
 def run_config(out: Path, **train) -> RunConfig:
@@ -225,14 +226,30 @@ def test_a_second_training_in_a_folder_is_refused(tmp_path) -> None:
     assert alone == both
 
 
-@pytest.mark.parametrize("content", ["", "half"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path) -> None:
+    """Nobody writes to it; the checkpoint before is taken, and the log is an error."""
+    fit(run_config(tmp_path), stop_at=10)
+    for name in (training_run.NAME, "log.jsonl"):
+        (tmp_path / name).unlink()
+        os.mkfifo(tmp_path / name)
+    assert load_checkpoint(tmp_path)["step"] == 4
+    with pytest.raises(OSError, match="it is no regular file"):
+        training_run.read_log(tmp_path / "log.jsonl")
+    os.mkfifo(tmp_path / "below")
+    (tmp_path / "below").rename(tmp_path / "lock")
+    with atomic.locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("content", ["", "half", "a bit"])
 def test_damaged_weights_of_a_finished_run_are_written_again(tmp_path, caplog, content) -> None:
-    """Empty or cut short, they do not count as finished; the checkpoint still has them."""
+    """Empty, cut short or changed, they do not count; the checkpoint still has them."""
     fit(run_config(tmp_path))
     weights, whole = tmp_path / WEIGHTS, (tmp_path / WEIGHTS).read_bytes()
-    weights.write_bytes(whole[: len(whole) // 2] if content else b"")
+    turned = bytes([*whole[:-1], whole[-1] ^ 1])
+    weights.write_bytes({"half": whole[: len(whole) // 2], "a bit": turned}.get(content, b""))
     assert finished(run_config(tmp_path)) is None
-    assert "model.safetensors is damaged" in caplog.text
+    assert "; it is written again" in caplog.text
     assert fit(run_config(tmp_path)).steps == 0
     assert weights.read_bytes() == whole
 

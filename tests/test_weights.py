@@ -239,6 +239,11 @@ QUANT = "first_stage_model.quant_conv."
         ("lora.up", torch.ones(2), "holds lora.up, which the model has no"),
         (f"{QUANT}bias", torch.ones(7), rf"{QUANT}bias in .* is torch.float32 \[7\], expected"),
         (f"{QUANT}bias", torch.ones(8).int(), f"{QUANT}bias in .* is torch.int32"),
+        (
+            "model.diffusion_model.input_blocks.0.0.weight",
+            torch.ones(64),
+            "expected floating point",
+        ),
         (f"{QUANT}weight", torch.ones(64), f"{QUANT}weight in .* expected floating point"),
     ],
 )

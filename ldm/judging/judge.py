@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.blocks import group_norm
-from ldm.config import from_dict, to_dict
+from ldm.config import ConfigError, check_numbers, from_dict, to_dict
 from ldm.weights import adapters
 
 
@@ -22,6 +22,11 @@ class JudgeConfig:
     growth: int = 16  # channels that each layer adds
     blocks: tuple[int, ...] = (4, 6, 8, 6)  # layers of each
     groups: int = 4
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+        if not 0 < sum(self.blocks) <= 256:
+            raise ConfigError(f"the blocks {self.blocks} must have 1 to 256 layers together")
 
 
 class DenseLayer(nn.Module):
@@ -105,8 +110,9 @@ def load_judge(path: str | Path) -> Judge:
     """
     tensors, settings = adapters.load(path, "judge")
     try:
-        judge = Judge(from_dict(JudgeConfig, settings))
-        judge.load_state_dict(tensors)
+        with torch.device("meta"):  # which needs no memory, whatever the sizes
+            judge = Judge(from_dict(JudgeConfig, settings))
+        judge.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"cannot open the judge {path}: {str(error).splitlines()[0]}") from error
     return judge.eval()

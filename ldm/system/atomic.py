@@ -35,17 +35,20 @@ def locked(folder: Path) -> Iterator[None]:
 
     Windows and some network file systems have no such lock, which a warning says.
     """
-    with (folder / "lock").open("a") as file:
+    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)  # also of a pipe, without waiting
+    try:
         try:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             reason = f"another process is at work in {folder}; wait, or name another folder"
             raise OSError(reason) from error
         except (ImportError, OSError) as error:
             log.warning("%s cannot be locked (%s): start nothing else in it", folder, error)
         yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -54,8 +57,9 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     If anything fails (a full disk, an interrupt) nothing is left, and an older `path` stays.
     """
-    if path.is_dir():
-        raise IsADirectoryError(f"cannot write {path}: it is a folder")
+    if path.exists() and not path.is_file():  # /dev/null is not to become a file
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise IsADirectoryError(f"cannot write {path}: it is {what}")
     partial = path.with_name(f".{path.name}{unfinished()}")
     try:
         with named(path):

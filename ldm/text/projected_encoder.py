@@ -182,10 +182,13 @@ def replace_text(pipe: LatentDiffusion, path: str) -> None:
             f"{path} projects from the encoder {about.encoder_hash}, but {about.encoder} now holds "
             f"{found}; put the old one back, or train the projection again"
         )
-    projection = TextProjection(reader.width, about.width, about.layers, about.hidden)
     try:
-        projection.load_state_dict(tensors)
-    except RuntimeError as error:
+        if len(tensors) != 4 * about.layers + 2:
+            raise RuntimeError
+        with torch.device("meta"):  # which needs no memory, whatever the sizes
+            projection = TextProjection(reader.width, about.width, about.layers, about.hidden)
+        projection.load_state_dict({n: t.float() for n, t in tensors.items()}, assign=True)
+    except (RuntimeError, TypeError) as error:
         raise ValueError(f"{path} holds other tensors than its own settings say") from error
     if pipe.text.words:
         raise ValueError(f"{path} does not know {', '.join(pipe.text.words)}; use one or the other")

@@ -16,12 +16,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors import SafetensorError, safe_open
-
 from ldm.config import ConfigError, to_dict
 from ldm.data import DataConfig
 from ldm.system import atomic
-from ldm.system.cli import load_config
+from ldm.system.cli import load_config, regular
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +177,7 @@ def load_checkpoint(
     found, damage = [p for p in (folder / NAME, folder / PREVIOUS) if p.exists()], []
     for path in found:
         try:
-            compare_zip(path, path.stat().st_mtime_ns)  # which mapping does not
+            compare_zip(regular(path), path.stat().st_mtime_ns)  # which mapping does not
             state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
             steps = state["step"], state["config"]["train"]["steps"]
             if not all(isinstance(number, int) and number >= 0 for number in steps):
@@ -243,6 +241,8 @@ def refuse_other_config(folder: Path, before: dict[str, Any], now: dict[str, Any
 
 def finished(config: RunConfig) -> Path | None:
     """The weights of the run if it is finished: known before any data or model is read."""
+    from ldm.weights.checksums import compare  # imports torch
+
     folder = Path(config.train.out)
     now, weights = to_dict(config), folder / WEIGHTS
     state = load_checkpoint(folder, lambda s: refuse_other_config(folder, s["config"], now))
@@ -257,9 +257,9 @@ def finished(config: RunConfig) -> Path | None:
     if cut_off or spelled_otherwise or any(moved) or not weights.exists():
         return None
     try:
-        safe_open(weights, "pt")  # which compares the size with the head
-    except (OSError, SafetensorError) as error:
-        log.warning("%s is damaged (%s) and is written again", weights, error)
+        compare(weights)
+    except ValueError as error:
+        log.warning("%s; it is written again", error)
         return None
     log.info("%s is finished: %d steps, weights in %s", folder, state["step"], weights)
     return weights
@@ -319,8 +319,8 @@ class Log:
 def read_log(path: Path) -> list[dict[str, float]]:
     """The rows of a log; lines that are none, as one cut off by a crash, are left out."""
     rows: list[dict[str, float]] = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    for line in lines:
+    text = regular(path).read_text("utf-8", "replace") if path.exists() else ""
+    for line in (lines := text.splitlines()):
         with suppress(ValueError, RecursionError):
             if _is_row(row := json.loads(line)):
                 rows.append(row)

@@ -80,7 +80,7 @@ def read_words(path: str | Path) -> dict[str, Tensor]:
     try:
         content, said = foreign_adapters.open_small(file)
         if "word" in said:
-            return {cli.parse_json(said["word"])["word"]: content["vectors"]}
+            content = {cli.parse_json(said["word"])["word"]: content["vectors"]}
         return foreign_adapters.words_of(content, file.stem)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"cannot open {file} as a word: {error}") from error
@@ -102,8 +102,8 @@ def _add_lora(pipe: LatentDiffusion, path: Path, strength: float) -> dict[str, T
         changes = foreign_adapters.lora_changes(tensors, pipe.config, settings)
         parts = {"unet": pipe.unet, "text": pipe.text}
         foreign_adapters.add_changes(parts, changes, strength)
-    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
-        raise ValueError(f"{path} is of another model: {error}") from error
+    except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
+        raise ValueError(f"{path} is of another model: {error}") from error  # of any shape
     log.info("%s: a LoRA of %d layers", file.name, len(changes))
     alphas = [float(settings[n]) for n in sorted(settings) if n.endswith("lora_alpha")]
     return {**tensors, "lora_alpha": torch.tensor(alphas)}  # which decides the weights, too

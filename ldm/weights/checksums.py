@@ -8,6 +8,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from ldm.system import cli
 from ldm.weights.export import CHECKSUMS, checksums
 from ldm.weights.safe_pickle import ZIP_MAGIC
 from ldm.weights.weight_files import WeightsError, open_tensors, some
@@ -31,7 +32,7 @@ def compare_all(paths: Sequence[str | Path]) -> Iterator[str]:
 def compare(file: Path) -> str:
     """What a whole file was found to be; raises WeightsError, in one line, for any other."""
     try:
-        with file.open("rb") as opened:
+        with cli.regular(file).open("rb") as opened:
             head = opened.read(9)
         if head[:4] == ZIP_MAGIC:
             compare_zip(file, file.stat().st_mtime_ns)

@@ -73,7 +73,8 @@ def words_of(content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     words = {
         own.get(word, word): vectors.detach().float().reshape(-1, vectors.shape[-1])
         for word, vectors in found.items()
-        if isinstance(vectors, Tensor) and vectors.ndim in (1, 2) and vectors.is_floating_point()
+        if isinstance(word, str) and isinstance(vectors, Tensor) and vectors.ndim in (1, 2)
+        if vectors.numel() and vectors.is_floating_point()
     }
     if not words or len(words) < len(found):
         names = ", ".join(map(str, found))
@@ -102,6 +103,8 @@ def lora_changes(
         layer = _plain(PREFIXES.sub("", name.removesuffix(ending).replace(".processor.", ".")))
         part = "text" if layer.startswith("encoder_layers_") else "unet"
         layers.setdefault(f"{part}/{layer}", {})[MATRICES[ending]] = tensor.double()
+    if not layers:
+        raise ValueError("it holds no matrix")
     places = _places(config)
     changes: dict[str, Tensor] = {}
     for layer, matrices in layers.items():

@@ -126,7 +126,7 @@ def load_parts(
     if config is None:
         raise WeightsError(f"{path} keeps no config of its own; name one")
     first = source.tensors.get("model.diffusion_model.input_blocks.0.0.weight")
-    if first and first().shape[1] == 2 * config.unet.in_channels + 1:  # weights for inpainting
+    if first and first().shape[1:2] == (2 * config.unet.in_channels + 1,):  # for inpainting
         beside = config.unet.in_channels + 1
         config = replace(config, unet=replace(config.unet, beside=beside))
     rows, tensors = tensor_names.names(config, source.layout), source.tensors
