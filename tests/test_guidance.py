@@ -1,9 +1,12 @@
 """Classifier-free guidance: one formula, one call, and nothing when it is off."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from ldm.guidance import guide
+from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.schedule import NoiseSchedule
 
 
@@ -28,6 +31,36 @@ def inputs():
         for shape in ((3, 4, 8, 8), (3, 7, 5), (1, 7, 5))
     )
     return x_t, torch.tensor([981, 500, 1]), context, negative
+
+
+@pytest.mark.parametrize("scale", [0.0, 3.0])
+def test_trap_6_the_prompt_weighs_s_and_the_negative_one_the_rest(scale):
+    """With eps = context, s = 1 + w: eps = s for the context 1 against 0."""
+    one, zero, t = torch.ones(1, 1, 1), torch.zeros(1, 1, 1), torch.zeros(1)
+    found = guide(lambda x_t, t, context: context, one, zero, scale)(one, t).item()
+    guesses = {1 - scale: "the prompts are swapped", 1 + scale: "off by one: s is taken for w"}
+    assert found == scale, guesses.get(found, "scale")
+
+
+def test_the_interval_is_one_of_sigma():
+    """Guided are the levels with low < sqrt((1 - alpha_bar) / alpha_bar) <= high, no others."""
+    pipe = SimpleNamespace(schedule=NoiseSchedule(), predict_eps=lambda x_t, t, context: context)
+    one, zero = torch.ones(1, 1, 1), torch.zeros(1, 1, 1)
+    sampling = Sampling(guidance=3.0, interval=(0.5, 4.0))
+    denoise = LatentDiffusion.denoiser(pipe, one, zero, sampling)
+    ab = pipe.schedule.alpha_bar
+    for t in (0, 100, 300, 600, 800, 900, 999):
+        sigma = ((1 - ab[t]) / ab[t]).sqrt().item()
+        found = denoise(one, torch.tensor([t])).item()
+        assert found == (3 if 0.5 < sigma <= 4 else 1), f"the interval of sigma = {sigma:.2f}"
+
+
+def test_every_image_keeps_its_own_t(inputs):
+    """Twice the batch is [x, x] with [t, t]: image i has t[i] in both halves."""
+    x_t, t, context, negative = inputs
+    found = guide(Network(), context, negative, 3.0)(x_t, t)
+    alone = guide(Network(), context[1:2], negative, 3.0)(x_t[1:2], t[1:2])
+    torch.testing.assert_close(found[1:2], alone)
 
 
 def test_outside_of_the_interval_the_network_runs_once(inputs):

@@ -158,6 +158,21 @@ def test_with_the_same_words_the_picture_comes_back_with_others_it_does_not() ->
 # --- inpainting of latents ---
 
 
+def test_known_latents_are_noised_to_the_level_where_a_step_ends(
+    tiny: LatentDiffusion, z: Tensor, denoise: Denoise
+) -> None:
+    """RePaint, eq. 8a: what the network sees of them is z at this t, not clean, not a level off."""
+    noise, seen = rng.gaussian(3, [0], -1, z.shape[1:]), []
+
+    def watched(x_t: Tensor, t: Tensor) -> Tensor:
+        seen.append(torch.allclose(x_t, tiny.schedule.add_noise(z, noise, t), atol=1e-5))
+        return denoise(x_t, t)
+
+    batch = PictureBatch(tiny, [PROMPT], [0], SAMPLING)
+    latent_editing.inpaint(batch, z, torch.zeros(1, 1, 16, 16), watched)
+    assert seen[1:] == [True] * 4, "known latents are noised to t_prev, the next step's t"
+
+
 @pytest.mark.parametrize("resample", [1, 3])
 def test_known_latents_stay_and_the_others_are_drawn(
     tiny: LatentDiffusion, z: Tensor, denoise: Denoise, resample: int

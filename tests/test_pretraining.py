@@ -1,7 +1,6 @@
 """Every part trains from scratch through train.py, on phantoms, and resumes."""
 
 import copy
-import math
 import signal
 import subprocess
 import sys
@@ -17,16 +16,12 @@ from pseudo import unit
 
 import ldm
 import train as train_script
-from ldm import rng
 from ldm.config import ConfigError
-from ldm.data.datasets import Batch
 from ldm.loss import diffusion_loss
 from ldm.pipeline import LatentDiffusion
 from ldm.system import cli
-from ldm.training.methods import pretraining
-from ldm.training.methods.pretraining import TrainUNet
 from ldm.training.trainer import Trainer
-from ldm.training.training_run import RunConfig, build_method, load_run, read_log
+from ldm.training.training_run import build_method, load_run, read_log
 from ldm.weights import loading, tensor_names
 
 ROOT = Path(__file__).parents[1]
@@ -56,10 +51,31 @@ def chain(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def unet_run(chain) -> RunConfig:
-    """The U-Net's run, from the parts trained before it."""
-    return load_run(chain / "unet.yaml")
+def test_loss_and_gradients_equal_the_reference(tiny: LatentDiffusion) -> None:
+    """One training step of the tiny twin: the loss, the norm of each of 286 gradients, and four
+    gradients whole, to 1e-5 relative L2, as one pass of a network.
+    """
+    want = golden("tiny_train")
+    unet = copy.deepcopy(tiny.unet).requires_grad_(True)
+    x0, eps = (torch.from_numpy(unit(f"train.{x}", (2, 4, 16, 16))) for x in ("x0", "noise"))
+    context = torch.from_numpy(unit("unet.context", (2, 77, 64)))
+    loss = diffusion_loss(unet, tiny.schedule, x0, eps, want["t"], context).mean()
+    loss.backward()
+    assert relative_l2(loss.detach(), want["loss"]) < 1e-5
+
+    prefix = "model.diffusion_model."
+    theirs = {ours: names[0] for ours, names in tensor_names.names(tiny.config, "compvis").items()}
+    gradients = {
+        theirs[f"unet.{name}"].removeprefix(prefix): parameter.grad
+        for name, parameter in unet.named_parameters()
+    }
+    order = [n.removeprefix(prefix) for n in reference_names("tiny")["compvis"] if prefix in n]
+    norms = torch.tensor([gradients[name].double().norm() for name in order])
+    assert relative_l2(norms, want["grad_norm"]) < 1e-5
+    whole = [name for name in want if name.startswith("grad/")]
+    assert len(whole) == 4
+    for name in whole:
+        assert relative_l2(gradients[name.removeprefix("grad/")], want[name]) < 1e-5, name
 
 
 @pytest.mark.parametrize("method", ["vae", "text", "unet"])
@@ -98,134 +114,6 @@ def test_a_decoder_learns_alone_for_the_latents_that_a_unet_knows(chain, tmp_pat
     latents = old.encode_images(image)
     assert torch.equal(new.encode_images(image), latents)
     assert not torch.equal(new.decode(latents), old.decode(latents))
-
-
-def test_the_diffusion_loss_of_a_perfect_network_is_zero(unet_run, monkeypatch) -> None:
-    """A U-Net that returns the target itself has loss 0; one that returns 0, its mean square."""
-    method = TrainUNet(unet_run)
-    schedule, targets = method.pipe.schedule, []
-    original = schedule.target
-    monkeypatch.setattr(
-        schedule, "target", lambda *args: targets.append(original(*args)) or targets[-1]
-    )
-    batch = method.draw_batch(8, torch.Generator().manual_seed(0))
-    method.module.forward = lambda x, t, context: torch.zeros_like(x)
-    zero, _ = method.loss(batch, torch.Generator().manual_seed(1))
-    assert zero.item() == pytest.approx(targets[0].square().mean().item())
-    method.module.forward = lambda x, t, context: targets[0]
-    perfect, _ = method.loss(batch, torch.Generator().manual_seed(1))
-    assert perfect.item() == 0
-
-
-def test_loss_and_gradients_equal_the_reference(tiny: LatentDiffusion) -> None:
-    """One training step of the tiny twin: the loss, the norm of each of 286 gradients, and four
-    gradients whole, to 1e-5 relative L2, as one pass of a network.
-    """
-    want = golden("tiny_train")
-    unet = copy.deepcopy(tiny.unet).requires_grad_(True)
-    x0, eps = (torch.from_numpy(unit(f"train.{x}", (2, 4, 16, 16))) for x in ("x0", "noise"))
-    context = torch.from_numpy(unit("unet.context", (2, 77, 64)))
-    loss = diffusion_loss(unet, tiny.schedule, x0, eps, want["t"], context).mean()
-    loss.backward()
-    assert relative_l2(loss.detach(), want["loss"]) < 1e-5
-
-    prefix = "model.diffusion_model."
-    theirs = {ours: names[0] for ours, names in tensor_names.names(tiny.config, "compvis").items()}
-    gradients = {
-        theirs[f"unet.{name}"].removeprefix(prefix): parameter.grad
-        for name, parameter in unet.named_parameters()
-    }
-    order = [n.removeprefix(prefix) for n in reference_names("tiny")["compvis"] if prefix in n]
-    norms = torch.tensor([gradients[name].double().norm() for name in order])
-    assert relative_l2(norms, want["grad_norm"]) < 1e-5
-    whole = [name for name in want if name.startswith("grad/")]
-    assert len(whole) == 4
-    for name in whole:
-        assert relative_l2(gradients[name.removeprefix("grad/")], want[name]) < 1e-5, name
-
-
-def tiny_batch(run: RunConfig, size: int = 512, **method) -> tuple[TrainUNet, Batch]:
-    """A method and a batch whose latents have mean 2 and variance 9."""
-    method = TrainUNet(replace(run, method={"drop_caption": 0.0, **method}))
-    moments = torch.tensor([2.0, math.log(9)]).repeat_interleave(4)
-    latents = moments[None, :, None, None].expand(size, -1, 8, 8)
-    return method, Batch(latents, ["a", "b"] * (size // 2), ["x"] * size)
-
-
-def test_the_unet_learns_from_scaled_samples_of_the_posterior(unet_run, monkeypatch) -> None:
-    """Trap 2: x0 = scale_factor (mean + std noise), not the bare mean, not unscaled."""
-    method, batch = tiny_batch(unet_run)
-    seen = {}
-    monkeypatch.setattr(
-        pretraining, "diffusion_loss", lambda *a: seen.update(x0=a[2]) or a[2][:, 0]
-    )
-    method.pipe.scale_factor = 0.5
-    method.loss(batch, torch.Generator().manual_seed(0))
-    x0 = seen["x0"] / 0.5
-    assert x0.mean().item() == pytest.approx(2, abs=0.05)  # 131,072 numbers: 6 standard errors
-    assert x0.std().item() == pytest.approx(3, abs=0.05)
-
-
-def test_the_text_reaches_the_loss(unet_run) -> None:
-    """Other captions give another loss."""
-    method, batch = tiny_batch(unet_run, size=4)
-    losses = [
-        method.loss(batch._replace(captions=captions), torch.Generator().manual_seed(0))[0]
-        for captions in (["a", "b"] * 2, ["b", "a"] * 2)
-    ]
-    assert losses[0] != losses[1]
-
-
-def test_long_captions_reach_the_unet_in_chunks(unet_run) -> None:
-    """Each piece is encoded as a prompt of its own, and joined; short captions are padded by "".
-
-    Other methods, which read the end of 77 tokens, refuse it.
-    """
-    method = TrainUNet(replace(unet_run, data=replace(unet_run.data, long_captions="chunks")))
-    pieces = ["clear lungs and " * 25, "heart " * 75, "no nodule"]
-    found = method.encode_captions([" ".join(pieces), "clear lungs"])
-    alone = method.pipe.encode_text([*pieces, "clear lungs", "", ""], log_dropped=False)
-    torch.testing.assert_close(found, alone.reshape(2, 3 * 77, -1))
-    batch = method.draw_batch(2, torch.Generator().manual_seed(0))
-    loss, _ = method.loss(batch._replace(captions=[pieces[0] * 3, ""]), torch.Generator())
-    assert loss.isfinite()
-    with pytest.raises(ConfigError, match=r"data\.long_captions=chunks is for"):
-        load_run("configs/scratch_text.yaml", ["data.long_captions=chunks"])
-
-
-def test_min_snr_weighs_each_image_as_the_schedule_says(unet_run, monkeypatch) -> None:
-    """The loss is the mean of weight(t) x loss of an image, at the t of that image."""
-    method, batch = tiny_batch(unet_run, min_snr=5.0)
-    each, seen = torch.arange(512.0), []
-    monkeypatch.setattr(pretraining, "diffusion_loss", lambda *a: seen.append(a[4]) or each)
-    found, _ = method.loss(batch, torch.Generator().manual_seed(0))
-    expected = (each * method.pipe.schedule.min_snr_weight(seen[0], 5.0)).mean()
-    torch.testing.assert_close(found, expected)
-
-
-def test_black_borders_are_learned_where_they_are_wanted(unet_run) -> None:
-    """Half of the image is padding: method.borders alone decides whether its errors count."""
-    losses = []
-    for borders in (False, True):
-        method, batch = tiny_batch(unet_run, 4, borders=borders)
-        mask = torch.zeros(4, 1, *batch.images.shape[2:], dtype=torch.bool)
-        mask[..., :1] = True
-        for masks in (None, mask):
-            losses.append(method.loss(batch._replace(masks=masks), rng.generator(0, "x"))[0])
-    assert losses[0] != losses[1]
-    assert losses[2] == losses[3] == losses[0]
-
-
-@pytest.mark.parametrize(("rate", "expected"), [(0.0, 0), (1.0, 8)])
-def test_captions_are_dropped_at_the_asked_rate(unet_run, monkeypatch, rate, expected) -> None:
-    """drop_caption = 1 trains on empty prompts only, 0 on none."""
-    method, seen = TrainUNet(replace(unet_run, method={"drop_caption": rate})), []
-    encode = method.pipe.encode_text
-    monkeypatch.setattr(
-        method.pipe, "encode_text", lambda p, log_dropped: seen.extend(p) or encode(p)
-    )
-    method.loss(method.draw_batch(8, torch.Generator().manual_seed(0)), torch.Generator())
-    assert seen.count("") == expected
 
 
 def test_the_size_trained_at_is_the_size_drawn(chain, tmp_path) -> None:

@@ -24,6 +24,27 @@ def tensors(count: int, dtype: torch.dtype = torch.float64) -> list[torch.Tensor
     return [torch.randn(len(LEVELS), 4, 8, 8, generator=g, dtype=dtype) for _ in range(count)]
 
 
+def test_the_square_root_of_beta_is_linear():
+    """SD's "scaled linear": sqrt(beta) rises in equal steps from sqrt(0.00085) to sqrt(0.012)."""
+    root = NoiseSchedule().beta.sqrt()
+    np.testing.assert_allclose(root, np.linspace(sqrt(0.00085), sqrt(0.012), 1000), rtol=1e-6)
+
+
+def test_alpha_bar_is_the_product_so_far():
+    """alpha_bar[t] = (1 - beta_0) ... (1 - beta_t), beta_t among them (DDPM, section 2)."""
+    alpha = 1 - NoiseSchedule().beta.numpy()
+    found = NoiseSchedule().alpha_bar[[0, 1, 500]]
+    expected = [alpha[0], alpha[0] * alpha[1], alpha[:501].prod()]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_noised_picture_is_signal_and_noise_by_hand():
+    """DDPM, eq. 4: the picture times sqrt(alpha_bar), the noise times sqrt(1 - alpha_bar)."""
+    ab, t = NoiseSchedule().alpha_bar[700].item(), torch.tensor([700])
+    x_t = NoiseSchedule().add_noise(torch.full((1, 1), 3.0), torch.full((1, 1), -2.0), t)
+    assert x_t.item() == pytest.approx(3 * sqrt(ab) - 2 * sqrt(1 - ab), rel=1e-4)
+
+
 def test_trap_7_alpha_bar_is_made_in_float64_then_cast():
     """The float32 cast has the bits of the reference's table; a float32 product does not."""
     schedule = NoiseSchedule()
@@ -70,6 +91,12 @@ def test_trap_5_a_thousand_steps_visit_every_level():
         assert NoiseSchedule().timesteps(1000, spacing).tolist() == list(range(999, -1, -1))
 
 
+def test_trailing_steps_start_at_the_noisiest_level():
+    """arXiv:2305.08891, table 2."""
+    assert NoiseSchedule().timesteps(5, "trailing").tolist() == [999, 799, 599, 399, 199]
+    assert NoiseSchedule().timesteps(3, "trailing").tolist() == [999, 666, 332]
+
+
 def test_trap_5_the_end_is_alpha_bar_0_unless_the_schedule_says_one():
     """Where t = -1 lies is explicit."""
     end = torch.tensor([-1])
@@ -77,10 +104,30 @@ def test_trap_5_the_end_is_alpha_bar_0_unless_the_schedule_says_one():
     assert NoiseSchedule(final_alpha_bar="one").at(end) == 1
 
 
-def test_trailing_steps_start_at_the_noisiest_level():
-    """arXiv:2305.08891, table 2."""
-    assert NoiseSchedule().timesteps(5, "trailing").tolist() == [999, 799, 599, 399, 199]
-    assert NoiseSchedule().timesteps(3, "trailing").tolist() == [999, 666, 332]
+def test_snr_is_signal_power_over_noise_power():
+    """0.99915 / 0.00085 at t = 0, and no end to it for a clean picture."""
+    snr = NoiseSchedule().snr(torch.tensor([0, -1]))
+    assert snr.tolist() == [pytest.approx(0.99915 / 0.00085), float("inf")]
+
+
+def test_v_is_the_velocity_along_the_circle():
+    """v = dx_t / dphi with signal = cos(phi), noise = sin(phi) (arXiv:2202.00512, appendix D)."""
+    x0, eps = tensors(2)
+    phi = NoiseSchedule().at(LEVELS).sqrt().acos().requires_grad_()
+    x_t = scaled(phi.cos(), x0) + scaled(phi.sin(), eps)
+    (slope,) = torch.autograd.grad(x_t[:, 0, 0, 0].sum(), phi)
+    torch.testing.assert_close(NoiseSchedule().velocity(x0, eps, LEVELS)[:, 0, 0, 0], slope)
+
+
+def test_each_of_x0_eps_and_v_gives_the_others():
+    """With x_t known, every conversion inverts the one that made it (arXiv:2202.00512, s. 4)."""
+    schedule = NoiseSchedule()
+    x0, eps = tensors(2)
+    x_t = schedule.add_noise(x0, eps, LEVELS)
+    v = schedule.velocity(x0, eps, LEVELS)
+    assert torch.allclose(schedule.predict_x0(x_t, eps, LEVELS), x0), "predict_x0"
+    assert torch.allclose(schedule.predict_eps(x_t, x0, LEVELS), eps), "predict_eps"
+    assert torch.allclose(schedule.v_to_eps(v, x_t, LEVELS), eps), "v_to_eps"
 
 
 def test_zero_terminal_snr_ends_in_noise_and_keeps_the_first_level():
@@ -132,26 +179,6 @@ def test_at_minus_one_a_picture_is_clean(final):
     assert torch.equal(schedule.predict_x0(x0, eps, end), x0)
 
 
-def test_each_of_x0_eps_and_v_gives_the_others():
-    """With x_t known, every conversion inverts the one that made it (arXiv:2202.00512, s. 4)."""
-    schedule = NoiseSchedule()
-    x0, eps = tensors(2)
-    x_t = schedule.add_noise(x0, eps, LEVELS)
-    v = schedule.velocity(x0, eps, LEVELS)
-    torch.testing.assert_close(schedule.predict_x0(x_t, eps, LEVELS), x0)
-    torch.testing.assert_close(schedule.predict_eps(x_t, x0, LEVELS), eps)
-    torch.testing.assert_close(schedule.v_to_eps(v, x_t, LEVELS), eps)
-
-
-def test_v_is_the_velocity_along_the_circle():
-    """v = dx_t / dphi with signal = cos(phi), noise = sin(phi) (arXiv:2202.00512, appendix D)."""
-    x0, eps = tensors(2)
-    phi = NoiseSchedule().at(LEVELS).sqrt().acos().requires_grad_()
-    x_t = scaled(phi.cos(), x0) + scaled(phi.sin(), eps)
-    (slope,) = torch.autograd.grad(x_t[:, 0, 0, 0].sum(), phi)
-    torch.testing.assert_close(NoiseSchedule().velocity(x0, eps, LEVELS)[:, 0, 0, 0], slope)
-
-
 @pytest.mark.parametrize("prediction", ["eps", "v"])
 def test_a_perfect_network_gives_back_the_noise(prediction):
     """to_eps undoes target, whichever the network predicts."""
@@ -173,12 +200,6 @@ def test_min_snr_weighs_the_error_of_x0_by_the_clipped_snr(prediction):
     loss = schedule.min_snr_weight(LEVELS) * error.square().sum((1, 2, 3))
     expected = schedule.snr(LEVELS).clamp(max=5) * (wrong_x0 - x0).square().sum((1, 2, 3))
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)  # the weight is float32
-
-
-def test_snr_is_signal_power_over_noise_power():
-    """0.99915 / 0.00085 at t = 0, and no end to it for a clean picture."""
-    snr = NoiseSchedule().snr(torch.tensor([0, -1]))
-    assert snr.tolist() == [pytest.approx(0.99915 / 0.00085), float("inf")]
 
 
 def test_half_precision_keeps_its_noise():
