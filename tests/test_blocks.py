@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm.attention import Attention, SpatialTransformer, TransformerBlock, attention_weights
+from ldm.attention import Attention, SpatialTransformer, TransformerBlock
 from ldm.blocks import ResBlock, Upsample
 from ldm.config import UNetConfig
 from ldm.unet import UNet
@@ -23,16 +23,6 @@ def no_gradients() -> Iterator[None]:
 
 def same(found: Tensor, expected: Tensor) -> bool:
     return torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_attention_weights_are_a_softmax_over_keys_at_the_scale_of_a_head() -> None:
-    """Logits are q k / sqrt(d), d being the width of one head; over all keys they sum to 1."""
-    q, k = torch.randn(1, 2, 3, 16), torch.randn(1, 2, 5, 16)
-    found = attention_weights(q, k)
-    assert same(found.sum(dim=-1), torch.ones(1, 2, 3)), "the softmax runs over the keys"
-    ratio = (found[..., 0] / found[..., 1]).log()
-    logits = torch.einsum("b n l d, b n s d -> b n l s", q, k) / math.sqrt(16)
-    assert same(ratio, logits[..., 0] - logits[..., 1]), "the scale is 1 / sqrt(d)"
 
 
 def test_each_head_has_a_slice_of_the_width() -> None:
