@@ -2,9 +2,8 @@
 
 python -m tests.planted [--only NAME] [--book]
 
-A bug of planted.json is caught if a test of its file fails and names it: every word of `claim` is
-in the test's name, docstring or message; and without the bug that test passes. All happens in
-copies of the tree, where the text `new` takes the place of `old`.
+A bug of planted.json is text `new` in the place of `old`. It is caught if a test of its file fails
+that passes without it, and names it: each word of `claim` is in its name, docstring or message.
 """
 
 import argparse
@@ -17,7 +16,8 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,10 +25,11 @@ from queue import SimpleQueue
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LEFT_OUT = shutil.ignore_patterns(".*", "docs", "runs", "weights")
+LEFT_OUT = {".git", ".venv", ".mypy_cache", "docs", "runs", "weights"}
 WORKERS, LIMIT, LEAST = 2, 600, 0.98  # LIMIT: seconds for a test; LEAST: share to be caught
+BUGS = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 FORK = multiprocessing.get_context("forkserver")  # of a process that has imported all but ldm
-FORK.set_forkserver_preload(["einops", "open_clip", "safetensors.torch", "scipy.stats", "torch"])
+FORK.set_forkserver_preload(["einops", "open_clip", "pytest", "scipy.stats", "torch"])
 
 
 class Witness:
@@ -39,11 +40,8 @@ class Witness:
     def pytest_exception_interact(self, node, report) -> None:
         errors = [line[1:] for line in report.longreprtext.splitlines() if line.startswith("E ")]
         said = " ".join([node.name, node.obj.__doc__ or "", *errors]).replace("_", " ").lower()
-        self.seen = (
-            node.nodeid,
-            said,
-            " ".join(f"{node.name}:{''.join(errors[:3])}".split())[:250],
-        )
+        line = f"{node.name}: {' '.join(''.join(errors[:3]).split())[:150]}"
+        self.seen = (node.nodeid, said, line)
 
 
 def run_tests(folder: Path, test: str, answer: Connection) -> None:
@@ -51,10 +49,8 @@ def run_tests(folder: Path, test: str, answer: Connection) -> None:
     os.environ |= {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     sys.path[:] = [str(folder), *(entry for entry in sys.path if Path(entry).resolve() != ROOT)]
     sys.dont_write_bytecode = True  # it would outlive a bug of equal length in the same second
-    witness, options = Witness(), ["-x", "-q", "--tb=short", "-p", "no:cacheprovider"]
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-        status = int(pytest.main([*options, test], plugins=[witness]))
-    answer.send((status, *witness.seen))
+    options, witness = ["-x", "-p", "no:terminal", "-p", "no:cacheprovider"], Witness()
+    answer.send((int(pytest.main([*options, test], [witness])), *witness.seen))
 
 
 def outcome(folder: Path, test: str) -> tuple[int, str, str, str]:
@@ -70,19 +66,25 @@ def outcome(folder: Path, test: str) -> tuple[int, str, str, str]:
     return found
 
 
-def verdict_on(bug: dict[str, str], folder: Path) -> tuple[str, str]:
+def seconds_to_catch(bug: dict[str, str], folders: "SimpleQueue[Path]") -> float | None:
+    """None if it is not caught. Prints what became of it."""
+    folder, began = folders.get(), time.perf_counter()
     path = folder / bug["file"]
     whole = path.read_text(encoding="utf-8")
     if whole.count(bug["old"]) != 1:
-        return "NOT PLANTED", f"its old text is not once in {bug['file']}"
+        raise ValueError(f"{bug['name']}: its old text is not once in {bug['file']}")
     path.write_text(whole.replace(bug["old"], bug["new"]), encoding="utf-8")
     status, test, said, line = outcome(folder, bug["test"])
     path.write_text(whole, encoding="utf-8")
-    if status != 1:
-        return "NOT CAUGHT", line
-    if not all(word in said for word in bug["claim"].replace("_", " ").lower().split()):
-        return "NOT NAMED", line
-    return "FAILS ANYWAY" if outcome(folder, test)[0] else "caught", line
+    verdict = "caught" if status == 1 else "NOT CAUGHT"
+    if status == 1 and not all(w in said for w in bug["claim"].replace("_", " ").lower().split()):
+        verdict = "NOT NAMED"
+    elif status == 1 and outcome(folder, test)[0]:
+        verdict = "FAILS ANYWAY"
+    folders.put(folder)
+    seconds = time.perf_counter() - began
+    print(f"{verdict}, {seconds:.1f} s: {bug['name']}: {line}", flush=True)  # noqa: T201
+    return seconds if verdict == "caught" else None
 
 
 def main() -> int:
@@ -90,28 +92,20 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="NAME", help="what has this in its name")
     parser.add_argument("--book", action="store_true", help="bugs of the files in ldm/ itself")
     given = parser.parse_args()
-    bugs = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
-    bugs = [bug for bug in bugs if given.only in f"{bug['name']} {bug['file']} {bug['test']}"]
+    bugs = [bug for bug in BUGS if given.only in f"{bug['name']} {bug['file']} {bug['test']}"]
     bugs = [bug for bug in bugs if not given.book or bug["file"].count("/") == 1]
     began, folders = time.perf_counter(), SimpleQueue()
-
-    def attempt(bug: dict[str, str]) -> tuple[str, float]:
-        folder, start = folders.get(), time.perf_counter()
-        verdict, line = verdict_on(bug, folder)
-        folders.put(folder)
-        seconds = time.perf_counter() - start
-        print(f"{verdict}, {seconds:.1f} s: {bug['name']}: {line}", flush=True)  # noqa: T201
-        return verdict, seconds
-
     with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(WORKERS) as pool:
         for i in range(WORKERS):
-            folders.put(shutil.copytree(ROOT, Path(place, str(i)), ignore=LEFT_OUT))
-            Path(place, str(i), "weights").symlink_to(ROOT / "weights")
-        found = list(pool.map(attempt, bugs))
-    times = [seconds for verdict, seconds in found if verdict == "caught"]
-    middle, whole = statistics.median(times or [0]), time.perf_counter() - began
-    print(f"{len(times)} of {len(found)} caught, median {middle:.1f} s, {whole:.0f} s in all")  # noqa: T201
-    return int(len(times) < LEAST * len(found))
+            folder = Path(place, str(i))
+            shutil.copytree(ROOT, folder, ignore=lambda at, _: LEFT_OUT if at == str(ROOT) else ())
+            (folder / "weights").symlink_to(ROOT / "weights")
+            folders.put(folder)
+        found = list(pool.map(partial(seconds_to_catch, folders=folders), bugs))
+    times = [seconds for seconds in found if seconds is not None]
+    told = f"{len(times)} of {len(bugs)} caught, median {statistics.median(times or [0]):.1f} s"
+    print(f"{told}, {time.perf_counter() - began:.0f} s in all")  # noqa: T201
+    return int(len(times) < LEAST * len(bugs))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torch import nn
 
 import ldm
 import train as train_script
-from ldm import lora, rng
+from ldm import lora
 from ldm.attention import Attention
 from ldm.clip import TextEncoder
 from ldm.config import ConfigError
@@ -34,7 +34,8 @@ ROOT = Path(__file__).parents[1]
 def test_a_lora_is_its_formula() -> None:
     """W x + (alpha / r) B A x (arXiv:2106.09685, eq. 3): B starts at zero, W is frozen."""
     torch.manual_seed(0)
-    network, x = nn.ModuleDict({"a": Attention(8, 2)}), torch.randn(3, 5, 8)
+    network = nn.ModuleDict({"a": Attention(8, 2), "rest": nn.Linear(8, 8)})
+    x = torch.randn(3, 5, 8)
     plain, base = network["a"].q(x), copy.deepcopy(network)
     learned = lora.inject(network, rank=2, alpha=6.0)
     layer = network["a"].q
@@ -52,28 +53,21 @@ def test_a_lora_is_its_formula() -> None:
     assert torch.allclose(base["a"].q(x), plain, atol=1e-5), "merging with -scale undoes it"
 
 
-def finetuning(tmp_path: Path, start: Path, monkeypatch, **options) -> list[list[str]]:
-    """The captions that the U-Net sees in a loss of four instances and four images of the prior."""
-    monkeypatch.setattr(model_parts.LatentDiffusion, "draw", lambda *_: [torch.zeros(1, 32, 32)])
-    options |= {"prior_weight": 1.0, "prior_images": 1, "prior_prompt": "prior"}
-    method, seen = build_method(load_run(adaptation(tmp_path, start, "finetune", options))), []
+@pytest.mark.parametrize(("rate", "learned"), [(0.0, [*"abcd"]), (1.0, [""] * 4)])
+def test_instances_and_prior_have_captions_of_their_own(
+    tmp_path: Path, start: Path, monkeypatch: pytest.MonkeyPatch, rate: float, learned: list[str]
+) -> None:
+    """drop_caption empties those of instances; the prior is learned with its class's prompt."""
+    monkeypatch.setattr(LatentDiffusion, "draw", lambda *_: [torch.zeros(1, 32, 32)])
+    options = {"prior_weight": 1.0, "prior_images": 1, "prior_prompt": "prior"}
+    path = adaptation(tmp_path, start, "finetune", {**options, "drop_caption": rate})
+    method, seen = build_method(load_run(path)), []
     encode = method.encode_captions
-    method.encode_captions = lambda captions: seen.append(list(captions)) or encode(captions)
+    monkeypatch.setattr(method, "encode_captions", lambda c: seen.append([*c]) or encode(c))
     captions = [*"abcd", *["prior"] * 4]
-    method.loss(Batch(torch.zeros(8, 8, 8, 8), captions, captions), rng.generator(0, "x"))
-    return seen
-
-
-def test_the_prior_is_learned_with_its_own_caption(tmp_path, start, monkeypatch) -> None:
-    """DreamBooth, eq. 2: instances with their prompts, the model's own images with the class's."""
-    seen = finetuning(tmp_path, start, monkeypatch)
-    assert seen == [[*"abcd"], ["prior"] * 4], "the prior's caption is the prior's"
-
-
-def test_adaptation_drops_captions_of_instances(tmp_path, start, monkeypatch) -> None:
-    """method.drop_caption=1 empties all of them, and none of the prior's."""
-    seen = finetuning(tmp_path, start, monkeypatch, drop_caption=1.0)
-    assert seen == [[""] * 4, ["prior"] * 4], "drop_caption"
+    method.loss(Batch(torch.zeros(8, 8, 8, 8), captions, captions), generator(0, "x"))
+    assert seen[0] == learned, "drop_caption of the instances"
+    assert seen[1:] == [["prior"] * 4], "the prior's caption is its own"
 
 
 def test_only_the_new_word_is_trained(tmp_path: Path, start: Path) -> None:
