@@ -49,8 +49,9 @@ def run_tests(folder: Path, test: str, answer: Connection) -> None:
     os.environ |= {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     sys.path[:] = [str(folder), *(entry for entry in sys.path if Path(entry).resolve() != ROOT)]
     sys.dont_write_bytecode = True  # it would outlive a bug of equal length in the same second
-    options, witness = ["-x", "-p", "no:terminal", "-p", "no:cacheprovider"], Witness()
-    answer.send((int(pytest.main([*options, test], [witness])), *witness.seen))
+    options, witness = ["-x", f"--basetemp={folder}/tmp", "-p", "no:terminal"], Witness()
+    status = int(pytest.main([*options, "-p", "no:cacheprovider", test], [witness]))
+    answer.send((status, *witness.seen))
 
 
 def outcome(folder: Path, test: str) -> tuple[int, str, str, str]:
@@ -59,7 +60,7 @@ def outcome(folder: Path, test: str) -> tuple[int, str, str, str]:
     process = FORK.Process(target=run_tests, args=(folder, test, sender))
     process.start()
     sender.close()
-    found = (-1, "", "", f"no answer in {LIMIT} seconds")
+    found = (-1, "", "", f"no answer; {LIMIT} s are the limit")
     with suppress(EOFError):
         found = answer.recv() if answer.poll(LIMIT) else found
     process.kill()
@@ -67,19 +68,16 @@ def outcome(folder: Path, test: str) -> tuple[int, str, str, str]:
 
 
 def seconds_to_catch(bug: dict[str, str], folders: "SimpleQueue[Path]") -> float | None:
-    """None if it is not caught. Prints what became of it."""
     folder, began = folders.get(), time.perf_counter()
-    path = folder / bug["file"]
-    whole = path.read_text(encoding="utf-8")
+    whole = (path := folder / bug["file"]).read_text(encoding="utf-8")
     if whole.count(bug["old"]) != 1:
         raise ValueError(f"{bug['name']}: its old text is not once in {bug['file']}")
     path.write_text(whole.replace(bug["old"], bug["new"]), encoding="utf-8")
     status, test, said, line = outcome(folder, bug["test"])
     path.write_text(whole, encoding="utf-8")
-    verdict = "caught" if status == 1 else "NOT CAUGHT"
-    if status == 1 and not all(w in said for w in bug["claim"].replace("_", " ").lower().split()):
-        verdict = "NOT NAMED"
-    elif status == 1 and outcome(folder, test)[0]:
+    named = all(word in said for word in bug["claim"].replace("_", " ").lower().split())
+    verdict = "NOT CAUGHT" if status != 1 else "caught" if named else "NOT NAMED"
+    if verdict == "caught" and outcome(folder, test)[0]:
         verdict = "FAILS ANYWAY"
     folders.put(folder)
     seconds = time.perf_counter() - began

@@ -123,15 +123,6 @@ def adamw(gradients: list[float], decay: float = 0.0) -> float:
     return weight
 
 
-def test_two_steps_of_adamw_by_hand(tmp_path) -> None:
-    """The rate halves by the cosine; matrices decay, biases do not; betas are 0.9 and 0.99."""
-    layer = taken(tmp_path / "a", steps=2, weight_decay=0.5).module
-    assert layer.bias.item() == pytest.approx(adamw([4, 4])), "rate by cosine, no decay of a bias"
-    assert layer.weight.item() == pytest.approx(adamw([3, 3], 0.5)), "weight decay of a matrix"
-    layer = taken(tmp_path / "b", (1.0, 0.1), steps=2).module
-    assert layer.bias.item() == pytest.approx(adamw([4, 0.4])), "gradients zeroed; beta_1, beta_2"
-
-
 def test_gradients_are_clipped_to_the_norm_of_all(tmp_path, monkeypatch) -> None:
     """The norm is |3, 4| = 5: at train.clip = 0.5 each is divided by ten. Of batches, the mean."""
     seen, step = [], torch.optim.AdamW.step
@@ -143,8 +134,19 @@ def test_gradients_are_clipped_to_the_norm_of_all(tmp_path, monkeypatch) -> None
     monkeypatch.setattr(torch.optim.AdamW, "step", watched)
     taken(tmp_path / "a", steps=1, clip=0.5)
     taken(tmp_path / "b", (1.0, 3.0), steps=1, accumulate=2)
+    taken(tmp_path / "c", steps=2)
     assert seen[0] == pytest.approx([0.3, 0.4]), "gradients clipped"
     assert seen[1] == pytest.approx([6, 8]), "accumulate: the mean of the batches"
+    assert seen[2:] == [pytest.approx([3, 4])] * 2, "gradients zeroed after a step"
+
+
+def test_two_steps_of_adamw_by_hand(tmp_path) -> None:
+    """The rate halves by the cosine; matrices decay, biases do not; betas are 0.9 and 0.99."""
+    layer = taken(tmp_path / "a", steps=2, weight_decay=0.5).module
+    assert layer.bias.item() == pytest.approx(adamw([4, 4])), "rate by cosine, no decay of a bias"
+    assert layer.weight.item() == pytest.approx(adamw([3, 3], 0.5)), "weight decay of a matrix"
+    layer = taken(tmp_path / "b", (1.0, 0.1), steps=2).module
+    assert layer.bias.item() == pytest.approx(adamw([4, 0.4])), "beta_1 0.9, beta_2 0.99"
 
 
 def test_the_average_warms_up() -> None:
