@@ -28,10 +28,10 @@ def test_the_diffusion_loss_is_the_mean_square_to_the_target(prediction: str) ->
     x_t = ab.sqrt() * x0 + (1 - ab).sqrt() * eps
     assert torch.allclose(seen[0], x_t, atol=1e-4), "the network sees x_t, the noised picture"
     assert torch.equal(seen[1], t), "the network sees t"
-    v = ab.sqrt() * eps - (1 - ab).sqrt() * x0
-    target = eps if prediction == "eps" else v
-    squares = ((out - target) ** 2).flatten(1)
-    assert torch.allclose(found, squares.mean(1), rtol=1e-3), f"mean square to the target {target}"
+    assert seen[2] == 7, "the network sees the text"
+    target = eps if prediction == "eps" else ab.sqrt() * eps - (1 - ab).sqrt() * x0
+    mean = ((out - target) ** 2).mean(dim=(1, 2, 3))
+    assert torch.allclose(found, mean, rtol=1e-3), f"mean square to the target {prediction}"
 
 
 def test_a_mask_leaves_the_mean_over_what_it_keeps() -> None:
@@ -60,10 +60,7 @@ def test_reconstruction_terms_see_edges_along_both_axes() -> None:
 
 
 def test_clips_loss_is_the_mean_of_two_cross_entropies_by_hand() -> None:
-    """Of cosine similarities over the temperature, by rows and by columns; lengths are no matter.
-
-    Similarities are c = cos 60 degrees in one place only, so that rows and columns differ.
-    """
+    """Of cosine similarities over the temperature, by rows and columns; lengths are no matter."""
     prompts = torch.tensor([[3.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     pictures = torch.tensor([[1.0, 0.0, 0.0], [math.sqrt(3), 5.0, 0.0]])
     cosine = [[1.0, math.sqrt(3 / 28)], [0.0, 5 / math.sqrt(28)]]
