@@ -1,9 +1,8 @@
 """Bugs that students and researchers make, planted one at a time: do the tests see them?
 
-python -m tests.planted [--only NAME] [--book]
-
 A bug of planted.json is text `new` in the place of `old`. It is caught if a test of its file fails
 that passes without it, and names it: each word of `claim` is in its name, docstring or message.
+    python -m tests.planted [--only NAME] [--book]
 """
 
 import argparse
@@ -63,6 +62,7 @@ def outcome(folder: Path, test: str) -> tuple[int, str, str, str]:
     found = (-1, "", "", f"no answer; {LIMIT} s are the limit")
     with suppress(EOFError):
         found = answer.recv() if answer.poll(LIMIT) else found
+    process.join(10)  # else what it holds is not given back
     process.kill()
     return found
 
