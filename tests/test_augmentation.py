@@ -37,3 +37,11 @@ def test_a_crop_is_a_piece_of_the_image() -> None:
     assert (y.diff(dim=-1) == 1).all()
     assert (y.diff(dim=-2) == 8).all()
     assert crop(x, None, 9, torch.Generator()) == (x, None)
+
+
+def test_crops_come_from_everywhere() -> None:
+    """Of the 36 places of 3 x 3 in 8 x 8 all are drawn: each corner, each row and column."""
+    x = torch.arange(64.0).reshape(1, 1, 8, 8)
+    g = torch.Generator().manual_seed(0)
+    places = {int(crop(x, None, 3, g)[0][0, 0, 0, 0]) for _ in range(500)}
+    assert places == {8 * y + x for y in range(6) for x in range(6)}, "a crop may lie anywhere"

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from ldm.clip import tokenizer
-from ldm.config import ConfigError
+from ldm.config import ConfigError, VAEConfig
 from ldm.data import DataConfig, DataSource, datasets
 from ldm.pictures import image_files
+from ldm.vae import VAE, Posterior
 
 ROWS = [  # filename, labels, split, quality_flag
     ("a.png", "Effusion|Mass", "train", ""),
@@ -97,6 +99,36 @@ def test_pixels_survive_the_cache(labels, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(image_files, "load", None)  # no file is opened again
     again = datasets.Files(config, 1)
     assert torch.equal(again.images(torch.arange(3)), first)
+
+
+def labelled(labels, tmp_path, **changes) -> datasets.Dataset:
+    """Three files of one grey each, whose caption names it."""
+    greys = {"a.png": 0, "b.png": 40, "e.png": 160}
+    rows = [f"{name},grey {grey}" for name, grey in greys.items()]
+    labels.write_text("\n".join(["filename,caption", *rows]))
+    return datasets.Files(settings(labels, tmp_path, **changes), 1)
+
+
+def test_a_batch_has_each_image_with_its_own_caption(labels, tmp_path) -> None:
+    """The grey of an image is the one that its caption and its id name."""
+    files = labelled(labels, tmp_path, augment=False)
+    batch = datasets.draw([(files, 1.0)], 16, torch.Generator().manual_seed(0))
+    greys = [f"grey {round((x.mean().item() + 1) * 127.5)}" for x in batch.images]
+    assert greys == batch.captions, "an image and its own caption"
+    assert batch.ids == [{"0": "a", "40": "b", "160": "e"}[g[5:]] for g in greys]
+
+
+def test_cached_latents_are_those_of_the_row_with_their_caption(labels, tmp_path) -> None:
+    """With 3 variants, row i is of image i // 3, as its caption; mean and logvar as encoded."""
+    files = labelled(labels, tmp_path)
+    vae = VAE(VAEConfig(image_channels=1, channels=(8,), groups=4, patch=4))
+    vae.encode = lambda x: Posterior(*(F.avg_pool2d(x, 4).repeat(1, 4, 1, 1) * k for k in (1, -5)))
+    latents = datasets.Latents(files, vae, "x", 3, 32, str(tmp_path / "cache"))
+    mean, logvar = latents.images(torch.arange(9)).chunk(2, dim=1)
+    for i in range(9):
+        grey = int(latents.caption(i, 0).split()[1]) / 127.5 - 1
+        assert mean[i].mean().item() == pytest.approx(grey, abs=0.2), "the row of its caption"
+    torch.testing.assert_close(logvar, -5 * mean, rtol=2e-3, atol=2e-3, msg="logvar as encoded")
 
 
 def test_a_changed_file_is_read_anew(labels, tmp_path) -> None:

@@ -136,25 +136,6 @@ def test_one_round_is_enough_where_the_noise_is_the_same_everywhere() -> None:
     torch.testing.assert_close(top, schedule.add_noise(x, eps, timesteps[:1]))
 
 
-def test_with_the_same_words_the_picture_comes_back_with_others_it_does_not() -> None:
-    """The built-in model in 12 steps: 30 dB and more to what the autoencoder makes of a phantom.
-
-    The words alone make the difference: there is no noise in it.
-    """
-    pipe = ldm.load(ROOT / "weights")
-    drawn = phantom.render(phantom.sample_phantoms([UNSEEN], ["pleural effusion"]))
-    given, few = image_files.to_integers(drawn.images[0]), Sampling(0, 12, "ddim", 1.0)
-    words = "phantom lung xray with pleural effusion"
-    batch = PictureBatch(pipe, [words, "phantom lung xray, no findings"], range(2), few)
-    own, _ = image_editing.image_to_image(batch, given, 0.01)
-    same, other = image_editing.counterfactual(batch, given, [words] * 2)
-    assert psnr(same[..., 0], own[..., 0], span=255) > 30
-    assert psnr(other[..., 0], own[..., 0], span=255) < 25
-    changed = np.abs(other.astype(int) - own)[..., 0]
-    mask = drawn.masks["pleural effusion"][0].numpy()
-    assert changed[mask].mean() > 2 * changed[~mask].mean()
-
-
 # --- inpainting of latents ---
 
 
@@ -170,6 +151,21 @@ def test_known_latents_stay_and_the_others_are_drawn(
     kept = (mask == 0).expand_as(z)
     assert torch.equal(found[kept], z[kept])
     assert (found[~kept] != z[~kept]).all()
+
+
+def test_known_latents_are_noised_to_the_level_where_a_step_ends(
+    tiny: LatentDiffusion, z: Tensor, denoise: Denoise
+) -> None:
+    """RePaint, eq. 8a: what the network sees of them is z at this t, not clean, not a level off."""
+    noise, seen = rng.gaussian(3, [0], -1, z.shape[1:]), []
+
+    def watched(x_t: Tensor, t: Tensor) -> Tensor:
+        seen.append(torch.allclose(x_t, tiny.schedule.add_noise(z, noise, t), atol=1e-5))
+        return denoise(x_t, t)
+
+    batch = PictureBatch(tiny, [PROMPT], [0], SAMPLING)
+    latent_editing.inpaint(batch, z, torch.zeros(1, 1, 16, 16), watched)
+    assert seen[1:] == [True] * 4, "known latents are noised to t_prev, the next step's t"
 
 
 def test_inpainting_everything_is_plain_drawing(
@@ -210,3 +206,22 @@ def test_noising_further_is_noising_at_once() -> None:
     new = latent_editing.noise_further(schedule, zero, one, t, t_prev)
     torch.testing.assert_close(signal, schedule.add_noise(one, zero, t))
     torch.testing.assert_close((old**2 + new**2).sqrt(), schedule.add_noise(zero, one, t))
+
+
+def test_with_the_same_words_the_picture_comes_back_with_others_it_does_not() -> None:
+    """The built-in model in 12 steps: 30 dB and more to what the autoencoder makes of a phantom.
+
+    The words alone make the difference: there is no noise in it.
+    """
+    pipe = ldm.load(ROOT / "weights")
+    drawn = phantom.render(phantom.sample_phantoms([UNSEEN], ["pleural effusion"]))
+    given, few = image_files.to_integers(drawn.images[0]), Sampling(0, 12, "ddim", 1.0)
+    words = "phantom lung xray with pleural effusion"
+    batch = PictureBatch(pipe, [words, "phantom lung xray, no findings"], range(2), few)
+    own, _ = image_editing.image_to_image(batch, given, 0.01)
+    same, other = image_editing.counterfactual(batch, given, [words] * 2)
+    assert psnr(same[..., 0], own[..., 0], span=255) > 30
+    assert psnr(other[..., 0], own[..., 0], span=255) < 25
+    changed = np.abs(other.astype(int) - own)[..., 0]
+    mask = drawn.masks["pleural effusion"][0].numpy()
+    assert changed[mask].mean() > 2 * changed[~mask].mean()

@@ -15,6 +15,7 @@ from ldm import rng
 from ldm.config import ConfigError, ModelConfig
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
+from ldm.vae import Posterior
 from ldm.weights.export import save
 from ldm.weights.loading import load_parts, weights_hash
 
@@ -25,6 +26,19 @@ PROMPT = "lung xray with pleural effusion"
 def bytes_of(pictures: Tensor) -> Tensor:
     """[B, C, H, W] -> the grey levels of their PNGs"""
     return torch.stack([torch.from_numpy(image_files.to_integers(x)) for x in pictures]).int()
+
+
+def test_latents_are_scaled_on_the_way_in_and_unscaled_on_the_way_out(
+    tiny: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """scale_factor times the posterior's mean; divided by it before decoding; pictures clamped."""
+    x = torch.tensor([-3.0, -0.5, 0.0, 0.5, 3.0]).expand(2, 4, 5, 5)
+    monkeypatch.setattr(tiny.vae, "encode", lambda images: Posterior(images, images))
+    monkeypatch.setattr(tiny.vae, "decode", lambda z: z)
+    assert torch.allclose(tiny.encode_images(x), 0.18215 * x), "encode: the scale factor"
+    found = tiny.decode(0.18215 * x)
+    assert torch.allclose(found[..., 2:4], x[..., 2:4]), "decode: divided by the scale factor"
+    assert found.aminmax() == (-1, 1), "decode: clamped to [-1, 1]"
 
 
 # --- one picture ---

@@ -1,5 +1,6 @@
 """The project keeps what its README, its documentation and its rules promise."""
 
+import json
 import pkgutil
 import re
 from configparser import ConfigParser
@@ -153,3 +154,11 @@ def test_every_config_can_be_read(path: Path) -> None:
         run = load_run(path)
         assert run.train.out == f"runs/{path.stem}"
         assert run.model.config is None or (ROOT / run.model.config).is_file()
+
+
+def test_planted_bugs_fit_the_code() -> None:
+    """The text that each bug of tests/planted.py replaces is in its file once; its tests exist."""
+    for bug in json.loads((ROOT / "tests/planted.json").read_text(encoding="utf-8")):
+        code = (ROOT / bug["file"]).read_text(encoding="utf-8")
+        assert code.count(bug["old"]) == 1, bug["name"]
+        assert (ROOT / bug["test"]).is_file(), bug["name"]

@@ -59,6 +59,52 @@ def assert_like(steps, key, golden, tolerance=1e-5):
     assert relative_l2(found, GOLDENS[golden]) <= tolerance
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_n_steps_are_n_steps(name):
+    """Each yields once, in order, from x at timesteps[0] to -1; noise is asked for step by step
+    by stochastic samplers alone; the denoiser runs once a step, but twice in all of Heun's steps
+    except the last and in the first of PLMS."""
+    calls, asked = [], []
+    sampler = SAMPLERS[name](NoiseSchedule())
+    timesteps = sampler.schedule.timesteps(7)
+
+    def counted(x_t, t):
+        calls.append(t.tolist())
+        return denoise(x_t, t)
+
+    def noise(i):
+        asked.append(i)
+        return noise_of("ddpm")(i)
+
+    steps = list(sample(sampler, counted, X_T, timesteps, noise))
+    times = timesteps.tolist()
+    assert [s.i for s in steps] == list(range(7))
+    assert [(s.t, s.t_prev) for s in steps] == list(pairwise([*times, -1]))
+    assert calls[0] == [times[0]] * 2, "the denoiser sees the t at which a step begins"
+    assert len(calls) == {"heun": 13, "plms": 8}.get(name, 7)
+    assert asked == (list(range(7)) if name in ("ddpm", "dpm++sde") else [])
+
+
+def test_a_hook_replaces_x():
+    """What the hook returns is yielded, is what the denoiser sees next, and is the result: here
+    the left half is kept from a known picture, which is exact at the end."""
+    schedule, (known, eps) = NoiseSchedule(), randn(2, 2, 4, 8, 8)
+    seen = []
+
+    def watched(x_t, t):
+        seen.append(x_t)
+        return denoise(x_t, t)
+
+    def keep_left(step):
+        noised = schedule.add_noise(known, eps, torch.full((2,), step.t_prev))
+        return torch.cat([noised[..., :4], step.x[..., 4:]], dim=-1)
+
+    x, timesteps = X_T.double(), schedule.timesteps(5)
+    steps = list(sample(DDIM(schedule), watched, x, timesteps, hook=keep_left))
+    assert all(torch.equal(a.x, b) for a, b in zip(steps, seen[1:], strict=False))
+    assert torch.equal(steps[-1].x[..., :4], known[..., :4])
+
+
 @pytest.mark.parametrize(
     ("name", "sampler", "n"),
     [
@@ -75,6 +121,29 @@ def test_every_step_agrees_with_the_reference(name, sampler, n):
     assert [step.t for step in steps] == GOLDENS[f"{name}.t"].tolist()
     assert_like(steps, "x", f"{name}.x")
     assert_like(steps, "x0", f"{name}.pred_x0")
+
+
+def test_dpm_solver_takes_the_step_of_its_paper():
+    """direction and step together are line 8 of algorithm 2 (arXiv:2211.01095), in its letters."""
+    schedule = NoiseSchedule()
+    before, now = (
+        Prediction(x, eps, torch.full((2,), t))
+        for x, eps, t in ((*randn(2, 2, 4, 8, 8, seed=1), 981), (*randn(2, 2, 4, 8, 8), 941))
+    )
+    then = torch.full((2,), 921)
+    like = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    abs_ = [schedule.at(t, like) for t in (before.t, now.t, then)]
+    alpha, sigma = [ab.sqrt() for ab in abs_], [(1 - ab).sqrt() for ab in abs_]
+    lam = [(a / s).log() for a, s in zip(alpha, sigma, strict=True)]
+    h_before, h = lam[1] - lam[0], lam[2] - lam[1]
+    r = h_before / h
+    x0_before, x0 = schedule.predict_x0(*before), schedule.predict_x0(*now)
+    D = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * x0_before
+    expected = sigma[2] / sigma[1] * now.x_t - alpha[2] * (torch.exp(-h) - 1) * D
+
+    solver = DPMSolverPP(schedule)
+    eps = solver.direction(now, then, (before,), denoise)
+    torch.testing.assert_close(solver.step(now.x_t, eps, now.t, then), expected)
 
 
 def test_trap_5_ddim_ends_at_alpha_bar_0_as_the_reference():
@@ -147,29 +216,6 @@ def test_euler_takes_the_ddim_step(t, t_prev, final):
     torch.testing.assert_close(a, b)
 
 
-def test_dpm_solver_takes_the_step_of_its_paper():
-    """direction and step together are line 8 of algorithm 2 (arXiv:2211.01095), in its letters."""
-    schedule = NoiseSchedule()
-    before, now = (
-        Prediction(x, eps, torch.full((2,), t))
-        for x, eps, t in ((*randn(2, 2, 4, 8, 8, seed=1), 981), (*randn(2, 2, 4, 8, 8), 941))
-    )
-    then = torch.full((2,), 921)
-    like = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-    abs_ = [schedule.at(t, like) for t in (before.t, now.t, then)]
-    alpha, sigma = [ab.sqrt() for ab in abs_], [(1 - ab).sqrt() for ab in abs_]
-    lam = [(a / s).log() for a, s in zip(alpha, sigma, strict=True)]
-    h_before, h = lam[1] - lam[0], lam[2] - lam[1]
-    r = h_before / h
-    x0_before, x0 = schedule.predict_x0(*before), schedule.predict_x0(*now)
-    D = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * x0_before
-    expected = sigma[2] / sigma[1] * now.x_t - alpha[2] * (torch.exp(-h) - 1) * D
-
-    solver = DPMSolverPP(schedule)
-    eps = solver.direction(now, then, (before,), denoise)
-    torch.testing.assert_close(solver.step(now.x_t, eps, now.t, then), expected)
-
-
 def test_stochastic_dpm_solver_takes_the_step_of_its_paper():
     """SDE-DPM-Solver++(2M) (arXiv:2211.01095) in the paper's letters, not in those of DDPM."""
     schedule = NoiseSchedule()
@@ -207,31 +253,6 @@ def test_a_schedule_that_ends_clean_ends_at_the_predicted_picture(name, n):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_n_steps_are_n_steps(name):
-    """Each yields once, in order, from x at timesteps[0] to -1; noise is asked for step by step
-    by stochastic samplers alone; the denoiser runs once a step, but twice in all of Heun's steps
-    except the last and in the first of PLMS."""
-    calls, asked = [], []
-    sampler = SAMPLERS[name](NoiseSchedule())
-    timesteps = sampler.schedule.timesteps(7)
-
-    def counted(x_t, t):
-        calls.append(t.tolist())
-        return denoise(x_t, t)
-
-    def noise(i):
-        asked.append(i)
-        return noise_of("ddpm")(i)
-
-    steps = list(sample(sampler, counted, X_T, timesteps, noise))
-    times = timesteps.tolist()
-    assert [s.i for s in steps] == list(range(7))
-    assert [(s.t, s.t_prev) for s in steps] == list(pairwise([*times, -1]))
-    assert len(calls) == {"heun": 13, "plms": 8}.get(name, 7)
-    assert asked == (list(range(7)) if name in ("ddpm", "dpm++sde") else [])
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
 def test_a_picture_does_not_depend_on_its_batch(name):
     """Alone or among others, the same bits, given the same noise."""
     sampler, timesteps = SAMPLERS[name](NoiseSchedule()), NoiseSchedule().timesteps(5)
@@ -249,26 +270,6 @@ def test_a_sampler_keeps_nothing_between_runs(name):
     list(islice(sample(sampler, denoise, -X_T, timesteps, noise_of("ddpm")), 3))
     *_, again = sample(sampler, denoise, X_T, timesteps, noise_of("ddpm"))
     assert torch.equal(first.x, again.x)
-
-
-def test_a_hook_replaces_x():
-    """What the hook returns is yielded, is what the denoiser sees next, and is the result: here
-    the left half is kept from a known picture, which is exact at the end."""
-    schedule, (known, eps) = NoiseSchedule(), randn(2, 2, 4, 8, 8)
-    seen = []
-
-    def watched(x_t, t):
-        seen.append(x_t)
-        return denoise(x_t, t)
-
-    def keep_left(step):
-        noised = schedule.add_noise(known, eps, torch.full((2,), step.t_prev))
-        return torch.cat([noised[..., :4], step.x[..., 4:]], dim=-1)
-
-    x, timesteps = X_T.double(), schedule.timesteps(5)
-    steps = list(sample(DDIM(schedule), watched, x, timesteps, hook=keep_left))
-    assert all(torch.equal(a.x, b) for a, b in zip(steps, seen[1:], strict=False))
-    assert torch.equal(steps[-1].x[..., :4], known[..., :4])
 
 
 def test_wrong_use_is_named():

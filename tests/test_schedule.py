@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pseudo import unit
 
 from ldm.config import ScheduleConfig
 from ldm.samplers import SAMPLERS as SAMPLER_CLASSES
@@ -15,13 +14,33 @@ from ldm.schedule import NoiseSchedule, scaled
 
 GOLDENS = Path(__file__).parent / "goldens"
 TABLES = np.load(GOLDENS / "schedule.npz")
-SAMPLERS = np.load(GOLDENS / "samplers.npz")
 LEVELS = torch.tensor([0, 1, 250, 999])
 
 
 def tensors(count: int, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
     g = torch.Generator().manual_seed(0)
     return [torch.randn(len(LEVELS), 4, 8, 8, generator=g, dtype=dtype) for _ in range(count)]
+
+
+def test_the_square_root_of_beta_is_linear():
+    """SD's "scaled linear": sqrt(beta) rises in equal steps from sqrt(0.00085) to sqrt(0.012)."""
+    root = NoiseSchedule().beta.sqrt()
+    np.testing.assert_allclose(root, np.linspace(sqrt(0.00085), sqrt(0.012), 1000), rtol=1e-6)
+
+
+def test_alpha_bar_is_the_product_so_far():
+    """alpha_bar[t] = (1 - beta_0) ... (1 - beta_t), beta_t among them (DDPM, section 2)."""
+    alpha = 1 - NoiseSchedule().beta.numpy()
+    found = NoiseSchedule().alpha_bar[[0, 1, 500]]
+    expected = [alpha[0], alpha[0] * alpha[1], alpha[:501].prod()]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_noised_picture_is_signal_and_noise_by_hand():
+    """DDPM, eq. 4: the picture times sqrt(alpha_bar), the noise times sqrt(1 - alpha_bar)."""
+    ab, t = NoiseSchedule().alpha_bar[700].item(), torch.tensor([700])
+    x_t = NoiseSchedule().add_noise(torch.full((1, 1), 3.0), torch.full((1, 1), -2.0), t)
+    assert x_t.item() == pytest.approx(3 * sqrt(ab) - 2 * sqrt(1 - ab), rel=1e-4)
 
 
 def test_trap_7_alpha_bar_is_made_in_float64_then_cast():
@@ -70,6 +89,12 @@ def test_trap_5_a_thousand_steps_visit_every_level():
         assert NoiseSchedule().timesteps(1000, spacing).tolist() == list(range(999, -1, -1))
 
 
+def test_trailing_steps_start_at_the_noisiest_level():
+    """arXiv:2305.08891, table 2."""
+    assert NoiseSchedule().timesteps(5, "trailing").tolist() == [999, 799, 599, 399, 199]
+    assert NoiseSchedule().timesteps(3, "trailing").tolist() == [999, 666, 332]
+
+
 def test_trap_5_the_end_is_alpha_bar_0_unless_the_schedule_says_one():
     """Where t = -1 lies is explicit."""
     end = torch.tensor([-1])
@@ -77,10 +102,30 @@ def test_trap_5_the_end_is_alpha_bar_0_unless_the_schedule_says_one():
     assert NoiseSchedule(final_alpha_bar="one").at(end) == 1
 
 
-def test_trailing_steps_start_at_the_noisiest_level():
-    """arXiv:2305.08891, table 2."""
-    assert NoiseSchedule().timesteps(5, "trailing").tolist() == [999, 799, 599, 399, 199]
-    assert NoiseSchedule().timesteps(3, "trailing").tolist() == [999, 666, 332]
+def test_snr_is_signal_power_over_noise_power():
+    """0.99915 / 0.00085 at t = 0, and no end to it for a clean picture."""
+    snr = NoiseSchedule().snr(torch.tensor([0, -1]))
+    assert snr.tolist() == [pytest.approx(0.99915 / 0.00085), float("inf")]
+
+
+def test_v_is_the_velocity_along_the_circle():
+    """v = dx_t / dphi with signal = cos(phi), noise = sin(phi) (arXiv:2202.00512, appendix D)."""
+    x0, eps = tensors(2)
+    phi = NoiseSchedule().at(LEVELS).sqrt().acos().requires_grad_()
+    x_t = scaled(phi.cos(), x0) + scaled(phi.sin(), eps)
+    (slope,) = torch.autograd.grad(x_t[:, 0, 0, 0].sum(), phi)
+    torch.testing.assert_close(NoiseSchedule().velocity(x0, eps, LEVELS)[:, 0, 0, 0], slope)
+
+
+def test_each_of_x0_eps_and_v_gives_the_others():
+    """With x_t known, every conversion inverts the one that made it (arXiv:2202.00512, s. 4)."""
+    schedule = NoiseSchedule()
+    x0, eps = tensors(2)
+    x_t = schedule.add_noise(x0, eps, LEVELS)
+    v = schedule.velocity(x0, eps, LEVELS)
+    assert torch.allclose(schedule.predict_x0(x_t, eps, LEVELS), x0), "predict_x0"
+    assert torch.allclose(schedule.predict_eps(x_t, x0, LEVELS), eps), "predict_eps"
+    assert torch.allclose(schedule.v_to_eps(v, x_t, LEVELS), eps), "v_to_eps"
 
 
 def test_zero_terminal_snr_ends_in_noise_and_keeps_the_first_level():
@@ -92,6 +137,16 @@ def test_zero_terminal_snr_ends_in_noise_and_keeps_the_first_level():
     assert b[0] == pytest.approx(a[0].item())
     assert new.alpha_bar[-1] == 2**-24
     torch.testing.assert_close((1 - new.beta).cumprod(0), new.alpha_bar)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_a_perfect_network_gives_back_the_noise(prediction):
+    """to_eps undoes target, whichever the network predicts."""
+    schedule = NoiseSchedule(prediction=prediction)
+    x0, eps = tensors(2)
+    output = schedule.target(x0, eps, LEVELS)
+    x_t = schedule.add_noise(x0, eps, LEVELS)
+    torch.testing.assert_close(schedule.to_eps(output, x_t, LEVELS), eps)
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLER_CLASSES))
@@ -109,20 +164,6 @@ def test_every_sampler_draws_from_zero_terminal_snr(name):
     torch.testing.assert_close(last.x, picture, rtol=0, atol=0.05)  # PLMS enlarges rounding
 
 
-def test_add_noise_agrees_with_the_reference():
-    """q_sample of the reference at t = 10 and 999, to float32 rounding."""
-    x0, eps = (torch.tensor(unit(f"sampler.{k}", (2, 4, 8, 8))) for k in ("img2img.x0", "q.noise"))
-    x_t = NoiseSchedule().add_noise(x0, eps, torch.tensor(SAMPLERS["q_sample.t"]))
-    torch.testing.assert_close(x_t, torch.tensor(SAMPLERS["q_sample.x"]), rtol=1e-6, atol=1e-6)
-
-
-def test_noise_of_unit_variance_keeps_unit_variance():
-    """signal^2 + noise^2 = 1 at every level: the process is variance preserving."""
-    one, zero, t = torch.ones(1000, 1).double(), torch.zeros(1000, 1).double(), torch.arange(1000)
-    signal, noise = (NoiseSchedule().add_noise(*pair, t) for pair in ((one, zero), (zero, one)))
-    torch.testing.assert_close(signal**2 + noise**2, one)
-
-
 @pytest.mark.parametrize("final", ["first", "one"])
 def test_at_minus_one_a_picture_is_clean(final):
     """Adding noise at t = -1 and taking it away again change no bit, wherever samplers end."""
@@ -130,36 +171,6 @@ def test_at_minus_one_a_picture_is_clean(final):
     schedule, end = NoiseSchedule(final_alpha_bar=final), torch.full((len(LEVELS),), -1)
     assert torch.equal(schedule.add_noise(x0, eps, end), x0)
     assert torch.equal(schedule.predict_x0(x0, eps, end), x0)
-
-
-def test_each_of_x0_eps_and_v_gives_the_others():
-    """With x_t known, every conversion inverts the one that made it (arXiv:2202.00512, s. 4)."""
-    schedule = NoiseSchedule()
-    x0, eps = tensors(2)
-    x_t = schedule.add_noise(x0, eps, LEVELS)
-    v = schedule.velocity(x0, eps, LEVELS)
-    torch.testing.assert_close(schedule.predict_x0(x_t, eps, LEVELS), x0)
-    torch.testing.assert_close(schedule.predict_eps(x_t, x0, LEVELS), eps)
-    torch.testing.assert_close(schedule.v_to_eps(v, x_t, LEVELS), eps)
-
-
-def test_v_is_the_velocity_along_the_circle():
-    """v = dx_t / dphi with signal = cos(phi), noise = sin(phi) (arXiv:2202.00512, appendix D)."""
-    x0, eps = tensors(2)
-    phi = NoiseSchedule().at(LEVELS).sqrt().acos().requires_grad_()
-    x_t = scaled(phi.cos(), x0) + scaled(phi.sin(), eps)
-    (slope,) = torch.autograd.grad(x_t[:, 0, 0, 0].sum(), phi)
-    torch.testing.assert_close(NoiseSchedule().velocity(x0, eps, LEVELS)[:, 0, 0, 0], slope)
-
-
-@pytest.mark.parametrize("prediction", ["eps", "v"])
-def test_a_perfect_network_gives_back_the_noise(prediction):
-    """to_eps undoes target, whichever the network predicts."""
-    schedule = NoiseSchedule(prediction=prediction)
-    x0, eps = tensors(2)
-    output = schedule.target(x0, eps, LEVELS)
-    x_t = schedule.add_noise(x0, eps, LEVELS)
-    torch.testing.assert_close(schedule.to_eps(output, x_t, LEVELS), eps)
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
@@ -173,12 +184,6 @@ def test_min_snr_weighs_the_error_of_x0_by_the_clipped_snr(prediction):
     loss = schedule.min_snr_weight(LEVELS) * error.square().sum((1, 2, 3))
     expected = schedule.snr(LEVELS).clamp(max=5) * (wrong_x0 - x0).square().sum((1, 2, 3))
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)  # the weight is float32
-
-
-def test_snr_is_signal_power_over_noise_power():
-    """0.99915 / 0.00085 at t = 0, and no end to it for a clean picture."""
-    snr = NoiseSchedule().snr(torch.tensor([0, -1]))
-    assert snr.tolist() == [pytest.approx(0.99915 / 0.00085), float("inf")]
 
 
 def test_half_precision_keeps_its_noise():

@@ -90,6 +90,108 @@ def fit(config: RunConfig, stop_at: int | None = None) -> Line:
     return method
 
 
+class Slope(Line):
+    """A gradient of 3 for the weight and 4 for the bias, both 1 at first; draws are noted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn.init.ones_(self.module.weight)
+        nn.init.ones_(self.module.bias)
+        self.drawn, self.noise, self.shown, self.scales = [], [], [], [1.0] * 9
+
+    def draw_batch(self, size, generator):
+        self.drawn.append(torch.rand((), generator=generator).item())
+        return super().draw_batch(size, generator)
+
+    def loss(self, batch, generator):
+        self.noise.append(torch.rand((), generator=generator).item())
+        scale = self.scales[len(self.noise) - 1]
+        return scale * (3 * self.module.weight.sum() + 4 * self.module.bias.sum()), {}
+
+    def preview(self):
+        self.shown.append(self.module.weight.item())
+        return torch.zeros(1, 8, 8), "nothing"
+
+
+def taken(folder: Path, scales: tuple[float, ...] = (1.0,) * 9, **train) -> Slope:
+    """Steps at a rate of 0.1, without average and clipping unless told otherwise."""
+    method, off = Slope(), {"warmup": 1, "ema": 0.0, "clip": 1e9, "sample_every": 0}
+    method.scales = scales
+    Trainer(run_config(folder, **off | {"weight_decay": 0.0} | train), method).fit()
+    return method
+
+
+def adamw(gradients: list[float], decay: float = 0.0) -> float:
+    """AdamW (arXiv:1711.05101, algorithm 2) from 1, betas 0.9 and 0.99.
+
+    Two steps at rates of 0.1 and 0.05, which a cosine and no ramp give.
+    """
+    weight, m, v = 1.0, 0.0, 0.0
+    for n, (g, rate) in enumerate(zip(gradients, (0.1, 0.05), strict=True), start=1):
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        weight -= rate * decay * weight
+        weight -= rate * (m / (1 - 0.9**n)) / (math.sqrt(v / (1 - 0.99**n)) + 1e-8)
+    return weight
+
+
+def test_gradients_are_clipped_to_the_norm_of_all(tmp_path, monkeypatch) -> None:
+    """The norm is |3, 4| = 5: at train.clip = 0.5 each is divided by ten. Of batches, the mean."""
+    seen, step = [], torch.optim.AdamW.step
+
+    def watched(self) -> None:
+        seen.append([p.grad.item() for group in self.param_groups for p in group["params"]])
+        step(self)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    taken(tmp_path / "a", steps=1, clip=0.5)
+    taken(tmp_path / "b", (1.0, 3.0), steps=1, accumulate=2)
+    taken(tmp_path / "c", steps=2)
+    assert seen[0] == pytest.approx([0.3, 0.4]), "gradients clipped"
+    assert seen[1] == pytest.approx([6, 8]), "accumulate: the mean of the batches"
+    assert seen[2:] == [pytest.approx([3, 4])] * 2, "gradients zeroed after a step"
+
+
+def test_two_steps_of_adamw_by_hand(tmp_path) -> None:
+    """The rate halves by the cosine; matrices decay, biases do not; betas are 0.9 and 0.99."""
+    layer = taken(tmp_path / "a", steps=2, weight_decay=0.5).module
+    assert layer.bias.item() == pytest.approx(adamw([4, 4])), "rate by cosine, no decay of a bias"
+    assert layer.weight.item() == pytest.approx(adamw([3, 3], 0.5)), "weight decay of a matrix"
+    layer = taken(tmp_path / "b", (1.0, 0.1), steps=2).module
+    assert layer.bias.item() == pytest.approx(adamw([4, 0.4])), "beta_1 0.9, beta_2 0.99"
+
+
+def test_the_average_warms_up() -> None:
+    """shadow <- d shadow + (1 - d) weight, d = min(decay, (1 + n) / (10 + n)), by hand."""
+    weight = nn.Parameter(torch.zeros(1))
+    ema, expected = EMA([weight], 0.2), 0.0
+    for n in range(4):
+        weight.data.fill_(n + 1.0)
+        ema.update(n)
+        decay = min(0.2, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * (n + 1)
+    assert ema.shadow[0].item() == pytest.approx(expected), "warm-up of the decay"
+
+
+def test_the_average_has_the_weights_after_the_step_and_is_what_is_kept(tmp_path) -> None:
+    """After a step from 1 to 0.9, d = 1/10: 0.1 + 0.9 * 0.9. It is saved, and previews show it;
+    training goes on with the weights themselves.
+    """
+    method = taken(tmp_path, steps=1, ema=0.9, sample_every=1)
+    saved = load_file(tmp_path / WEIGHTS)["weight"].item()
+    assert saved == pytest.approx(0.1 + 0.9 * 0.9), "the average after the step is saved"
+    assert method.shown == [pytest.approx(saved)], "a preview shows the average"
+    assert method.module.weight.item() == pytest.approx(0.9), "training goes on with the weights"
+
+
+def test_every_batch_and_every_loss_has_random_numbers_of_its_own(tmp_path) -> None:
+    """Two steps of two batches: four draws and four noises; the same for the same seed."""
+    first, again = (taken(tmp_path / name, steps=2, accumulate=2) for name in "ab")
+    for what in ("drawn", "noise"):
+        numbers = getattr(first, what)
+        assert len(set(numbers)) == 4, f"{what}: each step and batch has its own random numbers"
+        assert numbers == getattr(again, what), "the same seed, the same numbers"
+
+
 @pytest.mark.parametrize("stop_at", [3, 4, 7, 11])
 def test_an_interrupted_run_ends_in_the_same_bits(tmp_path, stop_at: int) -> None:
     """Stopped around a checkpoint, the same command goes on to the same weights and log."""
@@ -342,17 +444,6 @@ def test_a_default_may_be_spelled_out(tmp_path) -> None:
         fit(other)
 
 
-def test_the_averaged_weights_are_the_ones_kept(tmp_path) -> None:
-    """The exponential moving average is saved; training goes on with the last weights."""
-    method = fit(run_config(tmp_path))
-    state = load_checkpoint(tmp_path)
-    saved = load_file(tmp_path / WEIGHTS)
-    for name, average in zip(("weight", "bias"), state["ema"], strict=True):
-        assert torch.equal(saved[name], average)
-        assert torch.equal(state["module"][name], method.module.state_dict()[name])
-        assert not torch.equal(saved[name], state["module"][name])
-
-
 def test_a_run_made_longer_and_cut_off_is_not_finished(tmp_path, monkeypatch) -> None:
     """The weights of the shorter run are not taken for those of the longer one."""
     fit(run_config(tmp_path))
@@ -505,21 +596,6 @@ def test_a_gradient_that_is_not_finite_does_not_reach_its_weight(tmp_path, kind)
     again = fit(config)
     assert again.steps == 8
     assert again.module.weight.isfinite().all()
-
-
-def test_ema_follows_its_formula() -> None:
-    """shadow = decay shadow + (1 - decay) weight, with decay = min(ema, (1 + n) / (10 + n))."""
-    weight = nn.Parameter(torch.tensor([1.0]))
-    ema, expected = EMA([weight], 0.9), 1.0
-    for n in range(200):
-        weight.data.fill_(float(n))
-        ema.update(n)
-        decay = min(0.9, (1 + n) / (10 + n))
-        expected = decay * expected + (1 - decay) * n
-    torch.testing.assert_close(ema.shadow[0], torch.tensor([expected]))
-    with ema.swapped():
-        torch.testing.assert_close(weight.data, torch.tensor([expected]))
-    assert weight.item() == 199
 
 
 def test_the_learning_rate_is_a_ramp_times_a_half_cosine() -> None:

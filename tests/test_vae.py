@@ -5,15 +5,34 @@ import math
 
 import pytest
 import torch
+from torch.distributions import Normal
 
 from ldm.config import ModelConfig, VAEConfig
-from ldm.vae import VAE, cosine_waves
+from ldm.vae import VAE, Posterior, cosine_waves
 from ldm.weights.export import export
 from ldm.weights.loading import load_parts
 
 SMALL = VAEConfig(
     image_channels=1, latent_channels=8, channels=(16, 16), groups=4, patch=4, shortcut=True
 )
+
+
+def test_a_sample_of_the_posterior_has_its_std() -> None:
+    """std = exp(logvar / 2), the root of the variance: 1 + 3 * 2 for a variance of 9."""
+    one = torch.ones(1, 1, 1, 1)
+    found = Posterior(one, one * math.log(9)).sample(2 * one).item()
+    assert found == pytest.approx(7), "mean + exp(logvar / 2) noise"
+
+
+def test_the_kl_is_the_integral_of_its_definition() -> None:
+    """KL(q || N(0, 1)) = integral of q log(q / p), in nats, summed over the latent numbers."""
+    mean, logvar = torch.tensor([0.7, -1.2]), torch.tensor([math.log(0.3), math.log(2.0)])
+    x = torch.linspace(-12, 12, 20_001, dtype=torch.float64)[:, None]
+    q, p = Normal(mean.double(), (logvar / 2).exp().double()), Normal(0.0, 1.0)
+    log_ratio = q.log_prob(x) - p.log_prob(x)
+    expected = torch.trapezoid(q.log_prob(x).exp() * log_ratio, x, dim=0).sum().item()
+    found = Posterior(*(y.reshape(1, 1, 1, 2) for y in (mean, logvar))).kl()
+    assert found.tolist() == [pytest.approx(expected, rel=1e-4)], "KL, summed over the latent"
 
 
 @pytest.mark.parametrize("size", [1, 2, 8])
