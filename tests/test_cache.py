@@ -84,6 +84,15 @@ def test_two_at_once_fill_one_file(tmp_path) -> None:
     assert (one.made, two.made) == ([0, 1], [2])
 
 
+def test_a_link_in_the_place_of_a_cache_is_refused(tmp_path) -> None:
+    """What it leads to may be something else than a cache, and stays as it is."""
+    (tmp_path / "film").write_bytes(b"a film")
+    (tmp_path / "rows.rows").symlink_to("film")
+    with pytest.raises(OSError, match=r"rows\.rows"):
+        CachedRows(tmp_path / "rows", (2, 3), np.uint8, lambda index: np.ones(3, np.uint8))
+    assert (tmp_path / "film").read_bytes() == b"a film"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path) -> None:
     """OSError with the path and the reason, where a mapped file would kill the process."""

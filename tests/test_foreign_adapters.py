@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,11 @@ def test_a_word_is_no_part_of_a_longer_one(pipe, prompt: str) -> None:
         ("wide.safetensors", {"emb_params": torch.ones(1, 5)}, "of width 5, this text tower of"),
         ("void.safetensors", {"emb_params": torch.ones(1, 0)}, "it holds no word but emb_params"),
         ("number.pt", {3: torch.ones(1, 4)}, "it holds no word but 3"),
+        (
+            "nan.pt",
+            {"emb_params": torch.full((1, 4), math.nan)},
+            "the vectors of 'nan' are not fin",
+        ),
     ],
 )
 def test_what_is_no_word_is_refused(tmp_path: Path, pipe, name: str, content, said: str) -> None:

@@ -332,7 +332,10 @@ VAE, TEXT, UNET = (f"configs/scratch_{method}.yaml" for method in ("vae", "text"
         ([TEXT, "method.temperature=0"], "method.temperature above 0"),
         ([UNET, "method.prompts=[]"], "method.prompts needs at least one"),
         ([UNET, "method.drop_caption=10"], "method.drop_caption must be from 0 to 1, got 10.0"),
-        ([UNET, "method.drop_caption=.nan"], "method.drop_caption must be from 0 to 1, got nan"),
+        (
+            [UNET, "method.drop_caption=.nan"],
+            "method.drop_caption must be a finite number, got nan",
+        ),
         ([UNET, "method.min_snr=-5"], "method.min_snr must be 0 (off) or more, got -5.0"),
         ([UNET, "data.size=72"], "multiple"),
         ([UNET, "model.parts=[vea]"], "model.parts names vea"),

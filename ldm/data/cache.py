@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -38,8 +39,9 @@ class CachedRows:
         self.size = int(np.prod(shape[1:])) * self.dtype.itemsize
         self.made, self.damaged = 0, False
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.touch()
-        self.file = self.path.open("r+b", buffering=0)
+        # a link in its place is refused: what it leads to may be something else than a cache
+        ways = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        self.file = os.fdopen(os.open(self.path, ways, 0o666), "r+b", buffering=0)
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -158,7 +158,7 @@ class _OneLine(logging.Formatter):
         return _one_line(super().format(record), 1000)
 
 
-def _one_line(text: str, most: int = 280) -> str:
+def _one_line(text: str, most: int = 270) -> str:
     """The text in one line; of a longer one its start and its end, which says what to do."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= most else f"{line[: most - 85]} ... {line[-80:]}"

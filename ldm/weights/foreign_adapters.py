@@ -79,6 +79,8 @@ def words_of(content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     if not words or len(words) < len(found):
         names = ", ".join(map(str, found))
         raise ValueError(f"it holds no word but {names[:80] or 'nothing'}")
+    if odd := [word for word, vectors in words.items() if not vectors.isfinite().all()]:
+        raise ValueError(f"the vectors of {odd[0][:80]!r} are not finite")
     return words
 
 
