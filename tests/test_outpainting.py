@@ -145,7 +145,12 @@ def test_states_of_other_commands_and_damaged_ones_are_refused(
         flipped[place] ^= 1 << int(rng.integers(8))
         damaged.append(bytes(flipped))
     with np.load(io.BytesIO(whole)) as stored:
-        for forged in ({"done": -1}, {"done": 10**9}, {"canvas": np.zeros((64, 64, 1), np.uint8)}):
+        for forged in (
+            {"done": -1},
+            {"done": 1},
+            {"done": 10**9},
+            {"canvas": np.zeros((64, 64, 1), np.uint8)},
+        ):
             file = io.BytesIO()
             np.savez(file, **{**stored, **forged})
             damaged.append(file.getvalue())

@@ -120,24 +120,28 @@ def outpaint_resumably(
     """
     state, preview = unfinished(folder, batch.indices[0])
     key = hashlib.sha256(json.dumps(dict(text), sort_keys=True).encode()).hexdigest()
-    canvas, done = _read(state, key, canvas, len(boxes)) if state.is_file() else (canvas, 0)
+    canvas, done = _read(state, key) if state.is_file() else (canvas, 0)
     painted = outpaint(batch, canvas, known, boxes, resample, done)
     for count, canvas in enumerate(painted, done + 1):
         folder.mkdir(parents=True, exist_ok=True)
         with whole_file(state) as path, path.open("wb") as file:
-            np.savez(file, canvas=canvas, done=count, key=key)
+            np.savez(file, canvas=canvas, done=count, key=key, content=_digest(canvas, count))
         progress = {"unfinished": f"{count} of {len(boxes)} windows"}
         image_files.save(canvas, preview, {**text, **progress})
     return canvas
 
 
-def _read(state: Path, key: str, like: Levels, windows: int) -> tuple[Levels, int]:
+def _digest(canvas: Levels, done: int) -> str:
+    head = f"{done} {canvas.shape} {canvas.dtype}"
+    return hashlib.sha256(head.encode() + canvas.tobytes()).hexdigest()
+
+
+def _read(state: Path, key: str) -> tuple[Levels, int]:
     try:
         with np.load(state, allow_pickle=False) as stored:
             canvas, done, same = stored["canvas"], int(stored["done"]), str(stored["key"]) == key
-        fits = (canvas.shape, canvas.dtype) == (like.shape, like.dtype) and 0 < done <= windows
-        if same and not fits:  # a zip's checksum misses a header that says less than there is
-            raise ValueError(f"{done} windows of {canvas.shape}")
+            if str(stored["content"]) != _digest(canvas, done):
+                raise ValueError("its content differs from its digest")
     except Exception as error:  # a damaged file can raise any error in its reader
         raise ConfigError(f"{state} is damaged; delete it to start again") from error
     if not same:
