@@ -285,9 +285,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         killer = Killer(Path(folder), options.seed)
         kinds = list(killer.counts)
-        for i in tqdm(range(options.kills), unit="kill"):
-            killer.kill(*kinds[i % len(kinds)], alone=i % 11 == 10)
-        killer.clear()
+        try:
+            for i in tqdm(range(options.kills), unit="kill"):
+                killer.kill(*kinds[i % len(kinds)], alone=i % 11 == 10)
+        finally:
+            killer.clear()  # else the folder stays mounted
     total, titles = sum(killer.counts.values(), Counter()), ("n", "in the middle", *BAD)
     print(f"| command | death | {' | '.join(titles)} |\n|---|---|{'---|' * len(titles)}")
     for (name, death), count in [*killer.counts.items(), (("all", "all"), total)]:

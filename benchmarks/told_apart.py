@@ -40,6 +40,7 @@ from ldm.training.training_run import load_checkpoint, load_run
 
 SIDES = ("left", "right")
 LIMBS = "hand+knee+ankle+shoulder+elbow"
+FIRST = UNSEEN + 10_000_000  # seed of the phantoms
 LEAST = 10  # images on either side of a question
 Case = tuple[Tensor, str, str, bool]  # image, two captions, is the first one right?
 
@@ -61,7 +62,7 @@ def differences(method: TrainText, images: Tensor, first: list[str], other: list
 def finding_cases(
     images: Tensor, known: Sequence[Mapping[str, bool]], kind: str
 ) -> Iterator[tuple[str, list[Case]]]:
-    """(question, cases) for each finding that enough of the images have and have not"""
+    """(question, cases) for each finding that is known of an image"""
     for name in FINDINGS:
         cases = [
             (image, f"{kind} with {name}", f"{kind} without {name}", shown[name] is True)
@@ -75,7 +76,8 @@ def questions(config: DataConfig, count: int) -> Iterator[tuple[str, list[Case]]
     for source in config.sources:
         if source.path.startswith("phantoms:"):
             continue
-        rows = source_rows(source, config)[1]
+        if not (rows := source_rows(source, config)[1]):
+            continue
         images = squares(rows, config)
         if "region" in rows[0]:
             yield (
@@ -96,14 +98,14 @@ def questions(config: DataConfig, count: int) -> Iterator[tuple[str, list[Case]]
             films = FileSet(rows, Path(source.path), "")
             known = [films.findings(i) for i in range(len(rows))]
             yield from finding_cases(images, known, "lung xray")
-    chests = named_phantoms(f"phantoms:{count}:{UNSEEN}")
+    chests = named_phantoms(f"phantoms:{count}:{FIRST}")
     images, several = rendered(chests, config.size)
     known = [several.findings(i) for i in range(count)]
     yield from finding_cases(images, known, "phantom lung xray")
     sides = [[f.side for f in chest.findings if readable(f.name) == EFFUSION] for chest in chests]
     texts = [f"phantom lung xray with a {side} {EFFUSION}" for side in SIDES]
     yield "phantom lung xray: side of an effusion", side_cases(images, sides, [texts] * count)
-    limbs = named_phantoms(f"phantoms:{count}:{UNSEEN}:region={LIMBS},modality=xray")
+    limbs = named_phantoms(f"phantoms:{count}:{FIRST}:region={LIMBS},modality=xray")
     images, _ = rendered(limbs, config.size)
     texts = [[f"phantom x-ray of the {s} {limb.region}" for s in SIDES] for limb in limbs]
     yield "phantom limb: side", side_cases(images, [[limb.side] for limb in limbs], texts)

@@ -14,6 +14,7 @@ from PIL import Image
 from ldm.clip import tokenizer
 from ldm.config import ConfigError, VAEConfig
 from ldm.data import DataConfig, DataSource, datasets
+from ldm.data.image_sets import UNSEEN, named_phantoms
 from ldm.pictures import image_files
 from ldm.vae import VAE, Posterior
 
@@ -308,3 +309,11 @@ def test_long_captions_are_counted_and_never_cut_in_silence(labels, tmp_path) ->
             settings(labels, tmp_path), 1, DataSource(str(labels), captions="templates")
         ).count
     )
+
+
+def test_training_sees_no_phantom_that_is_measured_on(tmp_path) -> None:
+    """phantoms:N begins at data.phantom_seed where one trains, else beyond what training sees."""
+    config = DataConfig(size=16, phantom_seed=5, cache=str(tmp_path))
+    assert [p.seed for p in datasets.Phantoms(config, 1, "phantoms:2").phantoms] == [5, 6]
+    assert [p.seed for p in datasets.Phantoms(config, 1, "phantoms:2:7").phantoms] == [7, 8]
+    assert named_phantoms("phantoms:2")[0].seed >= UNSEEN

@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the ways to die are those of Linux")
 @pytest.mark.slow
 def test_commands_that_die_in_the_middle_lose_nothing() -> None:
     """benchmarks/kills.py, one death of each kind; more than half come in the middle of the run."""

@@ -85,6 +85,8 @@ class Phantoms(PhantomSet, Unpadded):
     def __init__(self, config: DataConfig, channels: int, named: str = "") -> None:
         unwanted = excluded_phantoms(config)
         if named:
+            if named.count(":") == 1:  # without a first seed, which would be one to measure on
+                named = f"{named}:{config.phantom_seed}"
             chosen = named_phantoms(named, unwanted)
             what = digest([phantom.VERSION, phantom.BODY_VERSION, named, unwanted])
         else:
