@@ -151,6 +151,12 @@ def test_no_name_reaches_the_terminal_as_a_command(tmp_path: Path) -> None:
     assert b"unrecognized arguments: a\\x1b]0;gone" in done.stderr
 
 
+def test_a_space_of_another_script_stays_as_it_is() -> None:
+    """No terminal obeys it, and a path that is printed still names its file."""
+    name = "lung\u00a0x\u3000ray\u202f1.png"
+    assert cli.printable(name) == name
+
+
 def test_a_long_message_keeps_its_start_and_its_end() -> None:
     """What was given is clipped, not what is wrong and what to do; the line has 300 at most."""
     text = "f'train.steps is {9 * 10**6 * chr(120)}; give an int'"

@@ -53,8 +53,14 @@ def test_a_table_reads_no_film_elsewhere_unless_told(
     table = tmp_path / "set" / "t.csv"
     table.write_text(f"filename,caption\n{named.format(tmp_path)},x\na.png,y\n", encoding="utf-8")
     count = read_rows(table, DataConfig())[1]
-    assert "1 skipped: 1 outside of the table's folder (see data.root) (row 2)" in str(count)
+    assert (
+        "1 skipped: 1 outside of the table's folder (see data.root, LDM_DATA_ROOT) (row 2)"
+        in str(count)
+    )
     assert read_rows(table, DataConfig(root=str(tmp_path)))[1].films == 2
+    (tmp_path.parent / f"{tmp_path.name}-link").symlink_to(tmp_path)
+    linked = DataConfig(root=f"{tmp_path}-link")  # what leads to the folder is the folder
+    assert read_rows(table, linked)[1].films == 2
     monkeypatch.setenv("LDM_DATA_ROOT", str(tmp_path))
     assert len(open_set(str(table))) == 2
 

@@ -163,4 +163,4 @@ def test_states_of_other_commands_and_damaged_ones_are_refused(
             messages.append(str(error))
         assert state.exists()
     assert len(messages) > len(damaged) / 2
-    assert all("is damaged; del" in text or "by another command" in text for text in messages)
+    assert all("is damaged or of" in text or "by another command" in text for text in messages)

@@ -1,5 +1,6 @@
 """Another encoder in CLIP's place: where its states go, what is drawn, what is refused."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -257,6 +258,8 @@ def broken(case: str, run: Path, start: Path, encoder: Path, folder: Path) -> tu
         model = export.save(folder / "other.safetensors", config, parts)
     if case == "other tensors":
         tensors["0.weight"] = tensors["0.weight"][:, :-1].contiguous()
+    if case == "infinite":
+        tensors["0.weight"][0, 0] = math.inf  # which a ReLU may hide
     if case == "endless":
         facts["width"] = 2**63
     if case == "a head it lacks":
@@ -277,6 +280,7 @@ def broken(case: str, run: Path, start: Path, encoder: Path, folder: Path) -> tu
         ("other encoder", ["projects from the encoder", "train the projection again"]),
         ("other CLIP", ["projects to the text tower", "train it for this one"]),
         ("other tensors", ["holds other tensors"]),
+        ("infinite", ["cannot open", "0.weight is not finite"]),
         ("endless", ["holds other tensors than its own settings say"]),
         ("a head it lacks", ["no projection head"]),
         ("unknown level", ["level is 'sentence'"]),

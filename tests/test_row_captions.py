@@ -92,3 +92,7 @@ def test_a_contrast_differs_by_the_side_or_by_a_denial() -> None:
             assert true.startswith("x-ray of the left hand")
     assert {true.split()[-1] for true, _ in pairs} == {"pain", *asked}
     assert contrast("x-ray of a hand", {"pneumothorax": True}, ["fracture"], 1) == ()
+    assert contrast("upright {AP} film", {"edema": False}, ["edema"], 0)[0].startswith(
+        "upright {AP}"
+    )
+    assert contrast("Left knee, right hand", {}, [], 0)[1] == "right knee, left hand"

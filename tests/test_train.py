@@ -343,6 +343,18 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path) -> None:
         pass
 
 
+def test_too_little_memory_tells_nothing_against_a_checkpoint(tmp_path) -> None:
+    """The error is passed on, and the checkpoint stays the newest."""
+    fit(run_config(tmp_path), stop_at=10)
+
+    def take(state: dict) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        load_checkpoint(tmp_path, take)
+    assert load_checkpoint(tmp_path)["step"] == 8
+
+
 @pytest.mark.parametrize("content", ["", "half", "a bit"])
 def test_damaged_weights_of_a_finished_run_are_written_again(tmp_path, caplog, content) -> None:
     """Empty, cut short or changed, they do not count; the checkpoint still has them."""
@@ -565,7 +577,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(tmp_path,
     method = Line()
     before = method.module.weight.item()
     method.loss = lambda batch, generator: (method.module.weight.sum() + math.inf, {})
-    with pytest.raises(FloatingPointError, match=r"loss inf .*samples: point-0, point-1 "):
+    with pytest.raises(
+        FloatingPointError, match=r"loss inf .*its samples, which are in \S*not_fin"
+    ):
         Trainer(run_config(tmp_path, batch_size=2, **kind), method).fit()
     kept = json.loads((tmp_path / "not_finite_0.json").read_text())
     assert kept["samples"] == ["point-0", "point-1"]

@@ -41,7 +41,11 @@ class CachedRows:
         path.parent.mkdir(parents=True, exist_ok=True)
         # a link in its place is refused: what it leads to may be something else than a cache
         ways = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        if self.path.is_symlink():
+            raise OSError(f"the cache {self.path} is a link; delete it")
         self.file = os.fdopen(os.open(self.path, ways, 0o666), "r+b", buffering=0)
+        if path.is_file():
+            log.warning("%s is of an older version: it is not read, and can be deleted", path)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -60,10 +64,9 @@ class CachedRows:
         return self.made - before
 
     def digest(self) -> str:
-        """12 hex digits that change with the content of any row."""
+        """12 hex digits that change with the content of any row; makes what is missing."""
         digest = hashlib.sha256()
-        name = f"hashing {self.path.name}"
-        for index in tqdm(range(len(self)), name, unit="image", delay=2, leave=False):
+        for index in tqdm(range(len(self)), self.path.name, unit="image", delay=2, leave=False):
             digest.update(self._row(index))
         return digest.hexdigest()[:12]
 

@@ -93,7 +93,8 @@ class Files(FileSet):
         planes = channels + (config.fit == "pad")  # a mask follows where there is padding
         name = f"files-{digest(stamps)}"
         self.pixels = cached_squares(name, config, len(self), planes, self.square)
-        made = self.pixels.fill()  # a damaged file is found now, not hours later
+        content = self.pixels.digest()  # makes what is missing: a damaged file is found now
+        made = self.pixels.made
         bit_depths.tell_guesses()
         cropped = {row["path"] for row in self.rows} if config.fit == "crop" and made else set()
         sizes = [image_files.sides(path) or (1, 1) for path in cropped]
@@ -104,7 +105,7 @@ class Files(FileSet):
         # the key is that of the content: the same images elsewhere are the same dataset
         words = [{**row, "path": Path(row["path"]).name} for row in self.rows]
         how = [source.captions, source.group, config.balance] if source else []
-        self.key = f"{digest([words, config.caption, *how])}-{self.pixels.digest()}"
+        self.key = f"{digest([words, config.caption, *how])}-{content}"
 
     def square(self, index: int) -> Tensor:
         """float32 [C, size, size] in [-1, 1]; padded, one plane more: 1 in the image, -1 outside"""

@@ -165,7 +165,7 @@ def _finder(root: Path, everywhere: bool, limit: str | Path) -> Finder:
     everywhere: in any folder below `root`, and perhaps without its suffix
     limit: a folder; what a table names outside of it, by .. or a whole path, is not read
     """
-    limit = os.path.abspath(limit)
+    limits = {os.path.abspath(limit), os.path.realpath(limit)}
 
     def form(name: str) -> str:
         return "/" + unicodedata.normalize("NFC", name)
@@ -195,7 +195,7 @@ def _finder(root: Path, everywhere: bool, limit: str | Path) -> Finder:
             # os.path, because Path.is_file raises for names that are too long
             if os.path.isfile(place):
                 how = "" if place.as_posix().endswith(plain) else "by the end of the path"
-                if Path(os.path.abspath(place)).is_relative_to(limit):
+                if any(Path(os.path.abspath(place)).is_relative_to(each) for each in limits):
                     return place, how
                 outside = True
         paths = listed()[form(parts[-1])] if name and (everywhere or not name.isascii()) else []
@@ -203,7 +203,11 @@ def _finder(root: Path, everywhere: bool, limit: str | Path) -> Finder:
             paths = [path for path in paths if form(path.as_posix()).endswith(form(plain))]
         if len(paths) == 1:
             return paths[0], "by file name"
-        absent = "outside of the table's folder (see data.root)" if outside else "not found"
+        absent = (
+            "outside of the table's folder (see data.root, LDM_DATA_ROOT)"
+            if outside
+            else "not found"
+        )
         return None, "found in several places" if paths else absent
 
     return find

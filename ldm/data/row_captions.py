@@ -71,7 +71,7 @@ def contrast(
     text: the image's caption;  number: which of the possible pairs;  () if there is none
     """
     pick = Choices(number)
-    swapped = re.sub("left|right", lambda match: SIDES[match[0]], text)
+    swapped = re.sub(r"\b(left|right)\b", lambda match: SIDES[match[0].lower()], text, flags=re.I)
     if pick.one(["side", "finding"]) == "side" and swapped != text:
         return text, swapped
     there = [finding for finding in asked if known.get(finding) is True]
@@ -81,9 +81,9 @@ def contrast(
         return ()
     finding = pick.one(several)
     kind = re.split(r",| (?:with|showing|demonstrating|without|no) ", text)[0]
-    says = f"{kind} {pick.one(WORDS['present'])}", f"{kind}, {pick.one(WORDS['negated'])}"
-    true, false = says if known[finding] else says[::-1]
-    return true.format(finding), false.format(finding)
+    shown, denied = (pick.one(WORDS[how]).format(finding) for how in ("present", "negated"))
+    says = f"{kind} {shown}", f"{kind}, {denied}"
+    return says if known[finding] else says[::-1]
 
 
 def _present(labels: Sequence[str]) -> list[str]:

@@ -143,7 +143,9 @@ def _read(state: Path, key: str) -> tuple[Levels, int]:
             if str(stored["content"]) != _digest(canvas, done):
                 raise ValueError("its content differs from its digest")
     except Exception as error:  # a damaged file can raise any error in its reader
-        raise ConfigError(f"{state} is damaged; delete it to start again") from error
+        raise ConfigError(
+            f"{state} is damaged or of an older version; delete it to start again"
+        ) from error
     if not same:
         raise ConfigError(
             f"{state} was left by another command: give that one again, delete the file, or name "

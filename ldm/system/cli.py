@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,6 +141,9 @@ def _check_working_folder() -> None:
         raise OSError("the working folder is gone; change to another one") from error
 
 
+SPENT = "out of memory|allocate memory|could not create a primitive$"  # says that memory is
+
+
 def _explain(error: Exception) -> str | None:
     """The message for the user; None for a mistake of the program, which needs its traceback."""
     if isinstance(error, OSError) and error.strerror and error.filename:
@@ -147,8 +151,7 @@ def _explain(error: Exception) -> str | None:
     text = str(error)
     # CUDA and Apple say "out of memory", the CPU "can't allocate memory", all as RuntimeError;
     # oneDNN finds no room for a convolution
-    spent = "out of memory|allocate memory|could not create a primitive$"
-    if isinstance(error, MemoryError) or re.search(spent, text):
+    if isinstance(error, MemoryError) or re.search(SPENT, text):
         return "out of memory; take fewer or smaller images at once, or another device"
     return text if isinstance(error, (ValueError, OSError, FloatingPointError)) else None
 
@@ -161,6 +164,9 @@ class _OneLine(logging.Formatter):
 def _one_line(text: str, most: int = 270) -> str:
     """The text in one line; of a longer one its start and its end, which says what to do."""
     line = printable(" ".join(text.split()))
+    if len(line) > most:  # long names first, of which the end tells most
+        words = line.split(" ")
+        line = " ".join(w if len(w) <= 60 else f"{w[:20]}...{w[-37:]}" for w in words)
     return line if len(line) <= most else f"{line[: most - 85]} ... {line[-80:]}"
 
 
@@ -168,7 +174,8 @@ def printable(text: str) -> str:
     """The text with what a terminal obeys, or reads from right to left, spelled out: \\x1b."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    plain = (c.isprintable() or c == "\n" or unicodedata.category(c) == "Zs" for c in text)
+    return "".join(c if p else ascii(c)[1:-1] for c, p in zip(text, plain, strict=True))
 
 
 def given(options: Mapping[str, Any], settings: type) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from ldm.training.training_run import RunConfig
 
 log = logging.getLogger(__name__)
 
-ADVICE = "lower train.learning_rate: the same command goes on from the last checkpoint, if any"
+ADVICE = "lower train.learning_rate: the same command goes on from the last checkpoint"
 
 
 class Method(Protocol):
@@ -279,8 +279,8 @@ class Trainer:
         with atomic.whole_file(report) as path:
             path.write_text(json.dumps(facts) + "\n")
         raise FloatingPointError(
-            f"step {step} has loss {loss} and gradient norm {norm}; samples: {', '.join(ids)} "
-            f"(kept in {report}). Look at these samples, or {ADVICE}"
+            f"step {step} has loss {loss} and gradient norm {norm}; look at its samples, which are "
+            f"in {report}, or {ADVICE}"
         )
 
     def _check_state(self, steps: int) -> None:

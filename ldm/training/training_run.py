@@ -8,6 +8,7 @@ import dataclasses
 import json
 import logging
 import math
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,7 +20,7 @@ from typing import Any, Literal
 from ldm.config import ConfigError, to_dict
 from ldm.data import DataConfig
 from ldm.system import atomic
-from ldm.system.cli import load_config, regular
+from ldm.system.cli import SPENT, load_config, regular
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +186,11 @@ def load_checkpoint(
             take(state)
         except (ConfigError, PermissionError, MemoryError, torch.OutOfMemoryError):
             raise  # which tell nothing against the file
+        except FileNotFoundError:  # its run is saving just now
+            continue
         except Exception as error:  # whatever lies there may raise any
+            if re.search(f"{SPENT}|CUDA error", str(error)):
+                raise  # which tells nothing against it, either
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:120]
             damage.append(f"{path} is damaged ({reason})")
             continue
@@ -219,7 +224,7 @@ def refuse_other_settings(folder: Path, before: Any, now: Any, where: str = "") 
     elif [type(v) for v in (before, now)] == [list] * 2 and len(before) == len(now) > 0:
         for one, other in zip(before, now, strict=True):
             refuse_other_settings(folder, one, other, where)
-    elif before != now:
+    elif before != now and not (before is None and now == []):  # a list younger than the folder
         raise ConfigError(
             f"{folder} was begun with {where}={before!r}, not {now!r}; "
             "give the old value, another train.out, or delete the folder"
@@ -325,7 +330,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
             if _is_row(row := json.loads(line)):
                 rows.append(row)
     if len(rows) < len(lines):
-        log.warning("%s: left out are %d lines that no run wrote", path, len(lines) - len(rows))
+        log.warning("%s: left out are %d lines that are not whole", path, len(lines) - len(rows))
     return rows
 
 

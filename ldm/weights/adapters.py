@@ -43,6 +43,8 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - no dict
         if text is None:
             raise ValueError(f"it holds no {kind}; train one with {TRAINED_WITH[kind]}")
+        if odd := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+            raise ValueError(f"{odd[0]} is not finite")
         return tensors, cli.parse_json(text)
     except (OSError, SafetensorError, ValueError) as error:
         reason = str(error).splitlines()[0]

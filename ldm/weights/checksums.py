@@ -15,7 +15,7 @@ from ldm.weights.weight_files import WeightsError, open_tensors, some
 
 
 def compare_all(paths: Sequence[str | Path]) -> Iterator[str]:
-    """A line about each file that is whole; then WeightsError about the others, if there are any.
+    """A line about each file; then WeightsError if any is damaged.
 
     paths: files of any layout, checkpoints among them
     """
@@ -24,9 +24,10 @@ def compare_all(paths: Sequence[str | Path]) -> Iterator[str]:
         try:
             yield f"{path} {compare(Path(path))}"
         except WeightsError as error:
-            damaged.append(str(error))
+            damaged.append(path)
+            yield str(error)
     if damaged:
-        raise WeightsError("; ".join(damaged))
+        raise WeightsError(f"{len(damaged)} of {len(paths)} files are damaged, as said above")
 
 
 def compare(file: Path) -> str:

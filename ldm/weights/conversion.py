@@ -142,7 +142,7 @@ def command_line(arguments: Sequence[str] | None) -> int:
         from ldm.weights import checksums
 
         for line in checksums.compare_all(options.files):
-            sys.stdout.write(line + "\n")
+            sys.stdout.write(cli.printable(line) + "\n")
         return 0
     watch = cli.Stopwatch()
     with watch(options.command):

@@ -55,7 +55,7 @@ def read(path: str) -> tuple[str, list[Group]]:
             raise ValueError("each group must have its own name")
         return str(content["source"]), groups
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} is no table of counts ({str(error)[:30]}); it {FORM}") from error
+        raise ValueError(f"{path} is no table of counts ({str(error)[:40]}); it {FORM}") from error
 
 
 def _group(each: Mapping[str, Any]) -> Group:
