@@ -217,7 +217,7 @@ def test_guesses_are_those_of_the_network_at_hidden_places(trained: Path) -> Non
     ("override", "message"),
     [
         ("method.network.vocab_size=20", "a vocabulary of 20 tokens cannot be learned"),
-        ("method.network.context_length=2", "context_length must be 3 or more"),
+        ("method.network.context_length=2", "context_length must be from 3 to"),
         ("method.network.heads=5", "does not split into 5 heads"),
         ("method.netwrok.width=8", "did you mean 'network'"),
         ("model.path=weights", "model.path is set, but"),

@@ -56,6 +56,9 @@ def test_an_interrupt_that_a_library_makes_another_error_of_ends_130(
 ) -> None:
     """Whatever error comes of Ctrl-C while a library loads: silence, and the status of Ctrl-C."""
     monkeypatch.setattr(cli, "interrupts", [])
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # nohup and its like ignore it
 
     def load(kind: type[Exception]) -> int:
         try:
@@ -64,8 +67,11 @@ def test_an_interrupt_that_a_library_makes_another_error_of_ends_130(
             raise kind("cannot be loaded") from error
         return 0
 
-    assert cli.run(lambda: load(ValueError), "test") == 130
-    assert cli.run(lambda: load(ImportError), "test") == 130
+    try:
+        assert cli.run(lambda: load(ValueError), "test") == 130
+        assert cli.run(lambda: load(ImportError), "test") == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == ""
 
 
