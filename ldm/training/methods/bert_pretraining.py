@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ldm.config import ConfigError, from_dict, to_dict
+from ldm.config import from_dict, to_dict
 from ldm.data import caption_corpus
 from ldm.data.datasets import Batch, check_shares, shares
 from ldm.system import devices
@@ -54,10 +54,6 @@ class TrainBert(Method):
         options = from_dict(BertOptions, run.method, "method")
         heads: dict[str, Any] = {"masked_lm": True, "pooler": False, "projection": None}
         network = replace(options.network, **heads)
-        if network.context_length < 3:
-            raise ConfigError(
-                "method.network.context_length must be 3 or more: [CLS], a word, [SEP]"
-            )
         sources = caption_corpus.open_shares(run.data)
         check_shares(sources, run.train.batch_size)
         vocab = learn([t for source, _ in sources for t in source.train], network.vocab_size)
