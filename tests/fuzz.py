@@ -291,10 +291,10 @@ def check(options: argparse.Namespace) -> dict[str, Counter[str]]:
         ]
         result = Result(os.waitstatus_to_exitcode(status), *texts, used.ru_maxrss * 1024)
         found, now = faults(case.program, result), tree(seeds, out / "tmp")
-        if case.damage.key in ("data", "phantoms", "steps", "train"):  # it may be long
-            found = [fault for fault in found if fault != "hang"]
         after = unfinished(work)
         found += ["leftover"] * bool(after - before and "hang" not in found)
+        if case.damage.key in ("data", "phantoms", "steps", "train"):  # it may be long
+            found = [fault for fault in found if fault != "hang"]
         changed = [name for name, *_ in {*now} ^ {*calm}] + [str(p) for p in before - after]
         found += [f"outside {changed[:3]}"] * bool(changed)
         os.chdir(work)
