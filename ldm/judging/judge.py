@@ -25,6 +25,8 @@ class JudgeConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        if not self.findings:
+            raise ConfigError("findings must name at least one finding")
         if not 0 < sum(self.blocks) <= 256:
             raise ConfigError(f"the blocks {self.blocks} must have 1 to 256 layers together")
 
