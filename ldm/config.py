@@ -188,6 +188,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     hint = origin or hint
     if hint is float and isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{where} must be a finite number, got {value}")
+    if hint is int and isinstance(value, int) and abs(value) > 1 << 53:
+        raise ConfigError(f"{where} must be at most 2^53, got {value}")
     if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
         return value
     raise ConfigError(f"{where} must be {hint.__name__}, got {value!r}")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ldm.config import ConfigError, ModelConfig, from_dict, to_dict
+from ldm.config import ConfigError, ModelConfig, TextConfig, from_dict, to_dict
 from ldm.system.cli import load_config
 from ldm.training.training_run import RunConfig, load_run
 
@@ -227,3 +227,10 @@ def test_what_json_cannot_keep_stays_text(tmp_path: Path) -> None:
     for value in ("2024-01-01 10:00:00", "!!binary aGk=", "!!set {a, b}"):
         path = write(tmp_path, f"method: {{rank: {value}}}")
         assert json.dumps(to_dict(load_config(RunConfig, path)))
+
+
+def test_a_number_that_no_machine_counts_to_is_refused() -> None:
+    """By name; it would end in an overflow somewhere else."""
+    assert from_dict(TextConfig, {"width": 512}).width == 512
+    with pytest.raises(ConfigError, match=r"width must be at most 2\^53, got 1000"):
+        from_dict(TextConfig, {"width": 10**30})
