@@ -260,8 +260,8 @@ def broken(case: str, run: Path, start: Path, encoder: Path, folder: Path) -> tu
         tensors["0.weight"] = tensors["0.weight"][:, :-1].contiguous()
     if case == "infinite":
         tensors["0.weight"][0, 0] = math.inf  # which a ReLU may hide
-    if case == "endless":
-        facts["width"] = 2**63
+    if case in ("wide", "endless"):
+        facts["width"] = 2**50 if case == "wide" else 2**63
     if case == "a head it lacks":
         facts["how"] = "projection"
     if case == "unknown level":
@@ -281,7 +281,8 @@ def broken(case: str, run: Path, start: Path, encoder: Path, folder: Path) -> tu
         ("other CLIP", ["projects to the text tower", "train it for this one"]),
         ("other tensors", ["holds other tensors"]),
         ("infinite", ["cannot open", "0.weight is not finite"]),
-        ("endless", ["holds other tensors than its own settings say"]),
+        ("wide", ["holds other tensors than its own settings say"]),
+        ("endless", ["width must be at most 2^53"]),
         ("a head it lacks", ["no projection head"]),
         ("unknown level", ["level is 'sentence'"]),
         ("a model", ["holds no projection", "configs/projection_document.yaml"]),
