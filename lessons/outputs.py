@@ -79,9 +79,8 @@ def write(lesson: Path, found: list[list[str]]) -> None:
     for cell in cells(lesson):
         kept = [line for line in cell if not line.startswith(MARK)]
         if is_code(cell):
-            while not kept[-1]:
-                kept.pop()
-            kept += [*(MARK + line for line in next(outputs)), ""]
+            end = len("\n".join(kept).rstrip("\n").split("\n"))  # the last line that is not empty
+            kept[end:end] = [MARK + line for line in next(outputs)]
         lines += kept
     lesson.write_text("\n".join(lines).rstrip("\n") + "\n", encoding="utf-8")
 
