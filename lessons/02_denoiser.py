@@ -116,7 +116,7 @@ save("02_denoiser", figure)
 # **A1** Noise that points back to where data may be: at large t to the middle of the asked lung, at
 # small t to its nearest edge. The field of these arrows is all that a diffusion model knows.
 #
-# **A2** Guidance (lesson 4) needs the guess without a prompt. Draw with `scale=3.0` and look: the
+# **A2** Guidance (lesson 4) needs the guess without a prompt. Draw with `scale=3` and look: the
 # points crowd together, away from the other lung.
 #
 # **A3** A point has 2 numbers, a latent of the built-in model 2,048; the network becomes a U-Net

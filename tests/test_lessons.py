@@ -21,8 +21,9 @@ def test_all_lessons_are_there() -> None:
 
 @pytest.mark.parametrize("lesson", outputs.LESSONS, ids=lambda path: path.stem)
 def test_a_lesson_keeps_its_form(lesson: Path) -> None:
-    """At most 120 lines and what they print; a title, an equation of a paper, three questions with answers, one command
-    to go further; every decimal number of the text is printed by a cell or stands in its code."""
+    """At most 120 lines and what they print; a title, an equation of a paper, three questions with
+    answers, one command to go further; every decimal number of the text is printed by a cell or
+    stands in its code."""
     lines = lesson.read_text(encoding="utf-8").splitlines()
     assert sum(not line.startswith(outputs.MARK) for line in lines) <= 120
     cells = outputs.cells(lesson)
