@@ -34,7 +34,7 @@ def test_a_lesson_keeps_its_form(lesson: Path) -> None:
     for mark in ("Q1", "Q2", "Q3", "A1", "A2", "A3"):
         assert text.count(f"**{mark}**") == 1
     assert len(re.findall(r"\*\*Go further\*\*: `[^`]+`", text)) == 1
-    prose = re.sub(r"arXiv:\S+|\(\.\./\S+\)", "", text)
+    prose = re.sub(r"arXiv:\S+|\(\.\./\S+\)|section \S+", "", text)
     missing = [number for number in DECIMAL.findall(prose) if number not in code]
     assert not missing, f"the text states {missing}, which no cell prints or uses"
 
