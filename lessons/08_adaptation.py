@@ -1,0 +1,116 @@
+# %% [markdown]
+# # 8. A new finding from ten films
+#
+# `weights/base.safetensors` has never seen a pleural effusion. Can ten films teach it one? Chambon
+# et al. (arXiv:2210.04133) asked this of Stable Diffusion. Four ways, from few weights to all:
+#
+# - **textual inversion** (arXiv:2208.01618) learns a vector for one new word, and no weight;
+# - **LoRA** learns a product of two thin matrices beside each projection of the attention:
+#
+#       h = W x + (alpha / r) B A x             (arXiv:2106.09685, eq. 3)
+#
+# - **fine-tuning** learns all weights of the U-Net on the ten films;
+# - **prior preservation** (DreamBooth, arXiv:2208.12242, eq. 2) does so, and at the same time
+#   learns the model's own pictures of "a lung xray", so that it does not forget what those are.
+#
+# We run LoRA, for half a minute, and read what the others gave from a longer study.
+
+# %%
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from showing import BASE, ROOT, show
+
+import ldm
+from ldm.judging.judge import load_judge
+from ldm.metrics.estimate import mean
+from ldm.pipeline import Sampling
+from ldm.training.trainer import Trainer
+from ldm.training.training_run import build_method, load_run
+from ldm.weights import adapters
+
+config = ROOT / "configs" / "lora.yaml"  # five phantoms without a finding, five with an effusion
+given = ["train.steps=200", "train.sample_every=0", f"model.path={BASE}", "train.out="]
+before, after = ldm.load(BASE), ldm.load(BASE)
+with tempfile.TemporaryDirectory() as folder:
+    given[-1] += str(Path(folder, "lora"))
+    run = load_run(config, given)
+    weights = Trainer(run, build_method(run)).fit()
+    print(f"LoRA: {weights.stat().st_size / 1e6:.2f} MB")
+    adapters.apply(after, loras=[str(weights)])
+print(f"U-Net: {4 * sum(p.numel() for p in before.unet.parameters()) / 1e6:.2f} MB")
+# > LoRA: 0.27 MB
+# > U-Net: 15.95 MB
+
+# %% [markdown]
+# ## What was learned?
+#
+# Twice the same noise, with and without the new words. A judge, a network trained to call findings,
+# scores the pictures: do the words add anything to its score for an effusion?
+
+# %%
+judge = load_judge(ROOT / "weights" / "judge.safetensors")
+effusion = judge.config.findings.index("pleural effusion")
+N, PLAIN = 10, "a photo of a lung xray"
+asked = [PLAIN, PLAIN + " with a visible pleural effusion"]
+sampling = Sampling(0, 10, guidance=2, height=128, width=128)
+shown, contrast = [], []
+for name, pipe in (("before", before), ("after", after)):
+    plain, words = (pipe.draw([prompt] * N, range(N), sampling) for prompt in asked)
+    with torch.inference_mode():
+        added = judge(words)[:, effusion] - judge(plain)[:, effusion]
+    print(f"{name}: the words add {mean(added).show('.1f')} to the score, n = {N}")
+    contrast.append(127.5 * plain.std(dim=(1, 2, 3)))
+    shown += [plain[:3], words[:3]]
+grown = mean(contrast[1] - contrast[0])
+print(f"plain pictures, same noise: contrast grew by {grown.show('.0f')} grey levels")
+titles = [f"{name}, {words}" for name in ("before", "after") for words in ("plain", "effusion")]
+show("08_adaptation", torch.cat(shown), [title for title in titles for _ in range(3)])
+# > before: the words add 1.3 (1.0 to 1.6) to the score, n = 10
+# > after: the words add -0.3 (-1.2 to 0.6) to the score, n = 10
+# > plain pictures, same noise: contrast grew by 5 (2 to 9) grey levels
+# > runs/lessons/08_adaptation.png
+
+# %% [markdown]
+# LoRA learned in 200 steps how the ten films *look*: dark lungs, sharp ribs, more contrast. The
+# finding it did not learn: the words add nothing that this many pictures could show. Even before,
+# they added something, although the base never saw an effusion: "visible" and "pleural" are other
+# words than those of a normal film, so the judge sees another picture. An experiment without its
+# "before" would have counted that as success.
+#
+# ## The others, from the recorded study
+#
+# 400 steps each, n = 200 pictures. AUC of the judge for the effusion prompt against prompts for
+# *other* findings in the same words, and copies: pictures nearer to one of the ten films than 1 %
+# of unseen films are. The commands are in [docs/adaptation.md](../docs/adaptation.md).
+
+# %%
+study = json.loads((ROOT / "docs" / "adaptation.json").read_text())["phantoms, guidance 2"]
+for name in ("base", "object_lung", "lora", "unet_no_findings", "unet", "unet_prior"):
+    row = {key: str(value).split(" (")[0] for key, value in study[name].items()}
+    print(f"{name:16s} AUC {row['AUC, other findings']}, copies {row.get('copies, pixels', '-')}")
+# > base             AUC 0.624, copies -
+# > object_lung      AUC 0.416, copies 0.015
+# > lora             AUC 0.553, copies 0.040
+# > unet_no_findings AUC 0.496, copies 0.240
+# > unet             AUC 0.745, copies 0.025
+# > unet_prior       AUC 0.703, copies 0.050
+
+# %% [markdown]
+# ## Questions
+#
+# **Q1** B starts at zero. What does the model draw in step 0 of LoRA? **Q2** Which row of the table
+# learned the finding, and which learned its films by heart? **Q3** Did prior preservation pay?
+#
+# **A1** What the base draws, to the bit: W x + 0. Start both matrices at random, and training
+# begins at another, broken model.
+#
+# **A2** `unet`, with all weights. `unet_no_findings` copies most: it saw five films alone. A new
+# word (`object_lung`) can only name what the model can draw already.
+#
+# **A3** Not in this table: its AUC is no better than that of `unet`, and the intervals of both, in
+# the document, overlap. The paper found it to help. A negative result stays in the table.
+#
+# **Go further**: `python train.py configs/unet.yaml`
