@@ -34,6 +34,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--dicom", action="store_true", default=None, help="write DICOM, each marked as synthetic")
     add("--modality", choices=("CR", "DX", "CT"), help="of the DICOM files (DX)")
     add("--trajectory", action="store_true", help="also trajectory.png: x0 as predicted on the way")
+    what = "also 00000_words.png: where each word is looked at, CELLS across (the most there are)"
+    add("--word-maps", nargs="?", const=0, type=cli.whole(1), metavar="CELLS", help=what)
     add("--json", action="store_true", help="print one JSON object: paths and seconds")
     editing_arguments(parser)
     options = parser.parse_args(arguments)
@@ -85,6 +87,10 @@ def main(arguments: list[str] | None = None) -> int:
 
         clip.tokenizer()
     settings = drawing_settings.from_options(vars(options))
+    if options.word_maps is not None:
+        from ldm.drawing import word_maps
+
+        word_maps.check_options(vars(options), settings)
     if options.init is not None:
         from ldm.drawing import edited_pictures
 
@@ -118,6 +124,8 @@ def main(arguments: list[str] | None = None) -> int:
         painter = picture_folder.prepare(pipe, settings, watch)
     else:
         painter = edited_pictures.prepare(pipe, settings, original, options.out, watch)
+    if options.word_maps is not None:
+        painter = word_maps.with_maps(painter, pipe, settings, options.out, options.word_maps)
     processes = devices.join_processes()
     to = (options.out, model.resolve().name)
     paths = picture_folder.draw(painter, pipe, settings, *to, watch, processes, options.trajectory)

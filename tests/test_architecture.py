@@ -122,7 +122,7 @@ def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
 
 
 BUDGETS = {  # rule 5: lines
-    "ldm": 25_385,
+    "ldm": 25_535,
     "ldm/report": 7_000,
     "ldm/data": 6_825,
     "ldm/weights": 2_500,

@@ -91,13 +91,13 @@ def test_captions_beside_images_are_read(tmp_path: Path, name: str) -> None:
 
 def test_a_folder_that_was_drawn_has_its_prompts(tmp_path: Path) -> None:
     """The prompts in our PNGs are captions; the sheets beside them are no films."""
-    for name in ("00000.png", "grid.png", "trajectory.png"):
+    for name in ("00000.png", "grid.png", "trajectory.png", "00000_words.png"):
         image_files.save(
             torch.zeros(1, 8, 8), tmp_path / name, {"prompt": "lung xray", "seed": "1"}
         )
     found, count = read_rows(tmp_path, DataConfig(strict=True))
     assert [row["caption"] for row in found] == ["lung xray"]
-    assert str(count) == "1 films; 2 skipped: 2 sample sheet"
+    assert str(count) == "1 films; 3 skipped: 3 sample sheet"
 
 
 @pytest.mark.parametrize("said", COUNTED)

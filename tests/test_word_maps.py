@@ -1,13 +1,24 @@
-"""Cross-attention recorded as the U-Net runs."""
+"""Cross-attention recorded as the U-Net runs; maps of words."""
 
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
-from conftest import SIZES
+from conftest import SIZES, assert_one_line
 from einops import rearrange
+from test_bad_input import status
 
+import ldm
 from ldm.attention import TransformerBlock
-from ldm.config import ModelConfig, from_dict
-from ldm.drawing.word_maps import recorded
+from ldm.config import ConfigError, ModelConfig, from_dict
+from ldm.drawing.word_maps import grid_of, recorded, sheet, take_maps, word_map, word_places
+from ldm.pictures import image_files
+from ldm.pipeline import LatentDiffusion
 from ldm.unet import UNet
+
+PROMPT = "Lung x-ray, with pleural effusion."
 
 
 def test_recorded_weights_are_those_that_the_layer_used() -> None:
@@ -31,3 +42,103 @@ def test_recorded_weights_are_those_that_the_layer_used() -> None:
         again = layer.out(rearrange(weights @ v, "B N L d -> B L (N d)"))
         torch.testing.assert_close(again, returned[name])
         torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
+
+
+def test_maps_are_of_the_prompts_half_of_one_resolution() -> None:
+    """The mean over heads, layers and passes, row by row; and what was recorded is taken away."""
+    g = torch.Generator().manual_seed(0)
+    a, b, other = (torch.rand(2, 3, n, 5, generator=g) for n in (6, 6, 24))
+    alone = torch.rand(1, 3, 6, 5, generator=g)  # a step that was not guided
+    found = {"a": [a, alone], "fine": [other], "b": [b]}
+    maps = take_maps(found, (2, 3), 1)
+    expected = (a[1].mean(dim=0) + alone[0].mean(dim=0) + b[1].mean(dim=0)) / 3  # [6, 5]
+    torch.testing.assert_close(maps[0, 4, 1, 2], expected[5, 4])
+    torch.testing.assert_close(maps[0], rearrange(expected, "(h w) S -> S h w", h=2))
+    assert found == {"a": [], "fine": [], "b": []}
+
+
+def test_grids_are_those_with_cross_attention() -> None:
+    """SD v1.4 at 512 x 768 pixels: 96, 48 and 24 cells across, and 12 in the middle."""
+    for across, grid in {0: (64, 96), 96: (64, 96), 48: (32, 48), 12: (8, 12)}.items():
+        assert grid_of(ModelConfig(), 512, 768, across) == grid
+    with pytest.raises(ConfigError, match="at 96, 48, 24, 12 cells across, not at 6"):
+        grid_of(ModelConfig(), 512, 768, 6)
+
+
+def test_a_word_has_the_places_of_its_letters(tiny: LatentDiffusion) -> None:
+    """Start is 0; "x", "-", "ray" and "," are four tokens, "ple" and "ural" two of one word."""
+    places = [("Lung", [1]), ("x-ray", [2, 4]), ("with", [6]), ("pleural", [7, 8])]
+    assert word_places(tiny.text, PROMPT) == [*places, ("effusion", [9, 10])]
+    assert word_places(tiny.text, "lung , + x") == [
+        ("lung", [1]),
+        (",", [2]),
+        ("+", [3]),
+        ("x", [4]),
+    ]
+    assert word_places(tiny.text, "lung " * 74 + "pleural end")[-1] == ("pleural", [75])
+    maps = torch.arange(12.0)[:, None, None].expand(12, 2, 2)
+    assert word_map(maps, [9, 10]).unique().tolist() == [9.5]
+
+
+def test_a_learned_word_of_several_vectors_is_one_word(start: Path) -> None:
+    """Its vectors are tokens of the word, also where it stands twice."""
+    text = ldm.load(start).text
+    text.words["<Fluid>"] = torch.zeros(3, 16)
+    expected = [("a", [1]), ("<fluid>", [2, 3, 4]), ("<fluid>", [5, 6, 7]), ("b", [8])]
+    assert word_places(text, "a <fluid> <fluid>, b") == [*expected[:3], ("b", [9])]
+
+
+def test_a_sheet_shows_each_map_from_its_least_to_its_most() -> None:
+    """Red over the highest cell, the picture itself over the lowest; a tile for each word."""
+    picture = np.full((64, 64, 1), 255, np.uint8)
+    shown = sheet(picture, [("a", torch.tensor([[3.0, 3.5], [3.0, 4.0]])), ("b", torch.ones(1, 1))])
+    assert shown.shape == (3, 144, 390)  # 128 + 14 for the word + 2 between
+    assert torch.equal(shown[:, 20, 20], torch.ones(3))
+    torch.testing.assert_close(shown[:, 100, 130 + 100], torch.tensor([1.0, -0.2, -0.2]))
+    torch.testing.assert_close(shown[:, 20, 130 + 100], torch.tensor([1.0, 0.4, 0.4]))
+    assert torch.equal(shown[:, 20, 130 + 20], torch.ones(3))
+
+
+@pytest.fixture
+def draw(model: Path, tmp_path: Path) -> Callable[..., int | str | None]:
+    """The status of sample.py, which draws two pictures into tmp_path / out."""
+
+    def draw(out: str, *arguments: object) -> int | str | None:
+        few = ("--n", 2, "--steps", 2, "--model", model, "--out", tmp_path / out)
+        return status("--prompt", PROMPT, *few, *arguments)
+
+    return draw
+
+
+@pytest.mark.parametrize("more", [(), ("--sampler", "heun", "--guidance", 1)], ids=str)
+def test_the_pictures_stay_the_same(draw, tmp_path: Path, capsys, more) -> None:
+    """Bit for bit, guided or not; a sheet beside each says that it is synthetic, and is listed."""
+    assert draw("plain", *more) == draw("maps", "--word-maps", *more) == 0
+    sheets = {"00000_words.png", "00001_words.png"}
+    plain, maps = (
+        {p.name: p.read_bytes() for p in (tmp_path / o).iterdir()} for o in ("plain", "maps")
+    )
+    assert maps.keys() - plain.keys() == sheets
+    assert {name: maps[name] for name in plain} == plain
+    assert str(tmp_path / "maps" / "00001_words.png") in capsys.readouterr().out
+    assert "synthetic" in image_files.read_text(tmp_path / "maps" / "00000_words.png")["synthetic"]
+
+
+REFUSED = {
+    "a file that is not there": (("--init", "x.png"), "does not go with --init"),
+    "another encoder": (("--text-encoder", "bert"), "does not go with --text-encoder"),
+    "weights": (("--prompt-syntax", "a1111"), "does not go with --prompt-syntax"),
+    "chunks": (("--long-prompts", "chunks"), "does not go with --long-prompts chunks"),
+    "compiled": (("--compile",), "does not go with --compile"),
+    "cells": (("--word-maps", 3), "cells across, not at 3"),
+    "no number": (("--word-maps", "fine"), "--word-maps: must be a whole number of 1 or more"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_go_with_word_maps_is_one_line(draw, tmp_path: Path, capsys, case) -> None:
+    """Exit status 2, the option's name, and no file."""
+    arguments, words = REFUSED[case]
+    assert draw("out", "--word-maps", *arguments) == 2
+    assert_one_line(capsys.readouterr().err, words)
+    assert not (tmp_path / "out").exists()

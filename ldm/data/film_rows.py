@@ -17,7 +17,7 @@ from ldm.data.film_count import FilmCount
 from ldm.data.phantom import BODY_FINDINGS, FINDINGS, captions
 from ldm.pictures import dicom_files, image_files
 
-SHEETS = ("grid.png", "trajectory.png")  # what sample.py writes beside its images
+SHEETS = r"(grid|trajectory|\d{5,}_words)\.png"  # what sample.py writes beside its images
 NAMED = (*image_files.SUFFIXES, ".dcm", ".dicom")  # published tables leave them out
 SIDECARS = (".txt", ".caption")
 Row = dict[str, str]  # {column: cell} and the image's `path`
@@ -240,7 +240,7 @@ def _folder_rows(source: Path, config: DataConfig, count: FilmCount) -> list[Row
         elif not image_files.is_picture(path):
             kind = path.suffix.lower()  # of a DICOM's name it may be a date
             other[kind if kind in mimetypes.types_map else "of another kind"] += 1
-        elif path.name in SHEETS:
+        elif re.fullmatch(SHEETS, path.name):
             count.skip("sample sheet")
         elif labels and "masks" in folders:
             count.skip("mask")

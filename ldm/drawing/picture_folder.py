@@ -29,12 +29,14 @@ class Painter(NamedTuple):
     batches: the image indices made together;  steps: how many a batch takes
     paint: the pictures [H, W, C] of a batch; it gets the PNG texts of those to be saved
     leftovers: files to remove once the picture of an index is saved
+    beside: other files that `paint` writes for the picture of an index
     """
 
     batches: Sequence[range]
     steps: int
     paint: Callable[[range, Texts, OnStep], Sequence[np.ndarray]]
     leftovers: Callable[[int], Iterable[Path]] = lambda index: ()
+    beside: Callable[[int], Iterable[Path]] = lambda index: ()
 
 
 @torch.inference_mode()
@@ -118,4 +120,4 @@ def draw(
             paths.append(folder / "trajectory.png")
             text = describe(settings, pipe, model, settings.indices[:1], batches[0])
             image_files.save(strip, paths[-1], text)
-    return paths
+    return paths + [path for i in settings.indices for path in painter.beside(i)]

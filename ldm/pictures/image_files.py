@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange, repeat
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from ldm.pictures import bit_depths
@@ -259,3 +259,11 @@ def grid(images: Sequence[Tensor] | Tensor, columns: int | None = None, gap: int
         y, x = (i // columns) * (height + gap), (i % columns) * (width + gap)
         sheet[:, y : y + height, x : x + width] = image
     return sheet
+
+
+def label(image: Tensor, text: str, height: int = 14) -> Tensor:
+    """[C, H, W] -> [C, H + height, W]: white text on a black strip below, cut where it is wider."""
+    strip = Image.new("L", (image.shape[-1], height))
+    ImageDraw.Draw(strip).text((2, 0), text, fill=255, font=ImageFont.load_default())
+    below = from_integers(np.array(strip))
+    return torch.cat([image, below.expand(image.shape[0], -1, -1).to(image)], dim=1)
