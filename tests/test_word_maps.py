@@ -1,4 +1,4 @@
-"""Cross-attention recorded as the U-Net runs; maps of words."""
+"""Cross-attention recorded as the U-Net runs; maps of words, and where they lie in phantoms."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,14 +8,20 @@ import pytest
 import torch
 from conftest import SIZES, assert_one_line
 from einops import rearrange
+from evaluation import assert_refused, measure
 from test_bad_input import status
+from torch import Tensor
 
 import ldm
 from ldm.attention import TransformerBlock
 from ldm.config import ConfigError, ModelConfig, from_dict
 from ldm.drawing.word_maps import grid_of, recorded, sheet, take_maps, word_map, word_places
+from ldm.metrics import classification, estimate
+from ldm.metrics.localization import cell_auc, overlap, pointing
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion
+from ldm.report import word_localization
+from ldm.report.word_localization import WORDS, Located
 from ldm.unet import UNet
 
 PROMPT = "Lung x-ray, with pleural effusion."
@@ -142,3 +148,82 @@ def test_what_does_not_go_with_word_maps_is_one_line(draw, tmp_path: Path, capsy
     assert draw("out", "--word-maps", *arguments) == 2
     assert_one_line(capsys.readouterr().err, words)
     assert not (tmp_path / "out").exists()
+
+
+def test_figures_of_maps_by_hand() -> None:
+    """Two of six cells: the highest is inside, one of the two highest, 7 of 8 pairs in order."""
+    mask = np.array([[1, 1, 0], [0, 0, 0]], bool)
+    scores = np.array([[9, 5, 6], [1, 2, 3]], float)
+    assert (pointing(scores, mask), overlap(scores, mask)) == (1, 1 / 3)
+    assert cell_auc(scores, mask) == 7 / 8 == classification.auc(scores.ravel(), mask.ravel()).value
+    assert (pointing(-scores, mask), overlap(-scores, mask), cell_auc(-scores, mask)) == (
+        0,
+        0,
+        1 / 8,
+    )
+    assert overlap(mask * 1.0, mask) == 1
+    flat = np.ones((2, 3))  # chance: 2/3 of a cell is hit of the two
+    assert (pointing(flat, mask), cell_auc(flat, mask)) == (1 / 3, 0.5)
+    assert overlap(flat, mask) == pytest.approx((2 / 3) / (4 - 2 / 3))
+
+
+class Forged(torch.nn.Module):
+    """In the place of q or k: the same for every batch."""
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.values = values
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.values[: x.shape[1]].expand(len(x), -1, -1)
+
+
+def test_a_forged_model_points_where_it_was_told(start: Path) -> None:
+    """Cell (1, 2) looks at token 5 alone, all other cells at all 77 tokens alike."""
+    pipe = ldm.load(start)
+    height, width = grid = grid_of(pipe.config, 32, 32, 0)
+    q, k = torch.zeros(height * width, 32), torch.zeros(77, 32)
+    q[width + 2], k[5] = 1.0, 100.0
+    for module in pipe.unet.modules():
+        if isinstance(module, TransformerBlock):
+            module.cross_attn.q, module.cross_attn.k = Forged(q), Forged(k)
+    context = pipe.encode_text(["a", "b"])
+    maps = word_localization.look(pipe, torch.zeros(2, 1, 32, 32), context, grid, 0, 0)
+    expected = torch.full(grid, 1 / 77)
+    expected[1, 2] = 1
+    for each in maps:
+        torch.testing.assert_close(each[5], expected)
+        assert pointing(each[5].numpy(), expected.numpy() == 1) == 1
+        assert pointing(each[4].numpy(), expected.numpy() == 1) == 0
+
+
+def test_the_verdict_names_what_is_better_and_worse() -> None:
+    """Of maps that are the mask, noise beside it, and its opposite; n is that of the images."""
+    masks = np.zeros((6, 3, 3), bool)
+    masks[:, 0, :2] = True
+    tilt = np.linspace(0, 0.5, 9).reshape(3, 3)
+    maps = {WORDS: masks - tilt, "like": masks - 2 * tilt, "opposite": -1.0 * masks}
+    figures = word_localization.compare(Located("a", maps, masks, torch.zeros(6, 1, 8, 8), 0))
+    assert figures[WORDS]["AUC"] == (1, 1, 1, 6)
+    assert (figures["opposite"]["gain"].value, figures["opposite"]["pointing"].n) == (1, 6)
+    said = word_localization.verdict({"n": 6, **figures})
+    assert "better than: opposite. Not told apart from it: like." in said
+    turned = {WORDS: figures["opposite"], "mask": {"gain": estimate.mean([-1, -1])}}
+    assert "better than none of the others. It is worse than: mask." in word_localization.verdict(
+        turned
+    )
+
+
+def test_the_command_writes_the_same_bytes_twice(start: Path, tmp_path: Path, capsys) -> None:
+    """n phantoms of each finding, a picture that says synthetic; bad input is one line."""
+    command = ("word-maps", "--model", start, "--n", 3, "--findings", "cardiomegaly", "nodule")
+    values = measure(capsys, *command, "--out", tmp_path / "out")
+    assert values["nodule"]["n"] == values["nodule"][WORDS]["AUC"]["n"] == 3
+    assert values["cardiomegaly"]["chance"]["AUC"]["value"] == 0.5
+    first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    measure(capsys, *command, "--out", tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == first
+    assert b"Synthetic" in first["word_maps.png"]
+    refused = ("word-maps", "--model", start, "--out", tmp_path / "new", "--quick")
+    assert_refused(capsys, tmp_path, "no such phantom finding", *refused, "--findings", "gout")
+    assert_refused(capsys, tmp_path, "cells across, not at 3", *refused, "--cells", 3)

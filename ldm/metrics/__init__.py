@@ -6,6 +6,7 @@ fid                 Fréchet distance, KID, CMMD, precision and recall of two se
 image_quality       RMSE, PSNR, SSIM and MS-SSIM of two images
 nearest_images      copies of training images among generated ones
 chest_anatomy       lungs, heart and ribs of a radiograph, by its grey levels
+localization        does a map lie on a mask: pointing game, IoU, AUC over cells
 retrieval           CheXpert@k of text embeddings
 agreement           kappas and d' of readers
 reader_sample_size  images that a study of readers needs

@@ -23,6 +23,7 @@ text_encoders            evaluate.py text-encoders
 report_retrieval         CheXpert@k of text encoders, beside the paper's
 named_encoders           text encoders by name, and their ways to make one vector of a text
 chambon                  the figures of Chambon et al. (arXiv:2210.04133), from chambon.json
+word_localization        evaluate.py word-maps
 adapted_models           images of an adapted model, and figures of them
 readers/                 evaluate.py reader-study
 study/                   evaluate.py study

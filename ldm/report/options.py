@@ -178,6 +178,18 @@ def text_encoders(add: Add) -> None:
     add("--seed", type=cli.whole(), default=0, metavar="N", help=what)
 
 
+def word_localization(add: Add) -> None:
+    """Do the cross-attention maps of a finding's words lie on it? Phantoms, beside baselines."""
+    what = "of phantoms (pleural effusion, cardiomegaly, consolidation)"
+    usual = ["pleural effusion", "cardiomegaly", "consolidation"]
+    add("--findings", nargs="+", default=usual, metavar="FINDING", help=what)
+    add("--model", default="weights", metavar="PATH", help="weights of any layout (weights)")
+    add("--n", type=cli.whole(2), default=100, metavar="N", help="phantoms of each finding (100)")
+    add("--cells", type=cli.whole(1), metavar="N", help="cells of a map across (the most)")
+    add("--quick", action="store_true", help="8 phantoms of each; labelled as such")
+    add("--seed", type=cli.whole(), default=0, metavar="N", help="of the noise (0)")
+
+
 def study_making(add: Add) -> None:
     """One HTML file that works offline, blinded, and the key to it."""
     add("real", nargs="?", metavar="REAL", help=SETS)
@@ -220,4 +232,5 @@ SUBCOMMANDS = {
     "reconstruction": reconstruction,
     "study": study,
     "text-encoders": text_encoders,
+    "word-maps": word_localization,
 }
