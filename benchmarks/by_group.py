@@ -99,7 +99,7 @@ def main() -> int:
     generator = np.random.default_rng(0)
     for source in config.sources:
         if not source.path.startswith("phantoms:"):
-            for part, found in zip(rows, source_rows(source, config), strict=True):
+            for part, found in zip(rows, source_rows(source, config)[:2], strict=True):
                 for row in generator.permutation(np.array(found, dtype=object)):
                     rows[part][group(row)].append(row)
     names = sorted(g for g, some in rows["held out"].items() if len(some) >= options.n)
