@@ -33,8 +33,8 @@ from lessons import explore
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs" / "explore.html"
-HOSTILE = '"x" </script><script>harm = 1</script><img src=x onerror="harm = 2"> {{ 7 * 7 }}'
-PROMPTS = ("lung xray with effusion", HOSTILE[:48])
+# hostile: HTML, an attribute's end, a template's code
+PROMPTS = ('effusion "><img src=x onerror=harm=1> {{7*7}}', "</script><script>harm=1</script>'")
 SEEDS, GUIDANCES, STEPS = 2, [1.0, 3.0], 3
 
 
@@ -201,11 +201,12 @@ def test_a_page_survives_its_own_template(data: dict[str, Any], page: Path) -> N
 
 
 def test_the_page_is_quiet_and_prompts_do_no_harm(browser: Browser) -> None:
-    """No error in the console and nothing fetched; a prompt full of HTML is shown as text."""
+    """No error in the console and nothing fetched; prompts full of HTML are shown as text."""
     assert browser.driver.get_log("browser") == []
     assert browser.run("return performance.getEntriesByType('resource').length") == 0
     assert browser.run("return typeof harm") == "undefined"
     assert browser.driver.find_elements(By.TAG_NAME, "img") == []
+    assert PROMPTS[0] in browser.text("p.a")
     assert PROMPTS[1] in browser.text("p.b")
     assert "none shows a patient" in browser.text("main")
     assert browser.text("main").count("synthetic") >= 10
@@ -240,10 +241,11 @@ def test_sliders_change_the_pictures_by_keyboard(
     assert float(said[2]) == pytest.approx(ab, rel=5e-3)  # three digits are shown
     assert float(said[3]) == pytest.approx(ab / (1 - ab), rel=5e-3)
     run = data["runs"][1][0][0]
-    shown_x = pixels(browser, "x_t-a")[:8, :8].astype(int)  # the first tile: channel 0
-    x = latents_of(run, pipe.latent_shape(32, 32))[0, 2, 0]
-    sure = abs(x) > 0.1
-    assert (np.sign(shown_x[..., 0] - shown_x[..., 2])[sure] == np.sign(x)[sure]).all()
+    latents = latents_of(run, pipe.latent_shape(32, 32))[:, 2, 0]  # of step 3 channel 0
+    for name, x in zip(("x_t-a", "eps-a", "x0-a"), latents.clip(-3, 3), strict=True):
+        tile = pixels(browser, name)[:8, :8].astype(int)
+        orange = tile[..., 0] - tile[..., 2]  # red - blue: -160 at -3, 0 at 0, 200 at 3
+        assert abs(orange - x / 3 * np.where(x < 0, 160, 200)).max() <= 2
     strip = levels(run["picture"])[:, 64:96].astype(int)
     assert abs(pixels(browser, "picture-a")[..., 0] - strip).max() <= 2  # two JPEG decoders
     assert f"RMS {run['rms'][0][2]:.2f}" in browser.text("#x_t-a + figcaption")
