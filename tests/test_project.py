@@ -1,5 +1,6 @@
 """The project keeps what its README, its documentation and its rules promise."""
 
+import fnmatch
 import json
 import pkgutil
 import re
@@ -16,6 +17,7 @@ from ldm.pictures import image_files
 from ldm.pipeline import Sampling
 from ldm.system.cli import load_config
 from ldm.training.training_run import load_run
+from ldm.weights.tensor_names import names
 
 ROOT = Path(__file__).resolve().parent.parent
 BANNED = {"diffusers", "transformers", "accelerate"}
@@ -74,9 +76,26 @@ def test_no_cell_of_a_table_is_a_paragraph(page: Path) -> None:
 
 @each_page
 def test_links_lead_somewhere(page: Path) -> None:
-    """Each relative link is to a file or folder that exists, each anchor to one of its headings."""
+    """Each relative link is to a file or folder that exists, each anchor to one of its headings or,
+    in code, to a line."""
     assert not [str(path) for path, _ in links(page) if not path.exists()]
-    assert not [(str(path), a) for path, a in links(page) if a and a not in anchors(path)]
+    inside = [(path, a) for path, a in links(page) if a and path.suffix == ".md"]
+    assert not [(str(path), a) for path, a in inside if a not in anchors(path)]
+
+
+def test_the_books_page_names_each_file_and_the_right_lines() -> None:
+    """docs/book.md has a section for each file of the book, in order; the line of each link holds
+    the link's text; each name in the table of tensors is one of Stable Diffusion's."""
+    text = (DOCS / "book.md").read_text(encoding="utf-8")
+    order = re.findall(r"^    (\w+)  ", ldm.__doc__ or "", re.MULTILINE)
+    assert re.findall(r"^## \d+\. (\w+)$", text, re.MULTILINE) == order
+    for shown, name, number in re.findall(r"\[`([^`]+)`\]\(\.\./ldm/(\w+\.py)#L(\d+)\)", text):
+        line = (ROOT / "ldm" / name).read_text(encoding="utf-8").splitlines()[int(number) - 1]
+        assert shown in line, f"{name}, line {number} does not hold {shown}"
+    known = {name for some in names(ModelConfig(), "compvis").values() for name in some}
+    tensors = re.findall(r"^\| `([\w.]+\.\*)` \|", text, re.MULTILINE)
+    assert len(tensors) > 15
+    assert not [name for name in tensors if not fnmatch.filter(known, name)]
 
 
 @each_page
