@@ -2,6 +2,7 @@
 
 A bug of planted.json is text `new` in the place of `old`. It is caught if a test of its file fails
 that passes without it, and names it: each word of `claim` is in its name, docstring or message.
+`lesson`, which some have, is for lessons/bugs.py.
     python -m tests.planted [--only NAME] [--book]
 """
 
@@ -15,12 +16,14 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
+from typing import NamedTuple
 
 import pytest
 
@@ -32,16 +35,34 @@ FORK = multiprocessing.get_context("forkserver")  # of a process that has import
 FORK.set_forkserver_preload(["einops", "open_clip", "pytest", "scipy.stats", "torch"])
 
 
-class Witness:
-    """A pytest plugin that sees the first test fail: its id, all it says, and one line of that."""
+class Outcome(NamedTuple):
+    """Pytest's status; of the first test that failed its id, all it says, a line, its docstring."""
 
-    seen = ("", "", "all passed")
+    status: int
+    test: str = ""
+    said: str = ""
+    line: str = "all passed"
+    claim: str = ""
+
+    @property
+    def message(self) -> str:
+        return self.line.partition(": ")[2]
+
+    def names(self, claim: str) -> bool:
+        words = claim.replace("_", " ").lower().split()
+        return all(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", self.said) for word in words)
+
+
+class Witness:
+    """A pytest plugin that sees the first test fail: the fields of an Outcome."""
+
+    seen: tuple[str, ...] = ()
 
     def pytest_exception_interact(self, node, report) -> None:
         errors = [line[1:] for line in report.longreprtext.splitlines() if line.startswith("E ")]
         said = " ".join([node.name, node.obj.__doc__ or "", *errors]).replace("_", " ").lower()
         line = f"{node.name}: {' '.join(''.join(errors[:3]).split())[:150]}"
-        self.seen = (node.nodeid, said, line)
+        self.seen = (node.nodeid, said, line, node.obj.__doc__ or "")
 
 
 def run_tests(folder: Path, test: str, answer: Connection) -> None:
@@ -51,16 +72,16 @@ def run_tests(folder: Path, test: str, answer: Connection) -> None:
     sys.dont_write_bytecode = True  # it would outlive a bug of equal length in the same second
     options, witness = ["-x", f"--basetemp={folder}/tmp", "-p", "no:terminal"], Witness()
     status = int(pytest.main([*options, "-p", "no:cacheprovider", test], [witness]))
-    answer.send((status, *witness.seen))
+    answer.send(Outcome(status, *witness.seen))
 
 
-def outcome(folder: Path, test: str) -> tuple[int, str, str, str]:
-    """Pytest's status, and what the witness saw, of a test or a file of tests."""
+def outcome(folder: Path, test: str) -> Outcome:
+    """What a test or a file of tests says of the copy in the folder."""
     answer, sender = FORK.Pipe(duplex=False)
     process = FORK.Process(target=run_tests, args=(folder, test, sender))
     process.start()
     sender.close()
-    found = (-1, "", "", f"no answer; {LIMIT} s are the limit")
+    found = Outcome(-1, line=f"no answer; {LIMIT} s are the limit")
     with suppress(EOFError):
         found = answer.recv() if answer.poll(LIMIT) else found
     process.join(10)  # else what it holds is not given back
@@ -68,22 +89,37 @@ def outcome(folder: Path, test: str) -> tuple[int, str, str, str]:
     return found
 
 
-def seconds_to_catch(bug: dict[str, str], folders: "SimpleQueue[Path]") -> float | None:
-    folder, began = folders.get(), time.perf_counter()
+def copy(folder: Path) -> Path:
+    """A copy of the project to plant bugs in, without data and results; the weights are linked."""
+    shutil.copytree(ROOT, folder, ignore=lambda at, _: LEFT_OUT if at == str(ROOT) else ())
+    (folder / "weights").symlink_to(ROOT / "weights")
+    return folder
+
+
+@contextmanager
+def plant(bug: dict[str, str], folder: Path) -> Iterator[None]:
+    """Inside, the copy in the folder has the bug."""
     whole = (path := folder / bug["file"]).read_text(encoding="utf-8")
     if whole.count(bug["old"]) != 1:
         raise ValueError(f"{bug['name']}: its old text is not once in {bug['file']}")
     path.write_text(whole.replace(bug["old"], bug["new"]), encoding="utf-8")
-    status, test, said, line = outcome(folder, bug["test"])
-    path.write_text(whole, encoding="utf-8")
-    words = bug["claim"].replace("_", " ").lower().split()
-    named = all(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", said) for word in words)
-    verdict = "NOT CAUGHT" if status != 1 else "caught" if named else "NOT NAMED"
-    if verdict == "caught" and outcome(folder, test)[0]:
+    try:
+        yield
+    finally:
+        path.write_text(whole, encoding="utf-8")
+
+
+def seconds_to_catch(bug: dict[str, str], folders: "SimpleQueue[Path]") -> float | None:
+    folder, began = folders.get(), time.perf_counter()
+    with plant(bug, folder):
+        found = outcome(folder, bug["test"])
+    named = found.names(bug["claim"])
+    verdict = "NOT CAUGHT" if found.status != 1 else "caught" if named else "NOT NAMED"
+    if verdict == "caught" and outcome(folder, found.test).status:
         verdict = "FAILS ANYWAY"
     folders.put(folder)
     seconds = time.perf_counter() - began
-    print(f"{verdict}, {seconds:.1f} s: {bug['name']}: {line}", flush=True)  # noqa: T201
+    print(f"{verdict}, {seconds:.1f} s: {bug['name']}: {found.line}", flush=True)  # noqa: T201
     return seconds if verdict == "caught" else None
 
 
@@ -99,10 +135,7 @@ def main() -> int:
     began, folders = time.perf_counter(), SimpleQueue()
     with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(WORKERS) as pool:
         for i in range(WORKERS):
-            folder = Path(place, str(i))
-            shutil.copytree(ROOT, folder, ignore=lambda at, _: LEFT_OUT if at == str(ROOT) else ())
-            (folder / "weights").symlink_to(ROOT / "weights")
-            folders.put(folder)
+            folders.put(copy(Path(place, str(i))))
         found = list(pool.map(partial(seconds_to_catch, folders=folders), bugs))
     times = [seconds for seconds in found if seconds is not None]
     told = f"{len(times)} of {len(bugs)} caught, median {statistics.median(times or [0]):.1f} s"
