@@ -38,7 +38,7 @@ class Effect(NamedTuple):
     found: planted.Outcome
 
     def __str__(self) -> str:
-        weights = "" if self.weights is None else f"; weights by {self.weights:.2g}"
+        weights = "" if self.weights is None else f"; weights by {self.weights:.3g}"
         return f"{self.levels:.3g} grey levels{weights}"
 
 

@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
 
     @property
     def message(self) -> str:
-        return self.line.partition(": ")[2]
+        return self.line.partition(": ")[2].partition(" + where ")[0]
 
     def names(self, claim: str) -> bool:
         words = claim.replace("_", " ").lower().split()
