@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import jupytext
 import pytest
 
 from lessons import outputs
@@ -37,6 +38,16 @@ def test_a_lesson_keeps_its_form(lesson: Path) -> None:
     prose = re.sub(r"arXiv:\S+|\(\.\./\S+\)|section \S+", "", text)
     missing = [number for number in DECIMAL.findall(prose) if number not in code]
     assert not missing, f"the text states {missing}, which no cell prints or uses"
+
+
+@pytest.mark.parametrize("lesson", outputs.LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_opens_as_a_notebook(lesson: Path) -> None:
+    """Jupytext reads the cells that we run, and writes the file again as it is."""
+    notebook = jupytext.read(lesson)
+    kinds = ["code" if outputs.is_code(cell) else "markdown" for cell in outputs.cells(lesson)]
+    assert [cell.cell_type for cell in notebook.cells] == kinds
+    again = jupytext.reads(jupytext.writes(notebook, "py:percent"), "py:percent")
+    assert [cell.source for cell in again.cells] == [cell.source for cell in notebook.cells]
 
 
 @pytest.mark.slow

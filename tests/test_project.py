@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BANNED = {"diffusers", "transformers", "accelerate"}
 DOCS = ROOT / "docs"
 PAGES = [  # all that is read as a page
-    *(ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "weights" / "README.md"),
+    *(ROOT / "README.md", ROOT / "CONTRIBUTING.md"),
+    *(ROOT / folder / "README.md" for folder in ("weights", "lessons")),
     *sorted(DOCS.rglob("*.md")),
 ]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
