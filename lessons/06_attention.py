@@ -69,12 +69,12 @@ for name, own in tokens.items():
 #
 # ## Is the map on the finding?
 #
-# A phantom's mask says where its fluid is. A place is inside if half of it is. Two figures: the
-# **AUC**, the share of pairs of a place inside and one outside in which the map is higher inside
-# (1 is perfect, 0.5 is chance); and **pointing**, the share of phantoms whose highest place is
-# inside. Beside them stand rivals that know no word: the brightness of the picture, and the mean
-# mask of the *other* phantoms, which looks at no picture. And the map of the twin, the same chest
-# without fluid: a map that shows the finding should not be right there.
+# A phantom's mask says where its fluid is. A place is inside if half of it is, or else the one with
+# most fluid. **AUC**: of all pairs of a place inside and one outside, the share in which the map is
+# higher inside (1 is perfect, 0.5 is chance). **Pointing**: the share of phantoms whose highest
+# place is inside. Beside them stand rivals that know no word: the brightness of the picture, and
+# the mean mask of the *other* phantoms, which looks at no picture. And the map of the twin, the
+# same chest without fluid: a map that shows the finding should not be right there.
 
 # %%
 shares = adaptive_avg_pool2d(given.masks["pleural effusion"].float(), (8, 8))
@@ -89,11 +89,11 @@ candidates = {
     "brightness": adaptive_avg_pool2d(given.images[:, 0], (8, 8)),
     "mean mask of the others": others,
 }
-for name, each in candidates.items():  # 95 % intervals, n = N
+for name, each in candidates.items():  # figures with 95 % intervals
     scored = [(m.double().numpy(), mask) for m, mask in zip(each, masks, strict=True)]
     hits = sum(pointing(*pair) for pair in scored)
     area = mean([cell_auc(*pair) for pair in scored])
-    print(f"{name}: AUC {area.show('.2f')}, pointing {wilson(hits, N).show('.2f')}")
+    print(f"{name}: AUC {area.show('.2f')}, pointing {wilson(hits, N).show('.2f')}, n = {N}")
 
 shown, titles = [given.images[:2], interpolate(shares[:2, None], (128, 128)) * 2 - 1], []
 for each in candidates.values():
@@ -102,12 +102,12 @@ for each in candidates.values():
 titles = ["phantom", "mask", "the words", "lung", "fillers", "on the twin", "brightness", "others"]
 pictures = torch.stack(shown, dim=1).flatten(0, 1)  # a row for each phantom
 show("06_attention", pictures, titles * 2, columns=8)
-# > the words pleural effusion: AUC 0.27 (0.23 to 0.32), pointing 0.00 (0.00 to 0.14)
-# > the word lung: AUC 0.33 (0.28 to 0.39), pointing 0.04 (0.01 to 0.20)
-# > the fillers: AUC 0.88 (0.84 to 0.91), pointing 0.42 (0.24 to 0.61)
-# > the fillers, on the twin: AUC 0.85 (0.81 to 0.89), pointing 0.33 (0.18 to 0.53)
-# > brightness: AUC 0.84 (0.81 to 0.86), pointing 0.04 (0.01 to 0.20)
-# > mean mask of the others: AUC 0.94 (0.91 to 0.96), pointing 0.58 (0.39 to 0.76)
+# > the words pleural effusion: AUC 0.27 (0.23 to 0.32), pointing 0.00 (0.00 to 0.14), n = 24
+# > the word lung: AUC 0.33 (0.28 to 0.39), pointing 0.04 (0.01 to 0.20), n = 24
+# > the fillers: AUC 0.88 (0.84 to 0.91), pointing 0.42 (0.24 to 0.61), n = 24
+# > the fillers, on the twin: AUC 0.85 (0.81 to 0.89), pointing 0.33 (0.18 to 0.53), n = 24
+# > brightness: AUC 0.84 (0.81 to 0.86), pointing 0.04 (0.01 to 0.20), n = 24
+# > mean mask of the others: AUC 0.94 (0.91 to 0.96), pointing 0.58 (0.39 to 0.76), n = 24
 # > runs/lessons/06_attention.png
 
 # %% [markdown]

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 7. Text
 #
-# A prompt steers the pictures because the denoiser gets it as a further input. Training draws a
-# picture z with its caption y, adds noise to it, and minimizes
+# A prompt steers the pictures because the denoiser gets it as a further input. Training takes a
+# picture z with its caption y, adds noise eps of level t, and minimizes
 #
 #     || eps - eps_theta(z_t, t, tau_theta(y)) ||^2        (LDM, arXiv:2112.10752, eq. 3)
 #
@@ -39,14 +39,15 @@ print("what the U-Net gets:", list(vectors.shape), "(prompts, positions, width)"
 # > what the U-Net gets: [1, 77, 128] (prompts, positions, width)
 
 # %% [markdown]
-# All prompts have as many positions; what is longer is cut off, what is free is filled with the
-# token for the end. The fillers are not empty: each vector is computed from its own token and all
-# tokens **before** it, none after it, so every filler has read the whole prompt.
+# Every prompt takes the same number of positions: a longer one is cut off, a shorter one is filled
+# with the token for the end. The fillers are not empty. Each vector is computed from its own token
+# and all tokens **before** it, none after it, so every filler has read the whole prompt.
 #
 # ## How near is another prompt?
 #
-# The cosine between the vectors of two prompts, all positions together, is 1 where they are equal.
-# The second number counts the positions at the start that did not change at all.
+# We join the vectors of all positions to one long vector and take the cosine of the angle between
+# two prompts: 1 if they are equal, 0 if they have nothing in common. The second number counts the
+# positions at the start that did not change at all.
 
 # %%
 for other in (
@@ -69,7 +70,8 @@ for other in (
 
 # %% [markdown]
 # For this tower the opposite is no farther from the prompt than a comma is. "Without pleural
-# effusion" is a text about effusion; "no findings", which means nearly the same, is far away.
+# effusion" is a text about effusion; "no findings", which means nearly the same, is far away. But
+# the U-Net could make much of a small difference. So we let it draw.
 #
 # ## What is drawn
 #
