@@ -11,8 +11,8 @@
 # **cross**-attention, from picture to text: `Attention` in [ldm/attention.py](../ldm/attention.py).
 #
 # The weights of one token, laid out over the places, are a map of where the model "looks" at it.
-# DAAM (arXiv:2210.04885) adds them up over layers, heads and steps to explain pictures. We do so on
-# phantoms (lesson 1), whose findings have known places.
+# DAAM (arXiv:2210.04885) adds them up over layers, heads (attentions side by side in a layer) and
+# steps to explain pictures. We do so on phantoms (lesson 1), whose findings have known places.
 
 # %%
 import torch
@@ -95,7 +95,7 @@ for name, each in candidates.items():  # figures with 95 % intervals
     area = mean([cell_auc(*pair) for pair in scored])
     print(f"{name}: AUC {area.show('.2f')}, pointing {wilson(hits, N).show('.2f')}, n = {N}")
 
-shown, titles = [given.images[:2], interpolate(shares[:2, None], (128, 128)) * 2 - 1], []
+shown = [given.images[:2], interpolate(shares[:2, None], (128, 128)) * 2 - 1]
 for each in candidates.values():
     small = each[:2, None] - each[:2, None].amin(dim=(2, 3), keepdim=True)
     shown.append(interpolate(small / small.amax(dim=(2, 3), keepdim=True), (128, 128)) * 2 - 1)
@@ -114,9 +114,9 @@ show("06_attention", pictures, titles * 2, columns=8)
 # The map of "pleural effusion" lies where the effusion is **not**: its AUC is below chance, as that
 # of "lung" is. The fillers, which belong to no word but have read them all, do lie on the fluid.
 # That looks like an explanation, until one compares: they do so nearly as well on the twin, which
-# has no fluid; brightness alone is not far behind; and the mean mask of other phantoms is better.
-# Most of the map says where fluid usually lies, not where this fluid lies. A map that looks right
-# is no evidence before it beats a rival that cannot know.
+# has no fluid; by AUC brightness alone is not far behind, and the mean mask of other phantoms is no
+# worse. Most of the map says where fluid usually lies, not where this fluid lies. A map that looks
+# right is no evidence before it beats a rival that cannot know.
 #
 # ## Questions
 #

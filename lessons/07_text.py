@@ -83,26 +83,30 @@ for other in (
 judge = load_judge(MODEL / "judge.safetensors")
 finding = judge.config.findings.index("pleural effusion")
 sampling = Sampling(seed=0, steps=10, guidance=2, height=128, width=128)
-shown, titles = [], []
+drawn, titles = [], []
 for words in (" with pleural effusion", " without pleural effusion", ", no findings"):
-    drawn = pipe.draw([f"phantom lung xray{words}"] * 12, range(12), sampling)
+    drawn.append(pipe.draw([f"phantom lung xray{words}"] * 12, range(12), sampling))
     with torch.inference_mode():
-        called = int((judge(drawn)[:, finding] > 0).sum())
+        called = int((judge(drawn[-1])[:, finding] > 0).sum())
     print(f"phantom lung xray{words}: effusion in {called}, {wilson(called, 12)}")
-    shown.append(drawn[:6])
     titles += [words.strip(" ,")] * 6
-show("07_text", torch.cat(shown), titles)
+for i, words in ((1, "without pleural effusion"), (2, "no findings")):
+    print(f"{words}: {127.5 * (drawn[i] - drawn[0]).abs().mean():.1f} grey levels from the first")
+show("07_text", torch.cat([pictures[:6] for pictures in drawn]), titles)
 # > phantom lung xray with pleural effusion: effusion in 11, 0.917 (0.646 to 0.985, n = 12)
 # > phantom lung xray without pleural effusion: effusion in 11, 0.917 (0.646 to 0.985, n = 12)
 # > phantom lung xray, no findings: effusion in 1, 0.083 (0.015 to 0.354, n = 12)
+# > without pleural effusion: 1.5 grey levels from the first
+# > no findings: 10.8 grey levels from the first
 # > runs/lessons/07_text.png
 
 # %% [markdown]
-# "Without pleural effusion" draws effusions, as many as "with" does, and picture by picture the
-# same ones. Large models share the weakness: asked to choose between captions with and without a
+# "Without pleural effusion" draws effusions, as many as "with" does, and nearly the same pictures
+# of them. Large models share the weakness: asked to choose between captions with and without a
 # "no", CLIP and its kin are often no better than chance (arXiv:2501.09425). Captions say what a
 # picture shows, hardly ever what it lacks. Those that this model learned from have "no" and
-# "without" in two phrases alone, "no findings" and "without findings".
+# "without" in two phrases alone, "no findings" and "without findings"
+# (ldm/data/phantom/captions.py).
 #
 # ## Questions
 #

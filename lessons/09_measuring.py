@@ -27,15 +27,16 @@ from ldm.metrics.nearest_images import audit
 seeds = range(900_010_000, 900_011_000)  # no network was trained on them
 chests = phantom.render(phantom.sample_phantoms(seeds), size=64).images
 pixels = chests.flatten(1).double().numpy()
-axes = np.linalg.svd(pixels[:200] - pixels[:200].mean(axis=0), full_matrices=False)[2][:50]
-x, y = pixels[200:600] @ axes.T, pixels[600:] @ axes.T  # features, [400, 50] each
+# the rows of V^T of a singular value decomposition are the components, largest first
+components = np.linalg.svd(pixels[:200] - pixels[:200].mean(axis=0), full_matrices=False)[2][:50]
+x, y = pixels[200:600] @ components.T, pixels[600:] @ components.T  # features, [400, 50] each
 counts, found = [25, 50, 100, 200, 400], []
 for n in counts:
     found.append(np.mean([frechet(x[i : i + n], y[i : i + n]) for i in range(0, 400, n)]))
     print(f"n = {n:3d}: distance {found[-1]:5.1f}")
 others = phantom.sample_phantoms(range(900_012_000, 900_012_200), ["pleural effusion"])
 sick = phantom.render(others, size=64).images
-to_sick = frechet(x[:200], sick.flatten(1).double().numpy() @ axes.T)
+to_sick = frechet(x[:200], sick.flatten(1).double().numpy() @ components.T)
 print(f"n = 200, to phantoms that all have an effusion: {to_sick:.1f}")
 figure, axis = plt.subplots(figsize=(5, 3.2), layout="constrained")
 axis.plot(counts, found, "o-", label="to the same source")
@@ -61,8 +62,9 @@ save("09_measuring", figure)
 #
 # Take all pairs of a picture with a finding and one without. The AUC is the share of pairs in which
 # the first gets the higher score: 1 is perfect, 0.5 is chance. Let scores be Gaussian, and higher
-# by one standard deviation with the finding. Then the truth is Phi(1 / sqrt 2), Phi being the
-# Gaussian's cumulative distribution. We run one experiment a thousand times, each with new scores.
+# by one standard deviation with the finding. The difference of two scores then has mean 1 and
+# variance 2, so the truth is Phi(1 / sqrt 2), Phi being the Gaussian's cumulative distribution. We
+# run one experiment a thousand times, each with new scores.
 
 # %%
 truth = norm.cdf(0.5**0.5)
@@ -98,15 +100,18 @@ for name, pictures in {
     "copies moved by 2 pixels": np.roll(train[:20], 2, axis=2),
     "new phantoms": chests[:20, 0].numpy(),
 }.items():
-    result = audit(pictures, train, unseen)
+    result = audit(pictures, train, unseen)  # Euclidean distances of pixels in [-1, 1]
     print(f"{name}: distance {np.median(result.samples.distance):.1f}, called {result.copies}")
+print(f"called a copy: nearer than {result.threshold:.1f}")
 # > copies with noise: distance 6.4, called 1.000 (0.839 to 1.000, n = 20)
 # > copies moved by 1 pixel: distance 10.7, called 0.450 (0.258 to 0.658, n = 20)
 # > copies moved by 2 pixels: distance 16.4, called 0.200 (0.081 to 0.416, n = 20)
 # > new phantoms: distance 16.6, called 0.000 (0.000 to 0.161, n = 20)
+# > called a copy: nearer than 10.2
 
 # %% [markdown]
-# Noise hides no copy. A shift by two pixels hides most: they lie as far off as new phantoms. "No
+# Noise hides no copy. A shift by one pixel hides half, by two most: those lie as far off as new
+# phantoms. "No
 # copies found" holds for such copies as the search can see. Plant some, as here, to know which.
 #
 # ## Questions

@@ -6,9 +6,9 @@
 #
 #     x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps(x_t, t)    (arXiv:2010.02502, eq. 13)
 #
-# where x_0 is the clean picture that eps and the less noisy x imply. The unknown x_t is on both
-# sides. So guess it, compute eps there, get a better x_t, and go round again: `ascend` in
-# [ldm/drawing/latent_editing.py](../ldm/drawing/latent_editing.py).
+# where x_0 = (x - sqrt(1 - ab) eps) / sqrt(ab), with x and ab of the less noisy side, and the same
+# eps. The unknown x_t is on both sides. So guess it, compute eps there, get a better x_t, and go
+# round again: `ascend` in [ldm/drawing/latent_editing.py](../ldm/drawing/latent_editing.py).
 #
 # From this noise the same words should give the picture back. Other words should change what they
 # name and nothing else: a **counterfactual**. Phantoms (lesson 1) tell whether it is true: each is
@@ -36,10 +36,8 @@ sick, well = ([image_files.to_integers(x) for x in r.images] for r in (given, tw
 pipe = ldm.load(MODEL)
 drawing = Sampling(seed=0, steps=10, guidance=2, height=128, width=128)
 ddim = Sampling(seed=0, steps=10, sampler="ddim", guidance=1, height=128, width=128)
-same, other, none = (
-    PictureBatch(pipe, [words], [0], sampling)
-    for words, sampling in ((FLUID, ddim), (NONE, ddim), (NONE, drawing))
-)
+same = PictureBatch(pipe, [FLUID], [0], ddim)  # the words to draw, the index of the noise, how
+other, redrawn = PictureBatch(pipe, [NONE], [0], ddim), PictureBatch(pipe, [NONE], [0], drawing)
 
 
 def likeness(some: list[np.ndarray], others: list[np.ndarray]) -> str:
@@ -56,6 +54,7 @@ def levels(some: np.ndarray, others: np.ndarray, where: np.ndarray) -> np.ndarra
 plain = [image_editing.image_to_image(same, x, 1e-6)[0] for x in sick]
 print("the autoencoder alone, to the phantom:", likeness(plain, sick), "dB")
 for rounds in (1, 4):
+    # up to the noise by the words given here, down by those of the batch
     back = [image_editing.counterfactual(same, x, [FLUID], rounds=rounds)[0] for x in sick]
     print(f"and inversion, rounds = {rounds}, to the autoencoder's:", likeness(back, plain), "dB")
 # > the autoencoder alone, to the phantom: 34.0 (32.9 to 35.1) dB
@@ -83,8 +82,8 @@ holes = [compositing.alpha_of(255 * mask[..., None].astype(np.uint8), grow=4) fo
 edits = {
     "autoencoder alone": plain,
     "inversion": [image_editing.counterfactual(other, x, [FLUID], rounds=4)[0] for x in sick],
-    "image to image": [image_editing.image_to_image(none, x, strength=0.6)[0] for x in sick],
-    "inpainting": [image_editing.inpaint(none, *pair)[0] for pair in zip(sick, holes, strict=True)],
+    "image to image": [image_editing.image_to_image(redrawn, x, strength=0.6)[0] for x in sick],
+    "inpainting": [image_editing.inpaint(redrawn, *p)[0] for p in zip(sick, holes, strict=True)],
 }
 before, truth = (np.stack(x)[..., 0].astype(float) for x in (sick, well))
 outside = np.stack(holes) == 0
@@ -95,7 +94,8 @@ for name, edited in edits.items():
     print(f"{name}: fluid {inside.show('.1f')}, outside {beside.show('.1f')}")
     print(f"    nearer to the twin by {nearer.show('.1f')}")
 print(f"phantom to twin, in the fluid: {mean(levels(before, truth, fluid)).show('.1f')}")
-print(f"inpainting: {(now != before)[outside].sum()} of {outside.sum()} pixels outside changed")
+moved = (np.stack(edits["inpainting"])[..., 0] != before)[outside]
+print(f"inpainting: {moved.sum()} of {moved.size} pixels outside changed")
 shown, titles = [], ["phantom", *list(edits)[1:], "without fluid"]
 for i in (0, 1):
     row = [sick[i], *(edits[name][i] for name in titles[1:-1]), well[i]]
@@ -114,18 +114,18 @@ show("10_editing", torch.stack(shown), titles * 2, columns=5)
 # > runs/lessons/10_editing.png
 
 # %% [markdown]
-# The pictures convince, the numbers less so. Inversion changes the fluid more than the rest, image
-# to image changes all alike, inpainting changes nothing outside, bit for bit. But no edit is surely
-# nearer to the true chest: each of the three intervals holds 0. With n = 6 a small gain may hide in
-# them, a large one may not. The model draws **a** lung without fluid, not this one.
+# The pictures convince, the numbers less so. Inversion changes the fluid more than the rest (most
+# of it in one of the six), image to image the rest more than the fluid, inpainting nothing outside,
+# bit for bit. But no edit is surely nearer to the true chest: each of the three intervals holds 0,
+# and a t interval at n = 6 is a third wider. It draws **a** lung without fluid, not this one.
 #
 # ## Questions
 #
 # **Q1** Why DDIM and guidance 1? **Q2** Why can inpainting be right inside only by luck? **Q3** May
 # one show a patient "your lung without the fluid"?
 #
-# **A1** Others add random noise or use earlier steps, so that a step cannot be solved backwards.
-# Guidance enlarges the errors of the way up (arXiv:2211.09794).
+# **A1** Most others add random noise or use earlier steps, so that a step cannot be solved
+# backwards. Guidance enlarges the errors of the way up (arXiv:2211.09794).
 #
 # **A2** What lies under the mask is not in its input. It can only draw what usually fits the rest.
 #

@@ -79,14 +79,16 @@ for ours in (
 ):
     print(table[ours][0])
     print(f"  is {ours} {list(shapes[ours])}")
-print(f"{len(table)} names, {len(shapes.keys() - table.keys())} of our weights without one")
+print(f"{len(table)} names here, {len(shapes.keys() - table.keys())} of our weights without one")
+print(f"{sum(map(len, table.values()))} names there, which stack fewer tensors")
 # > model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight
 # >   is unet.down.0.attn.0.blocks.0.cross_attn.k.weight [320, 768]
 # > model.diffusion_model.time_embed.0.weight
 # >   is unet.time_embed.0.weight [1280, 320]
 # > first_stage_model.decoder.conv_out.weight
 # >   is vae.decoder.conv_out.weight [3, 128, 3, 3]
-# > 1082 names, 0 of our weights without one
+# > 1082 names here, 0 of our weights without one
+# > 1130 names there, which stack fewer tensors
 
 # %% [markdown]
 # ## How do we know that it is right?
@@ -101,8 +103,8 @@ schedule = NoiseSchedule(**vars(config.schedule))
 times = schedule.timesteps(50)
 print(f"alpha_bar: first {schedule.alpha_bar[0]:.5f}, last {schedule.alpha_bar[-1]:.6f}")
 print(f"timesteps: {times[:3].tolist()} ... {times[-2:].tolist()}")
-checkpoint = ROOT / "weights" / "sd-v1-4.ckpt"
-if checkpoint.exists():  # then this draws with it, in minutes on two cores
+checkpoint = ROOT / "sd-v1-4.ckpt"
+if checkpoint.exists():  # beside README.md: then this draws with it, in minutes on two cores
     sampling = ldm.pipeline.Sampling(steps=20, guidance=7.5)
     picture = ldm.load(checkpoint).draw(["a chest x-ray"], [0], sampling)
     show("11_the_real_thing", picture.mean(dim=1, keepdim=True), ["SD v1.4: a chest x-ray"])
@@ -115,8 +117,9 @@ if checkpoint.exists():  # then this draws with it, in minutes on two cores
 # **Q1** Why does the first timestep of 50 say 981 and not 999? **Q2** What was verified without the
 # weights, and what was not? **Q3** How would you teach this model radiographs?
 #
-# **A1** SD v1 strides from 1 in steps of 20. So it starts at a noise level below the last one, and
-# the picture's mean keeps a trace of the noise that it starts from (lesson 1, Q2).
+# **A1** SD v1 strides from 1 in steps of 20. So it starts from pure noise at a level that, in
+# training, still showed a trace of the picture, its mean above all. Lesson 1, A2, is the same: the
+# network takes the noise's grey mean for the picture's.
 #
 # **A2** Verified: names, shapes, and that our code computes what the reference computes, for any
 # numbers. Not verified: pictures of the real weights, and anything on a GPU. A claim about pictures

@@ -1,8 +1,8 @@
 """Plant a classic mistake of latent diffusion in a copy of the project, and see what it does.
 
     python -m lessons.bugs               the bugs: those of tests/planted.json with a "lesson"
-    python -m lessons.bugs NAME          the pictures with and without it, and the test that fails
-    python -m lessons.bugs NAME --cure   what is wrong, the right equation, and the change
+    python -m lessons.bugs N             the pictures with and without it, and the test that fails
+    python -m lessons.bugs N --cure      what is wrong, the right equation, and the change
     python -m lessons.bugs --table       measure all again for docs/bugs.md; some minutes
 
 ldm is imported in functions only: the processes that test a copy import this file first.
@@ -110,33 +110,35 @@ def main(arguments: list[str] | None = None) -> int:
     from ldm.system import cli
 
     parser = cli.Parser("python -m lessons.bugs", "Plant a classic mistake; see what it does.")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="the bug (all are listed)")
+    parser.add_argument("bug", nargs="?", metavar="N", help="its number or name (all are listed)")
     parser.add_argument("--cure", action="store_true", help="what is wrong, and the equation")
-    parser.add_argument("--out", type=Path, metavar="PNG", help="(runs/lessons/bug_NAME.png)")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="(runs/lessons/bug_N.png)")
     parser.add_argument("--table", action="store_true", help="write the table of docs/bugs.md")
     given = parser.parse_args(arguments)
-    bug = BUGS.get(given.name)
-    if given.name is not None and bug is None:
-        parser.error(f"there is no bug {given.name!r}; python -m lessons.bugs lists them")
+    numbers = {str(i): name for i, name in enumerate(BUGS, start=1)}
+    name = numbers.get(given.bug, given.bug)
+    bug = BUGS.get(name)
+    if name is not None and bug is None:
+        parser.error(f"there is no bug {name!r}; python -m lessons.bugs lists them")
     with tempfile.TemporaryDirectory() as place:
         if given.table:
             folder = copy(Path(place, "copy"))
             write_table({name: study(bug, folder) for name, bug in BUGS.items()})
-        elif given.name is None:
-            for name, bug in BUGS.items():
-                print(f"{name:20} {bug['file']:37} {bug['name'].partition(': ')[2]}")
+        elif name is None:  # without their names, which would say what to find
+            print(*(f"{i:>2} {BUGS[name]['file']}" for i, name in numbers.items()), sep="\n")
         elif given.cure:
             code = (planted.ROOT / bug["file"]).read_text(encoding="utf-8")
             texts = code.replace(bug["old"], bug["new"]).splitlines(), code.splitlines()
-            print(bug["lesson"]["cure"])
+            print(f"{name}: {bug['lesson']['cure']}")
             print(*difflib.unified_diff(*texts, "bug", bug["file"], n=1, lineterm=""), sep="\n")
         else:
-            out = given.out or Path("runs", "lessons", f"bug_{given.name}.png")
+            out = given.out or Path("runs", "lessons", f"bug_{given.bug}.png")
             out.parent.mkdir(parents=True, exist_ok=True)
             effect = study(bug, copy(Path(place, "copy")))
-            wrong = f"with the bug: {bug['name']}"
-            save({"right (all is synthetic)": effect.right, wrong: effect.wrong}, 192, out)
-            print(f"{bug['name']} ({bug['file']})\n{out}: right above, with the bug below")
+            rows = {"right (all is synthetic)": effect.right, "with the bug": effect.wrong}
+            save(rows, 192, out)
+            print(f"a bug in {bug['file']}\n{out}: right above, with the bug below")
+            print("drawn by", *DRAW, bug["lesson"].get("draw", ""))
             if not effect.levels:
                 print("the pictures do not change: this bug spoils training")
             print(f"change: {effect}\n{effect.found.test}\nclaims:", *effect.found.claim.split())

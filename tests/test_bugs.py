@@ -71,13 +71,19 @@ def test_names_and_cures() -> None:
 
 
 def test_the_list_and_a_cure(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a name all bugs are listed; --cure prints the cure, and the change as a diff."""
+    """All bugs are listed by number and file, without their names; --cure prints name, cure, and
+    the change as a diff, by number as by name."""
     assert bugs.main([]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(bugs.BUGS)
-    assert bugs.main(["cos-and-sin", "--cure"]) == 0
+    files = [bug["file"] for bug in bugs.BUGS.values()]
+    listed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert listed == [[str(i), file] for i, file in enumerate(files, start=1)]
+    number = 1 + list(bugs.BUGS).index("cos-and-sin")
+    assert bugs.main([str(number), "--cure"]) == 0
     out = capsys.readouterr().out
+    assert bugs.main(["cos-and-sin", "--cure"]) == 0
+    assert capsys.readouterr().out == out
     bug = bugs.BUGS["cos-and-sin"]
-    assert out.startswith(bug["lesson"]["cure"])
+    assert out.startswith(f"cos-and-sin: {bug['lesson']['cure']}")
     assert re.search(rf"^-.*{re.escape(bug['new'])}", out, re.MULTILINE)
     assert re.search(rf"^\+.*{re.escape(bug['old'])}", out, re.MULTILINE)
 
