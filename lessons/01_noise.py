@@ -6,8 +6,9 @@
 #
 #     x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps     (DDPM, arXiv:2006.11239, eq. 4)
 #
-# t = 0 is nearly clean, t = 999 is nearly noise. `alpha_bar` falls from 1 to 0 on the way: it is
-# the share of the variance that is still picture. The code is `NoiseSchedule.add_noise` in
+# t = 0 is nearly clean, t = 999 is nearly noise. `alpha_bar` falls from nearly 1 to nearly 0: of a
+# picture of variance 1 it is the share of the variance that is still picture; the signal-to-noise
+# ratio is alpha_bar / (1 - alpha_bar). The code is `NoiseSchedule.add_noise` in
 # [ldm/schedule.py](../ldm/schedule.py). Our picture is a phantom: a chest film computed from
 # solids whose size and place are known. It shows no patient.
 
@@ -41,14 +42,15 @@ show("01_noise", noisy.clamp(-1, 1), [f"t = {t}" for t in times])
 #
 # The paper defines noise step by step: x_t = sqrt(1 - beta_t) x_(t-1) + sqrt(beta_t) eps (eq. 2).
 # Each step shrinks the picture a little and adds a little noise. Gaussians add up to a Gaussian, so
-# t steps are one jump with alpha_bar_t = (1 - beta_1) ... (1 - beta_t). Training needs only the
-# jump. We take 501 steps of fresh noise, and compare both factors with those of the jump.
+# t steps are one jump with alpha_bar_t = (1 - beta_1) ... (1 - beta_t); the code counts from 0.
+# Training needs only the jump. We take 501 steps of fresh noise, and compare both factors with
+# those of the jump.
 
 # %%
 x, factor, variance = x0, 1.0, 0.0
 for i, beta in enumerate(schedule.beta[:501]):
     noise = rng.gaussian(seed=0, indices=[0], step=i, shape=x0.shape[1:])
-    x = (1 - beta).sqrt().float() * x + beta.sqrt().float() * noise
+    x = (1 - beta).sqrt() * x + beta.sqrt() * noise
     factor, variance = factor * (1 - beta).sqrt(), (1 - beta) * variance + beta
 alpha_bar = schedule.alpha_bar[500]
 print(f"501 steps: picture times {factor:.6f}, noise of standard deviation {variance.sqrt():.6f}")
@@ -63,9 +65,10 @@ print(f"measured:  noise of {(x - factor * x0).std():.3f} in the picture of 501 
 #
 # Noise is as strong in fine detail as in large shapes; a radiograph is not. So detail drowns first.
 # We split picture and noise into detail (what lies above a mean of 5 x 5 pixels) and shape (a mean
-# of 16 x 16 pixels), and ask when the noise is as strong as the picture. Detail is lost at an early
-# t, and the outline of the chest stays until the end. Read backwards, this is how a picture
-# appears when a model draws: first the shape, then the detail.
+# of 16 x 16 pixels), and ask when the noise is as strong as the picture. Detail is lost at once,
+# the large shapes at t = 800. These are averages: a sharp rib lasts longer than the mean of the
+# detail. Read backwards, this is how a picture appears when a model draws: first the shape, then
+# the detail.
 
 
 # %%
@@ -80,7 +83,7 @@ def shape(y: torch.Tensor) -> torch.Tensor:
 for name, part in (("detail", detail), ("shape", shape)):
     ratio = part(x0).std() / part(eps).std()  # of picture to noise, before either is scaled
     drowned = schedule.snr(torch.arange(1000)).sqrt() * ratio < 1
-    first = int(drowned.nonzero()[0]) if drowned.any() else None
+    first = int(drowned.nonzero()[0])
     print(f"{name}: {ratio:.2f} times the noise; drowned from t = {first}")
 # > detail: 0.06 times the noise; drowned from t = 3
 # > shape: 5.11 times the noise; drowned from t = 800

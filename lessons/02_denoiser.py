@@ -7,8 +7,8 @@
 #
 #     L = E |eps - eps_theta(x_t, t, prompt)|^2        (DDPM, arXiv:2006.11239, eq. 14; LDM, eq. 3)
 #
-# Loss, noise schedule, guidance and sampler are those that draw the radiographs; the network alone
-# is smaller, by a hundred times.
+# The code of loss, schedule, guidance and sampler is that which draws the radiographs; the network
+# is a hundred times smaller.
 
 # %%
 import matplotlib.pyplot as plt
@@ -113,13 +113,13 @@ save("02_denoiser", figure)
 # **Q1** What does the network return for a point far from both lungs? **Q2** Why does it learn
 # without a prompt one time in ten? **Q3** What changes from here to a radiograph?
 #
-# **A1** Noise that points back to where data may be: at large t to the middle of the asked lung, at
-# small t to its nearest edge. The field of these arrows is all that a diffusion model knows.
+# **A1** Noise that points away from where the data may be, so that removing it leads there: at
+# large t to the middle of the asked lung, at small t to its nearest edge.
 #
 # **A2** Guidance (lesson 4) needs the guess without a prompt. Draw with `scale=3` and look: the
 # points crowd together, away from the other lung.
 #
 # **A3** A point has 2 numbers, a latent of the built-in model 2,048; the network becomes a U-Net
-# (lesson 6), the prompt text (lesson 7). Loss, schedule, guidance and sampler stay as they are.
+# (lesson 6), the prompt text (lesson 7). Its config has other choices: it predicts v, not eps.
 #
 # **Go further**: `python -m lessons.bugs` lists mistakes; plant one, see what it draws, find it.

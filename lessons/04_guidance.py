@@ -43,8 +43,8 @@ def variety(x: Tensor) -> float:
     return (x[one] - x[other]).abs().mean().item()
 
 
-first = []
-for scale in (0.0, 1.0, 2.0, 6.0):
+first, scales = [], (0.0, 1.0, 2.0, 6.0)
+for scale in scales:
     pictures = {name: draw(prompt, scale) for name, prompt in prompts.items()}
     with torch.inference_mode():
         scores = torch.cat([judge(p)[:, effusion] for p in pictures.values()])
@@ -52,36 +52,37 @@ for scale in (0.0, 1.0, 2.0, 6.0):
     fidelity = auc_of_readers(scores[None], [True] * N + [False] * N)
     grey = 127.5 * pictures["with"]
     print(f"s = {scale:.0f}: AUC {fidelity.show('.2f')}, n = {fidelity.n}")
-    print(f"       variety: {variety(grey):.0f} grey levels, {apart:.3f} in features")
-    print(f"       contrast: {grey.std(dim=(1, 2, 3)).mean():.0f} grey levels")
+    print(f"       variety: {variety(grey):.1f} grey levels, {apart:.3f} in features")
+    print(f"       contrast: {grey.std(dim=(1, 2, 3)).mean():.1f} grey levels")
     first.append(pictures["with"][:3])
-titles = [f"s = {scale}" for scale in (0, 1, 2, 6) for _ in range(3)]
+titles = [f"s = {scale:.0f}" for scale in scales for _ in range(3)]
 show("04_guidance", torch.cat(first), titles)
 # > s = 0: AUC 0.50 (0.28 to 0.72), n = 24
-# >        variety: 43 grey levels, 0.161 in features
-# >        contrast: 54 grey levels
+# >        variety: 43.0 grey levels, 0.161 in features
+# >        contrast: 54.4 grey levels
 # > s = 1: AUC 0.88 (0.63 to 0.97), n = 24
-# >        variety: 40 grey levels, 0.143 in features
-# >        contrast: 56 grey levels
+# >        variety: 40.4 grey levels, 0.143 in features
+# >        contrast: 56.0 grey levels
 # > s = 2: AUC 0.99 (0.90 to 1.00), n = 24
-# >        variety: 40 grey levels, 0.084 in features
-# >        contrast: 59 grey levels
+# >        variety: 39.9 grey levels, 0.084 in features
+# >        contrast: 58.7 grey levels
 # > s = 6: AUC 1.00 (0.76 to 1.00), n = 24
-# >        variety: 40 grey levels, 0.040 in features
-# >        contrast: 67 grey levels
+# >        variety: 40.2 grey levels, 0.040 in features
+# >        contrast: 67.1 grey levels
 # > runs/lessons/04_guidance.png
 
 # %% [markdown]
-# Fidelity rises, from chance at s = 0: the text is what makes the effusion, not luck. Variety is a
+# At s = 0 both prompts draw the same pictures, so the AUC is chance by construction; it rises with
+# s. The intervals of s = 1, 2 and 6 overlap: these are 12 pairs from the same noise. Variety is a
 # warning. Grey levels say that nothing is lost: pictures still differ in size and exposure. The
-# judge's features see what you do in the picture: at s = 6 all chests have the same large effusion
-# on both sides. Which variety matters depends on the use, so a paper must say which it measured.
-# Contrast grows with s as well: guided pictures are not only more typical, they are harder. Of
-# AUCs, look at the intervals: with so few pictures s = 2 and s = 6 can't be told apart.
+# judge's features see what you do in the picture: at s = 6 the three chests have the same large
+# effusion on both sides. (Features of a judge that is sure also lie closer together, so they are no
+# proof alone.) Which variety matters depends on the use, so a paper must say which it measured.
+# Contrast grows with s as well.
 #
 # ## Questions
 #
-# **Q1** Twice the work or not: how often does the network run for one step at s = 1, and at s = 2?
+# **Q1** How often does the network run for one step at s = 1, and at s = 2?
 # **Q2** What is a negative prompt? **Q3** Is the judge a fair witness?
 #
 # **A1** Once, and twice (as one batch of twice the size). `--guidance-interval` saves a part of it:

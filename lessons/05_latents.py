@@ -6,9 +6,9 @@
 #
 #     z = E(x),   x~ = D(z)         x: [C, H, W],   z: [C_z, H/8, W/8]
 #
-# Its loss asks for x~ near x and for z near a unit Gaussian, a little, so that noise of variance 1
-# fits (`Posterior.kl` in [ldm/vae.py](../ldm/vae.py)). What the autoencoder does not keep, no
-# diffusion model on top of it can ever draw. So this lesson asks what it keeps.
+# Its loss asks for x~ near x and, a little, for z near a unit Gaussian, so that z does not grow
+# without limit (`Posterior.kl` in [ldm/vae.py](../ldm/vae.py)). What the encoder drops is not in
+# the latents that a diffusion model learns from. So this lesson asks what the autoencoder keeps.
 
 # %%
 import dataclasses
@@ -55,7 +55,7 @@ show(
 # frequency, the part of the copy's amplitude that agrees with the film.
 
 # %%
-spectra = [torch.fft.rfft2(y[:, 0] - y.mean()) for y in (films, copies)]
+spectra = [torch.fft.rfft2(y[:, 0]) for y in (films, copies)]
 f = torch.hypot(torch.fft.fftfreq(128)[:, None], torch.fft.rfftfreq(128)[None])  # cycles a pixel
 shared = (spectra[1] * spectra[0].conj()).real.sum(dim=0)
 power = spectra[0].abs().square().sum(dim=0)
@@ -79,23 +79,24 @@ save("05_transfer", figure)
 
 # %% [markdown]
 # A latent cell is 8 pixels wide, but has 8 channels, so finer waves are kept as well: all of the
-# slow ones, about three quarters of the fine ones. This is an average by power. Sharp edges and the
-# letter on the film have most of the power of the fine waves, and the network is good at those. A
-# faint round thing is another matter:
+# slow ones, about three quarters of the fine ones. This is an average by power, for these films:
+# the fine waves are probably those of sharp edges and of the letter, and the network is good at
+# those. A faint round thing is another matter:
 #
 # ## The smallest nodule
 #
 # A phantom has a twin that differs by one nodule of known size. How much of the difference is still
-# there after the autoencoder? At 8 mm it is half: the copy shows a fainter nodule than the film.
+# there after the autoencoder? At 8 mm it is half: the copy shows a fainter or
+# blurred nodule.
 
 # %%
 healthy = sample_phantoms(SEEDS[:6], findings=[])
 without = render(healthy).images
-lost = pipe.decode(pipe.encode_images(without))
+plain = pipe.decode(pipe.encode_images(without))
 for size in (3, 5, 8, 12, 18):  # mm
     people = [dataclasses.replace(p, probe=Probe("nodule", size / 10)) for p in healthy]
     films = render(people).images
-    added, copied = films - without, pipe.decode(pipe.encode_images(films)) - lost
+    added, copied = films - without, pipe.decode(pipe.encode_images(films)) - plain
     shares = (added * copied).sum(dim=(1, 2, 3)) / added.square().sum(dim=(1, 2, 3))
     print(f"{size} mm: {mean(shares).show('.2f')} of it, n = {len(shares)}")
 # > 3 mm: 0.20 (0.15 to 0.25) of it, n = 6
@@ -114,8 +115,9 @@ for size in (3, 5, 8, 12, 18):  # mm
 # **A1** 48 times fewer numbers; and attention, which compares all places with all others, does
 # 4,096 times less: (512 / 64) to the power of 4.
 #
-# **A2** Look at the table first: what the decoder cannot draw, no U-Net can ask for. The interval
-# is wide here; `evaluate.py reconstruction` has more phantoms, wires and letters.
+# **A2** Look at the table first: what the encoder drops or the decoder cannot draw, no larger U-Net
+# brings back. `evaluate.py reconstruction` has more phantoms, wires and letters; at n = 6 the
+# intervals, of two standard errors, are a quarter too narrow.
 #
 # **A3** The schedule mixes them with noise of variance 1 (lesson 1). SD's latents are multiplied by
 # 0.18215 for that; forget it, and "t = 500" means another amount of noise than in training.

@@ -2,7 +2,7 @@
 # # 11. The real thing
 #
 # The lessons used a model of 13 million weights. Stable Diffusion v1.4 has 1,066 million, and the
-# same code: a config says how wide and how many, and nothing else changes. Its U-Net is trained on
+# same code: a config holds sizes and a few choices (what is predicted, the schedule). It learns by
 #
 #     L = E |eps - eps_theta(z_t, t, tau_theta(y))|^2     (LDM, arXiv:2112.10752, eq. 3)
 #
@@ -42,25 +42,25 @@ print(f"text: {config.text.context_length} tokens of {config.text.width} numbers
 # %% [markdown]
 # ## How much more work is it?
 #
-# PyTorch counts multiplications without doing them. Two operations (times, plus) for each weight
-# and place: this is one pass of each U-Net, which a guided picture in 20 steps needs 40 times.
+# PyTorch counts products without doing them. Two operations (times, plus) for each weight and
+# place, and those of attention: one pass of each U-Net, of which a guided picture in 20 steps needs
+# 40.
 
 # %%
 small = ldm.load(MODEL)
-inputs = {"SD v1.4": (1, 4, 64, 64, 768), "built-in": (1, 8, 16, 16, small.config.text.width)}
 work = {}
-for (name, (*shape, width)), unet in zip(inputs.items(), (parts["unet"], small.unet), strict=True):
-    device = unet.conv_in.weight.device
-    x, t = torch.zeros(shape, device=device), torch.zeros(1, dtype=torch.int64, device=device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        unet(x, t, torch.zeros(1, 77, width, device=device))
+for name, sizes, cells in (("SD v1.4", config, 64), ("built-in", small.config, 16)):
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+        x = torch.zeros(1, sizes.unet.in_channels, cells, cells)
+        t, context = torch.zeros(1, dtype=torch.int64), torch.zeros(1, 77, sizes.text.width)
+        UNet(sizes.unet)(x, t, context)
     work[name] = counter.get_total_flops() / 1e9
     print(f"{name}: {work[name]:.1f} GFLOP a pass")
 minutes = work["SD v1.4"] / work["built-in"] / 60
-print(f"ratio {60 * minutes:.0f}: what takes one second here takes {minutes:.0f} minutes there")
+print(f"at the same speed one second here would be {minutes:.0f} minutes there")
 # > SD v1.4: 803.3 GFLOP a pass
 # > built-in: 0.7 GFLOP a pass
-# > ratio 1199: what takes one second here takes 20 minutes there
+# > at the same speed one second here would be 19 minutes there
 
 # %% [markdown]
 # ## Where is what?
@@ -95,7 +95,7 @@ print(f"{sum(map(len, table.values()))} names there, which stack fewer tensors")
 #
 # The weights are not in this repository. The tests fill all tensors with pseudo-random numbers and
 # compare with what the CompVis code computed from the same numbers: each part and each sampler
-# agrees to five digits (docs/weights.md). Here is a check that you can do by hand: the constants of
+# agrees to five digits (docs/weights.md). A check for a few lines of NumPy: the constants of
 # the schedule, and the first and last timestep of 50 DDIM steps as SD v1.4 takes them.
 
 # %%
@@ -126,7 +126,7 @@ if checkpoint.exists():  # beside README.md: then this draws with it, in minutes
 # needs the weights, and then the measures of lesson 9.
 #
 # **A3** As in lesson 8, with `model.path=sd-v1-4.ckpt` and your own table of films: docs/films.md
-# and docs/adaptation.md have the commands. Chambon et al. (arXiv:2210.04133) did it with ten films
-# and then with thousands.
+# and docs/adaptation.md have the commands. Chambon et al. did it with ten films
+# (arXiv:2210.04133), and then with thousands (arXiv:2211.12737).
 #
 # **Go further**: `python sample.py --model sd-v1-4.ckpt --prompt "a chest x-ray"`

@@ -2,8 +2,8 @@
 
     python -m lessons.outputs [--write] [LESSON ...]        all lessons, if none is named
 
-Numbers may differ by 2 % or by one in their last digit, as processors round differently; words may
-not. --write puts what was printed into the lesson.
+Numbers with a decimal point may differ by 2 % or by one in their last digit, as processors round
+differently; whole numbers and words may not. --write puts what was printed into the lesson.
 """
 
 import argparse
@@ -55,12 +55,14 @@ def printed(lesson: Path) -> list[list[str]]:
 
 
 def equal(a: str, b: str) -> bool:
-    """The same words, and numbers within 2 % or one in their last digit."""
+    """The same words and whole numbers, and others within 2 % or one in their last digit."""
     if NUMBER.sub("#", a) != NUMBER.sub("#", b):
         return False
     for x, y in zip(NUMBER.findall(a), NUMBER.findall(b), strict=True):
-        digit = 10.0 ** -len(x.partition("e")[0].partition(".")[2])
-        if abs(float(x) - float(y)) > max(1.001 * digit, 0.02 * abs(float(x))):
+        digits, _, exponent = x.partition("e")
+        digit = 10.0 ** (int(exponent or 0) - len(digits.partition(".")[2]))
+        near = max(1.001 * digit, 0.02 * abs(float(x))) if "." in x + y else 0
+        if abs(float(x) - float(y)) > near:
             return False
     return True
 

@@ -18,7 +18,7 @@ def save(name: str, figure: Figure) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.text(0.995, 0.005, "synthetic", ha="right", va="bottom", fontsize=7, color="gray")
     figure.savefig(path, dpi=100, metadata={"Description": "synthetic"})
-    print(path.relative_to(ROOT))
+    print(path.relative_to(ROOT).as_posix())
 
 
 def show(name: str, pictures: Tensor, titles: Sequence[str], columns: int = 6) -> None:

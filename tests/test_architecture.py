@@ -126,7 +126,7 @@ BUDGETS = {  # rule 5: lines
     "ldm/report": 7_000,
     "ldm/data": 6_825,
     "ldm/weights": 2_500,
-    "tests": 22_672,
+    "tests": 22_680,
 }
 
 

@@ -62,8 +62,10 @@ def test_a_lesson_prints_what_it_states(lesson: Path) -> None:
     [
         ("loss 0.50 of 3", "loss 0.51 of 3", True),  # one in the last digit
         ("loss 0.50", "loss 0.52", False),
-        ("loss 1000", "loss 1019", True),  # 2 %
-        ("loss 1000", "loss 1030", False),
+        ("loss 1000.0", "loss 1019.0", True),  # 2 %
+        ("loss 1000.0", "loss 1030.0", False),
+        ("0 of 20", "1 of 20", False),
+        ("loss 1.0e-3", "loss 5.0e-2", False),
         ("loss 1.0e-3", "gain 1.0e-3", False),
         ("-0.5", "0.5", False),
     ],
