@@ -63,7 +63,8 @@ print(f"measured:  noise of {(x - factor * x0).std():.3f} in the picture of 501 
 # %% [markdown]
 # ## What a step destroys
 #
-# Noise is as strong in fine detail as in large shapes; a radiograph is not. So detail drowns first.
+# Noise is equally strong at all frequencies (white), a radiograph has most of its power in the low
+# ones: means over an area keep the picture and lose the noise. So detail drowns first.
 # We split picture and noise into detail (what lies above a mean of 5 x 5 pixels) and shape (a mean
 # of 16 x 16 pixels), and ask when the noise is as strong as the picture. Detail is lost at once,
 # the large shapes at t = 800. These are averages: a sharp rib lasts longer than the mean of the
@@ -103,5 +104,5 @@ for name, part in (("detail", detail), ("shape", shape)):
 #
 # **A3** No. It multiplies and adds numbers. SD scales its latents to a variance near 1 (lesson 5).
 #
-# **Go further**: `python sample.py --prompt "lung xray" --trajectory` writes the way back, from
-# noise to a chest, as `samples/trajectory.png`.
+# **Go further**: `python sample.py --prompt "lung xray" --trajectory` writes x0 as predicted
+# on the way back, from a blurred chest to a sharper one, as `samples/trajectory.png`.

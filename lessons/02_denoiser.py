@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 2. A denoiser in two dimensions
 #
-# The whole idea on one page. A "picture" here is a point with two numbers, so that the data and
-# the way from noise to data can be drawn. The points lie in the lungs of a phantom film, also
-# behind the diaphragm; the "prompt" says which lung. The network is trained to guess the noise:
+# The whole idea on one page. A "picture" here is a point with two numbers, so that data and way can
+# be drawn. The points lie in a phantom's lungs, some of which the liver hides; the "prompt" says
+# which lung (on a film the right one is left). The network is trained to guess the noise:
 #
 #     L = E |eps - eps_theta(x_t, t, prompt)|^2        (DDPM, arXiv:2006.11239, eq. 14; LDM, eq. 3)
 #
@@ -86,7 +86,6 @@ def draw(side: int, scale: float, n: int = 500) -> list[Tensor]:
 
 
 def share(x: Tensor, inside: Tensor) -> float:
-    """Of points [n, 2], those in a mask [128, 128]."""
     column, row = ((x + 2) * 32).long().clamp(0, 127).T
     return inside[127 - row, column].float().mean().item()
 
@@ -101,9 +100,10 @@ for name, way, lung in zip(("right", "left"), ways, lungs, strict=True):
 figure, axes = plt.subplots(1, 5, figsize=(12, 2.8), layout="constrained")
 for axis, i in zip(axes, (0, 20, 35, 44, 50), strict=True):
     axis.imshow(drawn.images[0, 0].numpy(), cmap="gray", extent=(-2, 2, -2, 2))
-    for way, color in zip(ways, ("tab:orange", "tab:cyan"), strict=True):
-        axis.scatter(*way[i].T, s=2, c=color)
+    for way, color, label in zip(ways, ("orange", "cyan"), ("right", "left"), strict=True):
+        axis.scatter(*way[i].T, s=2, c=color, label=label)
     axis.set(xlim=(-2, 2), ylim=(-2, 2), xticks=[], yticks=[], title=f"after {i} of 50 steps")
+axes[-1].legend(fontsize=7, loc="lower right")
 save("02_denoiser", figure)
 # > runs/lessons/02_denoiser.png
 

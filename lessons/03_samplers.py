@@ -41,7 +41,7 @@ def denoise(x: Tensor, t: Tensor) -> Tensor:
 
 
 def solve(name: str, n: int) -> Tensor:
-    """From t = 57,600 to t = 12,800 in n steps: both ends have rules of their own."""
+    """From t = 57,600 to t = 12,800 in n steps; the last step to t = -1 is always of order 1."""
     x = torch.linspace(-1.5, 1.5, 41, dtype=torch.float64)[:, None]
     times = torch.linspace(57_600, 12_800, n + 1).long()
     steps = sample(SAMPLERS[name](schedule), denoise, x, times)

@@ -9,12 +9,13 @@
 # s = 0 ignores the text, s = 1 is the plain answer, s > 1 exaggerates what the text changes. The
 # code is `guide` in [ldm/guidance.py](../ldm/guidance.py): one function around the network. What
 # does s buy, and what does it cost? We draw the same noise with and without an effusion in the
-# text, and measure two things for each s:
+# text, and measure three things for each s (it takes half a minute):
 #
 # - **fidelity**: a judge, a network that was trained to call findings, scores the pictures. Does it
 #   score those with "effusion" in the prompt higher? (AUC: 0.5 is chance, 1 is always.)
 # - **variety**: how far two pictures of one prompt are apart, in grey levels of 255, and in the
-#   judge's own features (the layer before its verdicts).
+#   judge's own features (the layer before its verdicts);
+# - **contrast**: the standard deviation of a picture.
 
 # %%
 import torch

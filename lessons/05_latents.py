@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 5. The latent space
 #
-# Nothing in lessons 1 to 4 needs pixels. Latent diffusion (arXiv:2112.10752, section 3.1) first
-# learns an autoencoder, and then diffuses its small code z in the place of the picture:
+# Nothing in lessons 1 to 4 needs pixels; 3 and 4 drew latents already. Latent diffusion
+# (arXiv:2112.10752, section 3.1) first learns an autoencoder, and then diffuses its small code z in
+# the place of the picture:
 #
 #     z = E(x),   x~ = D(z)         x: [C, H, W],   z: [C_z, H/8, W/8]
 #
@@ -32,8 +33,9 @@ error = (127.5 * (copies - films)).square().mean(dim=(1, 2, 3))
 print(f"a film {list(films.shape[1:])}, its latent {list(latents.shape[1:])}")
 print(f"{films[0].numel() / latents[0].numel():.0f} times fewer numbers")
 print(f"mean {latents.mean():.2f}, standard deviation {latents.std():.2f} of the latents")
-print(f"PSNR {mean(10 * torch.log10(255**2 / error)).show('.1f')} dB, n = {len(films)}")
-print(f"SD v1.4 multiplies its latents by {ModelConfig().scale_factor}")
+psnr = mean(10 * torch.log10(255**2 / error))  # 255 grey levels over the RMS error
+print(f"PSNR {psnr.show('.1f')} dB, n = {psnr.n}")
+print(f"after a factor of {pipe.scale_factor:.4f}; that of SD v1.4 is {ModelConfig().scale_factor}")
 channels = latents[0, :3, None] / latents[0, :3].abs().amax(dim=(1, 2))[:, None, None, None]
 show(
     "05_copies",
@@ -44,7 +46,7 @@ show(
 # > 8 times fewer numbers
 # > mean 0.02, standard deviation 1.06 of the latents
 # > PSNR 35.1 (34.1 to 36.1) dB, n = 12
-# > SD v1.4 multiplies its latents by 0.18215
+# > after a factor of 0.6646; that of SD v1.4 is 0.18215
 # > runs/lessons/05_copies.png
 
 # %% [markdown]
@@ -52,10 +54,12 @@ show(
 #
 # Radiology measures detectors by the share of amplitude that they keep of a wave, by its frequency.
 # We do so for the autoencoder: a Fourier transform of film and copy, and, in rings of equal
-# frequency, the part of the copy's amplitude that agrees with the film.
+# frequency, the part of the copy's amplitude that agrees with the film. A window fades out the
+# border, whose jump from one side to the other would fill all frequencies.
 
 # %%
-spectra = [torch.fft.rfft2(y[:, 0]) for y in (films, copies)]
+window = torch.hann_window(128)[:, None] * torch.hann_window(128)
+spectra = [torch.fft.rfft2(window * (y[:, 0] - y.mean())) for y in (films, copies)]
 f = torch.hypot(torch.fft.fftfreq(128)[:, None], torch.fft.rfftfreq(128)[None])  # cycles a pixel
 shared = (spectra[1] * spectra[0].conj()).real.sum(dim=0)
 power = spectra[0].abs().square().sum(dim=0)
@@ -71,17 +75,17 @@ axis.set(xlabel="cycles a pixel", ylabel="share kept", ylim=(0, 1.05))
 axis.legend()
 save("05_transfer", figure)
 # > 0.00 to 0.02 cycles a pixel: 1.00 of the amplitude
-# > 0.12 to 0.14 cycles a pixel: 0.98 of the amplitude
-# > 0.24 to 0.26 cycles a pixel: 0.79 of the amplitude
-# > 0.36 to 0.38 cycles a pixel: 0.70 of the amplitude
-# > 0.48 to 0.50 cycles a pixel: 0.81 of the amplitude
+# > 0.12 to 0.14 cycles a pixel: 0.97 of the amplitude
+# > 0.24 to 0.26 cycles a pixel: 0.48 of the amplitude
+# > 0.36 to 0.38 cycles a pixel: 0.19 of the amplitude
+# > 0.48 to 0.50 cycles a pixel: 0.06 of the amplitude
 # > runs/lessons/05_transfer.png
 
 # %% [markdown]
-# A latent cell is 8 pixels wide, but has 8 channels, so finer waves are kept as well: all of the
-# slow ones, about three quarters of the fine ones. This is an average by power, for these films:
-# the fine waves are probably those of sharp edges and of the letter, and the network is good at
-# those. A faint round thing is another matter:
+# A latent cell is 8 pixels wide, but has 8 channels, so waves shorter than two cells are kept as
+# well, down to half of the amplitude at four pixels a wave; the finest are lost. This is an average
+# by power, for these films. Look at the letter in the picture above: of such fine edges a smear is
+# left.
 #
 # ## The smallest nodule
 #

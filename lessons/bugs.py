@@ -22,7 +22,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 from safetensors.numpy import load_file
 
-from tests import planted
+try:
+    from tests import planted
+except ModuleNotFoundError as error:  # pytest, which the plain installation lacks
+    sys.exit(f"python -m lessons.bugs: {error}; pip install -e '.[test]'")
 
 BUGS = {bug["lesson"]["name"]: bug for bug in planted.BUGS if "lesson" in bug}
 DRAW = ("sample.py", "--prompt=lung xray with pleural effusion", "--steps=8", "--device=cpu")
