@@ -9,8 +9,9 @@
 # t = 0 is nearly clean, t = 999 is nearly noise. `alpha_bar` falls from nearly 1 to nearly 0: of a
 # picture of variance 1 it is the share of the variance that is still picture; the signal-to-noise
 # ratio is alpha_bar / (1 - alpha_bar). The code is `NoiseSchedule.add_noise` in
-# [ldm/schedule.py](../ldm/schedule.py). Our picture is a phantom: a chest film computed from
-# solids whose size and place are known. It shows no patient.
+# [ldm/schedule.py](../ldm/schedule.py). Our picture is a phantom: a chest film computed from solids
+# whose size and place are known, here with a finding (something abnormal), a pleural effusion:
+# fluid below a lung, white on a film. It shows no patient.
 
 # %%
 import torch
@@ -64,12 +65,11 @@ print(f"measured:  noise of {(x - factor * x0).std():.3f} in the picture of 501 
 # ## What a step destroys
 #
 # Noise is equally strong at all frequencies (white), a radiograph has most of its power in the low
-# ones: means over an area keep the picture and lose the noise. So detail drowns first.
-# We split picture and noise into detail (what lies above a mean of 5 x 5 pixels) and shape (a mean
-# of 16 x 16 pixels), and ask when the noise is as strong as the picture. Detail is lost at once,
-# the large shapes at t = 800. These are averages: a sharp rib lasts longer than the mean of the
-# detail. Read backwards, this is how a picture appears when a model draws: first the shape, then
-# the detail.
+# ones: means over an area keep the picture and lose the noise. So detail drowns first. We split
+# picture and noise into detail (what lies above a mean of 5 x 5 pixels) and shape (a mean of 16 x
+# 16 pixels), and ask when the noise is as strong as the picture. Detail is lost at once, the large
+# shapes at t = 800. These are averages: a sharp rib lasts longer than the mean of the detail. Read
+# backwards, this is how a picture appears when a model draws: first the shape, then the detail.
 
 
 # %%
@@ -92,8 +92,9 @@ for name, part in (("detail", detail), ("shape", shape)):
 # %% [markdown]
 # ## Questions
 #
-# **Q1** Why square roots? **Q2** What is left of the picture at t = 999, and does it matter?
-# **Q3** Does the schedule know whether it adds noise to pixels or to latents?
+# **Q1** Why square roots? **Q2** What is left of the picture at t = 999, and does it matter? **Q3**
+# Does the schedule know whether it adds noise to pixels or to latents, the small codes of pictures
+# (lesson 5)?
 #
 # **A1** Variances add up, standard deviations do not. With the roots, a picture of variance 1 stays
 # at variance 1: alpha_bar + (1 - alpha_bar). Without them the network sees another range at each t.
@@ -104,5 +105,5 @@ for name, part in (("detail", detail), ("shape", shape)):
 #
 # **A3** No. It multiplies and adds numbers. SD scales its latents to a variance near 1 (lesson 5).
 #
-# **Go further**: `python sample.py --prompt "lung xray" --trajectory` writes x0 as predicted
-# on the way back, from a blurred chest to a sharper one, as `samples/trajectory.png`.
+# **Go further**: `python sample.py --prompt "lung xray" --trajectory` writes x0 as predicted on the
+# way back, from a blurred chest to a sharper one, as `samples/trajectory.png`.

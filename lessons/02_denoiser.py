@@ -1,14 +1,13 @@
 # %% [markdown]
 # # 2. A denoiser in two dimensions
 #
-# The whole idea on one page. A "picture" here is a point with two numbers, so that data and way can
-# be drawn. The points lie in a phantom's lungs, some of which the liver hides; the "prompt" says
-# which lung (on a film the right one is left). The network is trained to guess the noise:
+# The whole idea. A "picture" here is a point with two numbers, so that data and way can be drawn.
+# The points lie in a phantom's lungs, some of which the liver hides; the "prompt" says which lung
+# (on a film the right one is left). The network is trained to guess the noise:
 #
 #     L = E |eps - eps_theta(x_t, t, prompt)|^2        (DDPM, arXiv:2006.11239, eq. 14; LDM, eq. 3)
 #
-# The code of loss, schedule, guidance and sampler is that which draws the radiographs; the network
-# is a hundred times smaller.
+# The code of loss, schedule, guidance and sampler draws radiographs, too; the network is smaller.
 
 # %%
 import matplotlib.pyplot as plt
@@ -71,7 +70,8 @@ print(f"loss: first 50 steps {sum(losses[:50]) / 50:.2f}, last 500 {sum(losses[-
 # ## From noise to lungs
 #
 # A step guesses the noise, removes it, and adds a little less of it again. `sample`, the loop of
-# [ldm/samplers.py](../ldm/samplers.py), also draws the radiographs. We ask for each lung.
+# [ldm/samplers.py](../ldm/samplers.py), also draws the radiographs. We ask for each lung, from the
+# same noise: what share of the points lies in it, before and after?
 
 
 # %%
@@ -113,13 +113,13 @@ save("02_denoiser", figure)
 # **Q1** What does the network return for a point far from both lungs? **Q2** Why does it learn
 # without a prompt one time in ten? **Q3** What changes from here to a radiograph?
 #
-# **A1** Noise that points away from where the data may be, so that removing it leads there: at
-# large t to the middle of the asked lung, at small t to its nearest edge.
+# **A1** The ideal answer points away from the data, so that removing it leads there: at large t to
+# the middle of the asked lung, at small t to its edge. Far points at small t it never saw: a guess.
 #
 # **A2** Guidance (lesson 4) needs the guess without a prompt. Draw with `scale=3` and look: the
 # points crowd together, away from the other lung.
 #
 # **A3** A point has 2 numbers, a latent of the built-in model 2,048; the network becomes a U-Net
-# (lesson 6), the prompt text (lesson 7). Its config has other choices: it predicts v, not eps.
+# (convolutions that halve the picture and double it again), the prompt text (lesson 7).
 #
 # **Go further**: `python -m lessons.bugs` lists mistakes; plant one, see what it draws, find it.

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 4. Guidance
 #
-# A network that was trained with and without text gives two answers for one noisy picture.
-# Guidance goes from the one without text past the one with text:
+# A network that was trained with and without text gives two answers for one noisy picture. Guidance
+# goes from the one without text past the one with text:
 #
 #     eps = eps_empty + s (eps_text - eps_empty)      (arXiv:2207.12598, eq. 6, with s = 1 + w)
 #
@@ -74,17 +74,17 @@ show("04_guidance", torch.cat(first), titles)
 
 # %% [markdown]
 # At s = 0 both prompts draw the same pictures, so the AUC is chance by construction; it rises with
-# s. The intervals of s = 1, 2 and 6 overlap: these are 12 pairs from the same noise. Variety is a
-# warning. Grey levels say that nothing is lost: pictures still differ in size and exposure. The
+# s. The intervals of s = 1, 2 and 6 overlap: these are 12 pairs from the same noise (at an AUC of 1
+# the lower end is that of 12 of 12). Variety is a warning. Grey levels hardly change, as pictures
+# still differ in size and exposure; but contrast grows, so as a share of it variety falls. The
 # judge's features see what you do in the picture: at s = 6 the three chests have the same large
 # effusion on both sides. (Features of a judge that is sure also lie closer together, so they are no
 # proof alone.) Which variety matters depends on the use, so a paper must say which it measured.
-# Contrast grows with s as well.
 #
 # ## Questions
 #
-# **Q1** How often does the network run for one step at s = 1, and at s = 2?
-# **Q2** What is a negative prompt? **Q3** Is the judge a fair witness?
+# **Q1** How often does the network run for one step at s = 1, and at s = 2? **Q2** What is a
+# negative prompt? **Q3** Is the judge a fair witness?
 #
 # **A1** Once, and twice (as one batch of twice the size). `--guidance-interval` saves a part of it:
 # guidance helps at middle noise levels only (arXiv:2404.07724).
@@ -93,6 +93,6 @@ show("04_guidance", torch.cat(first), titles)
 # space of guesses, not a logical "not", which lesson 7 looks at.
 #
 # **A3** It was trained on phantoms and films that the model was trained on, too. Both may like the
-# same shortcut. Lesson 9 measures without it.
+# same shortcut. Lesson 9 has measures that need no judge.
 #
 # **Go further**: `python sample.py --prompt "lung xray with cardiomegaly" --guidance 4`

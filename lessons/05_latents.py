@@ -33,9 +33,9 @@ error = (127.5 * (copies - films)).square().mean(dim=(1, 2, 3))
 print(f"a film {list(films.shape[1:])}, its latent {list(latents.shape[1:])}")
 print(f"{films[0].numel() / latents[0].numel():.0f} times fewer numbers")
 print(f"mean {latents.mean():.2f}, standard deviation {latents.std():.2f} of the latents")
-psnr = mean(10 * torch.log10(255**2 / error))  # 255 grey levels over the RMS error
+psnr = mean(10 * torch.log10(255**2 / error))  # of 255 and the RMS error: 40 is a hundredth
 print(f"PSNR {psnr.show('.1f')} dB, n = {psnr.n}")
-print(f"after a factor of {pipe.scale_factor:.4f}; that of SD v1.4 is {ModelConfig().scale_factor}")
+print(f"their factor: {pipe.scale_factor:.4f}; that of SD v1.4: {ModelConfig().scale_factor}")
 channels = latents[0, :3, None] / latents[0, :3].abs().amax(dim=(1, 2))[:, None, None, None]
 show(
     "05_copies",
@@ -46,7 +46,7 @@ show(
 # > 8 times fewer numbers
 # > mean 0.02, standard deviation 1.06 of the latents
 # > PSNR 35.1 (34.1 to 36.1) dB, n = 12
-# > after a factor of 0.6646; that of SD v1.4 is 0.18215
+# > their factor: 0.6646; that of SD v1.4: 0.18215
 # > runs/lessons/05_copies.png
 
 # %% [markdown]
@@ -89,9 +89,9 @@ save("05_transfer", figure)
 #
 # ## The smallest nodule
 #
-# A phantom has a twin that differs by one nodule of known size. How much of the difference is still
-# there after the autoencoder? At 8 mm it is half: the copy shows a fainter or
-# blurred nodule.
+# A phantom has a twin that differs by one nodule, a round spot in a lung, of known size; a pixel is
+# about 3 mm of the body. How much of the difference is still there after the autoencoder? At 8 mm
+# it is half: the copy shows a fainter or blurred nodule.
 
 # %%
 healthy = sample_phantoms(SEEDS[:6], findings=[])

@@ -122,10 +122,11 @@ for name in ("base", "object_lung", "lora", "unet_no_findings", "unet", "unet_pr
 # **A1** What the base draws, to the bit: W x + 0. Start both matrices at random, and training
 # begins at another, broken model.
 #
-# **A2** `unet`, with all weights, has the highest AUC, though its interval touches that of the
-# base. `unet_no_findings` copies most. A new word can only name what the model can draw already.
+# **A2** `unet`, with all weights, has the highest AUC, though its interval overlaps that of the
+# base. `unet_no_findings` copies most. A new word can only name what the model can draw already:
+# with it, less effusion is drawn than by prompts for other findings.
 #
-# **A3** Not in this table, whose AUC asks for the new; it is meant to keep the old. Chambon et al.
-# found it to help. A negative result stays in the table.
+# **A3** Not in this table, neither in AUC nor in copies; but it is meant to keep the old, which
+# these do not ask. Chambon et al. found it to help. A negative result stays in the table.
 #
 # **Go further**: `python train.py configs/unet.yaml`

@@ -2,8 +2,8 @@
 # # 9. Measuring
 #
 # How good are a model's pictures? Here three figures are measured where the truth is known. First
-# the usual distance of two sets. Each picture becomes a vector of features, of which each set has
-# a mean mu and a covariance S, and
+# the usual distance of two sets. Each picture becomes a vector of features, of which each set has a
+# mean mu and a covariance S, and
 #
 #     d^2 = |mu_x - mu_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^(1/2))       (FID, arXiv:1706.08500, eq. 6)
 #
@@ -83,8 +83,9 @@ for n in (20, 200):
 # > share of the intervals that hold the truth: 0.951
 
 # %% [markdown]
-# With n = 20 one and the same reader can look useless or excellent. The interval (DeLong's) gives
-# warning. It should hold the truth in 95 % of the runs, and with few pictures does so less often.
+# With n = 20 one and the same reader can look useless or excellent. The interval (DeLong's, from
+# each score's share of won pairs) gives warning. It should hold the truth in 95 % of the runs, and
+# with few pictures does so less often.
 #
 # ## Copies
 #
@@ -111,8 +112,8 @@ print(f"called a copy: nearer than {result.threshold:.1f}")
 
 # %% [markdown]
 # Noise hides no copy. A shift by one pixel hides half, by two most: those lie as far off as new
-# phantoms. "No
-# copies found" holds for such copies as the search can see. Plant some, as here, to know which.
+# phantoms. "No copies found" holds for such copies as the search can see. Plant some, as here, to
+# know which.
 #
 # ## Questions
 #

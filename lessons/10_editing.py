@@ -62,10 +62,10 @@ for rounds in (1, 4):
 # > and inversion, rounds = 4, to the autoencoder's: 42.1 (41.5 to 42.8) dB
 
 # %% [markdown]
-# PSNR is 20 log10 of the range of grey levels over the root-mean-square error: 20 dB is an error
-# of a tenth, 40 dB of a hundredth. Means with 95 % intervals, n = 6. The first guess alone fails:
-# it takes eps at an x with too little noise for its t. After four rounds inversion loses less than
-# the autoencoder does.
+# PSNR is 20 log10 of the range of grey levels over the root-mean-square error: 20 dB is an error of
+# a tenth, 40 dB of a hundredth. Means with 95 % intervals, n = 6. The first guess alone fails: it
+# takes eps at an x with too little noise for its t. After four rounds inversion loses less than the
+# autoencoder does.
 #
 # ## Other words
 #
@@ -117,7 +117,7 @@ show("10_editing", torch.stack(shown), titles * 2, columns=5)
 # The pictures convince, the numbers less so. Inversion changes the fluid more than the rest (most
 # of it in one of the six), image to image the rest more than the fluid, inpainting nothing outside,
 # bit for bit. But no edit is surely nearer to the true chest: each of the three intervals holds 0,
-# and a t interval at n = 6 is a third wider. It draws **a** lung without fluid, not this one.
+# and a t interval at n = 6 is a third wider. The model draws **a** dry lung, not this one.
 #
 # ## Questions
 #

@@ -80,7 +80,7 @@ for ours in (
     print(table[ours][0])
     print(f"  is {ours} {list(shapes[ours])}")
 print(f"{len(table)} names here, {len(shapes.keys() - table.keys())} of our weights without one")
-print(f"{sum(map(len, table.values()))} names there, which stack fewer tensors")
+print(f"{sum(map(len, table.values()))} names there, of which some of our tensors stack several")
 # > model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight
 # >   is unet.down.0.attn.0.blocks.0.cross_attn.k.weight [320, 768]
 # > model.diffusion_model.time_embed.0.weight
@@ -88,15 +88,15 @@ print(f"{sum(map(len, table.values()))} names there, which stack fewer tensors")
 # > first_stage_model.decoder.conv_out.weight
 # >   is vae.decoder.conv_out.weight [3, 128, 3, 3]
 # > 1082 names here, 0 of our weights without one
-# > 1130 names there, which stack fewer tensors
+# > 1130 names there, of which some of our tensors stack several
 
 # %% [markdown]
 # ## How do we know that it is right?
 #
 # The weights are not in this repository. The tests fill all tensors with pseudo-random numbers and
-# compare with what the CompVis code computed from the same numbers: each part and each sampler
-# agrees to five digits (docs/weights.md). A check for a few lines of NumPy: the constants of
-# the schedule, and the first and last timestep of 50 DDIM steps as SD v1.4 takes them.
+# compare with what the published code (CompVis) computed from the same numbers: each part and each
+# sampler agrees to five digits (docs/weights.md). A check for a few lines of NumPy: the constants
+# of the schedule, and the first and last timestep of 50 DDIM steps as SD v1.4 takes them.
 
 # %%
 schedule = NoiseSchedule(**vars(config.schedule))
@@ -121,12 +121,13 @@ if checkpoint.exists():  # beside README.md: then this draws with it, in minutes
 # training, still showed a trace of the picture, its mean above all. Lesson 1, A2, is the same: the
 # network takes the noise's grey mean for the picture's.
 #
-# **A2** Verified: names, shapes, and that our code computes what the reference computes, for any
-# numbers. Not verified: pictures of the real weights, and anything on a GPU. A claim about pictures
-# needs the weights, and then the measures of lesson 9.
+# **A2** Verified: names, shapes, and that our code computes what the reference computes, to five
+# digits, for the pseudo-random numbers of the tests. Not verified: pictures of the real weights,
+# and anything on a GPU. A claim about pictures needs the weights, and then the measures of lesson
+# 9.
 #
 # **A3** As in lesson 8, with `model.path=sd-v1-4.ckpt` and your own table of films: docs/films.md
-# and docs/adaptation.md have the commands. Chambon et al. did it with ten films
-# (arXiv:2210.04133), and then with thousands (arXiv:2211.12737).
+# and docs/adaptation.md have the commands. Chambon et al. did it with ten films (arXiv:2210.04133),
+# and then with thousands (arXiv:2211.12737).
 #
 # **Go further**: `python sample.py --model sd-v1-4.ckpt --prompt "a chest x-ray"`
