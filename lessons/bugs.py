@@ -25,7 +25,8 @@ from safetensors.numpy import load_file
 try:
     from tests import planted
 except ModuleNotFoundError as error:  # pytest, which the plain installation lacks
-    sys.exit(f"python -m lessons.bugs: {error}; pip install -e '.[test]'")
+    print(f"python -m lessons.bugs: {error}; pip install -e '.[test]'", file=sys.stderr)
+    sys.exit(2)
 
 BUGS = {bug["lesson"]["name"]: bug for bug in planted.BUGS if "lesson" in bug}
 DRAW = ("sample.py", "--prompt=lung xray with pleural effusion", "--steps=8", "--device=cpu")
