@@ -76,6 +76,8 @@ def named(judge: Judge, logits: np.ndarray, told: Sequence[dict[str, str]], show
             for k, name in enumerate(judge.config.findings)
             if name.startswith(f"{attribute}=")
         }
+        if not columns:  # a judge of findings alone
+            continue
         known = [i for i, row in enumerate(told) if row.get(attribute) in columns]
         guesses = np.array(list(columns))[logits[np.ix_(known, list(columns.values()))].argmax(1)]
         right: Counter[str] = Counter()
@@ -113,6 +115,8 @@ def main() -> int:
     report: dict[str, object] = {}
     with torch.inference_mode():
         for shown, some in sets.items():
+            if not some:
+                continue
             parts = [scored(judge, images, config.fit) for images in some]
             logits = np.concatenate([part for part, _ in parts])
             told = [row for _, rows in parts for row in rows]
