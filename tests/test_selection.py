@@ -106,3 +106,14 @@ def test_captions_say_region_modality_side_and_finding() -> None:
     texts = [caption(scan, index) for index in range(60)]
     assert all("MR" in text and "head" in text for text in texts)
     assert any("FLAIR" in text for text in texts)
+
+
+def test_a_window_of_the_whole_body_is_called_by_its_part() -> None:
+    """The part at its height; the whole body has no part, and a knee is not moved to the head."""
+    where = "region=body,width=400,view=frontal,finding=none,at="
+    for down, part in ((-620, "head"), (-300, "chest"), (0, "pelvis"), (900, "feet")):
+        (window,) = select([0], parse(f"{where}0:{down}:0"))
+        assert f"body at the {part}" in caption(window)
+    (whole,) = select([0], parse("region=body"))
+    (knee,) = select([0], parse("region=knee,width=400,at=0:-620:0"))
+    assert " at the " not in caption(whole) + caption(knee)

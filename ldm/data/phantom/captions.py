@@ -67,12 +67,25 @@ def _picture(phantom: Phantom, details: Sequence[str], index: int) -> str:
     what = WORDS["present" if details else "absent"]
     person = f"{phantom.age} year old {'man' if phantom.sex == 'M' else 'woman'}"
     return (form + who + what[rest % len(what)]).format(
-        where=f"{phantom.side} {phantom.region}".strip(),
+        where=_where(phantom),
         view=phantom.view,
         kind=phantom.kind,
         who=_article(person),
         findings=_join(details) if details else "",
     )
+
+
+def _where(phantom: Phantom) -> str:
+    """ "left knee"; of a part of the whole body, "body at the knees" """
+    if phantom.region == "body" and phantom.width:
+        return f"body at the {part_at(phantom.at[1])}"
+    return f"{phantom.side} {phantom.region}".strip()
+
+
+def part_at(down: float) -> str:
+    """The part of a standing body that lies `down` mm below its middle, in a person of 170 cm."""
+    parts: dict[str, float] = WORDS["parts"]
+    return next(name for name, lowest in parts.items() if down < lowest)
 
 
 def _with_findings(words: Sequence[str], long: Sequence[str]) -> list[str]:
