@@ -1,12 +1,14 @@
 """Claims about asking for phantoms: a setting is what is drawn, and an unknown one is an error."""
 
+import numpy as np
 import pytest
+import torch
 
 from ldm.config import ConfigError
 from ldm.data.image_sets import open_set
-from ldm.data.phantom import FINDINGS, caption, sample_phantoms
+from ldm.data.phantom import FINDINGS, caption, imaging, radiograph, render, sample_phantoms
 from ldm.data.phantom.selection import parse, possible, select, usual
-from ldm.data.phantom.views import PROJECTIONS
+from ldm.data.phantom.views import PROJECTIONS, view_of
 
 
 def test_a_set_holds_what_was_asked_for() -> None:
@@ -117,3 +119,32 @@ def test_a_window_of_the_whole_body_is_called_by_its_part() -> None:
     (whole,) = select([0], parse("region=body"))
     (knee,) = select([0], parse("region=knee,width=400,at=0:-620:0"))
     assert " at the " not in caption(whole) + caption(knee)
+
+
+def test_a_body_can_lack_a_bone() -> None:
+    """Its mask is gone, all others stay, and the set says so; what is not asked for is unknown."""
+    whole, without = (
+        render(select([3], parse(f"region=knee,view=frontal,finding=none{more}")), 64)
+        for more in ("", ",without=fibula")
+    )
+    lost = whole.masks.keys() - without.masks.keys()
+    assert {name.split()[-1] for name in lost} == {"fibula"}
+    assert not torch.equal(whole.images, without.images)
+    asked = open_set("phantoms:20:0:region=knee,view=frontal,without=none+fibula")
+    fibula = {asked.findings(i)["bone=fibula"] for i in range(20)}
+    assert fibula == {True, False}
+    assert all(asked.findings(i)["bone=tibia"] for i in range(20))
+    assert not [n for n in open_set("phantoms:1:0:region=knee").findings(0) if "bone" in n]
+
+
+def test_what_fills_a_bone_goes_with_it() -> None:
+    """Without its tibia a leg is nowhere denser than before, and where the tibia was it is less."""
+
+    def path(bone: str) -> np.ndarray:
+        (p,) = select([3], parse(f"region=knee,view=frontal,finding=none,without={bone}"))
+        person, scene, _, _ = imaging._body(p)
+        return radiograph.attenuation(scene, view_of(p, person, 32))[0]
+
+    change = path("tibia") - path("none")
+    assert change.max() < 1e-6
+    assert change.min() < -0.1

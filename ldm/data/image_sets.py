@@ -15,7 +15,7 @@ from ldm.data import DataConfig, attributes, dicom_rows, phantom
 from ldm.data.csv_tables import is_table
 from ldm.data.film_rows import Row, read_rows, words
 from ldm.data.phantom import captions
-from ldm.data.phantom.selection import parse, possible, select
+from ldm.data.phantom.selection import parse, possible, seen_bones, select
 from ldm.pictures import bit_depths, image_files
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,8 @@ class PhantomSet(NumberedImages):
 
     def findings(self, index: int) -> Mapping[str, bool]:
         p = self.phantoms[index]
-        return {
+        bones = {f"bone={bone}": bone != p.without for bone in seen_bones(p)}
+        return bones | {
             captions.readable(finding): p.finding(finding) is not None
             for finding in possible(p.region, p.modality)
         }

@@ -67,6 +67,7 @@ class Phantom:
     kind: str = ""  # CT: lung, soft tissue, bone; MR: t1, t2, flair
     width: float = 0.0  # mm of body across the picture; 0: as the region has it
     at: tuple[float, float, float] = (0.0, 0.0, 0.0)  # mm from the region's middle, in body axes
+    without: str = ""  # a bone of the region that the body lacks, or "none"; "": not asked for
 
     @property
     def is_chest_film(self) -> bool:

@@ -105,7 +105,7 @@ def _body(phantom: Phantom) -> tuple[Person, Scene, injuries.Truth, dict[str, Ch
         return draw_person(phantom), Scene(fetal), {**size}, {}
     region, rng = REGIONS[phantom.region], stream(phantom.seed, 106)
     person = draw_person(phantom, pose_of(phantom))
-    parts = parts_of(person, region.sections, phantom.side)
+    parts = _lacking(phantom.without, parts_of(person, region.sections, phantom.side))
     middle = region.middle(person, phantom.side).origin
     scale = person.height / 170
     whole, change = parts, {}
@@ -145,6 +145,18 @@ def _body(phantom: Phantom) -> tuple[Person, Scene, injuries.Truth, dict[str, Ch
     if phantom.region in ("hand", "wrist", "forearm") and rng.random() < RING_SHARE:
         parts = injuries.ring(parts, phantom.side)
     return person, Scene(parts), truth, change
+
+
+def _lacking(bone: str, parts: list[Part]) -> list[Part]:
+    """The parts without a bone, or without those of both sides, and what fills it."""
+    kept, inside = [], False
+    for part in parts:
+        filling = not part.name and part.within in ("compact bone", "spongy bone")
+        either = part.name.removeprefix("left ").removeprefix("right ")
+        inside = bone in (part.name, either) if part.is_bone else inside and filling
+        if not inside:
+            kept.append(part)
+    return kept
 
 
 def _without(phantom: Phantom, name: str) -> tuple[Person, list[Part]]:

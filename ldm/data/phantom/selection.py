@@ -31,6 +31,7 @@ SETTINGS: dict[str, Sequence[str]] = {
     "sequence": tuple(SEQUENCES),
     "finding": (*FINDINGS, *BODY_FINDINGS, "none"),
     "sex": ("M", "F"),
+    "without": ("none", *dict.fromkeys(bone for row in REGIONS.values() for bone in row.bones)),
     "width": (),  # mm
     "at": (),  # mm:mm:mm
 }
@@ -92,6 +93,11 @@ def possible(region: str, modality: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def seen_bones(phantom: Phantom) -> Sequence[str]:
+    """The bones of which a phantom says whether they are there: where `without` was asked for."""
+    return REGIONS[phantom.region].bones if phantom.without else ()
+
+
 def select(seeds: Sequence[int], where: Settings, exclude: Sequence[str] = ()) -> list[Phantom]:
     """One phantom a seed, by `parse`'s settings: each draws one of the values of a setting.
 
@@ -147,6 +153,7 @@ def _select(seed: int, where: Settings, exclude: Sequence[str]) -> Phantom:
         own = stream(seed, 60 + BODY_FINDINGS.index(finding))
         sort = str(own.choice(KINDS.get(finding, ("",))))
         base = replace(base, findings=(Finding(finding, side, float(own.random()), sort),))
+    without = draw("without", ("none", *REGIONS[region].bones)) if "without" in where else ""
     places = _millimetres("at", where.get("at", ("0:0:0",)), 3)
     widths = _millimetres("width", where.get("width", ()), 1) or [(0.0,)]
     x, y, z = places[int(rng.integers(len(places)))]
@@ -159,4 +166,5 @@ def _select(seed: int, where: Settings, exclude: Sequence[str]) -> Phantom:
         kind=kind,
         width=widths[int(rng.integers(len(widths)))][0],
         at=(x, y, z),
+        without=without,
     )

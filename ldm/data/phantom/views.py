@@ -43,6 +43,7 @@ class Region:
     bend: tuple[str, float, float] | None = None  # a joint of the pose and its range in degrees
     usual: Sequence[str] = ()  # the modalities in which it is drawn where no region is named
     windows: Sequence[str] = ("bone",)  # of CT, where none is named
+    bones: Sequence[str] = ()  # that its films show, and that `without` can take away
     # the width of slices, and how much lower and farther in front they lie, where that differs
     sliced: tuple[tuple[float, float], float, float] | None = None
 
