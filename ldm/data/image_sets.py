@@ -41,6 +41,9 @@ class ImageSet(LabelledImages, Protocol):
     name: str  # as `open_set` takes it
     count: str  # of what was read and what was not, and why
 
+    def attributes(self, index: int) -> Mapping[str, str]:
+        """{"region": "knee", ...} of what is known beside findings (data/attributes.py)."""
+
     def load(self, index: int) -> Tensor:
         """float32 [C, H, W] in [-1, 1]; ValueError, naming the file, if it cannot be used."""
 

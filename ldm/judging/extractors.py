@@ -26,6 +26,7 @@ INCEPTION_FROM = (
     f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{INCEPTION}"
 )
 XRV = "densenet121-res224-"
+JUDGES = ("judge", "judge_body", "judge_bones")
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ def open_extractor(name: str, weights: str | Path = "weights") -> Extractor:
     Raises ValueError, in one line, that says where a missing file comes from.
     """
     folder = Path(weights)
-    if name == "judge":
-        return _judge(folder / "judge.safetensors")
+    if name in JUDGES:
+        return _judge(name, folder)
     if name == "inception":
         return _inception(folder / INCEPTION)
     if name.startswith(XRV):
@@ -114,10 +115,10 @@ def open_extractor(name: str, weights: str | Path = "weights") -> Extractor:
     )
 
 
-def _judge(file: Path) -> Extractor:
-    judge = load_judge(file)
+def _judge(name: str, folder: Path) -> Extractor:
+    judge = load_judge(folder / f"{name}.safetensors")
     form = (judge.config.size, 1, "bicubic, antialiased")
-    return Extractor("judge", judge.features, *form, head=judge.out, findings=judge.config.findings)
+    return Extractor(name, judge.features, *form, head=judge.out, findings=judge.config.findings)
 
 
 def _inception(file: Path) -> Extractor:

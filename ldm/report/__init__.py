@@ -24,6 +24,8 @@ report_retrieval         CheXpert@k of text encoders, beside the paper's
 named_encoders           text encoders by name, and their ways to make one vector of a text
 chambon                  the figures of Chambon et al. (arXiv:2210.04133), from chambon.json
 word_localization        evaluate.py word-maps
+regions                  evaluate.py regions
+region_calls             what judges name in pictures of an asked region, and its bones
 adapted_models           images of an adapted model, and figures of them
 readers/                 evaluate.py reader-study
 study/                   evaluate.py study

@@ -207,6 +207,10 @@ class TrainedImages:
         part, i = self.places[index]
         return part.findings(i)
 
+    def attributes(self, index: int) -> Mapping[str, str]:
+        part, i = self.places[index]
+        return part.attributes(i)
+
     def text(self, index: int) -> Mapping[str, str]:
         return {}
 

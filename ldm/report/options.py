@@ -135,6 +135,22 @@ def reconstruction(add: Add) -> None:
     options_of_sets(add)
 
 
+def regions(add: Add) -> None:
+    """Does a model draw the regions and modalities of Adams et al., figures 1 and 2?"""
+    add("--model", default="weights", metavar="PATH", help="weights of any layout (weights)")
+    add("--phantoms", action="store_true", help='ask for a "phantom x-ray of the hand" and so on')
+    add("--n", type=cli.whole(2), default=30, metavar="N", help="pictures of each prompt (30)")
+    add("--quick", action="store_true", help="4 pictures of each prompt; labelled as such")
+    what = "real images with region and modality, for the judge's accuracy and for distances"
+    add("--real", metavar="SET", help=what)
+    add(
+        "--train", metavar="SET", help="what was trained on: show the nearest of each first picture"
+    )
+    add("--weights", default="weights", metavar="FOLDER", help="of the two judges (weights)")
+    add("--steps", type=cli.whole(1), default=20, metavar="N", help="of drawing (20)")
+    add("--seed", type=cli.whole(), default=0, metavar="N", help="of the noise (0)")
+
+
 def study(add: Add) -> None:
     """Repeat the study of arXiv:2210.04133: every table and figure, as one page. It resumes."""
     what = "the built-in world, or Stable Diffusion v1.4 with real films and reports (laptop)"
@@ -230,6 +246,7 @@ SUBCOMMANDS = {
     "memorization": memorization,
     "reader-study": {"make": study_making, "score": study_scoring, "plan": study_planning},
     "reconstruction": reconstruction,
+    "regions": regions,
     "study": study,
     "text-encoders": text_encoders,
     "word-maps": word_localization,

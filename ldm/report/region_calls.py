@@ -1,0 +1,150 @@
+"""What judges name in pictures of an asked region: region, modality, view, a fracture, bones."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ldm.data.attributes import MODALITIES
+from ldm.data.image_sets import UNSEEN, ImageSet, open_set
+from ldm.data.phantom.views import REGIONS
+from ldm.judging.extractors import Array, Extractor, batches
+from ldm.metrics.classification import auc, wilson
+from ldm.metrics.estimate import Estimate
+
+FIRST = UNSEEN + 70_000_000  # nothing else is measured on these
+TRIED = 150  # phantoms on which a judge of bones is tried, of each prompt
+BELIEVED = 0.9  # AUC of a bone that is counted
+SETTING = {name: setting for setting, name in MODALITIES.items()}  # a phantom's word for it
+
+
+class Asked(NamedTuple):
+    """A prompt, and what its picture must be; an empty view or finding is not asked for."""
+
+    prompt: str
+    region: str
+    modality: str
+    view: str = ""
+    finding: str = ""
+
+    def words(self, phantoms: bool) -> str:
+        """The prompt as a model of phantoms knows it: "phantom x-ray of the hand"."""
+        return f"phantom {self.prompt.split(maxsplit=1)[1]}" if phantoms else self.prompt
+
+    def twins(self, count: int, lacking: bool = False) -> ImageSet:
+        """Unseen phantoms of the same; lacking: each may lack one of its bones"""
+        where = {
+            "region": self.region,
+            "modality": SETTING.get(self.modality, self.modality),
+            "view": self.view or ("frontal" if self.modality == "x-ray" else ""),
+            "finding": self.finding or "none",
+            "without": "+".join(["none", *self.bones]) if lacking else "",
+        }
+        settings = ",".join(f"{name}={value}" for name, value in where.items() if value)
+        return open_set(f"phantoms:{count}:{FIRST}:{settings}")
+
+    @property
+    def bones(self) -> Sequence[str]:
+        """The bones that belong on it and can be looked for."""
+        plain = self.modality == "x-ray" and not self.finding
+        return REGIONS[self.region].bones if plain else ()
+
+    def fits(self, told: Mapping[str, str]) -> bool:
+        """Is an image of these attributes one of those asked for?"""
+        asked = {"region": self.region, "modality": self.modality, "view": self.view}
+        return all(told.get(name) == word for name, word in asked.items() if word)
+
+
+@cache
+def prompts() -> tuple[Asked, ...]:
+    """Those of Adams et al. (arXiv:2209.13696), figures 1 and 2, and lateral and fractured ones."""
+    table = json.loads(Path(__file__).with_name("asked_regions.json").read_text("utf-8"))
+    return tuple(Asked(**row) for rows in table.values() for row in rows)
+
+
+class Calls(NamedTuple):
+    """features: [n, d];  scores: [n, K], one for each of the extractor's findings"""
+
+    features: Array
+    scores: Array
+
+    @property
+    def n(self) -> int:
+        return len(self.scores)
+
+
+def call(extractor: Extractor, pictures: Sequence[Tensor]) -> Calls:
+    parts = [extractor(batch) for _, batch in batches(enumerate(pictures))]
+    features = np.concatenate(parts)
+    return Calls(features, extractor.scores(features))
+
+
+def named(found: Calls, extractor: Extractor, attribute: str) -> list[str]:
+    """The word of an attribute with the highest score, for each picture."""
+    words = {
+        name.partition("=")[2]: column
+        for column, name in enumerate(extractor.findings)
+        if name.startswith(f"{attribute}=")
+    }
+    best = found.scores[:, list(words.values())].argmax(axis=1)
+    return [list(words)[i] for i in best]
+
+
+def right(found: Calls, extractor: Extractor, asked: Asked) -> dict[str, NDArray[np.bool_]]:
+    """[n] of each attribute asked for: does the judge name it?"""
+    return {
+        attribute: np.array([word == asked_for for word in named(found, extractor, attribute)])
+        for attribute in ("region", "modality", "view")
+        if (asked_for := getattr(asked, attribute))
+    }
+
+
+def confused(found: Calls, extractor: Extractor) -> Counter[str]:
+    """How many pictures are called "x-ray of the hand" and so on."""
+    both = (named(found, extractor, name) for name in ("modality", "region"))
+    return Counter(f"{modality} of the {region}" for modality, region in zip(*both, strict=True))
+
+
+def bones_seen(found: Calls, judge: Extractor, bones: Sequence[str]) -> NDArray[np.bool_]:
+    """[n, bones]: does the judge see it?"""
+    columns = [judge.findings.index(f"bone={bone}") for bone in bones]
+    return np.asarray(found.scores[:, columns] > judge.threshold)
+
+
+class BoneTrial(NamedTuple):
+    """On phantoms that may lack a bone: the AUC of each; of those that are believed, the rates.
+
+    there: bones that are there and seen;  lacking: bones that are not there and not seen
+    """
+
+    areas: dict[str, Estimate]
+    there: Estimate | None
+    lacking: Estimate | None
+
+    @property
+    def believed(self) -> list[str]:
+        return [bone for bone, area in self.areas.items() if area.value >= BELIEVED]
+
+
+def try_bones(judge: Extractor, asked: Asked, count: int) -> BoneTrial:
+    """A judge of bones on `count` unseen phantoms of what is asked for."""
+    tried = asked.twins(count, lacking=True)
+    found = call(judge, [tried.load(i) for i in range(count)])
+    truth = np.array([[tried.findings(i)[f"bone={b}"] for b in asked.bones] for i in range(count)])
+    columns = [judge.findings.index(f"bone={bone}") for bone in asked.bones]
+    areas = {
+        bone: auc(found.scores[:, column], there)
+        for bone, column, there in zip(asked.bones, columns, truth.T, strict=True)
+        if 2 <= there.sum() <= count - 2
+    }
+    some = [bone in areas and areas[bone].value >= BELIEVED for bone in asked.bones]
+    seen, truth = (found.scores[:, columns] > judge.threshold)[:, some], truth[:, some]
+    rates = (seen[truth], ~seen[~truth])
+    shares = [wilson(int(hits.sum()), len(hits)) if len(hits) else None for hits in rates]
+    return BoneTrial(areas, *shares)
