@@ -35,6 +35,8 @@ def run(options: argparse.Namespace) -> Report:
     """Raises ValueError, before any file is written, for what cannot be measured."""
     count = QUICK if options.quick else options.n
     asked, pipe = region_calls.prompts(), loading.load(options.model)
+    sets = [open_set(options.real)] if options.real else []
+    train = open_set(options.train) if options.train else None
     judge, bones = (open_extractor(n, options.weights) for n in ("judge_body", "judge_bones"))
     side, guidance = pipe.config.image_size, pipe.config.guidance
     how = Sampling(options.seed, options.steps, guidance=guidance, height=side, width=side)
@@ -45,7 +47,6 @@ def run(options: argparse.Namespace) -> Report:
         MODEL: [list(artist.draw([text] * count, APART * i)) for i, text in enumerate(words)],
         PHANTOMS: [load(one.twins(count), range(count)) for one in asked],
     }
-    sets = [open_set(options.real)] if options.real else []
     for real in sets:
         pictures[REAL] = [load(real, fitting(real, one, count)) for one in asked]
     found = {
@@ -56,14 +57,21 @@ def run(options: argparse.Namespace) -> Report:
     blocks: list[Block] = [*page.paragraphs("regions", **facts), page.read_from(sets)]
     values: dict[str, Any] = {"n": count, "model": options.model}
     hits = {whose: rights(each, judge, asked) for whose, each in found.items()}
-    blocks += [Heading("What is named"), naming(hits, words, values)]
+    blocks += [Heading("What is named"), *naming(hits, words, values)]
     blocks += [shuffled(found[MODEL], judge, asked, values), confusion(found[MODEL], judge, words)]
     blocks += [Heading("Fractures"), fractures(found, judge, asked, values)]
-    blocks += [Heading("Bones"), skeletons(pictures, bones, asked, words, values)]
+    named = {
+        whose: [
+            [image for image, is_right in zip(some, one["region"], strict=True) if is_right]
+            for some, one in zip(pictures[whose], hits[whose], strict=True)
+        ]
+        for whose in (MODEL, PHANTOMS)
+    }
+    blocks += [Heading("Bones"), skeletons(named, bones, asked, words, values)]
     blocks += [Heading("Distances"), distances(found, words, values)]
     blocks += [Heading("Pictures"), *sheet(pictures[MODEL], words)]
-    if options.train:
-        blocks.append(neighbours(open_set(options.train), judge, pictures, found, words))
+    if train:
+        blocks.append(neighbours(train, judge, pictures, found, words))
     return page.report("regions", TITLE, blocks, values)
 
 
@@ -90,17 +98,19 @@ def rights(found: Sequence[Calls | None], judge: Extractor, asked: Sequence[Aske
     ]
 
 
-def naming(hits: Mapping[str, Rights], words: Sequence[str], values: dict[str, Any]) -> Table:
+def naming(hits: Mapping[str, Rights], words: Sequence[str], values: dict[str, Any]) -> list[Block]:
     """Region, modality and view by the judge, a row for each prompt, and one for all."""
-    columns: dict[str, dict[str, object]] = {}
+    tables: list[Block] = []
     for attribute in ("region", "modality", "view"):
+        columns: dict[str, dict[str, object]] = {}
         for whose, each in hits.items():
             known = {w: h[attribute] for w, h in zip(words, each, strict=True) if attribute in h}
-            column: dict[str, object] = {w: wilson(int(h.sum()), len(h)) for w, h in known.items()}
-            column[f"all of {len(known)} prompts"] = pooled(list(known.values()))
-            columns[f"{attribute}, {whose}"] = column
-    values["named"] = columns
-    return Table.of(page.passage("regions_named"), "prompt", columns)
+            columns[whose] = {w: wilson(int(h.sum()), len(h)) for w, h in known.items()}
+            columns[whose][f"all of {len(known)} prompts"] = pooled(list(known.values()))
+        values[attribute] = columns
+        caption = page.passage("regions_named", attribute=attribute)
+        tables.append(Table.of(caption, "prompt", columns))
+    return tables
 
 
 def pooled(hits: Sequence[NDArray[np.bool_]]) -> Estimate:
@@ -162,7 +172,10 @@ def skeletons(
     words: Sequence[str],
     values: dict[str, Any],
 ) -> Table:
-    """Bones seen of those that belong there, where the judge is believed."""
+    """Bones seen of those that belong there, where the judge is believed.
+
+    pictures: those whose region is named right; of others a judge of bones knows nothing
+    """
     columns: dict[str, dict[str, object]] = {}
     for i, one in enumerate(asked):
         if not one.bones:
@@ -174,6 +187,9 @@ def skeletons(
         row: dict[str, object] = {"left out, AUC": ", ".join(left_out)}
         columns[words[i]] = row
         for whose in (MODEL, PHANTOMS) if trial.believed else ():
+            if not pictures[whose][i]:
+                row[f"{whose}, share of bones"] = "no picture is named right"
+                continue
             calls = call(judge, pictures[whose][i])
             seen = region_calls.bones_seen(calls, judge, trial.believed)
             each = [f"{b} {s:.2f}" for b, s in zip(trial.believed, seen.mean(0), strict=True)]
