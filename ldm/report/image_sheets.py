@@ -76,8 +76,9 @@ def frameless(
 
 def titled_rows(rows: Mapping[str, Sequence[TitledImage]], title: str) -> bytes:
     """Each image under its title, each row beside its name."""
-    size = (1.3 * COLUMNS + 1, 1.75 * len(rows) + 0.4)
-    figure, axes = frameless(len(rows), COLUMNS, size, title)
+    columns = max(map(len, rows.values()))
+    size = (max(1.3 * columns + 1, 6), 1.75 * len(rows) + 0.4)
+    figure, axes = frameless(len(rows), columns, size, title)
     for line, (name, row) in zip(axes, rows.items(), strict=True):
         line[0].set_ylabel(name, fontsize=8)
         for axis, one in zip(line, row, strict=False):
