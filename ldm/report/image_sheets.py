@@ -87,12 +87,18 @@ def titled_rows(rows: Mapping[str, Sequence[TitledImage]], title: str) -> bytes:
     return as_png(figure)
 
 
-def edits(rows: Sequence[Sequence[Panel]], warning: str) -> Picture:
-    """warning: whose the originals are"""
+def edits(
+    rows: Sequence[Sequence[Panel]],
+    warning: str,
+    name: str = "sheet.png",
+    about: str = "edited_pictures",
+    height: float = 2.35,
+) -> Picture:
+    """warning: whose the originals are;  about: a passage;  height: of a row"""
     from matplotlib.patches import Rectangle
 
     columns = max(map(len, rows))
-    size = (2.1 * columns, 2.35 * len(rows) + 0.4)
+    size = (2.1 * columns, height * len(rows) + 0.4)
     figure, axes = frameless(len(rows), columns, size, f"{SYNTHETIC} {warning}")
     for line, panels in zip(axes, rows, strict=True):
         for axis, panel in zip(line, panels, strict=False):
@@ -105,5 +111,5 @@ def edits(rows: Sequence[Sequence[Panel]], warning: str) -> Picture:
                 top, left, height, width = panel.box
                 corner = (left - 0.5, top - 0.5)
                 axis.add_patch(Rectangle(corner, width, height, fill=False, edgecolor="yellow"))
-    caption = page.passage("edited_pictures", warning=f"{SYNTHETIC} {warning}")
-    return Picture("sheet.png", as_png(figure, caption), caption)
+    caption = page.passage(about, warning=f"{SYNTHETIC} {warning}")
+    return Picture(name, as_png(figure, caption), caption)
