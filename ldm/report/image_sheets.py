@@ -87,14 +87,8 @@ def titled_rows(rows: Mapping[str, Sequence[TitledImage]], title: str) -> bytes:
     return as_png(figure)
 
 
-def edits(
-    rows: Sequence[Sequence[Panel]],
-    warning: str,
-    name: str = "sheet.png",
-    about: str = "edited_pictures",
-    height: float = 2.35,
-) -> Picture:
-    """warning: whose the originals are;  about: a passage;  height: of a row"""
+def edits(rows: Sequence[Sequence[Panel]], warning: str, height: float = 2.35) -> Picture:
+    """warning: whose the originals are;  height: of a row"""
     from matplotlib.patches import Rectangle
 
     columns = max(map(len, rows))
@@ -111,5 +105,5 @@ def edits(
                 top, left, height, width = panel.box
                 corner = (left - 0.5, top - 0.5)
                 axis.add_patch(Rectangle(corner, width, height, fill=False, edgecolor="yellow"))
-    caption = page.passage(about, warning=f"{SYNTHETIC} {warning}")
-    return Picture(name, as_png(figure, caption), caption)
+    caption = page.passage("edited_pictures", warning=f"{SYNTHETIC} {warning}")
+    return Picture("sheet.png", as_png(figure, caption), caption)

@@ -5,6 +5,7 @@ Adams et al. (arXiv:2209.13696, figure 4) drew it with DALL-E 2 and looked at it
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from ldm.pipeline import Sampling
 from ldm.report import Report, image_sheets, outpainting_trials, page
 from ldm.report.image_sheets import Panel
 from ldm.report.inpainting_trials import mask_of
-from ldm.report.page import Block, Heading, Picture, Table
+from ldm.report.page import Block, Heading, Table
 from ldm.weights import loading
 
 FIRST, LEAST = UNSEEN + 80_000_000, 12  # phantoms of this page alone; how many make a mean
@@ -45,7 +46,7 @@ BANDS |= {"over 80 cm": (80, 1000)}
 REPEATS = 2  # of each step: see `latent_editing.inpaint`
 MODEL, SHUFFLED = "model", "model, prompts of other parts"
 TRUTH, OTHER, MEAN = "the truth itself", "another person", "mean body"
-PART, PHANTOMS = "right part named", "The originals are phantoms."
+PART = "right part named"
 Paint = Callable[[Levels, int, Box, str], Levels]  # truth, number, given window, MODEL or SHUFFLED
 Figures = Mapping[str, Mapping[str, Array]]  # whose, figure: [n]; of PART [n, windows]
 
@@ -74,6 +75,7 @@ def run(options: argparse.Namespace) -> Report:
     about = {"options": options, "side": side, "config": pipe.config, "repeats": REPEATS}
     blocks: list[Block] = [*page.paragraphs("outpainted_bodies", means=len(bodies) - 1, **about)]
     values: dict[str, Any] = {"quick": options.quick}
+    rows: list[list[Panel]] = []
     for start in (KNEES, "pelvis") if options.quick else STARTS:
         if count := options.n if start == KNEES else options.others:
             given = box_at(start, side)
@@ -83,12 +85,14 @@ def run(options: argparse.Namespace) -> Report:
             values[start]["changed"] = int((~kept).sum())
             caption = page.passage("journey_table", start=start, found=values[start])
             blocks += [Heading(f"From the {start}"), table(figures, caption)]
-            blocks.append(sheet(drawn, given, f"from_{start.replace(' ', '_')}.png"))
+            for whose in (MODEL, TRUTH):
+                rows.append([Panel(whose, body, given) for body in drawn[whose][:10]])
     if options.halves:
         more = outpainting_trials.extend(pipe, how, options.halves)
         halves, values["halves"] = outpainting_trials.half_table(more)
-        picture = image_sheets.edits([more.panels()], PHANTOMS, "halves.png", "half_pictures")
-        blocks += [Heading("From half a chest"), halves, picture]
+        rows.append(more.panels())
+        blocks += [Heading("From half a chest"), halves]
+    blocks += [Heading("Pictures"), image_sheets.edits(rows, "The originals are phantoms.", 5.4)]
     return page.report("outpainted_bodies", "From one part to the whole body", blocks, values)
 
 
@@ -113,18 +117,12 @@ def windows(truth: Levels, given: Box) -> tuple[Levels, Any, list[Box]]:
 
 
 def prompts(boxes: Sequence[Box], shuffled: bool = False) -> list[str]:
-    """Captions by height, as "phantom x-ray of the body at the knees".
-
-    shuffled: of a part half a body away
-    """
-    words = []
-    for top, _, side, _ in boxes:
-        half = top // (side // 2)
-        half = (half + ROWS // 2) % (ROWS - 1) if shuffled else half
-        at = (0.0, LOWER + WINDOW * (half + 1 - ROWS / 2) / 2, 0.0)
-        part = Phantom(0, "frontal", "F", 50, region="body", width=WINDOW, at=at)
-        words.append(phantom.caption(part, 2))
-    return words
+    """Captions by height, "phantom x-ray of the body at the knees"; shuffled: half a body away."""
+    halves = [box.top // (box.height // 2) for box in boxes]
+    halves = [(half + ROWS // 2) % (ROWS - 1) if shuffled else half for half in halves]
+    places = [(0.0, LOWER + WINDOW * (half + 1 - ROWS / 2) / 2, 0.0) for half in halves]
+    part = Phantom(0, "frontal", "F", 50, region="body", width=WINDOW)
+    return [phantom.caption(replace(part, at=at), 2) for at in places]
 
 
 def travel(
@@ -211,11 +209,3 @@ def table(figures: Figures, caption: str) -> Table:
                 told = "worse" if gain.low > 0 else "better" if gain.high < 0 else "not told apart"
                 columns[whose][name] += f": {told}"
     return Table.of(caption, "figure", columns)
-
-
-def sheet(drawn: Mapping[str, Levels], given: Box, name: str) -> Picture:
-    rows = [
-        [Panel(title, body, given) for body in drawn[whose][:10]]
-        for title, whose in (("drawn", MODEL), ("truth", TRUTH))
-    ]
-    return image_sheets.edits(rows, PHANTOMS, name, "journey_pictures", 5.4)
