@@ -71,6 +71,17 @@ def test_figures_are_of_pixels_beyond_the_given_window() -> None:
     assert figures["drift"] == pytest.approx(0, abs=1e-9)
 
 
+def test_bare_film_has_no_sharpness() -> None:
+    """Where the truth is black its detail is no denominator; the error stands."""
+    truth = np.random.default_rng(0).uniform(0, 99, (320, 128))
+    truth[:70] = 0
+    figures = score(truth + np.arange(128) % 2, truth)
+    assert figures["error over 80 cm"] == pytest.approx(0.5**0.5)
+    assert np.isnan([figures["sharpness over 80 cm"], figures["correlation over 80 cm"]]).all()
+    summary = outpainted_bodies.summary({name: np.array([np.nan, 1]) for name in ("a",)})
+    assert summary == {}
+
+
 def test_drift_is_the_slope_for_10_cm() -> None:
     """One grey level more for each 10 cm of distance."""
     truth = np.random.default_rng(0).uniform(0, 99, (320, 128))

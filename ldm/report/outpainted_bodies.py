@@ -43,6 +43,7 @@ STARTS = {KNEES: (6, 1), "hand and wrist": (4, 0), "pelvis": (4, 1), "abdomen an
 STARTS |= {"chest": (2, 1)}
 BANDS = {"to 20 cm": (0, 20), "20 to 40 cm": (20, 40), "40 to 80 cm": (40, 80)}
 BANDS |= {"over 80 cm": (80, 1000)}
+BARE = 0.05  # grey levels: the detail of bare film, of which no share can be had
 REPEATS = 2  # of each step: see `latent_editing.inpaint`
 MODEL, SHUFFLED = "model", "model, prompts of other parts"
 TRUTH, OTHER, MEAN = "the truth itself", "another person", "mean body"
@@ -165,7 +166,10 @@ def likeness(a: Any, b: Any) -> float:
 
 
 def score(canvas: Levels, original: Levels, usual: Levels, given: Box) -> dict[str, Any]:
-    """Figures of a canvas by distance from the given window. usual: the mean body"""
+    """Figures of a canvas by distance from the given window; NaN where the truth has no detail.
+
+    usual: the mean body
+    """
     drawn, truth, mean = (x[..., 0].astype(float) for x in (canvas, original, usual))
     _, known, boxes = windows(original, given)
     away = ndimage.distance_transform_edt(~known) * (WINDOW / 10 / given.width)  # cm
@@ -174,8 +178,10 @@ def score(canvas: Levels, original: Levels, usual: Levels, given: Box) -> dict[s
     for name, (low, high) in BANDS.items():
         band = (away > low) & (away <= high)
         figures[f"error {name}"] = float(np.sqrt(np.square(drawn - truth)[band].mean()))
-        figures[f"correlation {name}"] = likeness(drawn[band], truth[band])
-        figures[f"sharpness {name}"] = float(fine[band].std() / true_fine[band].std())
+        figures[f"correlation {name}"] = figures[f"sharpness {name}"] = float("nan")
+        if (detail := float(true_fine[band].std())) > BARE:
+            figures[f"correlation {name}"] = likeness(drawn[band], truth[band])
+            figures[f"sharpness {name}"] = float(fine[band].std()) / detail
     figures["drift"] = float(np.polyfit(away[~known] / 10, (drawn - truth)[~known], 1)[0])
     steps: list[Array] = []
     for box in boxes:
@@ -195,7 +201,13 @@ def score(canvas: Levels, original: Levels, usual: Levels, given: Box) -> dict[s
 
 
 def summary(figures: Mapping[str, Array]) -> dict[str, Estimate]:
-    return {k: wilson_of_groups(v.T) if k == PART else estimate.mean(v) for k, v in figures.items()}
+    """Of those that are numbers; a figure that fewer than two persons have is left out."""
+    known = {k: v if k == PART else v[~np.isnan(v)] for k, v in figures.items()}
+    return {
+        k: wilson_of_groups(v.T) if k == PART else estimate.mean(v)
+        for k, v in known.items()
+        if len(v) > 1
+    }
 
 
 def table(figures: Figures, caption: str) -> Table:
