@@ -74,7 +74,7 @@ def test_figures_are_of_pixels_beyond_the_given_window() -> None:
 def test_bare_film_has_no_sharpness() -> None:
     """Where the truth is black its detail is no denominator; the error stands."""
     truth = np.random.default_rng(0).uniform(0, 99, (320, 128))
-    truth[:70] = 0
+    truth[:80] = 0
     figures = score(truth + np.arange(128) % 2, truth)
     assert figures["error over 80 cm"] == pytest.approx(0.5**0.5)
     assert np.isnan([figures["sharpness over 80 cm"], figures["correlation over 80 cm"]]).all()
