@@ -84,14 +84,18 @@ def outpaint(
 
     Each window is inpainted with noise of its own, around what is there by then.
 
-    batch: of one picture
+    batch: of one picture, with one prompt for all windows or one for each
     boxes: as from `plan`;  done: how many of them the canvas has already
     """
     known = known.copy()
     for number, box in enumerate(boxes):
         if number >= done:
             hole = (~known[box.inside]).astype(float)
-            window = replace(batch, sampling=reseeded(batch.sampling, "window", number))
+            window = replace(
+                batch,
+                prompts=[batch.prompts[number % len(batch.prompts)]],
+                sampling=reseeded(batch.sampling, "window", number),
+            )
             (part,) = image_editing.inpaint(window, canvas[box.inside], hole, resample)
             canvas = canvas.copy()
             canvas[box.inside] = part

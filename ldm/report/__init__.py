@@ -19,6 +19,7 @@ copy_search              a search for copies of training images, in three spaces
 edits                    evaluate.py edits
 inpainting_trials        inpainted boxes, beside the originals and cheaper fills
 outpainting_trials       outpainted halves and inverted phantoms, whose truth is known
+outpainted_bodies        evaluate.py outpainting
 text_encoders            evaluate.py text-encoders
 report_retrieval         CheXpert@k of text encoders, beside the paper's
 named_encoders           text encoders by name, and their ways to make one vector of a text

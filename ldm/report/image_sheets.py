@@ -88,12 +88,12 @@ def titled_rows(rows: Mapping[str, Sequence[TitledImage]], title: str) -> bytes:
     return as_png(figure)
 
 
-def edits(rows: Sequence[Sequence[Panel]], warning: str) -> Picture:
-    """warning: whose the originals are"""
+def edits(rows: Sequence[Sequence[Panel]], warning: str, height: float = 2.35) -> Picture:
+    """warning: whose the originals are;  height: of a row"""
     from matplotlib.patches import Rectangle
 
     columns = max(map(len, rows))
-    size = (2.1 * columns, 2.35 * len(rows) + 0.4)
+    size = (2.1 * columns, height * len(rows) + 0.4)
     figure, axes = frameless(len(rows), columns, size, f"{SYNTHETIC} {warning}")
     for line, panels in zip(axes, rows, strict=True):
         for axis, panel in zip(line, panels, strict=False):

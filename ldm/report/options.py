@@ -120,6 +120,22 @@ def memorization(add: Add) -> None:
     options_of_sets(add)
 
 
+def outpainted_bodies(add: Add) -> None:
+    """From a knee to the whole body: how near is it to that person? (Adams et al., figure 4)"""
+    add("--model", default="weights", metavar="PATH", help="weights of any layout (weights)")
+    add("--n", type=cli.whole(2), default=30, metavar="N", help="persons, from the knees (30)")
+    what = "persons for each other start; 0: none (5)"
+    add("--others", type=cli.whole(0), default=5, metavar="N", help=what)
+    what = "half chests drawn on; 0: none (50)"
+    add("--halves", type=cli.whole(0), default=50, metavar="N", help=what)
+    what = "also draw each window with the prompt of another part, as a control"
+    add("--shuffled", action="store_true", help=what)
+    add("--steps", type=cli.whole(1), default=20, metavar="N", help="for each window (20)")
+    what = "4 persons from the knees, 2 from the pelvis, no halves, 8 steps; labelled as such"
+    add("--quick", action="store_true", help=what)
+    add("--seed", type=cli.whole(), default=0, metavar="N", help="of the noise (0)")
+
+
 def reconstruction(add: Add) -> None:
     """How much of a radiograph survives the autoencoder? (arXiv:2210.04133, section 3.2)"""
     add("asked", metavar="SET", help=SETS)
@@ -244,6 +260,7 @@ SUBCOMMANDS = {
     "edits": edits,
     "images": images,
     "memorization": memorization,
+    "outpainting": outpainted_bodies,
     "reader-study": {"make": study_making, "score": study_scoring, "plan": study_planning},
     "reconstruction": reconstruction,
     "regions": regions,

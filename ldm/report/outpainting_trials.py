@@ -5,7 +5,7 @@ same words or with others.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,16 @@ from ldm.drawing.compositing import Box, Levels, Mask
 from ldm.drawing.edited_pictures import RESAMPLE
 from ldm.drawing.latent_editing import PictureBatch
 from ldm.metrics.chest_anatomy import Chest, chest, lungs, spread
+from ldm.metrics.classification import wilson
+from ldm.metrics.estimate import Estimate, mean
 from ldm.metrics.fid import Array
 from ldm.metrics.image_quality import psnr
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
+from ldm.report import anatomy_survey, page
 from ldm.report.anatomy_survey import prepare
 from ldm.report.image_sheets import Panel
+from ldm.report.page import Table
 
 FIRST = UNSEEN + 30_000_000  # neither those of phantoms:N nor those that tried the estimates
 EFFUSION = "pleural effusion"
@@ -89,6 +93,29 @@ def ratio(right: Mask | None, left: Mask | None) -> float:
         return math.nan
     middle = right.shape[1] / 2
     return float((spread(left, 0)[1] + 1 - middle) / (middle - spread(right, 0)[0]))
+
+
+def half_table(found: Extended) -> tuple[Table, dict[str, Any]]:
+    """Figures of the estimates that passed their trial, as a table and for JSON."""
+    believed = anatomy_survey.trial().believed
+    columns: dict[str, dict[str, Estimate]] = {}
+    for whose, chests in found.chests.items():
+        both = [one for one in chests if one.lungs == 2]
+        figures: dict[str, Estimate] = {}
+        if anatomy_survey.LUNGS in believed:
+            figures["two lungs"] = wilson(len(both), len(chests))
+        if anatomy_survey.LUNGS in believed and len(both) > 1:
+            ratios = found.halves[whose]
+            known = ~np.isnan(ratios)
+            figures["ratio of widths, mean"] = mean(ratios[known])
+            figures["error of that ratio"] = mean(abs(ratios - found.truth)[known])
+        if anatomy_survey.HEART in believed and both:
+            right = sum(one.shift is not None and one.shift > 0 for one in both)
+            figures["heart at the image's right, of two-lunged"] = wilson(right, len(both))
+        columns[whose] = figures
+    truth, changed = mean(found.truth).show(), found.changed
+    caption = page.passage("outpainting", n=len(found.truth), changed=changed, truth=truth)
+    return Table.of(caption, "figure", columns), {"changed": changed, **columns}
 
 
 class Inverted(NamedTuple):
