@@ -34,13 +34,13 @@ from ldm.report.page import Block, Heading, Table
 from ldm.weights import loading
 
 FIRST, LEAST = UNSEEN + 80_000_000, 12  # phantoms of this page alone; how many make a mean
-WINDOW, ROWS, COLUMNS = 400, 10, 4  # mm; halves of it: a canvas of 2,000 x 800 mm
+WINDOW, ROWS, COLUMNS = 400, 10, 3  # mm; halves of it: a canvas of 2,000 x 600 mm
 LOWER = 100  # mm, the canvas's middle below the region's
 WHOLE = f"region=body,view=frontal,finding=none,width={ROWS * WINDOW // 2},at=0:{LOWER}:0"
 KNEES = "knees"
 # top and left of the given window, in halves of it
-STARTS = {KNEES: (6, 1), "hand and wrist": (4, 0), "pelvis": (4, 1), "abdomen and spine": (3, 1)}
-STARTS |= {"chest": (2, 1)}
+STARTS = {KNEES: (6, 0.5), "hand and wrist": (4, 0), "pelvis": (4, 0.5), "chest": (2, 0.5)}
+STARTS |= {"abdomen and spine": (3, 0.5)}
 BANDS = {"to 20 cm": (0, 20), "20 to 40 cm": (20, 40), "40 to 80 cm": (40, 80)}
 BANDS |= {"over 80 cm": (80, 1000)}
 BARE = 0.05  # grey levels: the detail of bare film, of which no share can be had
@@ -107,7 +107,7 @@ def truths(side: int, count: int) -> Levels:
 
 def box_at(start: str, side: int) -> Box:
     top, left = STARTS[start]
-    return Box(top * side // 2, left * side // 2, side, side)
+    return Box(top * side // 2, int(left * side / 2), side, side)
 
 
 def windows(truth: Levels, given: Box) -> tuple[Levels, Any, list[Box]]:
