@@ -100,6 +100,7 @@ def main() -> int:
     parser.add_argument("judge")
     parser.add_argument("config", help="the YAML file whose data.sources it was trained on")
     parser.add_argument("--phantoms", type=cli.whole(2), default=400)
+    parser.add_argument("--own", type=Path, help="also write the AUCs on real images, for weights/")
     parser.add_argument("--out", type=Path, default=Path("runs/judged.json"))
     options: argparse.Namespace = parser.parse_args()
     config = from_dict(DataConfig, read_yaml(options.config)["data"], "data")
@@ -112,7 +113,7 @@ def main() -> int:
         else:
             _, held, count = source_rows(source, config)
             sets["real"].append(FileSet(held, Path(source.path), str(count), source.path))
-    report: dict[str, object] = {}
+    report: dict[str, dict] = {}
     with torch.inference_mode():
         for shown, some in sets.items():
             if not some:
@@ -132,6 +133,11 @@ def main() -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(as_json(report), indent=1) + "\n", encoding="utf-8")
     print(options.out)
+    if options.own:
+        own = {
+            name: report["real"][name] for name in judge.config.findings if name in report["real"]
+        }
+        options.own.write_text(json.dumps(as_json(own), indent=1) + "\n", encoding="utf-8")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 import torch
 from evaluation import assert_refused, measure
 
-from ldm.judging.extractors import Extractor
+from ldm.data import attributes
+from ldm.judging.extractors import Extractor, open_extractor
+from ldm.metrics.estimate import Estimate
 from ldm.pictures import image_files
 from ldm.report import anatomy_survey, finding_calls, train_on_synthetic
 from ldm.report.finding_calls import Judged
@@ -56,6 +59,55 @@ def test_random_scores_know_nothing() -> None:
     for area in (found.auc, found.rivals):
         assert area.low < 0.5 < area.high
     assert (found.auc.n, found.rivals.n) == (600, 400)
+
+
+def test_a_finding_is_measured_in_each_group() -> None:
+    """Perfect scores in women, turned round in men; a group without both classes has no AUC."""
+    rows = rows_of(80)
+    sexes = ["F" if i < 40 else "M" for i in range(80)]
+    scores = np.array(
+        [
+            [(2.0 * r[A] - 1) * (1 if s == "F" else -1), 0.0]
+            for r, s in zip(rows, sexes, strict=True)
+        ]
+    )
+    told = [{"sex": s, "view": "frontal"} for s in sexes]
+    found = finding_calls.by_group(judged(scores, rows)._replace(told=told), [A], LOOKS)[A]
+    assert [(k, v.split()[0]) for k, v in found.items()] == [
+        ("sex: F", "1.000"),
+        ("sex: M", "0.000"),
+    ]
+    lone = [{"sex": "F" if r[A] else "M"} for r in rows]
+    few = finding_calls.by_group(judged(scores, rows)._replace(told=lone), [A], LOOKS)[A]
+    assert few == {"sex: F": "too few of 27, n < 30", "sex: M": "too few of 53"}
+
+
+def test_an_extractor_is_believed_as_far_as_its_own_figures_go() -> None:
+    """Below 0.7 on real images nothing is measured, and without figures nothing is known."""
+    own = {A: Estimate(0.75, 0.7, 0.8, 99), B: Estimate(0.65, 0.6, 0.7, 99)}
+    looks = replace(LOOKS, own_auc=own)
+    assert finding_calls.own_figure(looks, A) == str(own[A])
+    assert finding_calls.own_figure(looks, B).endswith("not measurable")
+    assert finding_calls.own_figure(LOOKS, A) == "not known"
+    shipped = open_extractor("judge_body", WEIGHTS)
+    assert shipped.own_auc.keys() <= set(shipped.findings)
+    assert "not measurable" in finding_calls.own_figure(shipped, "consolidation")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        (
+            "PA chest x-ray of a 70 year old woman",
+            {"view": "frontal", "beam": "PA", "sex": "F", "age": "old"},
+        ),
+        ("lateral xray of the knee of a boy", {"view": "lateral", "sex": "M", "age": "child"}),
+        ("lung xray with pleural effusion", {}),
+    ],
+)
+def test_prompts_tell_attributes(prompt: str, expected: dict[str, str]) -> None:
+    """By whole words: a woman is no man, and what is not said is not known."""
+    assert attributes.of_prompt(prompt) == expected
 
 
 def test_style_does_not_count_against_other_findings() -> None:

@@ -132,3 +132,26 @@ def test_the_jackknife_covers_a_known_distance() -> None:
         inside += found.low < 2 < found.high
     # three standard errors; 0.915 with 1.96 in the place of Student's t
     assert inside / 1000 == pytest.approx(0.95, abs=0.02)
+
+
+def test_vendi_counts_different_images() -> None:
+    """1 for copies, n for orthogonal ones; 3 and 1 in two groups: the entropy of 3/4 and 1/4.
+
+    The length of features does not count, nor do copies of the whole set.
+    """
+    assert fid.vendi(np.ones((5, 3))) == pytest.approx(1)
+    assert fid.vendi(np.eye(4) * [[1], [2], [3], [4]]) == pytest.approx(4)
+    groups = [[1, 0], [2, 0], [3, 0], [0, 1]]
+    expected = np.exp(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
+    assert fid.vendi(groups) == pytest.approx(expected)
+    assert fid.vendi(groups + groups) == pytest.approx(expected)
+
+
+def test_neighbourhoods_of_a_line_by_hand() -> None:
+    """k = 1; real 0, 1, 3 have the radii 1, 1, 2; generated 0.5, 10, 10.5 the radii 9.5, 0.5, 0.5.
+
+    0.5 lies in the balls of 0 and 1, not strictly within 2.5 of 3's 2: precision 1/3, density 2/3,
+    coverage 2/3; all real ones lie in the ball of 0.5: recall 1.
+    """
+    found = fid.neighbourhoods([[0.0], [1.0], [3.0]], [[0.5], [10.0], [10.5]], k=1)
+    assert found == pytest.approx((1 / 3, 1, 2 / 3, 2 / 3))

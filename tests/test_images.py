@@ -1,6 +1,7 @@
 """evaluate.py images: known sets give known figures, and what cannot be measured is refused."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ from ldm.report.set_distances import Seen
 class Drawn:
     """A set of given images."""
 
-    def __init__(self, name: str, pictures: Tensor) -> None:
-        self.name, self.pictures = name, pictures
+    def __init__(self, name: str, pictures: Tensor, told: Sequence[dict[str, str]] = ()) -> None:
+        self.name, self.pictures, self.told = name, pictures, told
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -33,6 +34,9 @@ class Drawn:
 
     def findings(self, index: int) -> dict[str, bool]:
         return {}
+
+    def attributes(self, index: int) -> dict[str, str]:
+        return self.told[index] if self.told else {}
 
 
 def noise(count: int, seed: int, level: float = 0.0, size: int = 3) -> Tensor:
@@ -106,6 +110,25 @@ def test_diversity_tells_copies_from_different_images() -> None:
     assert set_distances.diversity(same).value == pytest.approx(1)
     assert set_distances.diversity(varied).value < 0.5
     assert set_distances.diversity(varied).n == 6
+
+
+def test_groups_are_compared_with_their_own_kind() -> None:
+    """Women are near the women of the other set and far from its men; a few images say so."""
+    told = [{"sex": "F" if i < 40 else "M"} for i in range(52)]
+    pictures = torch.cat([noise(40, 0), noise(12, 1, 0.4)])
+    real = Seen(Drawn("real", pictures, told), [PIXELS])
+    same = torch.cat([noise(40, 2), noise(12, 3, 0.4)])
+    found = set_distances.by_group(real, Seen(Drawn("fake", same, told), [PIXELS]), "pixels")
+    assert [(k, v["n, real"], v["n, fake"], v[""]) for k, v in found.items()] == [
+        ("sex: F", 40, 40, ""),
+        ("sex: M", 12, 12, "n < 30"),
+    ]
+    # a set that tells no sex is compared as a whole, and lies off both
+    whole = set_distances.by_group(real, Seen(Drawn("fake", same), [PIXELS]), "pixels")
+    assert [v["n, fake"] for v in whole.values()] == [52, 52]
+    assert all(whole[k]["KID"].value > found[k]["KID"].value for k in found)
+    few = Seen(Drawn("few", same[:52], [{"sex": "F"}] * 50 + [{"sex": "M"}] * 2), [PIXELS])
+    assert set_distances.by_group(real, few, "pixels")["sex: M"]["KID"] == "too few images"
 
 
 def test_the_command_prints_one_object_and_writes_the_page(tmp_path: Path, capsys) -> None:

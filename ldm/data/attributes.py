@@ -1,5 +1,7 @@
 """What an image is of, beside findings: region, modality, view, beam, sex and age, where known."""
 
+import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from ldm.data.phantom.findings import Phantom
@@ -21,6 +23,7 @@ def of_row(row: Mapping[str, str]) -> dict[str, str]:
         "beam": view if view in ("PA", "AP") and not row.get("region") else "",
         "sex": row.get("sex") or "",
         "age": "child" if child else age_band(float(age)) if age else "",
+        "collection": row.get("collection") or "",
     }
     return {name: word for name, word in found.items() if word}
 
@@ -35,6 +38,33 @@ def of_phantom(p: Phantom) -> dict[str, str]:
         "view": "frontal" if beam else p.view,
         **beam,
         **person,
+    }
+
+
+def of_prompt(prompt: str) -> dict[str, str]:
+    """What a prompt says of view, beam, sex and age, by the words of row_captions.json."""
+    words = re.findall(r"[a-z]+", prompt.lower())
+    found = {
+        attribute: word
+        for attribute, each in WORDS["asked"].items()
+        for word, names in each.items()
+        if set(words) & set(names)
+    }
+    years = re.search(r"(\d+)[ -]year", prompt.lower())
+    return found | ({"age": age_band(float(years[1]))} if years else {})
+
+
+def groups(told: Sequence[Mapping[str, str]]) -> dict[str, list[int]]:
+    """{"sex: F": places of its images}, of each attribute that has two words or more."""
+    found: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for place, one in enumerate(told):
+        for name, word in one.items():
+            found[name][word].append(place)
+    return {
+        f"{name}: {word}": places
+        for name, words in found.items()
+        if len(words) > 1
+        for word, places in sorted(words.items())
     }
 
 

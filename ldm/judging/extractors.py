@@ -1,9 +1,10 @@
 """Feature extractors: each a network with the channels, size and range of the images it takes."""
 
 import contextlib
+import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 from ldm.data.phantom import captions
 from ldm.judging import inception
 from ldm.judging.judge import load_judge
+from ldm.metrics.estimate import Estimate
 from ldm.pictures import image_files
 from ldm.weights.weight_files import WeightsError, open_tensors, some
 
@@ -43,14 +45,18 @@ class Extractor:
     channels: int
     resize: str  # bilinear or bicubic; "..., antialiased" if it is
     crop: bool = True  # to the central square first, or be stretched
+    pad: bool = False  # in the place of both: all of it, with black borders
     low: float = -1.0
     high: float = 1.0
     head: Callable[[Tensor], Tensor] | None = None
     findings: tuple[str, ...] = ()
     threshold: float = 0.0
+    # of findings on held-out real images: (value, low, high, n)
+    own_auc: Mapping[str, Estimate] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        form = f"{'central square' if self.crop else 'stretched'}, {self.size} px, {self.resize}"
+        fit = "padded" if self.pad else "central square" if self.crop else "stretched"
+        form = f"{fit}, {self.size} px, {self.resize}"
         return f"{self.name} ({form}, [{self.low:g}, {self.high:g}])"
 
     def prepare(self, image: Tensor) -> Tensor:
@@ -63,6 +69,8 @@ class Extractor:
             raise ValueError(
                 f"{self.name} expects images in [-1, 1], got one in [{least:.3g}, {most:.3g}]"
             )
+        if self.pad:
+            image = image_files.fit_padded(image, self.size)[0]
         image = image_files.central(image) if self.crop else image
         x, size = image_files.to_channels(image, self.channels), (self.size, self.size)
         if x.shape[-2:] != size:
@@ -118,7 +126,18 @@ def open_extractor(name: str, weights: str | Path = "weights") -> Extractor:
 def _judge(name: str, folder: Path) -> Extractor:
     judge = load_judge(folder / f"{name}.safetensors")
     form = (judge.config.size, 1, "bicubic, antialiased")
-    return Extractor(name, judge.features, *form, head=judge.out, findings=judge.config.findings)
+    known = folder / f"{name}.json"
+    table = json.loads(known.read_text("utf-8")) if known.exists() else {}
+    own = {finding: Estimate(**each) for finding, each in table.items()}
+    return Extractor(
+        name,
+        judge.features,
+        *form,
+        pad=name == "judge_body",  # as it was trained
+        head=judge.out,
+        findings=judge.config.findings,
+        own_auc=own,
+    )
 
 
 def _inception(file: Path) -> Extractor:

@@ -250,6 +250,18 @@ def neighbourhoods(real: ArrayLike, fake: ArrayLike, k: int = 3) -> Coverage:
     return Coverage(float(in_real.mean()), recalled / len(x), density, covered / len(x))
 
 
+def vendi(features: ArrayLike) -> float:
+    """How many different images there are: exp(entropy of the eigenvalues of K / n), K the cosines
+
+    Vendi score (arXiv:2210.02410, definition 3.1): 1 if all are alike, n if all are orthogonal.
+    """
+    x = checked(features)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True).clip(min=1e-12)
+    share = np.square(np.linalg.svd(unit, compute_uv=False)) / len(unit)
+    share = share[share > 0]
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
 def kth_neighbour(x: Array, k: int) -> Array:
     """Distance of each row to the k-th nearest other row: [n]"""
     parts = []

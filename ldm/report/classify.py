@@ -49,6 +49,12 @@ def run(options: argparse.Namespace) -> Report:
     for name, one in zip(names, judged, strict=True):
         values[name] = {"set": one.name, "n": len(one.indices), "synthetic": one.synthetic}
     more: list[Block] = []
+    for name, one in zip(names, judged, strict=True):
+        groups = finding_calls.by_group(one, findings, extractor)
+        values[name]["groups"] = groups
+        if any(groups.values()):
+            caption = f"{name}: {page.passage('finding_groups')}"
+            more.append(Table.of(caption, "group", groups))
     if options.train:
         table, learned = train(sets, judged, findings)
         values |= learned
@@ -65,7 +71,7 @@ def run(options: argparse.Namespace) -> Report:
         values["memorization"] = audited.values
         more += audited.blocks
     sentences = page.paragraphs("classify", **{"real": None, **values}, left_out=left_out)
-    tables = finding_calls.tables(found, names)
+    tables = finding_calls.tables(found, names, extractor)
     pictures = [finding_calls.roc_picture(found, judged, names, extractor)]
     for finding in findings:
         pictures += finding_calls.disagreements(sets[0], judged[0], finding, extractor)

@@ -3,11 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ldm.data import attributes
 from ldm.data.image_sets import ImageSet
 from ldm.data.prompt_parser import requested_findings
 from ldm.judging.extractors import Array, Extractor
@@ -19,6 +20,7 @@ from ldm.report.plots import Curve, roc
 from ldm.report.set_distances import fingerprint, read_batches
 
 Truth = NDArray[np.bool_]
+MEASURABLE = 0.7  # AUC of the extractor on real images below which it measures nothing
 PROMPTS = 30  # listed in the page at most
 
 
@@ -27,7 +29,7 @@ class Judged(NamedTuple):
 
     indices: their places in the set;  rows: {finding: is it there?};  prompts: {prompt: n}
     features: [n, d];  scores: [n, K];  synthetic: how many say that they are
-    hashes: of the pixels
+    hashes: of the pixels;  told: attributes of each, as far as labels or prompts tell them
     """
 
     name: str
@@ -38,6 +40,7 @@ class Judged(NamedTuple):
     scores: Array
     synthetic: int
     hashes: frozenset[str] = frozenset()
+    told: Sequence[Mapping[str, str]] = ()
 
 
 class Cases(NamedTuple):
@@ -75,6 +78,7 @@ def judge_images(
     prompts: Counter[str] = Counter()
     features: list[Array] = []
     synthetic, hashes = 0, set()
+    told: list[Mapping[str, str]] = []
     for numbers, pictures in read_batches(images, limit, skip_bad):
         for index in numbers:
             text = images.text(index)
@@ -87,9 +91,14 @@ def judge_images(
                         "or phantoms:N"
                     )
                 prompts[text["prompt"]] += 1
-                rows.append(requested_findings(text["prompt"], extractor.findings))
+                told.append(attributes.of_prompt(text["prompt"]))
+                row = requested_findings(text["prompt"], extractor.findings)
             else:
-                rows.append(images.findings(index))
+                told.append(images.attributes(index))
+                row = dict(images.findings(index))
+            # an attribute that is not told is unknown, not absent
+            row = {name: there for name, there in row.items() if "=" not in name}
+            rows.append(row | attributes.told(told[-1], extractor.findings))
         indices += numbers
         hashes |= {fingerprint(image) for image in pictures}
         features.append(extractor(pictures))
@@ -97,7 +106,8 @@ def judge_images(
         raise ValueError(f"{images.name} has {len(indices)} usable images; 4 or more are needed")
     found = np.concatenate(features)
     scores = np.concatenate([extractor.scores(part) for part in features])
-    return Judged(images.name, indices, rows, prompts, found, scores, synthetic, frozenset(hashes))
+    same = frozenset(hashes)
+    return Judged(images.name, indices, rows, prompts, found, scores, synthetic, same, told)
 
 
 def cases(judged: Judged, finding: str) -> Cases:
@@ -174,7 +184,22 @@ def surely_wrong(
     return {kind: places[each[:count]].tolist() for kind, each in kinds.items() if each}
 
 
-def tables(found: Found, names: Sequence[str]) -> list[Table]:
+def by_group(judged: Judged, findings: Sequence[str], extractor: Extractor) -> dict[str, Any]:
+    """{finding: {"sex: F": its AUC, or why there is none}}"""
+    found: dict[str, Any] = {}
+    for finding in findings:
+        places, truth, _ = cases(judged, finding)
+        scores = judged.scores[places, extractor.findings.index(finding)]
+        found[finding] = {}
+        for name, some in attributes.groups([judged.told[i] for i in places]).items():
+            few = "" if len(some) >= 30 else ", n < 30"
+            is_known = enough(truth[some])
+            figure = str(auc(scores[some], truth[some])) if is_known else f"too few of {len(some)}"
+            found[finding][name] = figure + few
+    return found
+
+
+def tables(found: Found, names: Sequence[str], extractor: Extractor) -> list[Table]:
     """AUCs, and decisions at the extractor's threshold: a row for each finding and set."""
     kinds = ("accuracy", "F1", "precision", "recall")
     areas, calls = [], []
@@ -182,14 +207,17 @@ def tables(found: Found, names: Sequence[str]) -> list[Table]:
         for name, v in zip(names, row, strict=True):
             label = f"{finding}, {name}"
             if v is None:
-                areas.append((label, "too few images", *[""] * 4))
+                areas.append((label, "too few images", *[""] * 5))
                 continue
             positives = round(v.asked.value * v.asked.n)
             counts = (str(positives), str(v.asked.n - positives), str(v.rivals_n))
-            areas.append((label, *counts, str(v.auc), str(v.rivals or "too few images")))
+            own = own_figure(extractor, finding)
+            areas.append((label, *counts, str(v.auc), str(v.rivals or "too few images"), own))
             figures = (v.asked, v.called, *(v.decisions[kind] for kind in kinds))
             calls.append((label, *map(str, figures)))
-    header = ("", "with", "without", "of other findings", "AUC", "AUC against other findings")
+    rivals = "AUC against other findings"
+    own_auc = "its own AUC on held-out real images"
+    header = ("", "with", "without", "of other findings", "AUC", rivals, own_auc)
     caption = "How well the classifier's score follows what was asked for."
     return [
         Table(caption, header, areas),
@@ -199,6 +227,14 @@ def tables(found: Found, names: Sequence[str]) -> list[Table]:
             calls,
         ),
     ]
+
+
+def own_figure(extractor: Extractor, finding: str) -> str:
+    """What the extractor can do on real images that it never saw."""
+    own = extractor.own_auc.get(finding)
+    if own is None:
+        return "not known"
+    return str(own) if own.value >= MEASURABLE else f"{own}: not measurable"
 
 
 def roc_picture(

@@ -46,11 +46,20 @@ def run(options: argparse.Namespace) -> Report:
             "fake to real": found,
             "floor": floor,
         }
+        groups = set_distances.by_group(real, fake, extractor.name)
+        values["extractors"][extractor.name]["groups"] = groups
+        if groups:
+            tables.append(group_table(extractor, groups))
     values["MS-SSIM"] = {
         "real": set_distances.diversity(real),
         "fake": set_distances.diversity(fake),
     }
-    tables.append(variety(values["MS-SSIM"]))
+    values["Vendi"] = {
+        f"{name}, {extractor.name}": set_distances.vendi(seen.views[extractor.name])
+        for extractor in extractors
+        for name, seen in (("real", real), ("fake", fake))
+    }
+    tables += [variety(values["MS-SSIM"]), vendi_table(values["Vendi"])]
     limits = {"frechet": FRECHET, "kept": KEPT, "pairs": PAIRS}
     blocks: list[Block] = [
         *page.paragraphs("images", **values, **limits),
@@ -98,6 +107,21 @@ def table(
         for name, value in found.items()
     ]
     return Table(caption, ("figure", "fake to real", "n", "floor", "n"), rows)
+
+
+def group_table(extractor: Extractor, groups: dict[str, dict[str, object]]) -> Table:
+    caption = page.passage("image_groups", extractor=extractor.name)
+    rows = [
+        (name, *(e.show() if isinstance(e, Estimate) else str(e) for e in each.values()))
+        for name, each in groups.items()
+    ]
+    return Table(caption, ("group of the real set", *next(iter(groups.values()))), rows)
+
+
+def vendi_table(found: dict[str, Estimate]) -> Table:
+    caption = "Vendi score (arXiv:2210.02410): how many different images a set is worth, of n."
+    rows = [(name, value.show(), str(value.n)) for name, value in found.items()]
+    return Table(caption, ("set", "Vendi score", "n"), rows)
 
 
 def variety(found: dict[str, Estimate]) -> Table:

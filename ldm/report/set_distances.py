@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ldm import rng
+from ldm.data import attributes
 from ldm.data.image_sets import ImageSet, load_each
 from ldm.judging.extractors import Extractor, batches
 from ldm.metrics import estimate, fid
@@ -89,6 +90,7 @@ class Seen:
         self.name, self.n = asked.name, 0
         self.views: dict[str, FeatureSet] = {}
         self.hashes: set[str] = set()
+        self.told: list[Mapping[str, str]] = []  # of the images whose features are kept
         self.small: list[NDArray[Any]] = []
         total = len(asked) if limit is None else min(limit, len(asked))
         kept = draw_numbers(total, KEPT, "kept")
@@ -99,6 +101,7 @@ class Seen:
                 view = self.views.setdefault(extractor.name, FeatureSet(features.shape[1]))
                 view.update(features, [number in kept for number in numbers])
             self.hashes |= {fingerprint(image) for image in pictures}
+            self.told += [asked.attributes(number) for number in numbers if number in kept]
             for number, image in zip(numbers, pictures, strict=True):
                 if number in paired:
                     grey = image_files.fit_square(image_files.to_channels(image, 1), SIDE)
@@ -160,6 +163,31 @@ def figures_of_arrays(x: Array, y: Array) -> Mapping[str, float]:
     """Figures that need all features at once, x [n, d] of the real set and y of the fake one."""
     unit = [z / np.linalg.norm(z, axis=1, keepdims=True).clip(min=1e-12) for z in (x, y)]
     return {"KID": fid.kid(x, y), "CMMD": fid.cmmd(*unit), **fid.neighbourhoods(x, y)._asdict()}
+
+
+def by_group(real: Seen, fake: Seen, extractor: str) -> dict[str, dict[str, object]]:
+    """{"sex: F": n of both and KID} of the real set's groups and the fake set's images of each.
+
+    All images of the fake set where it does not tell the attribute.
+    """
+    found: dict[str, dict[str, object]] = {}
+    for name, places in attributes.groups(real.told).items():
+        attribute, _, word = name.partition(": ")
+        same = [i for i, t in enumerate(fake.told) if t.get(attribute, word) == word]
+        x, y = (s.views[extractor].features[p] for s, p in ((real, places), (fake, same)))
+        enough = min(len(x), len(y)) >= 10
+        found[name] = {
+            "n, real": len(x),
+            "n, fake": len(y),
+            "KID": fid.jackknife(fid.kid, x, y) if enough else "too few images",
+            "": "n < 30" if min(len(x), len(y)) < 30 else "",
+        }
+    return found
+
+
+def vendi(view: FeatureSet) -> Estimate:
+    """The Vendi score of a set."""
+    return fid.jackknife(lambda x, _: fid.vendi(x), view.features, view.features)
 
 
 def diversity(seen: Seen) -> Estimate:
