@@ -131,4 +131,4 @@ show("10_editing", torch.stack(shown), titles * 2, columns=5)
 #
 # **A3** No. Whether a nodule lies in this patient's fluid, no edit can tell.
 #
-# **Go further**: `python evaluate.py edits phantoms:20` compares inpainting with simple fills.
+# **Go further**: `python evaluate.py inpainting phantoms:20` compares inpainting with simple fills.

@@ -30,7 +30,7 @@ def measure(capsys: Capture, *arguments: object) -> dict:
         raise AssertionError(word)
 
     assert status(*arguments, "--json") == 0
-    if arguments[0] in ("classify", "edits", "images", "memorization", "reconstruction"):
+    if arguments[0] in ("classify", "images", "inpainting", "memorization", "reconstruction"):
         [page] = Path(str(arguments[arguments.index("--out") + 1])).glob("*.html")
         assert "Read from" in page.read_text()  # every page says what was read, and what was not
     return json.loads(capsys.readouterr().out, parse_constant=refuse)

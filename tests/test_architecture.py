@@ -23,6 +23,7 @@ ROOMS = [  # lowest first
     *("judging", "training", "report"),
 ]
 HEAVY = {"torchxrayvision", "pydicom", "matplotlib", "sklearn", "skimage", "open_clip", "triton"}
+HEAVY |= {"cv2"}
 SCRIPTS = sorted(ROOT.glob("*.py"))
 FILES = {  # {"ldm.unet": its path}
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

@@ -5,6 +5,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -134,7 +135,7 @@ class PhantomSet(NumberedImages):
         return self.sample_id(index)
 
 
-def open_set(source: str, size: int = 128) -> ImageSet:
+def open_set(source: str, size: int = 128) -> FileSet | PhantomSet:
     """A folder and its folders, a table, SET@SPLIT (the rows whose `split` is that), or phantoms:N.
 
     phantoms: see `named_phantoms`. The sheets that sample.py writes into a folder are left out.
@@ -196,13 +197,17 @@ def warn_of_shared_patients(one: ImageSet, other: ImageSet) -> None:
 
 
 def load_each(
-    asked: ImageSet, limit: int | None = None, skip_bad: bool = False
+    asked: ImageSet,
+    limit: int | None = None,
+    skip_bad: bool = False,
+    indices: Iterable[int] | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """The number and the image [C, H, W] of each, the first `limit` of them.
 
     skip_bad: leave out unreadable images and log their ids, instead of raising ValueError
+    indices: which of them (all)
     """
-    for index in range(len(asked) if limit is None else min(limit, len(asked))):
+    for index in islice(range(len(asked)) if indices is None else indices, limit):
         try:
             yield index, asked.load(index)
         except ValueError as error:

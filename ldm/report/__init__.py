@@ -16,8 +16,9 @@ train_on_synthetic       classifiers trained on synthetic and on real images, tr
 anatomy_survey           the anatomy of sets of images, by estimates that are tried on phantoms
 memorization             evaluate.py memorization
 copy_search              a search for copies of training images, in three spaces
-edits                    evaluate.py edits
+inpainting               evaluate.py inpainting
 inpainting_trials        inpainted boxes, beside the originals and cheaper fills
+painted_findings         findings painted into healthy phantoms by their words
 outpainting_trials       outpainted halves and inverted phantoms, whose truth is known
 outpainted_bodies        evaluate.py outpainting
 text_encoders            evaluate.py text-encoders

@@ -84,19 +84,6 @@ def classify(add: Add) -> None:
     options_of_sets(add)
 
 
-def edits(add: Add) -> None:
-    """How near is what is painted into erased boxes? (Adams et al., figures 3 and 4)"""
-    add("set", metavar="SET", help=SETS)
-    add("--model", default="weights", metavar="PATH", help="weights of any layout (weights)")
-    add("--n", type=cli.whole(2), default=20, metavar="N", help="images, the first (20)")
-    add("--extended", type=cli.whole(0), default=50, metavar="N", help="half phantoms (50)")
-    add("--inverted", type=cli.whole(0), default=20, metavar="N", help="phantoms to noise (20)")
-    add("--prompt", type=cli.line, metavar="TEXT", help="for every image (each one's caption)")
-    add("--steps", type=cli.whole(1), default=20, metavar="N", help="for painting (20)")
-    add("--seed", type=cli.whole(), default=0, metavar="N", help="of the noise (0)")
-    skip_bad(add)
-
-
 def images(add: Add) -> None:
     """How far are two sets of images apart? Fréchet, KID, CMMD, precision, recall, MS-SSIM."""
     add("real", metavar="REAL", help=SETS)
@@ -105,6 +92,24 @@ def images(add: Add) -> None:
     what = "give Fréchet distances of fewer images than features, too"
     add("--few", action="store_true", help=what)
     options_of_sets(add)
+
+
+def inpainting(add: Add) -> None:
+    """How near is what is painted into erased boxes? (Adams et al., arXiv:2209.13696, figure 3)"""
+    add("set", metavar="SET", help=SETS)
+    add("--model", default="weights", metavar="PATH", help="weights of any layout (weights)")
+    what = "films of each region at most, the first, one of a person (30)"
+    add("--n", type=cli.whole(2), default=30, metavar="N", help=what)
+    what = "phantoms of each finding, painted with it and without (30)"
+    add("--findings", type=cli.whole(0), default=30, metavar="N", help=what)
+    what = "a judge, of findings in what is painted (weights/judge.safetensors)"
+    add("--judge", default="weights/judge.safetensors", metavar="FILE", help=what)
+    add("--inverted", type=cli.whole(0), default=20, metavar="N", help="phantoms to noise (20)")
+    add("--prompt", type=cli.line, metavar="TEXT", help="for every film (each one's caption)")
+    add("--steps", type=cli.whole(1), default=20, metavar="N", help="for painting (20)")
+    add("--quick", action="store_true", help="4 of each, 10 steps; labelled as such")
+    add("--seed", type=cli.whole(), default=0, metavar="N", help="of the noise (0)")
+    skip_bad(add)
 
 
 def memorization(add: Add) -> None:
@@ -257,8 +262,8 @@ def study_planning(add: Add) -> None:
 
 SUBCOMMANDS = {
     "classify": classify,
-    "edits": edits,
     "images": images,
+    "inpainting": inpainting,
     "memorization": memorization,
     "outpainting": outpainted_bodies,
     "reader-study": {"make": study_making, "score": study_scoring, "plan": study_planning},
