@@ -167,7 +167,8 @@ def test_no_library_does_our_diffusion() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_config_can_be_read(path: Path) -> None:
     """Files in configs/ are training runs, but for some: the sizes of models."""
-    sizes = {"small": 128, "model_256": 256, "sd2_base": 512, "sd2": 768}
+    sizes = {"small": 128, "model_body": 128, "small_256": 256, "model_256": 256}
+    sizes |= {"sd2_base": 512, "sd2": 768}
     if size := sizes.get(path.stem):
         assert load_config(ModelConfig, path).image_size == size
     else:
