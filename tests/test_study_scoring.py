@@ -298,7 +298,7 @@ def test_what_cannot_be_scored_is_one_line(
         ((there,), "score needs KEY and ANSWERS"),
         ((), "score needs KEY and ANSWERS"),
         ((there, file, "--counts", "x.json"), "--counts FILE takes no key"),
-        ((there, few, "--incomplete"), "d' and AUC need at least two of each"),
+        ((there, few, "--incomplete"), "figures need at least two of each"),
         ((there, none, "--incomplete"), "reader N answered nothing yet"),
     ):
         assert_refused(capsys, tmp_path / "out", ("score", *arguments), message)

@@ -30,9 +30,13 @@ def run(options: argparse.Namespace) -> Report:
     watched = {reader.name: attention(key, reader) for reader in readers}
     found = way.measure(key, readers)
     agreed = agreement(key, readers)
+    kappa = {"kappa": agreed}
+    for name in detection.synthetic_sets(key):
+        of_set = key._replace(trials=[t for t in key.trials if name in (t.set, t.truth)])
+        kappa[f"of {name}"] = agreement(of_set, readers)
     kappas: Block = "One reader alone agrees with nobody: no kappa between readers."
     if agreed:
-        kappas = Table.of(page.passage("reader_agreement"), "readers", {"kappa": agreed})
+        kappas = Table.of(page.passage("reader_agreement"), "readers", kappa)
     blocks: list[Block] = [
         about(key, readers),
         *way.blocks(found, key, readers),
@@ -46,6 +50,7 @@ def run(options: argparse.Namespace) -> Report:
         "made": key.made,
         "figures": found,
         "kappa": agreed,
+        "kappa by set": kappa,
         "readers": watched,
     }
     return page.report("score", TITLE[key.mode], blocks, values)
