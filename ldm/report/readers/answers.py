@@ -26,13 +26,14 @@ class Answer(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """truth, set: see trials.Item;  repeats: the trial that showed the same image before"""
+    """repeats: the trial that showed the same image before;  others: see trials.Item"""
 
     id: str
     truth: str
     image: str
     repeats: str | None
     set: str = ""
+    findings: Mapping[str, bool] = {}
 
 
 class Key(NamedTuple):
@@ -70,6 +71,9 @@ def read_key(path: str) -> Key:
         repeats = None if trial.truth == CATCH else first.setdefault(image, trial.id)
         if trial.id in ids or trial.repeats != (None if repeats == trial.id else repeats):
             raise ValueError(f"{where} comes twice, or repeats another image; the key was changed")
+        shown = trial.findings
+        if not isinstance(shown, dict) or not all(isinstance(v, bool) for v in shown.values()):
+            raise ValueError(f"{where} must have findings that are true or false, got {shown!r}")
         ids.add(trial.id)
     return key
 

@@ -13,6 +13,7 @@ from ldm.pictures import image_files
 from ldm.report import Report, page
 from ldm.report.page import Block
 from ldm.report.readers import giveaways, offline_page, trials
+from ldm.report.readers.remark_findings import known
 from ldm.report.readers.trials import PAIR, REAL, SYNTHETIC, Item
 from ldm.report.roundtrip import Copier, open_copier
 from ldm.system import cli
@@ -45,7 +46,7 @@ def authenticity(options: argparse.Namespace) -> Report:
         truth, through = (SYNTHETIC, None) if label != REAL or alone else (REAL, model)
         for index in chosen[label]:
             pixels = prepare(asked.load(index), size, through)
-            items.append(Item(truth, asked.sample_id(index), (pixels,), label))
+            items.append(Item(truth, asked.sample_id(index), (pixels,), label, known(asked, index)))
     enlarged = {label: sum(side < size for side in each) for label, each in sides.items()}
     made = {
         **({SYNTHETIC: ", ".join(names.values())} if alone else names),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from ldm.config import ConfigError
 from ldm.report import Report, page
 from ldm.report.page import Block, Table
-from ldm.report.readers import copy_rating, count_contradictions, detection
+from ldm.report.readers import copy_rating, count_contradictions, detection, remark_findings
 from ldm.report.readers.answers import Key, Reader, read_all, read_key
 from ldm.report.readers.readings import Attentiveness, agreement, attention
 
@@ -34,6 +34,7 @@ def run(options: argparse.Namespace) -> Report:
     for name in detection.synthetic_sets(key):
         of_set = key._replace(trials=[t for t in key.trials if name in (t.set, t.truth)])
         kappa[f"of {name}"] = agreement(of_set, readers)
+    named = {reader.name: remark_findings.measure(key, reader) for reader in readers}
     kappas: Block = "One reader alone agrees with nobody: no kappa between readers."
     if agreed:
         kappas = Table.of(page.passage("reader_agreement"), "readers", kappa)
@@ -42,6 +43,7 @@ def run(options: argparse.Namespace) -> Report:
         *way.blocks(found, key, readers),
         kappas,
         care(watched, key),
+        *remark_findings.blocks(named),
         *remarks(key, readers),
     ]
     values = {
@@ -51,6 +53,7 @@ def run(options: argparse.Namespace) -> Report:
         "figures": found,
         "kappa": agreed,
         "kappa by set": kappa,
+        "remarks": named,
         "readers": watched,
     }
     return page.report("score", TITLE[key.mode], blocks, values)

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,12 +26,14 @@ class Item:
 
     truth: REAL, SYNTHETIC, PAIR or CATCH;  name: of the image in its set;  pixels: one or two
     set: the images it is scored with, "" for those of its truth
+    findings: {finding: is it there?} of those that are known
     """
 
     truth: str
     name: str
     pixels: tuple[Pixels, ...]
     set: str = ""
+    findings: Mapping[str, bool] = field(default_factory=dict)
 
 
 def choose(asked: ImageSet, n: int, seed: int, purpose: str) -> list[int]:
@@ -102,7 +104,12 @@ def build(
     for place, i in enumerate(order):
         first = order.index(i)
         repeated = ids[first] if first < place else None
-        item = {"truth": items[i].truth, "image": items[i].name, "set": items[i].set}
+        item: dict[str, Any] = {
+            "truth": items[i].truth,
+            "image": items[i].name,
+            "set": items[i].set,
+        }
+        item |= {"findings": dict(items[i].findings)}
         trials.append({"id": ids[place], **item, "repeats": repeated})
     key = {"format": KEY, "study": study, "mode": mode, "made": made, "trials": trials}
     return study, {
