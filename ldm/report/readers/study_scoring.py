@@ -43,8 +43,7 @@ def run(options: argparse.Namespace) -> Report:
         *way.blocks(found, key, readers),
         kappas,
         care(watched, key),
-        *remark_findings.blocks(named),
-        *remarks(key, readers),
+        *remarks(key, readers, named),
     ]
     values = {
         "study": key.study,
@@ -81,7 +80,10 @@ def care(watched: Mapping[str, Attentiveness], key: Key) -> Table:
     return Table.of(page.passage("reader_care", pairs=key.mode == "pairs"), "", columns)
 
 
-def remarks(key: Key, readers: Sequence[Reader]) -> list[Block]:
+def remarks(
+    key: Key, readers: Sequence[Reader], named: Mapping[str, dict[str, object]]
+) -> list[Block]:
+    """named: what remark_findings.measure found of each reader"""
     rows = [
         (trial.image, trial.truth, reader.name, str(reader.answers[trial.id].said), remark)
         for trial in key.trials
@@ -89,4 +91,5 @@ def remarks(key: Key, readers: Sequence[Reader]) -> list[Block]:
         if trial.id in reader.answers and (remark := reader.answers[trial.id].remark.strip())
     ]
     header = ("image", "is", "reader", "said", "remark")
-    return [Table("Remarks.", header, rows)] if rows else []
+    told = Table.of(page.passage("reader_remarks"), "", named)
+    return [told, Table("Remarks.", header, rows)] if rows else []
