@@ -91,5 +91,7 @@ def remarks(
         if trial.id in reader.answers and (remark := reader.answers[trial.id].remark.strip())
     ]
     header = ("image", "is", "reader", "said", "remark")
-    told = Table.of(page.passage("reader_remarks"), "", named)
-    return [told, Table("Remarks.", header, rows)] if rows else []
+    blocks: list[Block] = [Table("Remarks.", header, rows)] if rows else []
+    if rows and any(trial.findings for trial in key.trials):
+        blocks.insert(0, Table.of(page.passage("reader_remarks"), "", named))
+    return blocks
