@@ -77,13 +77,17 @@ def assert_refused(
 
 
 def answer_all(
-    key: dict, reader: str, say: Callable[[dict], tuple[object, int | None]], path: Path
+    key: dict,
+    reader: str,
+    say: Callable[[dict], tuple[object, int | None]],
+    path: Path,
+    remark: Callable[[dict], str] = lambda trial: "",
 ) -> Path:
     """A file as the page saves it;  say: a trial of the key -> answer and confidence"""
     answers = []
     for i, trial in enumerate(key["trials"]):
         said, sure = say(trial)
-        given = {"id": trial["id"], "answer": said, "remark": "", "seconds": 2.0 + i % 5}
+        given = {"id": trial["id"], "answer": said, "remark": remark(trial), "seconds": 2.0 + i % 5}
         answers.append(given | ({"confidence": sure} if key["mode"] != "pairs" else {}))
     content = {
         **{"format": "ldm reader study 1", "study": key["study"], "mode": key["mode"]},

@@ -1,14 +1,18 @@
 """Published counts that contradict each other are named, and the plan's page adds up."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 from readers import assert_refused, status
 
 from ldm.metrics.agreement import detection
-from ldm.report.readers.count_contradictions import Group, contradictions
+from ldm.report.readers.answers import SAID
+from ldm.report.readers.count_contradictions import Group, agreed, contradictions
 
 LUNGS = Path(__file__).parent.parent / "docs" / "spot_the_fake_lungs.json"
 GOOD = {
@@ -39,6 +43,36 @@ def test_the_contradictions_of_spot_the_fake_lungs_are_found(tmp_path: Path) -> 
     assert found["rates"]["X-ray"]["A"]["fake"]["value"] == 0.2
     assert found["rates"]["CT"]["B"]["fake"]["n"] == 20
     assert "neither specificity nor d' can be had" in (tmp_path / "out/counts.txt").read_text()
+    assert found["rates"]["X-ray and CT"]["A"]["real"]["value"] == 17 / 40
+    # 5 both real leave 15, of which A is unsure of 2 and calls 4 fake, and B 10: one is shared at
+    # most, so 5 or 6 of 20 agree, where (14 * 10 + 4 * 10) / 400 = 0.45 would by chance
+    low, high = ((agree / 20 - 0.45) / 0.55 for agree in (5, 6))
+    kappa = found["kappa, least to most"]["and the number both called real"]
+    nothing = "no kappa"
+    assert kappa == {"X-ray": f"{low:.3f} to {high:.3f}", "CT": nothing, "X-ray and CT": nothing}
+    assert ["Left lower lobe effusions", "X-ray", "pleural effusion"] in found["remarks"]
+
+
+def test_the_published_page_is_what_the_command_writes(tmp_path: Path) -> None:
+    """docs/spot_the_fake_lungs.md is the command's own, byte by byte."""
+    assert status("score", "--counts", LUNGS, "--out", tmp_path / "out") == 0
+    assert (tmp_path / "out" / "counts.md").read_bytes() == LUNGS.with_suffix(".md").read_bytes()
+
+
+def test_the_least_and_the_most_agreement_are_those_of_all_tables() -> None:
+    """Of the C(12, 8) = 495 tables of 4 images with these margins, and with the first cell too."""
+    found: defaultdict[tuple, list[int]] = defaultdict(list)
+    for cells in product(range(5), repeat=8):
+        if sum(cells) <= 4:
+            table = np.array([*cells, 4 - sum(cells)]).reshape(3, 3)
+            margins = tuple(table.sum(axis=1)), tuple(table.sum(axis=0))
+            for real in (None, int(table[0, 0])):
+                found[(*margins, real)].append(int(np.trace(table)))
+    assert sum(map(len, found.values())) == 2 * 495
+    for (*margins, real), traces in found.items():
+        a, b = (dict(zip(SAID, each, strict=True)) for each in margins)
+        assert agreed(a, b, real) == [min(traces), max(traces)]
+    assert agreed({"real": 2, "fake": 3}, {"real": 3, "fake": 2}, 3) == []
 
 
 def test_counts_of_both_kinds_give_d_prime(tmp_path: Path) -> None:

@@ -70,6 +70,22 @@ def test_three_readers_from_files_to_a_page(study: Path, key: dict, tmp_path: Pa
     assert "NaN" not in (tmp_path / "out" / "score.json").read_text()
 
 
+def test_who_guesses_or_says_one_thing_is_at_chance(study: Path, key: dict, tmp_path: Path) -> None:
+    """Of a coin chance is within every interval; who calls all fake has every sensitivity, no
+    specificity, and neither d' nor an AUC beyond chance."""
+    says = {"coin": at_random(0), "constant": lambda trial: ("fake", 5)}
+    files = [answer_all(key, n, say, tmp_path / f"{n}.json") for n, say in says.items()]
+    figures = score(study, *files, out=tmp_path / "out")["figures"]
+    for name, chance in {"sensitivity": 0.5, "specificity": 0.5, "d'": 0}.items():
+        found = figures["coin"][f"{name}, {AS_REAL}"]
+        assert found["low"] < chance < found["high"]
+    assert figures["coin"]["AUC"]["low"] < 0.5 < figures["coin"]["AUC"]["high"]
+    constant = {name: each["value"] for name, each in figures["constant"].items()}
+    rates = [constant[f"{name}, {AS_REAL}"] for name in ("sensitivity", "specificity", "d'")]
+    assert rates == [1, 0, 0]
+    assert constant["AUC"] == 0.5
+
+
 def test_who_contradicts_himself_is_told(study: Path, key: dict, tmp_path: Path) -> None:
     """A reader who turns around what comes again: no repeat is the same, all are opposite."""
 
@@ -298,7 +314,7 @@ def test_what_cannot_be_scored_is_one_line(
         ((there,), "score needs KEY and ANSWERS"),
         ((), "score needs KEY and ANSWERS"),
         ((there, file, "--counts", "x.json"), "--counts FILE takes no key"),
-        ((there, few, "--incomplete"), "d' and AUC need at least two of each"),
+        ((there, few, "--incomplete"), "figures need at least two of each"),
         ((there, none, "--incomplete"), "reader N answered nothing yet"),
     ):
         assert_refused(capsys, tmp_path / "out", ("score", *arguments), message)

@@ -231,6 +231,8 @@ def study_making(add: Add) -> None:
     """One HTML file that works offline, blinded, and the key to it."""
     add("real", nargs="?", metavar="REAL", help=SETS)
     add("synthetic", nargs="?", metavar="SYNTHETIC", help="the same")
+    what = "synthetic images alone, as arXiv:2211.00902 showed them; scored by set, too"
+    add("--synthetic-only", nargs="+", metavar="SET", help=what)
     add("--pairs", metavar="ORIGINAL", help="a set whose copies by the autoencoder are scored")
     add("--n", type=cli.whole(2), default=50, metavar="N", help="images of each set (50)")
     add("--repeats", type=cli.whole(0), default=10, metavar="N", help="shown a second time (10)")

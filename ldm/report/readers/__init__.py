@@ -6,6 +6,7 @@ giveaways             cues that tell real from synthetic without a look at the c
 answers               the key and the answers of readers, read back from their files
 readings              answers as arrays; agreement of readers, attention of each
 detection             how well readers tell real from synthetic
+remark_findings       findings that readers name, beside what the images show
 copy_rating           how good readers find copies
 count_contradictions  contradictions of published counts, and the figures that they allow
 study_making          evaluate.py reader-study make

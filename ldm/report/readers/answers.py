@@ -26,12 +26,14 @@ class Answer(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """truth: see trials.Item;  repeats: the trial that showed the same image before"""
+    """repeats: the trial that showed the same image before;  others: see trials.Item"""
 
     id: str
     truth: str
     image: str
     repeats: str | None
+    set: str = ""
+    findings: Mapping[str, bool] = {}
 
 
 class Key(NamedTuple):
@@ -52,20 +54,26 @@ def read_key(path: str) -> Key:
     try:
         if content["format"] != trials.KEY:
             raise ValueError
-        each = [Trial(*(trial[name] for name in Trial._fields)) for trial in content["trials"]]
+        each = [Trial(**trial) for trial in content["trials"]]
         truths = {"pairs": (PAIR, CATCH), "authenticity": (REAL, SYNTHETIC, CATCH)}[content["mode"]]
         key = Key(str(content["study"]), content["mode"], dict(content["made"]), each)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no key of a reader study; name its key.json") from error
-    ids, first = set[str](), dict[tuple[str, str], str]()  # first: the trial that showed an image
+    ids, first = set[str](), dict[tuple[str, ...], str]()  # first: the trial that showed an image
     for place, trial in enumerate(each, 1):
         where = f"{path}: trial {place}"
-        if not all(isinstance(text, str) for text in trial[:3]) or trial.truth not in truths:
+        if (
+            not all(isinstance(text, str) for text in (*trial[:3], trial.set))
+            or trial.truth not in truths
+        ):
             raise ValueError(f"{where} must be {' or '.join(truths)}, got {trial.truth!r}")
-        image = trial.truth, trial.image
+        image = trial.truth, trial.set, trial.image
         repeats = None if trial.truth == CATCH else first.setdefault(image, trial.id)
         if trial.id in ids or trial.repeats != (None if repeats == trial.id else repeats):
             raise ValueError(f"{where} comes twice, or repeats another image; the key was changed")
+        shown = trial.findings
+        if not isinstance(shown, dict) or not all(isinstance(v, bool) for v in shown.values()):
+            raise ValueError(f"{where} must have findings that are true or false, got {shown!r}")
         ids.add(trial.id)
     return key
 

@@ -1,6 +1,6 @@
 """Published counts of a reader study: their contradictions, and the figures they allow."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from ldm.metrics.estimate import Estimate
 from ldm.report import Report, page
 from ldm.report.page import Block, Table
 from ldm.report.readers.answers import SAID, read_json
+from ldm.report.readers.remark_findings import findings_in
 
 TITLE = "Published counts of a reader study"
 FORM = (
@@ -29,20 +30,31 @@ class Group(NamedTuple):
     shown: int
     readers: dict[str, dict[str, int]]
     all: dict[str, int]
+    remarks: Sequence[str] = ()
 
 
 def run(path: str) -> Report:
     source, groups = read(path)
     wrong = list(chain.from_iterable(map(contradictions, groups)))
-    figures = {group.name: rates(group) for group in groups}
-    skill = detection(groups)
+    whole = together(groups)
+    figures = {group.name: rates(group) for group in [*groups, *whole]}
+    skill, bounds = detection(groups), kappas(groups, whole)
+    remarks = [(r, g.name, ", ".join(findings_in(r))) for g in groups for r in g.remarks]
     blocks: list[Block] = [
         source,
         "Contradictions: " + (" ".join(wrong) if wrong else "none found."),
-        *(table(group, figures[group.name]) for group in groups),
-        detection_block(groups, skill),
+        *(
+            Table.of(f"{g.name}: {g.shown} {g.truth} images, Wilson, 95 %.", "", figures[g.name])
+            for g in [*groups, *whole]
+        ),
+        Table.of("Over all groups; unsure counts as real.", "", skill)
+        if skill
+        else page.passage("one_kind", kind=groups[0].truth),
+        *([Table.of(page.passage("kappa_bounds"), "", bounds)] if bounds else []),
+        *([Table("Published remarks.", ("remark", "of", "names"), remarks)] if remarks else []),
     ]
-    values = {"source": source, "contradictions": wrong, "rates": figures, "detection": skill}
+    values: dict[str, object] = {"source": source, "contradictions": wrong, "rates": figures}
+    values |= {"detection": skill, "kappa, least to most": bounds, "remarks": remarks}
     return page.report("counts", TITLE, blocks, values)
 
 
@@ -60,7 +72,8 @@ def read(path: str) -> tuple[str, list[Group]]:
 
 def _group(each: Mapping[str, Any]) -> Group:
     readers = {str(name): _counts(counts) for name, counts in each["readers"].items()}
-    group = Group(each["name"], each["truth"], each["shown"], readers, _counts(each.get("all", {})))
+    everyone, remarks = _counts(each.get("all", {})), [str(r) for r in each.get("remarks", [])]
+    group = Group(each["name"], each["truth"], each["shown"], readers, everyone, remarks)
     if group.truth not in ("synthetic", "real"):
         raise ValueError(f"truth {group.truth!r}")
     if type(group.shown) is not int or not 1 <= group.shown <= MOST:
@@ -106,6 +119,51 @@ def rates(group: Group) -> dict[str, dict[str, Estimate]]:
     }
 
 
+def together(groups: Sequence[Group]) -> list[Group]:
+    """All groups as one, where several are of one truth and of the same readers; else none."""
+    _, truth, _, readers, *_ = groups[0]
+    if len(groups) < 2 or any((g.truth, [*g.readers]) != (truth, [*readers]) for g in groups):
+        return []
+    sums = {r: {w: sum(g.readers[r].get(w, 0) for g in groups) for w in SAID} for r in readers}
+    name = " and ".join(g.name for g in groups)
+    return [Group(name, truth, sum(g.shown for g in groups), sums, {})]
+
+
+def kappas(groups: Sequence[Group], whole: Sequence[Group]) -> dict[str, dict[str, str]]:
+    """{what is used: {group: Cohen's kappa, least to most}} of two readers who answered all."""
+    if any(len(g.readers) != 2 or any(contradictions(g._replace(all={}))) for g in groups):
+        return {}
+    found: dict[str, dict[str, str]] = {}
+    pairs = [[*group.readers.values()] for group in [*groups, *whole]]
+    for what in ("each reader's counts", "and the number both called real"):
+        real = [group.all.get("real") if found else None for group in groups]
+        ranges = [agreed(a, b, m) for (a, b), m in zip(pairs, real, strict=False)]
+        ranges.append([sum(e) for e in zip(*ranges, strict=True)] if all(ranges) else [])
+        found[what] = {}
+        for group, (a, b), ends in zip([*groups, *whole], pairs, ranges, strict=False):
+            n = group.shown
+            chance = sum(a.get(word, 0) * b.get(word, 0) for word in SAID) / n**2
+            values = [f"{(e / n - chance) / (1 - chance):.3f}" for e in ends if chance < 1]
+            found[what][group.name] = " to ".join(values) or "no kappa"
+    return found
+
+
+def agreed(a: Mapping[str, int], b: Mapping[str, int], real: int | None = None) -> list[int]:
+    """The least and the most images that two readers can have called the same; [] if none fit.
+
+    real: how many both called real, if that is known; the rest has no other such image
+    """
+    (r, u, f), (s, v, g) = ([each.get(word, 0) for word in SAID] for each in (a, b))
+    n = r + u + f
+    if real is None:
+        return [max(0, r + s - n, u + v - n, f + g - n), min(r, s) + min(u, v) + min(f, g)]
+    if not r + s - n <= real <= min(r, s):
+        return []
+    rest = n - real
+    most = min(min(u, v) + min(f, g), rest - (r - real) - (s - real))
+    return [real + max(0, u + v - rest, f + g - rest), real + most]
+
+
 def detection(groups: list[Group]) -> dict[str, dict[str, Estimate]]:
     """{reader: d' and specificity}, of who saw real and synthetic images; unsure counts as real."""
     found = {}
@@ -122,17 +180,3 @@ def detection(groups: list[Group]) -> dict[str, dict[str, Estimate]]:
             specificity = wilson(int(kept.sum()), len(kept))
             found[name] = {"specificity": specificity, "d'": d_prime, "criterion": criterion}
     return found
-
-
-def table(group: Group, found: Mapping[str, Mapping[str, Estimate]]) -> Table:
-    caption = f"{group.name}: {group.shown} {group.truth} images; shares called so, Wilson, 95 %."
-    rows = [(name, *(str(each[word]) for word in SAID)) for name, each in found.items()]
-    return Table(caption, ("reader", *SAID), rows)
-
-
-def detection_block(groups: list[Group], skill: Mapping[str, Mapping[str, Estimate]]) -> Block:
-    if skill:
-        rows = [(name, *map(str, each.values())) for name, each in skill.items()]
-        header = ("reader", *next(iter(skill.values())))
-        return Table("Over all groups; unsure counts as real.", header, rows)
-    return page.passage("one_kind", kind=groups[0].truth)

@@ -19,10 +19,12 @@ POOLED = "all readers"
 class Readings(NamedTuple):
     """Answers of R readers to the n images that all of them saw.
 
-    synthetic: [n];  said: [R, n] index into the categories;  ratings: [R, n], see Answer.rating
+    sets: [n] Trial.set, or the truth;  synthetic: [n]
+    said: [R, n] index into the categories;  ratings: [R, n], see Answer.rating
     """
 
     ids: list[str]
+    sets: NDArray[np.str_]
     synthetic: NDArray[np.bool_]
     said: NDArray[np.int64]
     ratings: NDArray[np.int64]
@@ -36,7 +38,8 @@ def gather(key: Key, readers: Sequence[Reader]) -> Readings:
     said = [[code(key.mode, a.said) for a in each] for each in answers]
     ratings = [[0 if key.mode == "pairs" else a.rating for a in each] for each in answers]
     truth = np.array([t.truth == SYNTHETIC for t in both], bool)
-    return Readings([t.id for t in both], truth, np.array(said, int), np.array(ratings, int))
+    ids, sets = [t.id for t in both], np.array([t.set or t.truth for t in both], str)
+    return Readings(ids, sets, truth, np.array(said, int), np.array(ratings, int))
 
 
 def groups(readers: Sequence[Reader]) -> dict[str, Sequence[Reader]]:

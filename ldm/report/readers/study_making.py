@@ -13,6 +13,7 @@ from ldm.pictures import image_files
 from ldm.report import Report, page
 from ldm.report.page import Block
 from ldm.report.readers import giveaways, offline_page, trials
+from ldm.report.readers.remark_findings import known
 from ldm.report.readers.trials import PAIR, REAL, SYNTHETIC, Item
 from ldm.report.roundtrip import Copier, open_copier
 from ldm.system import cli
@@ -29,45 +30,61 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def authenticity(options: argparse.Namespace) -> Report:
-    if not (options.real and options.synthetic):
-        raise ConfigError("make needs two sets, REAL and SYNTHETIC, or --pairs ORIGINAL")
-    n = options.n
+    n, alone = options.n, bool(options.synthetic_only)
+    names = named_sets(options)
     model = open_copier(options.model) if options.same_path else None
-    names = {REAL: options.real, SYNTHETIC: options.synthetic}
-    sets = {truth: open_set(name, options.size or 128) for truth, name in names.items()}
-    chosen = {truth: trials.choose(a, n, options.seed, truth) for truth, a in sets.items()}
+    sets = {label: open_set(name, options.size or 128) for label, name in names.items()}
+    chosen = {label: trials.choose(a, n, options.seed, label) for label, a in sets.items()}
     sides = {
-        truth: [min(sets[truth].load(index).shape[-2:]) for index in each]
-        for truth, each in chosen.items()
+        label: [min(sets[label].load(index).shape[-2:]) for index in each]
+        for label, each in chosen.items()
     }
     size = options.size or min(LARGEST, *map(min, sides.values()))
-    offline_page.check_size(2 * n + options.catch + options.repeats, size)
-    items = [
-        Item(truth, asked.sample_id(index), (prepare(asked.load(index), size, through),))
-        for (truth, asked), through in zip(sets.items(), (model, None), strict=True)
-        for index in chosen[truth]
-    ]
-    found = giveaways.measure(*([i.pixels[0] for i in items if i.truth == t] for t in sets))
-    enlarged = {truth: sum(side < size for side in each) for truth, each in sides.items()}
+    offline_page.check_size(len(sets) * n + options.catch + options.repeats, size)
+    items = []
+    for label, asked in sets.items():
+        truth, through = (SYNTHETIC, None) if label != REAL or alone else (REAL, model)
+        for index in chosen[label]:
+            pixels = prepare(asked.load(index), size, through)
+            items.append(Item(truth, asked.sample_id(index), (pixels,), label, known(asked, index)))
+    enlarged = {label: sum(side < size for side in each) for label, each in sides.items()}
     made = {
-        **{truth: asked.name for truth, asked in sets.items()},
+        **({SYNTHETIC: ", ".join(names.values())} if alone else names),
         "n of each": n,
         **settings(options, size),
-        **{f"{truth}, enlarged": count for truth, count in enlarged.items()},
+        **{f"{label}, enlarged": count for label, count in enlarged.items()},
         "real through the autoencoder of": options.model if options.same_path else None,
     }
-    real, synthetic = sets.values()
-    facts = {"n": n, "synthetic": synthetic, "enlarged": enlarged}
-    blocks = [
-        *about("study_authenticity", options, real, size, facts),
-        page.read_from(sets.values()),
-    ]
-    blocks.append(giveaways.table(found))
-    return finish("authenticity", items, options, made, blocks, found)
+    facts: dict[str, Any] = {"n": n, "sets": sets, "enlarged": enlarged}
+    first, found, blocks = next(iter(sets.values())), {}, list[Block]()
+    if alone:
+        texts = (sets[label].text(index) for label, each in chosen.items() for index in each)
+        facts["say"] = sum("synthetic" in text for text in texts)
+    else:
+        found = giveaways.measure(*([i.pixels[0] for i in items if i.truth == t] for t in sets))
+        blocks = [giveaways.table(found)]
+    passage = "study_synthetic_only" if alone else "study_authenticity"
+    told = [*about(passage, options, first, size, facts), page.read_from(sets.values())]
+    return finish("authenticity", items, options, made, [*told, *blocks], found)
+
+
+def named_sets(options: argparse.Namespace) -> dict[str, str]:
+    """{what its images are scored as: the set}: real and synthetic, or the name of each folder."""
+    only, two = options.synthetic_only, {REAL: options.real, SYNTHETIC: options.synthetic}
+    if only and (options.real or options.same_path):
+        raise ConfigError("--synthetic-only SET takes no real set and no --same-path")
+    if not (only or all(two.values())):
+        raise ConfigError(
+            "make needs two sets, REAL and SYNTHETIC, or --pairs ORIGINAL, or --synthetic-only SET"
+        )
+    names = {Path(name).name: name for name in only} if only else two
+    if only and len(names) < len(only):
+        raise ConfigError("two sets of --synthetic-only have one name; rename a folder")
+    return names
 
 
 def pairs(options: argparse.Namespace) -> Report:
-    if options.real or options.same_path:
+    if options.real or options.same_path or options.synthetic_only:
         raise ConfigError("--pairs ORIGINAL takes no other set and no --same-path")
     copier = open_copier(options.model, size=options.size)
     asked = open_set(options.pairs, copier.size)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from ldm.config import ConfigError
 from ldm.report import Report, page
 from ldm.report.page import Block, Table
-from ldm.report.readers import copy_rating, count_contradictions, detection
+from ldm.report.readers import copy_rating, count_contradictions, detection, remark_findings
 from ldm.report.readers.answers import Key, Reader, read_all, read_key
 from ldm.report.readers.readings import Attentiveness, agreement, attention
 
@@ -30,15 +30,20 @@ def run(options: argparse.Namespace) -> Report:
     watched = {reader.name: attention(key, reader) for reader in readers}
     found = way.measure(key, readers)
     agreed = agreement(key, readers)
+    kappa = {"kappa": agreed}
+    for name in detection.synthetic_sets(key):
+        of_set = key._replace(trials=[t for t in key.trials if name in (t.set, t.truth)])
+        kappa[f"of {name}"] = agreement(of_set, readers)
+    named = {reader.name: remark_findings.measure(key, reader) for reader in readers}
     kappas: Block = "One reader alone agrees with nobody: no kappa between readers."
     if agreed:
-        kappas = Table.of(page.passage("reader_agreement"), "readers", {"kappa": agreed})
+        kappas = Table.of(page.passage("reader_agreement"), "readers", kappa)
     blocks: list[Block] = [
         about(key, readers),
         *way.blocks(found, key, readers),
         kappas,
         care(watched, key),
-        *remarks(key, readers),
+        *remarks(key, readers, named),
     ]
     values = {
         "study": key.study,
@@ -46,6 +51,8 @@ def run(options: argparse.Namespace) -> Report:
         "made": key.made,
         "figures": found,
         "kappa": agreed,
+        "kappa by set": kappa,
+        "remarks": named,
         "readers": watched,
     }
     return page.report("score", TITLE[key.mode], blocks, values)
@@ -73,7 +80,10 @@ def care(watched: Mapping[str, Attentiveness], key: Key) -> Table:
     return Table.of(page.passage("reader_care", pairs=key.mode == "pairs"), "", columns)
 
 
-def remarks(key: Key, readers: Sequence[Reader]) -> list[Block]:
+def remarks(
+    key: Key, readers: Sequence[Reader], named: Mapping[str, dict[str, object]]
+) -> list[Block]:
+    """named: what remark_findings.measure found of each reader"""
     rows = [
         (trial.image, trial.truth, reader.name, str(reader.answers[trial.id].said), remark)
         for trial in key.trials
@@ -81,4 +91,7 @@ def remarks(key: Key, readers: Sequence[Reader]) -> list[Block]:
         if trial.id in reader.answers and (remark := reader.answers[trial.id].remark.strip())
     ]
     header = ("image", "is", "reader", "said", "remark")
-    return [Table("Remarks.", header, rows)] if rows else []
+    blocks: list[Block] = [Table("Remarks.", header, rows)] if rows else []
+    if rows and any(trial.findings for trial in key.trials):
+        blocks.insert(0, Table.of(page.passage("reader_remarks"), "", named))
+    return blocks

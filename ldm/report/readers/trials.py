@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,20 +25,24 @@ class Item:
     """One image of a study, or a pair of them.
 
     truth: REAL, SYNTHETIC, PAIR or CATCH;  name: of the image in its set;  pixels: one or two
+    set: the images it is scored with, "" for those of its truth
+    findings: {finding: is it there?} of those that are known
     """
 
     truth: str
     name: str
     pixels: tuple[Pixels, ...]
+    set: str = ""
+    findings: Mapping[str, bool] = field(default_factory=dict)
 
 
-def choose(asked: ImageSet, n: int, seed: int, truth: str) -> list[int]:
+def choose(asked: ImageSet, n: int, seed: int, purpose: str) -> list[int]:
     """The numbers of n images drawn at random, one of each patient at most.
 
     An image whose patient is not known counts as another patient's.
     """
     names, unknown = patients(asked, range(len(asked)))
-    order = torch.randperm(len(asked), generator=rng.generator(seed, "reader study", truth))
+    order = torch.randperm(len(asked), generator=rng.generator(seed, "reader study", purpose))
     chosen: dict[str, int] = {}
     for index in order.tolist():
         chosen.setdefault(names[index], index)
@@ -100,7 +104,12 @@ def build(
     for place, i in enumerate(order):
         first = order.index(i)
         repeated = ids[first] if first < place else None
-        item = {"truth": items[i].truth, "image": items[i].name}
+        item: dict[str, Any] = {
+            "truth": items[i].truth,
+            "image": items[i].name,
+            "set": items[i].set,
+        }
+        item |= {"findings": dict(items[i].findings)}
         trials.append({"id": ids[place], **item, "repeats": repeated})
     key = {"format": KEY, "study": study, "mode": mode, "made": made, "trials": trials}
     return study, {
