@@ -2,6 +2,7 @@
 
 drawing_settings    DrawingSettings, from options, and to and from the text of a PNG
 picture_folder      draws and saves the pictures and sheets of a folder
+manifest            a table of drawn pictures and their prompts, for others' scripts
 edit_settings       Edit: the way to change an image; free of PyTorch, for the parser
 edited_pictures     opens the image to edit, and edits it a batch at a time
 outpainting         fills a canvas around the image, window by window; can be stopped
