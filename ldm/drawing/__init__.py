@@ -8,5 +8,6 @@ outpainting         fills a canvas around the image, window by window; can be st
 image_editing       image to image, inversion and inpainting of pixels
 latent_editing      the same of latents: SDEdit, DDIM inversion, RePaint
 compositing         alphas, padding, and pasting without a seam
+manifest            the CSV of a folder's pictures that CheXGenBench reads
 word_maps           where each word is looked at: cross-attention, recorded as the U-Net runs
 """
