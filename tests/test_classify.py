@@ -11,6 +11,8 @@ import torch
 from evaluation import assert_refused, measure
 
 from ldm.data import attributes
+from ldm.data.image_sets import named_phantoms
+from ldm.data.phantom import caption
 from ldm.judging.extractors import Extractor, open_extractor
 from ldm.metrics.estimate import Estimate
 from ldm.pictures import image_files
@@ -101,13 +103,41 @@ def test_an_extractor_is_believed_as_far_as_its_own_figures_go() -> None:
             "PA chest x-ray of a 70 year old woman",
             {"view": "frontal", "beam": "PA", "sex": "F", "age": "old"},
         ),
-        ("lateral xray of the knee of a boy", {"view": "lateral", "sex": "M", "age": "child"}),
-        ("lung xray with pleural effusion", {}),
+        ("bilateral hips, frontal and lateral", {"region": "pelvis"}),
+        ("ultrasound of a fetal head", {"region": "fetal head", "modality": "ultrasound"}),
+        ("a film of a 20-year-old, 1000 years ago", {"age": "young adult"}),
+        ("lateral view, lateral malleolus with an oblique fracture", {"view": "lateral"}),
+        ("effusion in a man and a woman", {}),
     ],
 )
 def test_prompts_tell_attributes(prompt: str, expected: dict[str, str]) -> None:
-    """By whole words: a woman is no man, and what is not said is not known."""
-    assert attributes.of_prompt(prompt) == expected
+    """By whole words: a woman is no man; what is not said, or said in two ways, is not known."""
+    chest = {"region": "chest", "modality": "x-ray"} if "chest x-ray" in prompt else {}
+    assert attributes.of_prompt(prompt) == chest | expected
+
+
+def test_captions_of_phantoms_tell_nothing_wrong() -> None:
+    """What of_prompt reads in the wordings of any phantom is what of_phantom says of it."""
+    read = set()
+    every = named_phantoms("phantoms:80:0:modality=xray+ct+mr+ultrasound")
+    for p in [*every, *named_phantoms("phantoms:9:0")]:
+        known = attributes.of_phantom(p)
+        for wording in range(40):
+            said = attributes.of_prompt(caption(p, wording))
+            assert said.items() <= {**said, **known}.items(), (p.seed, wording)
+            read |= said.keys()
+    assert read == {"region", "modality", "view", "sex", "age", "beam"}
+
+
+def test_other_findings_are_findings() -> None:
+    """That an image is of a chest, or of a woman, makes it no image of another finding."""
+    told = [{"region=chest": True, "sex=F": i % 2 == 0} for i in range(60)]
+    scores = np.random.default_rng(2).normal(size=(60, 2))
+    rows = [row | one for row, one in zip(rows_of(60), told, strict=True)]
+    both = (judged(scores, each) for each in (rows_of(60), rows))
+    plain, more = (finding_calls.cases(one, A).rivals for one in both)
+    assert plain.tolist() == more.tolist()
+    assert not finding_calls.cases(judged(scores, rows), "sex=F").rivals.any()
 
 
 def test_style_does_not_count_against_other_findings() -> None:
@@ -186,6 +216,7 @@ def test_the_command_reads_prompts_and_writes_the_page(tmp_path: Path, capsys, m
         (["fake", "--train-on-synthetic"], "name them with --real"),
         (["phantoms:30:3", "--train-on-synthetic", "--real", "phantoms:30:13"], "20 images are in"),
         (["fake", "--extractor", "mirror"], "unknown extractor"),
+        (["fake", "--weights", "odd"], "is no table of AUCs; benchmarks/judged.py --own"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, capsys, monkeypatch, arguments, message) -> None:
@@ -197,8 +228,11 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys, monkeypatch, arguments, m
     files = "\n".join(f"bare/{i}.png,Emphysema" for i in range(6))
     (tmp_path / "odd.csv").write_text(f"filename,labels\n{files}\n")
     (tmp_path / "plain.csv").write_text(f"filename,labels\n{files}\n".replace("Emphysema", ""))
-    options = ("--weights", WEIGHTS, "--out", "out")
-    assert_refused(capsys, tmp_path, message, "classify", *arguments, *options)
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "judge.json").write_text('{"pleural effusion": 0.9}')
+    (tmp_path / "odd" / "judge.safetensors").symlink_to(WEIGHTS / "judge.safetensors")
+    options = ("classify", "--weights", WEIGHTS, "--out", "out")
+    assert_refused(capsys, tmp_path, message, *options, *arguments)
 
 
 def features_of(labels: np.ndarray, seed: int, gap: float = 3.0) -> Judged:

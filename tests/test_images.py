@@ -10,8 +10,10 @@ import torch
 from evaluation import assert_refused, measure, write_images
 from torch import Tensor
 
+from ldm.data.image_sets import open_set
 from ldm.judging.extractors import Extractor
 from ldm.metrics import fid
+from ldm.pictures import image_files
 from ldm.report import set_distances
 from ldm.report.images import table
 from ldm.report.set_distances import Seen
@@ -37,6 +39,9 @@ class Drawn:
 
     def attributes(self, index: int) -> dict[str, str]:
         return self.told[index] if self.told else {}
+
+    def text(self, index: int) -> dict[str, str]:
+        return {}
 
 
 def noise(count: int, seed: int, level: float = 0.0, size: int = 3) -> Tensor:
@@ -129,6 +134,14 @@ def test_groups_are_compared_with_their_own_kind() -> None:
     assert all(whole[k]["KID"].value > found[k]["KID"].value for k in found)
     few = Seen(Drawn("few", same[:52], [{"sex": "F"}] * 50 + [{"sex": "M"}] * 2), [PIXELS])
     assert set_distances.by_group(real, few, "pixels")["sex: M"]["KID"] == "too few images"
+
+
+def test_a_drawn_image_is_of_what_its_prompt_says(tmp_path: Path) -> None:
+    """Not of a chest, as a film in a folder is whose table says nothing."""
+    image_files.save(noise(1, 0)[0], tmp_path / "0.png", {"prompt": "xray of a hand"})
+    image_files.save(noise(1, 0)[0], tmp_path / "1.png", {})
+    one, other = (set_distances.attributes_of(open_set(str(tmp_path)), i) for i in (0, 1))
+    assert (one["region"], other["region"]) == ("hand", "chest")
 
 
 def test_the_command_prints_one_object_and_writes_the_page(tmp_path: Path, capsys) -> None:

@@ -110,7 +110,7 @@ def test_attributes_are_taught_where_a_source_knows_them(tmp_path) -> None:
     assert attributes.of_row(row) == {**row, "age": "child"}
     film = {"view": "AP", "age": "", "collection": "a paediatric one"}
     chest = {"region": "chest", "modality": "x-ray", "view": "frontal", "beam": "AP"}
-    assert attributes.of_row(film) == {**chest, "age": "child"}
+    assert attributes.of_row(film) == {**chest, "age": "child", "collection": "a paediatric one"}
     (wrist,) = named_phantoms("phantoms:1:7:region=wrist,modality=xray,view=lateral")
     known = attributes.of_phantom(wrist)
     assert known == {

@@ -9,6 +9,7 @@ from ldm.data.row_captions import WORDS
 
 MODALITIES = {"xray": "x-ray", "ct": "CT", "mr": "MRI"}  # phantoms' words: those of tables
 VIEWS = ("frontal", "lateral", "oblique", "axial", "coronal", "sagittal")
+ASKED = {"region": WORDS["regions"], "modality": WORDS["modalities"], **WORDS["asked"]}
 AGES = {18: "child", 40: "young adult", 65: "adult", 200: "old"}  # by the years that end each
 
 
@@ -42,16 +43,23 @@ def of_phantom(p: Phantom) -> dict[str, str]:
 
 
 def of_prompt(prompt: str) -> dict[str, str]:
-    """What a prompt says of view, beam, sex and age, by the words of row_captions.json."""
-    words = re.findall(r"[a-z]+", prompt.lower())
-    found = {
-        attribute: word
-        for attribute, each in WORDS["asked"].items()
-        for word, names in each.items()
-        if set(words) & set(names)
-    }
-    years = re.search(r"(\d+)[ -]year", prompt.lower())
-    return found | ({"age": age_band(float(years[1]))} if years else {})
+    """What a prompt says by the words of row_captions.json, in the terms of `of_row`.
+
+    An attribute is unknown where the prompt says nothing of it, or two things ("frontal and
+    lateral"). Of words within words the longest counts: a fetal head is no head, and an oblique
+    fracture, listed under "", no view.
+    """
+    text, found = " ".join(prompt.lower().split()), {}
+    for attribute, table in ASKED.items():
+        names = {name.lower(): word for word, each in table.items() for name in each}
+        longest = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+        said = {names[name] for name in re.findall(rf"\b({longest})s?\b", text)}
+        if attribute == "age":
+            said |= {age_band(float(n)) for n in re.findall(r"\b(\d{1,2})[ -]years?\b", text)}
+        said -= {""}
+        if len(said) == 1:
+            found[attribute] = said.pop()
+    return found
 
 
 def groups(told: Sequence[Mapping[str, str]]) -> dict[str, list[int]]:

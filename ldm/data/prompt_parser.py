@@ -12,7 +12,8 @@ ALSO = ("atelectasis", "emphysema", "pneumonia")  # ChestX-ray14's labels that a
 def vocabulary(findings: Sequence[str] = ()) -> dict[str, str]:
     """{word in a prompt: finding}, those of phantoms, of ChestX-ray14 and `findings`."""
     names = {*map(captions.readable, FINDINGS), *captions.READABLE.values(), *ALSO, *findings}
-    names -= {""}  # where torchxrayvision's networks have no label
+    # "": where torchxrayvision's networks have no label;  "sex=F": see attributes.of_prompt
+    names = {name for name in names if name and "=" not in name}
     short = {label.replace("_", " "): name for label, name in captions.READABLE.items()}
     return short | dict.fromkeys(DEVICES, "support device") | {name: name for name in names}
 

@@ -127,8 +127,13 @@ def _judge(name: str, folder: Path) -> Extractor:
     judge = load_judge(folder / f"{name}.safetensors")
     form = (judge.config.size, 1, "bicubic, antialiased")
     known = folder / f"{name}.json"
-    table = json.loads(known.read_text("utf-8")) if known.exists() else {}
-    own = {finding: Estimate(**each) for finding, each in table.items()}
+    try:
+        table = json.loads(known.read_bytes()) if known.exists() else {}
+        own = {finding: Estimate(**each) for finding, each in table.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{known} is no table of AUCs; benchmarks/judged.py --own {known} writes one"
+        ) from error
     return Extractor(
         name,
         judge.features,

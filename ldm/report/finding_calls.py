@@ -97,7 +97,6 @@ def judge_images(
                 told.append(images.attributes(index))
                 row = dict(images.findings(index))
             # an attribute that is not told is unknown, not absent
-            row = {name: there for name, there in row.items() if "=" not in name}
             rows.append(row | attributes.told(told[-1], extractor.findings))
         indices += numbers
         hashes |= {fingerprint(image) for image in pictures}
@@ -111,11 +110,12 @@ def judge_images(
 
 
 def cases(judged: Judged, finding: str) -> Cases:
-    """Images whose labels do not know the finding are left out."""
+    """Images whose labels do not know the finding are left out; an attribute has no rivals."""
     places = [i for i, row in enumerate(judged.rows) if finding in row]
     rows = [judged.rows[i] for i in places]
     truth = np.array([row[finding] for row in rows], bool)
-    others = [any(there for name, there in row.items() if name != finding) for row in rows]
+    rival = {name for row in rows for name in row if "=" not in name + finding} - {finding}
+    others = [any(row.get(name) for name in rival) for row in rows]
     return Cases(np.array(places, np.int64), truth, np.array(others, bool) & ~truth)
 
 
@@ -278,10 +278,11 @@ def disagreements(
 
 
 def prompt_table(judged: Judged, extractor: Extractor) -> Table:
-    """The findings that each prompt was taken to name, so that a wrong reading is noticed."""
+    """What each prompt was taken to name, so that a wrong reading is noticed."""
     rows = []
     for prompt, count in judged.prompts.most_common(PROMPTS):
-        row = requested_findings(prompt, extractor.findings)
-        rows.append((prompt, str(count), ", ".join(f for f, there in row.items() if there)))
+        asked = [f for f, there in requested_findings(prompt, extractor.findings).items() if there]
+        asked += [f"{name}={word}" for name, word in attributes.of_prompt(prompt).items()]
+        rows.append((prompt, str(count), ", ".join(asked)))
     caption = f"The {len(rows)} most frequent of {len(judged.prompts)} prompts, as they were read."
     return Table(caption, ("prompt", "images", "asks for"), rows)

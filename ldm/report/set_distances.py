@@ -101,7 +101,7 @@ class Seen:
                 view = self.views.setdefault(extractor.name, FeatureSet(features.shape[1]))
                 view.update(features, [number in kept for number in numbers])
             self.hashes |= {fingerprint(image) for image in pictures}
-            self.told += [asked.attributes(number) for number in numbers if number in kept]
+            self.told += [attributes_of(asked, number) for number in numbers if number in kept]
             for number, image in zip(numbers, pictures, strict=True):
                 if number in paired:
                     grey = image_files.fit_square(image_files.to_channels(image, 1), SIDE)
@@ -109,6 +109,12 @@ class Seen:
             self.n += len(pictures)
         if self.n < 10:  # a jackknife leaves out one in ten
             raise ValueError(f"{self.name} has {self.n} usable images; 10 or more are needed")
+
+
+def attributes_of(asked: ImageSet, index: int) -> Mapping[str, str]:
+    """What the prompt says of a drawn image; of any other one what its row or phantom says."""
+    prompt = asked.text(index).get("prompt")
+    return attributes.of_prompt(prompt) if prompt else asked.attributes(index)
 
 
 def draw_numbers(total: int, count: int, purpose: str) -> set[int]:
