@@ -19,6 +19,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--prompts", dest="file", metavar="FILE", help="a text file with one prompt a line")
     add("--from", dest="image", metavar="PNG", help="draw it again, but for the options given")
     add("--negative", metavar="TEXT", type=cli.line, help="what not to draw")
+    add("--strict", action="store_true", help="draw nothing if a word was never trained on")
     add("--prompt-syntax", choices=("a1111", "comfyui"), help="read (word:1.2), [word] and BREAK")
     add("--long-prompts", choices=("cut", "chunks"), help="what lies beyond 77 tokens (cut)")
     add("--n", type=cli.whole(1), metavar="N", help="images for each prompt (4; with --init 1)")
@@ -114,7 +115,8 @@ def main(arguments: list[str] | None = None) -> int:
             also = [settings.negative, (settings.edit and settings.edit.invert) or ""]
             how = settings.prompt_syntax, settings.long_prompts
             weighted_prompts.use(pipe, [*settings.prompts, *also], *how)
-        drawing_settings.check_weights(settings, pipe, chosen=options.model is not None)
+        chosen = options.model is not None
+        drawing_settings.check_weights(settings, pipe, chosen, options.strict)
         pipe.to(device, devices.DTYPES[settings.dtype])
         if settings.switches != drawing_settings.NO_SWITCHES:
             from ldm.fast import switches

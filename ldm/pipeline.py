@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +59,8 @@ class LatentDiffusion:
         self.schedule = NoiseSchedule(**vars(config.schedule))
         self.scale_factor = config.scale_factor
         self.weights_hash = weights_hash
+        # {word: training images that have it in a caption}; None: unknown
+        self.trained_words: Mapping[str, int] | None = None
         # another text encoder in the place of `text`: (prompts, log_dropped) -> [B, S, D]
         self.other_text: nn.Module | None = None
 

@@ -176,7 +176,7 @@ def test_only_what_was_asked_for_is_trained(tmp_path: Path, start: Path, what: s
     before = loading.load_parts(start)[1]
     if what == "lora":
         facts = adapters.load(path, "lora")[1]
-        assert facts == {"rank": 4, "alpha": 4.0}
+        assert (facts["rank"], facts["alpha"]) == (4, 4.0)
         assert path.stat().st_size < start.stat().st_size / 4
         return
     after = loading.load_parts(path)[1]

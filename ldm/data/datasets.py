@@ -1,5 +1,6 @@
 """Radiographs with captions to train on: files, phantoms or both, in batches, and their latents."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,8 +24,11 @@ from ldm.pictures import image_files
 from ldm.system import cli
 from ldm.system.atomic import digest
 from ldm.vae import VAE
+from ldm.weights.weight_files import words_of
 
 T = TypeVar("T")
+WORDINGS = 16  # captions of each image that are looked at for its words
+LEAST = 3  # images that have a word, for it to be kept
 
 
 class Batch(NamedTuple):
@@ -225,6 +229,22 @@ def collect(picks: Sequence[tuple[Dataset, Tensor]], generator: torch.Generator)
         for part, mask in zip(parts, masks, strict=True)
     ]
     return Batch(images, texts, ids, findings, torch.cat(whole))
+
+
+def count_words(datasets: Sequence[Dataset]) -> dict[str, int]:
+    """{word: images that have it in one of WORDINGS captions, drawn as in training}, sorted.
+
+    All images count, whether their turn comes in training or not. Words of fewer than LEAST images
+    are left out: in captions of reports they may be names.
+    """
+    counts: Counter[str] = Counter()
+    generator = rng.generator(0, "words")
+    for dataset in datasets:
+        for index in range(len(dataset)):
+            wordings = torch.randint(1 << 30, (WORDINGS,), generator=generator).tolist()
+            captions = {dataset.caption(index, wording) for wording in wordings}
+            counts.update({word for caption in captions for word in words_of(caption)})
+    return {word: count for word, count in sorted(counts.items()) if count >= LEAST}
 
 
 def configured_phantoms(config: DataConfig) -> list[phantom.Phantom]:

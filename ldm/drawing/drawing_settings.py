@@ -19,6 +19,7 @@ from ldm.pictures import dicom_writing, image_files
 from ldm.pipeline import LatentDiffusion, Sampling
 from ldm.system import cli
 from ldm.system.devices import DTYPES
+from ldm.weights.weight_files import unseen_words
 
 log = logging.getLogger(__name__)
 
@@ -265,11 +266,26 @@ def prompt_remarks(prompts: Sequence[str], words: Collection[str], weighed: bool
     return remarks
 
 
-def check_weights(settings: DrawingSettings, pipe: LatentDiffusion, chosen: bool) -> None:
-    """Raises ValueError if the weights are not those of the settings; a warning if chosen."""
+def check_weights(
+    settings: DrawingSettings, pipe: LatentDiffusion, chosen: bool, strict: bool = False
+) -> None:
+    """Raises ValueError if the weights are not those of the settings; a warning if chosen.
+
+    strict: an error, too, if the prompts have words that the model was not trained on
+    """
     weighed, prompts = settings.prompt_syntax is not None, [*settings.prompts, settings.negative]
     for remark in prompt_remarks(prompts, pipe.text.words, weighed):
         log.warning("%s", remark)
+    texts = [*prompts, (settings.edit and settings.edit.invert) or ""]
+    plain = [re.sub(r"\bBREAK\b", "", text) if weighed else text for text in texts if text]
+    if pipe.trained_words is not None:
+        unseen = unseen_words(plain, pipe.trained_words, pipe.text.words)
+    else:
+        unseen = "the model keeps no list of the words it was trained on" if strict else ""
+    if unseen and strict:
+        raise ConfigError(f"{unseen}; leave out --strict to draw all the same")
+    if unseen:
+        log.warning("%s", unseen)
     if settings.weights in ("", pipe.weights_hash):
         return
     message = f"the image was drawn with weights {settings.weights}, these are {pipe.weights_hash}"

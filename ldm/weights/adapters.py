@@ -17,6 +17,7 @@ from ldm.pipeline import LatentDiffusion
 from ldm.system import cli
 from ldm.weights import foreign_adapters
 from ldm.weights.export import write_safetensors
+from ldm.weights.weight_files import join_words
 
 log = logging.getLogger(__name__)
 
@@ -99,11 +100,14 @@ def _add_lora(pipe: LatentDiffusion, path: Path, strength: float) -> dict[str, T
         if "lora" in said:
             facts = cli.parse_json(said["lora"])
             merge_lora(pipe.unet, tensors, strength * facts["alpha"] / facts["rank"])
+            words = facts.get("words")
+            pipe.trained_words = join_words(pipe.trained_words, words and dict(words))
             return tensors
         settings = foreign_adapters.peft_settings(file, said)
         changes = foreign_adapters.lora_changes(tensors, pipe.config, settings)
         parts = {"unet": pipe.unet, "text": pipe.text}
         foreign_adapters.add_changes(parts, changes, strength)
+        pipe.trained_words = None  # it does not say what it was trained on
     except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
         raise ValueError(f"{path} is of another model: {error}") from error  # of any shape
     log.info("%s: a LoRA of %d layers", file.name, len(changes))

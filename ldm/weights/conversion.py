@@ -21,7 +21,7 @@ from ldm.weights import adapters, foreign_adapters
 from ldm.weights.export import export, write_safetensors
 from ldm.weights.loading import NONE, PARTS, build, load_parts, weights_hash
 from ldm.weights.tensor_names import Layout
-from ldm.weights.weight_files import WeightsError
+from ldm.weights.weight_files import WeightsError, trained_words
 
 PROGRAM = "python -m ldm.weights"
 
@@ -49,19 +49,22 @@ def convert(
     by_suffix: dict[str, Layout] = {".ckpt": "compvis", ".safetensors": "ours"}
     layout = to or by_suffix.get(Path(target).suffix, "diffusers")
     found, parts = load_parts(source, config, ema, dtype, others)
+    words = trained_words(others.get("unet", source))
     if loras:
         if lacking := PARTS.keys() - parts.keys():
             raise WeightsError(f"{source} has no {' and no '.join(sorted(lacking))} for a LoRA")
         kinds = {part: {n: t.dtype for n, t in state.items()} for part, state in parts.items()}
         modules = {part: build(part, found, parts[part]) for part in parts}
         pipe = LatentDiffusion(found, **modules)  # type: ignore[arg-type]  # by name
+        pipe.trained_words = words
         adapters.apply(pipe, loras=loras)
+        words = pipe.trained_words
         parts = {
             part: {name: t.to(kinds[part][name]) for name, t in module.state_dict().items()}
             for part, module in modules.items()
         }
     if rest is None:
-        return export(layout, target, found, parts)
+        return export(layout, target, found, parts, words=words)
     target, rest = Path(target), Path(rest)
     if layout != "ours" or rest.resolve() != target.resolve().parent / rest.name:
         raise WeightsError(f"{target} can leave parts to {rest} only as a .safetensors beside it")
@@ -73,7 +76,7 @@ def convert(
     }
     if not own or len(own) == len(parts):
         raise WeightsError(f"{source} and {rest} have {'all' if not own else 'no'} parts in common")
-    return export(layout, target, found, own, rest=rest.name)
+    return export(layout, target, found, own, rest=rest.name, words=words)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from ldm.schedule import NoiseSchedule
 from ldm.system import atomic
 from ldm.weights import clip_vocabulary, diffusers_configs, tensor_names
 from ldm.weights.tensor_names import Layout
-from ldm.weights.weight_files import PART_FILES, Parts, WeightsError, flatten, some
+from ldm.weights.weight_files import PART_FILES, TRAINED_WORDS, Parts, WeightsError, flatten, some
 
 CHECKSUMS = "crc32"  # the entry of the metadata that holds `checksums`, of the other entries too
 POSITION_IDS = "text_model.embeddings.position_ids"  # 0, 1, 2 ...: not weights, but expected
@@ -41,12 +41,14 @@ def export(
     parts: Parts,
     dtype: torch.dtype | None = None,
     rest: str | None = None,
+    words: Mapping[str, int] | None = None,
 ) -> list[Path]:
     """Write a model in a layout; returns the files. Only our own layout takes single parts.
 
     compvis: a .ckpt, or a .safetensors with the same names;  diffusers: a folder, new or empty;
     ours: a .safetensors, or a folder to hold a model.safetensors
     rest: the name of a file of our layout in the same folder, from which readers take other parts
+    words: those that the U-Net was trained on, kept by a .safetensors file; none: unknown
     """
     path = Path(path)
     tensors = _renamed(layout, config, parts, dtype)
@@ -58,7 +60,8 @@ def export(
         elif path.suffix != ".safetensors":
             path.mkdir(exist_ok=True)
             path = path / "model.safetensors"
-        _write_file(path, config, tensors, rest)
+        text = json.dumps(to_dict(config) | ({} if rest is None else {"rest": rest}))
+        _write_file(path, tensors, text, {TRAINED_WORDS: json.dumps(words)} if words else {})
         return [path]
     except (OSError, RuntimeError) as error:  # a full disk has many names
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
@@ -119,11 +122,10 @@ def _position_ids(config: ModelConfig) -> Tensor:
 
 
 def _write_file(
-    path: Path, config: ModelConfig, tensors: dict[str, Tensor], rest: str | None
+    path: Path, tensors: dict[str, Tensor], text: str, metadata: dict[str, str]
 ) -> None:
-    text = json.dumps(to_dict(config) | ({} if rest is None else {"rest": rest}))
     if path.suffix == ".safetensors":
-        write_safetensors(path, tensors, {"config": text})
+        write_safetensors(path, tensors, {"config": text} | metadata)
         return
     own = {  # torch.save writes the whole storage behind a view
         name: tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()

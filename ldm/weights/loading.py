@@ -36,6 +36,7 @@ from ldm.weights.weight_files import (
     read,
     read_part,
     some,
+    trained_words,
 )
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,9 @@ def load(
         )
     digest = weights_hash(states)
     modules = {part: build(part, found, states.pop(part)) for part in PARTS}
-    return LatentDiffusion(found, **modules, weights_hash=digest)  # type: ignore[arg-type]  # by name
+    pipe = LatentDiffusion(found, **modules, weights_hash=digest)  # type: ignore[arg-type]  # by name
+    pipe.trained_words = trained_words(parts.get("unet", path))
+    return pipe
 
 
 def build(part: str, config: ModelConfig, state: Mapping[str, Tensor]) -> nn.Module:

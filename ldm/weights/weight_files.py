@@ -1,5 +1,7 @@
 """Reads weights files and folders of any layout, without running what they say."""
 
+import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +17,11 @@ from ldm.weights.safe_pickle import PickleRefusedError
 from ldm.weights.tensor_names import Layout, Tensors
 
 Parts = Mapping[str, Mapping[str, Tensor]]  # "unet", "vae", "text" -> state dict
+
+Words = Mapping[str, int]  # word -> training images that have it in a caption
+TRAINED_WORDS = "words"  # the entry of a file's metadata that holds them, as JSON
+# function: words without content, "no" and "without" are none; qualifier: of how, not of what
+PROMPT_WORDS = json.loads(Path(__file__).with_name("prompt_words.json").read_text(encoding="utf-8"))
 
 PART_FILES = {  # of a diffusers folder, preferred first
     "unet": ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"),
@@ -190,6 +197,48 @@ def some(names: Iterable[str], few: int = 3) -> str:
     names = list(names)
     more = f" and {len(names) - few} more" if len(names) > few else ""
     return ", ".join(names[:few]) + more if names else "nothing"
+
+
+def words_of(text: str) -> list[str]:
+    """The words in lower case, without numbers: "(X-ray:1.2), 65-year old" -> x-ray, old"""
+    return re.findall(r"(?<!\w)(?<!\d-)[^\W\d_](?:[\w'-]*\w)?", text.lower())
+
+
+def trained_words(path: str | Path) -> Words | None:
+    """The words that the U-Net in a file or run folder was trained on; None: unknown."""
+    file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
+    if file.suffix != ".safetensors" or not file.is_file():
+        return None
+    with safe_open(cli.regular(file), framework="pt") as handle:
+        text = (handle.metadata() or {}).get(TRAINED_WORDS)
+    try:
+        return None if text is None else {w: int(n) for w, n in cli.parse_json(text).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise WeightsError(f"the list of words in {file} cannot be used: {error}") from error
+
+
+def join_words(first: Words | None, second: Words | None) -> Words | None:
+    """Of two trainings in turn; an image of both counts twice. None if either is unknown."""
+    if first is None or second is None:
+        return None
+    return {w: first.get(w, 0) + second.get(w, 0) for w in sorted(first.keys() | second.keys())}
+
+
+def unseen_words(prompts: Sequence[str], trained: Words, new: Iterable[str] = ()) -> str:
+    """A line on the words of the prompts that the model was not trained on; "" if there is none.
+
+    new: words that were added to the text tower
+    """
+    function, qualifiers = (PROMPT_WORDS[kind].split() for kind in ("function", "qualifier"))
+    known = {*function, *trained, *words_of(" ".join(new))}
+    strange = [[w for w in words_of(prompt) if w not in known] for prompt in prompts]
+    if not any(strange):
+        return ""
+    words = some(dict.fromkeys(w for each in strange for w in each), 10)
+    among = f", in {sum(map(bool, strange))} of {len(prompts)} prompts" if len(prompts) > 1 else ""
+    common = sorted(trained.keys() - {*function, *qualifiers}, key=lambda w: (-trained[w], w))
+    of = some(common, 16)
+    return f"hardly or never trained on: {words} (at most 2 images{among}); a model of: {of}"
 
 
 def flatten(parts: Parts) -> dict[str, Tensor]:

@@ -249,10 +249,10 @@ class FineTune(Adaptation):
     def save(self, path: Path) -> None:
         options = self.options
         if options.train == "lora":
-            facts = {"rank": options.rank, "alpha": options.alpha}
+            facts = {"rank": options.rank, "alpha": options.alpha, "words": self.words}
             adapters.save(path, "lora", adapters.lora_tensors(self.unet), facts)
         else:
-            self.parts.save(path, "unet", self.unet)
+            self.parts.save(path, "unet", self.unet, self.words)
 
     def summary(self) -> str:
         count = sum(p.numel() for p in self.module.parameters() if p.requires_grad)

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.func import functional_call
 
 from ldm import rng
 from ldm.config import ConfigError, ModelConfig, to_dict
-from ldm.data.datasets import Batch, Dataset, Latents, draw
+from ldm.data.datasets import Batch, Dataset, Latents, count_words, draw
 from ldm.data.file_dataset import pieces_of
 from ldm.pictures import image_files
 from ldm.pipeline import LatentDiffusion, Sampling
@@ -24,6 +25,7 @@ from ldm.training.trainer import Method
 from ldm.training.training_run import RunConfig
 from ldm.unet import UNet
 from ldm.weights import export, loading
+from ldm.weights.weight_files import Words, join_words, trained_words
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ class Parts:
             new = [part for part in loading.PARTS if part == trained or part not in self.states]
             changes |= {part: getattr(sizes, part) for part in new}
             self.config = dataclasses.replace(found, **changes)
+        # those that the U-Net was trained on before; None: unknown
+        self.words = trained_words(run.model.path or "") if "unet" in self.states else {}
         self.start = {part: loading.weights_hash({part: s}) for part, s in self.states.items()}
 
     def frozen(self, part: str) -> Any:
@@ -82,11 +86,13 @@ class Parts:
         module = module.to(self.device).to(memory_format=torch.channels_last)
         return module.train().requires_grad_(True)
 
-    def save(self, path: Path, part: str, module: nn.Module, **changes: Any) -> None:
-        """Write all parts; `changes` are fields of ModelConfig that training has found."""
+    def save(
+        self, path: Path, part: str, module: nn.Module, words: Words | None = None, **changes: Any
+    ) -> None:
+        """Write all parts. words: of this run;  changes: fields of ModelConfig that it found."""
         config = dataclasses.replace(self.config, **changes)
         states = {**self.states, part: module.state_dict()}
-        export.save(path, config, states)
+        export.export("ours", path, config, states, words=join_words(self.words, words or {}))
 
 
 def take_fitting(module: nn.Module, weights: dict[str, Tensor], part: str) -> None:
@@ -159,6 +165,11 @@ class UNetTraining(PartTraining):
     def as_latents(self, dataset: Dataset, variants: int = 1) -> Latents:
         start, cache = self.parts.start["vae"], self.run.data.cache
         return Latents(dataset, self.pipe.vae, start, variants, self.size, cache)
+
+    @cached_property
+    def words(self) -> dict[str, int]:
+        """As of `count_words`, without a prior, whose images the model itself drew."""
+        return count_words([d.dataset for d, _ in self.datasets if isinstance(d, Latents)])
 
     @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> Tensor:

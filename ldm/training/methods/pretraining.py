@@ -304,4 +304,4 @@ class TrainUNet(UNetTraining):
 
     def save(self, path: Path) -> None:
         found = {"guidance": self.options.guidance, "image_size": self.size}
-        self.parts.save(path, "unet", self.unet, **found)
+        self.parts.save(path, "unet", self.unet, self.words, **found)
