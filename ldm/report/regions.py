@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> Report:
     hits = {whose: rights(each, judge, asked) for whose, each in found.items()}
     blocks += [Heading("What is named"), *naming(hits, words, values)]
     blocks += [shuffled(found[MODEL], judge, asked, values), confusion(found[MODEL], judge, words)]
-    blocks += [Heading("Fractures"), fractures(found, judge, asked, values)]
+    blocks += [Heading("Fractures"), fractures(found, hits, judge, asked, values)]
     named = {
         whose: [
             [image for image, is_right in zip(some, one["region"], strict=True) if is_right]
@@ -144,9 +144,16 @@ def confusion(found: Sequence[Calls | None], judge: Extractor, words: Sequence[s
 
 
 def fractures(
-    found: Found, judge: Extractor, asked: Sequence[Asked], values: dict[str, Any]
+    found: Found,
+    hits: Mapping[str, Rights],
+    judge: Extractor,
+    asked: Sequence[Asked],
+    values: dict[str, Any],
 ) -> Table:
-    """AUC of the judge's score for a fracture, asked for against the same region without."""
+    """AUC of the judge's score for a fracture, asked for against the same region without.
+
+    Of pictures whose region is named right: of others it would tell the regions apart.
+    """
     column, columns = judge.findings.index("fracture"), dict[str, dict[str, object]]()
     broken = [i for i, one in enumerate(asked) if one.finding]
     for whose, each in found.items():
@@ -154,7 +161,11 @@ def fractures(
         for i in broken:
             one, same = asked[i], asked[i]._replace(prompt="", finding="")
             plain = next(j for j, a in enumerate(asked) if a._replace(prompt="") == same)
-            pair = [calls.scores[:, column] for calls in (each[plain], each[i]) if calls]
+            pair = [
+                calls.scores[hits[whose][j]["region"], column]
+                for j in (plain, i)
+                if (calls := each[j])
+            ]
             if len(pair) < 2 or min(map(len, pair)) < 2:
                 columns[whose][one.region] = "too few images"
                 continue
