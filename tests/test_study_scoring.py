@@ -278,6 +278,11 @@ FORGED: dict[str, tuple[Callable[[dict], object], str]] = {
         "comes twice",
     ),
     "a catch again": (forge("catch", lambda t, e: t.update(repeats=e[0]["id"])), "comes twice, or"),
+    "findings that are a list": (
+        forge("real", lambda t, each: t.update(findings=["edema"])),
+        "must have findings that are true or false",
+    ),
+    "a set that is a number": (forge("real", lambda t, each: t.update(set=7)), "must be real"),
     "another mode": (lambda key: key.update(mode="Pairs"), "is no key of a reader study"),
     "a mode that is a list": (lambda key: key.update(mode=[]), "is no key of a reader study"),
     "nothing made": (lambda key: key.update(made=None), "is no key of a reader study"),
@@ -295,6 +300,17 @@ def test_a_forged_key_is_not_scored(
     (tmp_path / "key.json").write_text(json.dumps(forged))
     file = answer_all(key, "A", by_truth, tmp_path / "a.json")
     assert_refused(capsys, tmp_path / "out", ("score", tmp_path / "key.json", file), message)
+
+
+def test_a_key_without_sets_and_findings_is_scored_alike(
+    study: Path, key: dict, tmp_path: Path
+) -> None:
+    """Keys that were made before these were recorded give the same figures."""
+    file = answer_all(key, "A", at_random(0), tmp_path / "a.json")
+    trials = [{n: t[n] for n in ("id", "truth", "image", "repeats")} for t in key["trials"]]
+    (tmp_path / "key.json").write_text(json.dumps(key | {"trials": trials}))
+    old, new = (score(folder, file, out=tmp_path / "o")["figures"] for folder in (tmp_path, study))
+    assert old == new
 
 
 def test_what_cannot_be_scored_is_one_line(

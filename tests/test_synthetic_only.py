@@ -93,5 +93,9 @@ def test_folders_are_sets_and_may_share_file_names(tmp_path: Path) -> None:
     assert status("make", "--synthetic-only", first, second, *few) == 0
     assert {t["set"] for t in key_of(out)["trials"]} == {"synthetic", "real"}
     assert {t["truth"] for t in key_of(out)["trials"]} == {"synthetic"}
-    files = [answer_all(key_of(out), "A", sure("real"), tmp_path / "a.json")]
-    assert score(out, *files, out=tmp_path / "s")["figures"]["A"]["all sets called real"]["n"] == 12
+    says = {"A": sure("real"), "B": sure("fake")}
+    files = [answer_all(key_of(out), n, say, tmp_path / f"{n}.json") for n, say in says.items()]
+    found = score(out, *files, out=tmp_path / "s")
+    assert found["figures"]["A"]["all sets called real"]["n"] == 12
+    for name in ("synthetic", "real"):  # of this folder alone, though all are synthetic
+        assert found["kappa by set"][f"of {name}"]["A and B"]["n"] == 6

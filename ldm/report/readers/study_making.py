@@ -56,15 +56,16 @@ def authenticity(options: argparse.Namespace) -> Report:
         "real through the autoencoder of": options.model if options.same_path else None,
     }
     facts: dict[str, Any] = {"n": n, "sets": sets, "enlarged": enlarged}
-    first, found, blocks = next(iter(sets.values())), {}, list[Block]()
+    first, found = next(iter(sets.values())), {}
+    blocks: list[Block] = [page.read_from(sets.values())]
     if alone:
         texts = (sets[label].text(index) for label, each in chosen.items() for index in each)
         facts["say"] = sum("synthetic" in text for text in texts)
+        told = about("study_synthetic_only", options, first, size, facts)
     else:
+        told = about("study_authenticity", options, first, size, facts)
         found = giveaways.measure(*([i.pixels[0] for i in items if i.truth == t] for t in sets))
-        blocks = [giveaways.table(found)]
-    passage = "study_synthetic_only" if alone else "study_authenticity"
-    told = [*about(passage, options, first, size, facts), page.read_from(sets.values())]
+        blocks.append(giveaways.table(found))
     return finish("authenticity", items, options, made, [*told, *blocks], found)
 
 

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> Report:
     agreed = agreement(key, readers)
     kappa = {"kappa": agreed}
     for name in detection.synthetic_sets(key):
-        of_set = key._replace(trials=[t for t in key.trials if name in (t.set, t.truth)])
+        of_set = key._replace(trials=[t for t in key.trials if name == (t.set or t.truth)])
         kappa[f"of {name}"] = agreement(of_set, readers)
     named = {reader.name: remark_findings.measure(key, reader) for reader in readers}
     kappas: Block = "One reader alone agrees with nobody: no kappa between readers."
