@@ -123,11 +123,11 @@ def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
 
 
 BUDGETS = {  # rule 5: lines
-    "ldm": 25_785,
-    "ldm/report": 7_000,
-    "ldm/data": 6_825,
+    "ldm": 27_300,
+    "ldm/report": 7_780,
+    "ldm/data": 6_930,
     "ldm/weights": 2_500,
-    "tests": 22_680,
+    "tests": 23_900,
 }
 
 
