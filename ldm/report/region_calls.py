@@ -111,40 +111,48 @@ def confused(found: Calls, extractor: Extractor) -> Counter[str]:
     return Counter(f"{modality} of the {region}" for modality, region in zip(*both, strict=True))
 
 
-def bones_seen(found: Calls, judge: Extractor, bones: Sequence[str]) -> NDArray[np.bool_]:
-    """[n, bones]: does the judge see it?"""
-    columns = [judge.findings.index(f"bone={bone}") for bone in bones]
-    return np.asarray(found.scores[:, columns] > judge.threshold)
+def bones_seen(found: Calls, judge: Extractor, least: Mapping[str, float]) -> NDArray[np.bool_]:
+    """[n, bones]: is the judge's score of the bone above its `least`?"""
+    columns = [judge.findings.index(f"bone={bone}") for bone in least]
+    return np.asarray(found.scores[:, columns] > np.array(list(least.values())))
 
 
 class BoneTrial(NamedTuple):
-    """On phantoms that may lack a bone: the AUC of each; of those that are believed, the rates.
+    """On phantoms that may lack a bone: the AUC of each, and of those that are believed the rest.
 
-    there: bones that are there and seen;  lacking: bones that are not there and not seen
+    least: the score that parts bones there from bones lacking, found on every other phantom
+    there, lacking: on the rest: bones there that are seen, bones lacking that are not
     """
 
     areas: dict[str, Estimate]
+    least: dict[str, float]
     there: Estimate | None
     lacking: Estimate | None
-
-    @property
-    def believed(self) -> list[str]:
-        return [bone for bone, area in self.areas.items() if area.value >= BELIEVED]
 
 
 def try_bones(judge: Extractor, asked: Asked, count: int) -> BoneTrial:
     """A judge of bones on `count` unseen phantoms of what is asked for."""
     tried = asked.twins(count, lacking=True)
     found = call(judge, [tried.load(i) for i in range(count)])
-    truth = np.array([[tried.findings(i)[f"bone={b}"] for b in asked.bones] for i in range(count)])
-    columns = [judge.findings.index(f"bone={bone}") for bone in asked.bones]
-    areas = {
-        bone: auc(found.scores[:, column], there)
-        for bone, column, there in zip(asked.bones, columns, truth.T, strict=True)
-        if 2 <= there.sum() <= count - 2
-    }
-    some = [bone in areas and areas[bone].value >= BELIEVED for bone in asked.bones]
-    seen, truth = (found.scores[:, columns] > judge.threshold)[:, some], truth[:, some]
-    rates = (seen[truth], ~seen[~truth])
-    shares = [wilson(int(hits.sum()), len(hits)) if len(hits) else None for hits in rates]
-    return BoneTrial(areas, *shares)
+    areas: dict[str, Estimate] = {}
+    least: dict[str, float] = {}
+    hits: list[NDArray[np.bool_]] = []
+    rejected: list[NDArray[np.bool_]] = []
+    for bone in asked.bones:
+        scores = found.scores[:, judge.findings.index(f"bone={bone}")]
+        there = np.array([tried.findings(i)[f"bone={bone}"] for i in range(count)])
+        if min(there[::2].sum(), (~there[::2]).sum()) < 2:
+            continue
+        areas[bone] = auc(scores, there)
+        if areas[bone].value < BELIEVED:
+            continue
+        # the most of both shares together (Youden, Cancer 3(1), 1950)
+        x, y = scores[::2], there[::2]
+        gains = [(x[y] > c).mean() + (x[~y] <= c).mean() for c in x]
+        least[bone] = float(x[int(np.argmax(gains))])
+        seen, truth = scores[1::2] > least[bone], there[1::2]
+        hits.append(seen[truth])
+        rejected.append(~seen[~truth])
+    joined = [np.concatenate(each) if each else np.zeros(0) for each in (hits, rejected)]
+    rates = [wilson(int(each.sum()), len(each)) if len(each) else None for each in joined]
+    return BoneTrial(areas, least, *rates)

@@ -193,17 +193,17 @@ def skeletons(
             continue
         trial = region_calls.try_bones(judge, one, region_calls.TRIED)
         left_out = [
-            f"{b} {trial.areas[b].value:.2f}" for b in trial.areas if b not in trial.believed
+            f"{b} {trial.areas[b].value:.2f}" for b in trial.areas if b not in trial.least
         ]
         row: dict[str, object] = {"left out, AUC": ", ".join(left_out)}
         columns[words[i]] = row
-        for whose in (MODEL, PHANTOMS) if trial.believed else ():
+        for whose in (MODEL, PHANTOMS) if trial.least else ():
             if not pictures[whose][i]:
                 row[f"{whose}, share of bones"] = "no picture is named right"
                 continue
             calls = call(judge, pictures[whose][i])
-            seen = region_calls.bones_seen(calls, judge, trial.believed)
-            each = [f"{b} {s:.2f}" for b, s in zip(trial.believed, seen.mean(0), strict=True)]
+            seen = region_calls.bones_seen(calls, judge, trial.least)
+            each = [f"{b} {s:.2f}" for b, s in zip(trial.least, seen.mean(0), strict=True)]
             row[f"{whose}, share with each"] = ", ".join(each)
             row[f"{whose}, share of bones"] = wilson_of_groups(seen.T)
             row[f"{whose}, with all of them"] = wilson(int(seen.all(1).sum()), len(seen))
