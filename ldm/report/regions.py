@@ -192,9 +192,7 @@ def skeletons(
         if not one.bones:
             continue
         trial = region_calls.try_bones(judge, one, region_calls.TRIED)
-        left_out = [
-            f"{b} {trial.areas[b].value:.2f}" for b in trial.areas if b not in trial.least
-        ]
+        left_out = [f"{b} {trial.areas[b].value:.2f}" for b in trial.areas if b not in trial.least]
         row: dict[str, object] = {"left out, AUC": ", ".join(left_out)}
         columns[words[i]] = row
         for whose in (MODEL, PHANTOMS) if trial.least else ():
