@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> Report:
         groups = finding_calls.by_group(one, findings, extractor)
         values[name]["groups"] = groups
         if any(groups.values()):
-            caption = f"{name}: {page.passage('finding_groups')}"
+            caption = page.passage("finding_groups", name=name)
             more.append(Table.of(caption, "group", groups))
     if options.train:
         table, learned = train(sets, judged, findings)
