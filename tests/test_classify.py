@@ -74,7 +74,9 @@ def test_a_finding_is_measured_in_each_group() -> None:
         ]
     )
     told = [{"sex": s, "view": "frontal"} for s in sexes]
-    found = finding_calls.by_group(judged(scores, rows)._replace(told=told), [A], LOOKS)[A]
+    every = finding_calls.by_group(judged(scores, rows)._replace(told=told), [A, "sex=F"], LOOKS)
+    assert every.keys() == {A}
+    found = every[A]
     assert [(k, v.split()[0]) for k, v in found.items()] == [
         ("sex: F", "1.000"),
         ("sex: M", "0.000"),

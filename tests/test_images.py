@@ -132,6 +132,10 @@ def test_groups_are_compared_with_their_own_kind() -> None:
     whole = set_distances.by_group(real, Seen(Drawn("fake", same), [PIXELS]), "pixels")
     assert [v["n, fake"] for v in whole.values()] == [52, 52]
     assert all(whole[k]["KID"].value > found[k]["KID"].value for k in found)
+    # if it tells some, those of which it tells nothing count for neither
+    some = Seen(Drawn("some", same, [*told[:30], *[{}] * 22]), [PIXELS])
+    counts = [v["n, fake"] for v in set_distances.by_group(real, some, "pixels").values()]
+    assert counts == [30, 0]
     few = Seen(Drawn("few", same[:52], [{"sex": "F"}] * 50 + [{"sex": "M"}] * 2), [PIXELS])
     assert set_distances.by_group(real, few, "pixels")["sex: M"]["KID"] == "too few images"
 

@@ -24,6 +24,7 @@ def test_each_picture_has_its_own_prompt(tmp_path: Path, caplog) -> None:
     with (tmp_path / manifest.NAME).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["img_savename"]: row["prompt"] for row in rows} == prompts
+    assert {row["synthetic_filename"]: row["annotated_prompt"] for row in rows} == prompts
     assert all((tmp_path / row["img_savename"]).is_file() for row in rows)
 
 

@@ -185,9 +185,9 @@ def surely_wrong(
 
 
 def by_group(judged: Judged, findings: Sequence[str], extractor: Extractor) -> dict[str, Any]:
-    """{finding: {"sex: F": its AUC, or why there is none}}"""
+    """{finding: {"sex: F": its AUC, or why there is none}}, attributes aside"""
     found: dict[str, Any] = {}
-    for finding in findings:
+    for finding in (name for name in findings if "=" not in name):
         places, truth, _ = cases(judged, finding)
         scores = judged.scores[places, extractor.findings.index(finding)]
         found[finding] = {}

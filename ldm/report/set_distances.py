@@ -174,12 +174,13 @@ def figures_of_arrays(x: Array, y: Array) -> Mapping[str, float]:
 def by_group(real: Seen, fake: Seen, extractor: str) -> dict[str, dict[str, object]]:
     """{"sex: F": n of both and KID} of the real set's groups and the fake set's images of each.
 
-    All images of the fake set where it does not tell the attribute.
+    All images of the fake set where none of them tells the attribute.
     """
     found: dict[str, dict[str, object]] = {}
     for name, places in attributes.groups(real.told).items():
         attribute, _, word = name.partition(": ")
-        same = [i for i, t in enumerate(fake.told) if t.get(attribute, word) == word]
+        is_told = any(attribute in each for each in fake.told)
+        same = [i for i, t in enumerate(fake.told) if not is_told or t.get(attribute) == word]
         x, y = (s.views[extractor].features[p] for s, p in ((real, places), (fake, same)))
         enough = min(len(x), len(y)) >= 10
         found[name] = {
