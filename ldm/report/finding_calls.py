@@ -21,6 +21,7 @@ from ldm.report.set_distances import fingerprint, read_batches
 
 Truth = NDArray[np.bool_]
 MEASURABLE = 0.7  # AUC of the extractor on real images below which it measures nothing
+FEW = 5  # images with a finding, and without it, of a group that is measured
 PROMPTS = 30  # listed in the page at most
 
 
@@ -193,7 +194,7 @@ def by_group(judged: Judged, findings: Sequence[str], extractor: Extractor) -> d
         found[finding] = {}
         for name, some in attributes.groups([judged.told[i] for i in places]).items():
             few = "" if len(some) >= 30 else ", n < 30"
-            is_known = enough(truth[some])
+            is_known = enough(truth[some], FEW)
             figure = str(auc(scores[some], truth[some])) if is_known else f"too few of {len(some)}"
             found[finding][name] = figure + few
     return found

@@ -63,7 +63,7 @@ def skip_bad(add: Add) -> None:
 
 
 def extractors(add: Add) -> None:
-    what = "judge, inception, densenet121-res224-all, clip:MODEL/PRETRAINED (judge)"
+    what = "judge, judge_body, inception, densenet121-res224-all, clip:MODEL/PRETRAINED (judge)"
     add("--extractors", nargs="+", default=["judge"], metavar="NAME", help=what)
 
 
@@ -75,7 +75,7 @@ def classify(add: Add) -> None:
     add("--finding", dest="findings", nargs="+", type=cli.line, metavar="FINDING", help=what)
     what = "a set with labels, measured beside FAKE: what the classifier can do"
     add("--real", metavar="SET", help=what)
-    what = "judge, densenet121-res224-all (judge)"
+    what = "judge, judge_body, densenet121-res224-all (judge)"
     add("--extractor", default="judge", metavar="NAME", help=what)
     what = "also train classifiers on FAKE and on --real, and try both on --real"
     add("--train-on-synthetic", dest="train", action="store_true", help=what)
